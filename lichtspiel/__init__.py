@@ -1,0 +1,50 @@
+"""Open video models of the Wan2.1 family that anyone can run, adapt and vouch for.
+
+Importing this package loads no torch: the public names are fetched when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lichtspiel.errors import LichtspielError
+    from lichtspiel.generate import decode, generate
+    from lichtspiel.pipeline import Pipeline, load
+    from lichtspiel.request import Request
+    from lichtspiel.seal import seal, verify
+    from lichtspiel.spec import MODELS
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MODELS",
+    "LichtspielError",
+    "Pipeline",
+    "Request",
+    "__version__",
+    "decode",
+    "generate",
+    "load",
+    "seal",
+    "verify",
+]
+
+_HOMES = {
+    "MODELS": "spec",
+    "LichtspielError": "errors",
+    "Pipeline": "pipeline",
+    "Request": "request",
+    "decode": "generate",
+    "generate": "generate",
+    "load": "pipeline",
+    "seal": "seal",
+    "verify": "seal",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"lichtspiel.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'lichtspiel' has no attribute {name!r}")

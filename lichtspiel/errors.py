@@ -1,0 +1,83 @@
+"""Every error a user can meet, as one tree.
+
+    LichtspielError                 exit 1   anything that went wrong while working
+    ├── InvalidInput (ValueError)   exit 2   what was asked for or handed in cannot be used
+    │   ├── RequestError                     a field of the request breaks a rule
+    │   ├── WeightsError                     a checkpoint is missing, damaged or of the wrong kind
+    │   ├── MediaError                       an image or video cannot be read
+    │   └── OutputError                      the result could not be written where it was asked for
+    ├── Refused                     exit 3   a policy does not allow it
+    ├── NonFinite                   exit 1   a stage computed NaN or infinity
+    └── Interrupted                 exit 1   stopped by the user or the system; says what was kept
+
+Messages are one line: what is wrong, with which value, by which rule, and the nearest thing that would work.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "Interrupted",
+    "InvalidInput",
+    "LichtspielError",
+    "MediaError",
+    "NonFinite",
+    "OutputError",
+    "Refused",
+    "RequestError",
+    "WeightsError",
+]
+
+
+class LichtspielError(Exception):
+    """Base of all errors that are meant for a person; `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class InvalidInput(LichtspielError, ValueError):
+    """What was asked for or handed in cannot be used; nothing was loaded or written."""
+
+    exit_code = 2
+
+
+class RequestError(InvalidInput):
+    """A field of the request breaks a rule.
+
+    `field` and `value` name the culprit, `rule` says what holds, `nearest` is the closest value that would be
+    accepted (None when there is no such thing).
+    """
+
+    def __init__(self, field: str, value: object, rule: str, nearest: object = None) -> None:
+        self.field, self.value, self.rule, self.nearest = field, value, rule, nearest
+        hint = "" if nearest is None else f"; nearest valid value: {nearest}"
+        super().__init__(f"{field}: {value!r} is not valid: {rule}{hint}")
+
+
+class WeightsError(InvalidInput):
+    """A checkpoint is missing, truncated, unexpected or does not fit the model; the message names the remedy."""
+
+
+class MediaError(InvalidInput):
+    """An image or video cannot be opened, or is larger than the limits allow."""
+
+
+class OutputError(InvalidInput):
+    """The output path cannot be written; checked before any work is done."""
+
+
+class Refused(LichtspielError):
+    """A policy does not allow the request or its result."""
+
+    exit_code = 3
+
+
+class NonFinite(LichtspielError):
+    """A stage produced NaN or infinity; `stage` says which one."""
+
+    def __init__(self, stage: str, hint: str) -> None:
+        self.stage = stage
+        super().__init__(f"{stage} produced values that are not finite; {hint}")
+
+
+class Interrupted(LichtspielError):
+    """The run was stopped from outside; the message says what is kept and how to go on."""

@@ -1,0 +1,216 @@
+"""Flow matching: from noise to latents by a solver, and the same road in the other direction for training.
+
+A sample at time t is (1 - t)·clean + t·noise, its velocity noise - clean; t = sigma runs from 1 (noise) to 0 (clean),
+and a model is told 1000·t. Nothing here knows of models, prompts, tasks or files: solvers see only velocities, and
+whoever draws noise does it elsewhere. Solvers keep scalars in float64 and latents in float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lichtspiel.spec import Solver
+
+__all__ = [
+    "DPM",
+    "SOLVERS",
+    "Euler",
+    "Stepper",
+    "UniPC",
+    "guide",
+    "loss",
+    "sample_times",
+    "shifted",
+    "solve",
+    "time_grid",
+    "timesteps",
+    "training_pair",
+]
+
+TIMESTEPS = 1000
+"""What a model is told at sigma 1 (`num_train_timesteps` in `wan/configs/shared_config.py`)."""
+
+UNIFORM_SHARE = 0.1
+"""Share of training times drawn uniformly, so that both ends of the road are seen."""
+
+CLOSEST = 1e-5
+"""Training times keep this distance from 0 and 1."""
+
+
+def shifted(times: Tensor, shift: float) -> Tensor:
+    """Move `times` in 0..1 toward noise, s·t / (1 + (s - 1)·t): larger frames need it (arXiv 2403.03206)."""
+    return shift * times / (1 + (shift - 1) * times)
+
+
+def time_grid(solver: Solver, steps: int, shift: float) -> Tensor:
+    """Sigmas at which the velocity is asked for, then 0: [steps + 1] in float64, falling.
+
+    All solvers take `steps` equal parts of a straight line and shift them. The official UniPC starts at 0.999, kept in
+    float32 (`set_timesteps` in `wan/utils/fm_solvers_unipc.py`); DPM++ starts at 1 (`get_sampling_sigmas` in
+    `wan/utils/fm_solvers.py`), and so does Euler, which the official code does not have.
+    """
+    start = float(torch.tensor(0.999)) if solver == "unipc" else 1.0
+    line = start + torch.arange(steps + 1, dtype=torch.float64) * (-start / steps)
+    line[-1] = 0.0
+    return shifted(line, shift)
+
+
+def timesteps(solver: Solver, sigmas: Tensor) -> Tensor:
+    """What a model is told at every sigma but the last, [steps] in float32, in 0..1000.
+
+    The two official solvers cut the fraction off, and the published models are sampled that way; Euler keeps it.
+    """
+    times = sigmas[:-1].double() * TIMESTEPS
+    return (times if solver == "euler" else times.trunc()).float()
+
+
+def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance (arXiv 2207.12598): from the unconditional velocity past the conditional one."""
+    return unconditional + scale * (conditional - unconditional)
+
+
+class Stepper(Protocol):
+    """One walk along a time grid, first index to last; a solver of several steps remembers what it has seen."""
+
+    def __init__(self, sigmas: Tensor) -> None: ...
+
+    def step(self, index: int, latents: Tensor, velocity: Tensor) -> Tensor:
+        """From the latents at `sigmas[index]` and their velocity to the latents at `sigmas[index + 1]`, in float32."""
+
+
+class Euler:
+    """Straight ahead; exact where the flow is straight."""
+
+    def __init__(self, sigmas: Tensor) -> None:
+        self.sigmas: list[float] = sigmas.tolist()
+
+    def step(self, index: int, latents: Tensor, velocity: Tensor) -> Tensor:
+        """See `Stepper`."""
+        return latents.float() + (self.sigmas[index + 1] - self.sigmas[index]) * velocity.float()
+
+
+class DPM:
+    """DPM-Solver++ of second order, midpoint (arXiv 2211.01095); first order in the first and in the last step.
+
+    Works on the clean latents that a velocity foretells, in the logarithm of the signal-to-noise ratio
+    λ = log((1 - σ) / σ), which is -∞ at sigma 1 and +∞ at 0: the formulae below hold in these limits.
+    """
+
+    def __init__(self, sigmas: Tensor) -> None:
+        # The official solvers round sigma to float32 before they take 1 - sigma, which matters close to sigma 1.
+        rounded = sigmas.float().double()
+        self.sigmas: list[float] = rounded.tolist()
+        self.lambdas: list[float] = (torch.log(1 - rounded) - torch.log(rounded)).tolist()
+        self.cleans: list[Tensor] = []
+
+    def step(self, index: int, latents: Tensor, velocity: Tensor) -> Tensor:
+        """See `Stepper`."""
+        latents = latents.float()
+        self.remember(latents - self.sigmas[index] * velocity.float())
+        return self.predict(index, latents)
+
+    def remember(self, clean: Tensor) -> None:
+        """Keep the newest two forecasts of the clean latents."""
+        self.cleans = [*self.cleans[-1:], clean]
+
+    def first_order(self, start: int, latents: Tensor, clean: Tensor) -> tuple[Tensor, float]:
+        """From `start` one step on, as if `clean` were the truth; and the weight of whatever is to be added to it."""
+        sigma, next_sigma = self.sigmas[start], self.sigmas[start + 1]
+        weight = -(1 - next_sigma) * math.expm1(self.lambdas[start] - self.lambdas[start + 1])
+        return next_sigma / sigma * latents + weight * clean, weight
+
+    def slope(self, start: int, clean: Tensor, before: Tensor) -> tuple[Tensor, float]:
+        """Change of the clean latents over the step from `start`, going by the step before; and the ratio of both."""
+        step = self.lambdas[start + 1] - self.lambdas[start]
+        ratio = (self.lambdas[start - 1] - self.lambdas[start]) / step
+        return (before - clean) / ratio, ratio
+
+    def predict(self, index: int, latents: Tensor) -> Tensor:
+        """Latents at `index + 1` from those at `index` and the forecasts."""
+        clean = self.cleans[-1]
+        result, weight = self.first_order(index, latents, clean)
+        last = index == len(self.sigmas) - 2
+        if len(self.cleans) == 1 or last:
+            return result
+        return result + 0.5 * weight * self.slope(index, clean, self.cleans[0])[0]
+
+
+class UniPC(DPM):
+    """UniPC of second order, with B(h) = e^h - 1 (arXiv 2302.04867): it predicts as DPM-Solver++ does, and uses every
+    velocity once more, to correct the step that led to it before the next one is taken.
+    """
+
+    def __init__(self, sigmas: Tensor) -> None:
+        super().__init__(sigmas)
+        self.start: Tensor | None = None
+
+    def step(self, index: int, latents: Tensor, velocity: Tensor) -> Tensor:
+        """See `Stepper`."""
+        latents = latents.float()
+        clean = latents - self.sigmas[index] * velocity.float()
+        if self.start is not None:
+            latents = self.correct(index, self.start, clean)
+        self.remember(clean)
+        self.start = latents
+        return self.predict(index, latents)
+
+    def correct(self, index: int, start: Tensor, arrived: Tensor) -> Tensor:
+        """Latents at `index` once more, from those at `index - 1`, now that the forecast `arrived` there is known."""
+        clean = self.cleans[-1]
+        result, weight = self.first_order(index - 1, start, clean)
+        if len(self.cleans) == 1:
+            return result + 0.5 * weight * (arrived - clean)
+        slope, ratio = self.slope(index - 1, clean, self.cleans[0])
+        # ρ solves [[1, 1], [ratio, 1]] ρ = b, the paper's condition for second order; h is negative for clean latents.
+        h = self.lambdas[index - 1] - self.lambdas[index]
+        phi = math.expm1(h) / h - 1
+        b1, b2 = phi / math.expm1(h), 2 * (phi / h - 0.5) / math.expm1(h)
+        rho = (b1 - b2) / (1 - ratio)
+        return result + weight * (rho * slope + (b1 - rho) * (arrived - clean))
+
+
+SOLVERS: dict[Solver, type[Stepper]] = {"unipc": UniPC, "dpm++": DPM, "euler": Euler}
+"""Every solver by the name that a request calls it."""
+
+
+def solve(
+    velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, solver: Solver, steps: int, shift: float
+) -> Iterator[tuple[int, Tensor]]:
+    """Walk from `noise` [b, ...] to clean latents, yielding the index of each step done and the latents after it.
+
+    `velocity` is asked with the latents and with timesteps [b] in float32 in 0..1000, which stay on the CPU.
+    """
+    sigmas = time_grid(solver, steps, shift)
+    stepper = SOLVERS[solver](sigmas)
+    latents = noise.float()
+    for index, timestep in enumerate(timesteps(solver, sigmas)):
+        latents = stepper.step(index, latents, velocity(latents, timestep.expand(len(latents))))
+        yield index, latents
+
+
+def sample_times(count: int, shift: float, generator: torch.Generator) -> Tensor:
+    """Draw training times in (0, 1), [count] in float32 on the CPU.
+
+    The sigmoid of a normal variable (arXiv 2403.03206), shifted toward noise; a tenth is uniform instead.
+    """
+    times = shifted(torch.randn(count, generator=generator).sigmoid(), shift)
+    uniform = torch.rand(count, generator=generator)
+    chosen = torch.rand(count, generator=generator) < UNIFORM_SHARE
+    return torch.where(chosen, uniform, times).clamp(CLOSEST, 1 - CLOSEST)
+
+
+def training_pair(clean: Tensor, noise: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+    """Noisy latents at `times` [b] between `clean` and `noise` [b, ...], and the velocity that a model is to learn."""
+    t = times.to(clean)[(...,) + (None,) * (clean.ndim - 1)]
+    return (1 - t) * clean + t * noise, noise - clean
+
+
+def loss(velocity: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error in float32."""
+    return F.mse_loss(velocity.float(), target.float())

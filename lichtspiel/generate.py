@@ -1,0 +1,269 @@
+"""From a request to a sealed video, so that no finished work is lost.
+
+Output path, disk and signing identity are checked before weights load; latents are on disk before decoding starts, and
+`decode` finishes from them. It parses no command line and draws nothing; progress is reported to a callback.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lichtspiel import __version__
+from lichtspiel.errors import Interrupted, MediaError
+from lichtspiel.media import contact_sheet, load_image
+from lichtspiel.paths import home
+from lichtspiel.pipeline import Conditions, Pipeline, load
+from lichtspiel.request import Request
+from lichtspiel.seal import Input, Provenance, Sealed, check_output, seal
+from lichtspiel.spec import PATCH, STRIDE, dit_parameters, model
+
+__all__ = ["Progress", "Result", "decode", "generate"]
+
+KEPT = 50
+"""Latents files that stay in the data folder; older ones are removed when a new one is written."""
+
+Progress = Callable[[str, float], None]
+"""Called with the stage's name and how much of the whole work is done, 0 to 1."""
+
+Frames = Iterator[NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was made, how, and how long it took: everything in effective values."""
+
+    request: Request
+    sealed: Sealed
+    latents: Path
+    device: str
+    dtype: str
+    timings: dict[str, float]
+    unknown_words: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """One flat object with the effective request, as `generate --json` prints it."""
+        request = self.request.model_dump(mode="json")
+        request |= {"size": list(self.request.size), "device": self.device, "dtype": self.dtype}
+        return {
+            "id": self.sealed.id,
+            "path": str(self.sealed.path),
+            "latents": str(self.latents),
+            **request,
+            "timings": {stage: round(seconds, 3) for stage, seconds in self.timings.items()},
+            "unknown_words": self.unknown_words,
+            "seal": self.sealed.to_json(),
+        }
+
+
+@dataclass
+class Clock:
+    """Seconds by stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    started: float = field(default_factory=time.perf_counter)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to a stage."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
+
+    def finish(self) -> dict[str, float]:
+        """All stages and the total."""
+        stages = {name: self.seconds.get(name, 0.0) for name in ("load", "encode", "denoise", "decode", "seal")}
+        return {**stages, "total": time.perf_counter() - self.started}
+
+
+@dataclass(frozen=True)
+class Job:
+    """Where a video goes and what is said of it, and who wants to know how far it is."""
+
+    provenance: Provenance
+    out: Path
+    sheet: Path | None
+    progress: Progress
+    clock: Clock
+
+
+def generate(
+    request: Request,
+    out: Path,
+    *,
+    weights: Path | None = None,
+    embed_prompt: bool = False,
+    sheet: Path | None = None,
+    progress: Progress = lambda stage, done: None,
+) -> Result:
+    """Make the video of a request at `out`.
+
+    `weights` is the folder of a checkpoint that does not ship with the package, `sheet` a picture of frames to write
+    beside it. Raises a LichtspielError with one readable line; whatever finished until then is kept and named.
+    """
+    clock = Clock()
+    check_output(out, pixels=request.size[0] * request.size[1] * request.frames)
+    for picture in (request.image, request.last_image):
+        if picture is not None:
+            load_image(picture)
+    pipeline = load(request, weights)
+    provenance = provenance_of(request, pipeline, embed_prompt)
+    share = denoising_share(request)
+    with clock.stage("load"):
+        tokenizer, _ = pipeline.tokenizer, pipeline.umt5
+    progress("reading the prompt", 0.0)
+    with clock.stage("encode"):
+        conditions = pipeline.encode(request)
+    pipeline.release("umt5", "clip")
+    with clock.stage("load"):
+        _ = pipeline.dit
+    with clock.stage("denoise"):
+        latents = _denoise(pipeline, conditions, request, lambda stage, done: progress(stage, share * done))
+    pipeline.release("dit")
+    kept = keep(latents, request, provenance.id)
+    with clock.stage("load"):
+        _ = pipeline.vae
+    sealed = _finish(pipeline, latents, Job(provenance, out, sheet, progress, clock), kept, share)
+    unknown = tokenizer.unknown_words(request.prompt)
+    return Result(request, sealed, kept, str(pipeline.device), _name(pipeline), clock.finish(), unknown)
+
+
+def _denoise(pipeline: Pipeline, conditions: Conditions, request: Request, progress: Progress) -> Tensor:
+    """All steps; returns the last one's latents."""
+    try:
+        for step in pipeline.denoise(conditions, request):
+            latents = step.latents
+            progress(f"denoising, step {step.index} of {step.total}", step.index / step.total)
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped while denoising {request.prompt!r}; no file was written") from None
+    return latents
+
+
+def decode(
+    latents: Path,
+    out: Path,
+    *,
+    weights: Path | None = None,
+    embed_prompt: bool = False,
+    sheet: Path | None = None,
+    progress: Progress = lambda stage, done: None,
+) -> Result:
+    """Finish a video from a latents file that `generate` kept; raises MediaError when the file is not one."""
+    clock = Clock()
+    tensor, request = read_latents(latents)
+    check_output(out, pixels=request.size[0] * request.size[1] * request.frames)
+    pipeline = load(request, weights)
+    provenance = provenance_of(request, pipeline, embed_prompt)
+    with clock.stage("load"):
+        _ = pipeline.vae
+    sealed = _finish(pipeline, tensor, Job(provenance, out, sheet, progress, clock), latents, 0.0)
+    unknown = pipeline.tokenizer.unknown_words(request.prompt)
+    return Result(request, sealed, latents, str(pipeline.device), _name(pipeline), clock.finish(), unknown)
+
+
+def _finish(pipeline: Pipeline, latents: Tensor, job: Job, kept: Path, share: float) -> Sealed:
+    """Decode and seal; `share` of the work is done already. An interruption says where the latents are."""
+    total = 1 + (latents.shape[2] - 1) * STRIDE[0]
+    seen: list[NDArray[np.uint8]] = []
+
+    def frames() -> Frames:
+        source = pipeline.decode(latents)
+        for index in range(total):
+            with job.clock.stage("decode"):
+                frame = next(source)
+            job.progress(f"decoding, frame {index + 1} of {total}", share + (1 - share) * (index + 1) / total)
+            if job.sheet is not None:
+                seen.append(frame)
+            yield frame
+
+    try:
+        with job.clock.stage("seal"):
+            sealed = seal(frames(), job.provenance, job.out, fps=pipeline.model.sampling.fps)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"stopped while decoding; nothing is lost: lichtspiel decode '{kept}' -o '{job.out}' finishes the video"
+        ) from None
+    job.clock.seconds["seal"] -= job.clock.seconds["decode"]
+    if job.sheet is not None:
+        contact_sheet(seen, path=job.sheet)
+    return sealed
+
+
+def keep(latents: Tensor, request: Request, identity: str) -> Path:
+    """Write latents with their request to the data folder, by atomic rename, and remove the oldest beyond `KEPT`.
+
+    The file holds the prompt, so only its owner may read it.
+    """
+    folder = home() / "latents"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = folder / f"{identity}.safetensors"
+    draft = path.with_suffix(".partial")
+    metadata = {"lichtspiel": __version__, "request": request.model_dump_json()}
+    save_file({"latents": latents.float().cpu().contiguous()}, draft, metadata)
+    draft.chmod(0o600)
+    draft.replace(path)
+    files = sorted(folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime, reverse=True)
+    for old in files[KEPT:]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def read_latents(path: Path) -> tuple[Tensor, Request]:
+    """Latents [1, c, t, h, w] and the request they came from; raises MediaError when `path` holds no such thing."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if "request" not in metadata or "latents" not in file.keys():  # noqa: SIM118  (safe_open is no mapping)
+                raise MediaError(f"{path}: holds no latents of this package; name the file that generate kept")
+            return file.get_tensor("latents"), Request.of(**json.loads(metadata["request"]))
+    except (OSError, SafetensorError) as error:
+        raise MediaError(f"{path}: cannot be read as latents: {error}") from None
+
+
+def denoising_share(request: Request) -> float:
+    """How much of the computing time denoising takes, roughly, from counting multiplications.
+
+    A DiT step costs two operations per parameter, token and branch of guidance; decoding a pixel costs about 500 per
+    squared base width of the VAE (counted from its layers).
+    """
+    row = model(request.model)
+    pixels = request.size[0] * request.size[1] * request.frames
+    tokens = pixels / (STRIDE[0] * STRIDE[1] * STRIDE[2] * PATCH[1] * PATCH[2])
+    branches = 1 if request.guidance == 1 else 2
+    denoising = 2.0 * dit_parameters(row.dit) * tokens * branches * request.steps
+    decoding = 500.0 * row.vae.width**2 * pixels
+    return denoising / (denoising + decoding)
+
+
+def provenance_of(request: Request, pipeline: Pipeline, embed_prompt: bool) -> Provenance:
+    """What the seal says about this video: the effective request, and the given pictures as inputs."""
+    parameters = request.model_dump(mode="json", exclude={"prompt", "negative", "image", "last_image"})
+    parameters |= {"size": list(request.size), "device": str(pipeline.device), "dtype": _name(pipeline)}
+    roles = {"first-frame": request.image, "last-frame": request.last_image}
+    return Provenance(
+        model=request.model,
+        version=__version__,
+        source_type="trainedAlgorithmicMedia",
+        prompt=request.prompt,
+        negative=request.negative,
+        parameters=parameters,
+        inputs=tuple(Input.of(path, role) for role, path in roles.items() if path is not None),
+        embed_prompt=embed_prompt,
+    )
+
+
+def _name(pipeline: Pipeline) -> str:
+    return str(pipeline.dtype).removeprefix("torch.")

@@ -1,0 +1,59 @@
+"""Attention and rotary positions: the only two things in which tokens of a model meet.
+
+Knows nothing of models, masks, devices or process groups. A faster or a distributed attention has the signature of
+`attention` and is put in the place of a module's `attend` from outside.
+
+Letters: b batch, l tokens, n heads, d channels of a head; t, h, w tokens in time, height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from torch import Tensor
+
+__all__ = ["Attend", "attention", "rotary_angles", "rotate"]
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+THETA = 10000.0
+"""Base of the rotary frequencies (`rope_params` in `wan/modules/model.py`)."""
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Let every query see all keys: softmax(q kᵀ / √d) v over [b, l, n, d] each; all three have one dtype."""
+    q, k, v = (rearrange(part, "b l n d -> b n l d") for part in (q, k, v))
+    return rearrange(F.scaled_dot_product_attention(q, k, v), "b n l d -> b l n d")
+
+
+def rotary_angles(grid: tuple[int, int, int], width: int, device: torch.device | None = None) -> Tensor:
+    """Cosines and sines of the rotary angles of a whole grid of tokens, [2, t·h·w, width / 2] in float32.
+
+    `grid` counts tokens in time, height and width, positions start at 0, `width` is that of one head. The pairs of
+    channels are shared out as in `wan/modules/model.py`: height and width get width // 6 each, time what is left.
+    Angles are taken in float64 on the CPU, for not every device has it; only t + h + w rows of them are ever needed.
+    """
+    spatial = 2 * (width // 6)
+    tables = []
+    for length, channels in zip(grid, (width - 2 * spatial, spatial, spatial), strict=True):
+        frequencies = THETA ** -(torch.arange(0, channels, 2, dtype=torch.float64) / channels)
+        angles = torch.outer(torch.arange(length, dtype=torch.float64), frequencies)
+        tables.append(torch.stack([angles.cos(), angles.sin()]).to(device, torch.float32))
+    t, h, w = grid
+    time = repeat(tables[0], "two t d -> two (t h w) d", h=h, w=w)
+    height = repeat(tables[1], "two h d -> two (t h w) d", t=t, w=w)
+    across = repeat(tables[2], "two w d -> two (t h w) d", t=t, h=h)
+    return torch.cat([time, height, across], dim=-1)
+
+
+def rotate(x: Tensor, angles: Tensor) -> Tensor:
+    """Turn adjacent pairs of channels of `x` [b, l, n, d] by `angles` [2, l, d / 2]; returns float32.
+
+    The product (a + ib)(cos + i sin), written out in reals: complex numbers are slow, and unknown to compilers.
+    """
+    cos, sin = rearrange(angles, "two l d -> two l 1 d")
+    a, b = rearrange(x.float(), "b l n (d two) -> two b l n d", two=2)
+    return rearrange(torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1), "b l n d two -> b l n (d two)")

@@ -1,0 +1,312 @@
+"""The diffusion transformer of Wan2.1: noisy latents, a time and conditions in, a velocity out.
+
+One model for every task: text alone, text with image features (image or first and last frame to video), and VACE's
+context blocks. It does not know of solvers, guidance, files, devices, LoRA, streaming or process groups. Attribute
+names are the keys of the published checkpoints; the source of every number is `wan/modules/model.py` and
+`wan/modules/vace_model.py` of Wan-Video/Wan2.1.
+
+Dtypes: the weights' dtype is that of the matrix products inside the blocks. The residual stream, norms, modulation,
+time embedding and head are float32 whatever the weights are, as in the official code, and so is the velocity.
+
+Letters: b batch, l tokens, n heads, d channels of a token or of one head, i images; t, h, w tokens in time, height and
+width, each of p, q, r latent cells; c channels of a latent cell.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from lichtspiel.models.attention import Attend, attention, rotary_angles, rotate
+from lichtspiel.spec import PATCH, DiTSpec
+
+__all__ = ["DiT"]
+
+IMAGE_TOKENS = 257
+"""Tokens of one image: CLIP's 16 x 16 patches and its class token."""
+
+EPS_IMAGE = 1e-5
+"""Of the two norms around the image projection, which the official code leaves at PyTorch's default."""
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer norm that computes and returns float32 for inputs and weights of any dtype."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension of `x`."""
+        weight, bias = (self.weight.float(), self.bias.float()) if self.elementwise_affine else (None, None)
+        return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm that computes and returns float32; for queries and keys over all heads together."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension of `x`."""
+        return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps)
+
+
+class Linear32(nn.Linear):
+    """Linear layer that computes and returns float32 for weights of any dtype."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map the last dimension of `x`."""
+        return F.linear(x.float(), self.weight.float(), self.bias.float())
+
+
+class Attention(nn.Module):
+    """The projections that self- and cross-attention have in common; `attend` may be replaced from outside."""
+
+    def __init__(self, spec: DiTSpec) -> None:
+        super().__init__()
+        self.heads = spec.heads
+        self.q = nn.Linear(spec.width, spec.width)
+        self.k = nn.Linear(spec.width, spec.width)
+        self.v = nn.Linear(spec.width, spec.width)
+        self.o = nn.Linear(spec.width, spec.width)
+        self.norm_q = RMSNorm(spec.width, spec.eps)
+        self.norm_k = RMSNorm(spec.width, spec.eps)
+        self.attend: Attend = attention
+
+    def split(self, x: Tensor) -> Tensor:
+        """Part channels into heads."""
+        return rearrange(x, "b l (n d) -> b l n d", n=self.heads)
+
+
+class SelfAttention(Attention):
+    """Every token of the video sees every other; positions enter as rotations of queries and keys."""
+
+    def forward(self, x: Tensor, angles: Tensor) -> Tensor:
+        """Attend within `x` [b, l, d], whose positions are `angles` (see `rotary_angles`)."""
+        v = self.split(self.v(x))
+        q = rotate(self.split(self.norm_q(self.q(x))), angles).type_as(v)
+        k = rotate(self.split(self.norm_k(self.k(x))), angles).type_as(v)
+        x = self.o(rearrange(self.attend(q, k, v), "b l n d -> b l (n d)"))
+        return x
+
+
+class CrossAttention(Attention):
+    """Every token of the video sees the text and, in models with image tokens, the image; the two results add up."""
+
+    def __init__(self, spec: DiTSpec) -> None:
+        super().__init__(spec)
+        if spec.image_tokens:
+            self.k_img = nn.Linear(spec.width, spec.width)
+            self.v_img = nn.Linear(spec.width, spec.width)
+            self.norm_k_img = RMSNorm(spec.width, spec.eps)
+
+    def keys_values(self, text: Tensor, image: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of the text, then of the image: the same in every step, so they may be kept from outside."""
+        v = self.split(self.v(text))
+        pairs = [(self.split(self.norm_k(self.k(text))).type_as(v), v)]
+        if image is not None:
+            v = self.split(self.v_img(image))
+            pairs.append((self.split(self.norm_k_img(self.k_img(image))).type_as(v), v))
+        return pairs
+
+    def forward(self, x: Tensor, text: Tensor, image: Tensor | None) -> Tensor:
+        """Attend from `x` [b, l, d] to `text` [b, text_length, d] and `image` [b, image_tokens, d]."""
+        (k, v), *more = self.keys_values(text, image)
+        q = self.split(self.norm_q(self.q(x))).type_as(v)
+        seen = self.attend(q, k, v)
+        for k, v in more:
+            seen = seen + self.attend(q, k, v)
+        x = self.o(rearrange(seen, "b l n d -> b l (n d)"))
+        return x
+
+
+class Block(nn.Module):
+    """Self-attention, cross-attention and a feed-forward network; the first and the last are modulated by the time."""
+
+    def __init__(self, spec: DiTSpec) -> None:
+        super().__init__()
+        self.norm1 = LayerNorm(spec.width, spec.eps, elementwise_affine=False)
+        self.self_attn = SelfAttention(spec)
+        self.norm3 = LayerNorm(spec.width, spec.eps)
+        self.cross_attn = CrossAttention(spec)
+        self.norm2 = LayerNorm(spec.width, spec.eps, elementwise_affine=False)
+        self.ffn = nn.Sequential(
+            nn.Linear(spec.width, spec.ffn_width), nn.GELU("tanh"), nn.Linear(spec.ffn_width, spec.width)
+        )
+        self.modulation = nn.Parameter(torch.randn(1, 6, spec.width) / spec.width**0.5)
+
+    def forward(self, x: Tensor, time: Tensor, text: Tensor, image: Tensor | None, angles: Tensor) -> Tensor:
+        """Map the residual stream `x` [b, l, d]; `time` [b, 6, d] in float32, `text` in the dtype of the products."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation.float() + time).chunk(6, dim=1)
+
+        h = self.norm1(x) * (1 + scale1) + shift1
+        x = x + gate1 * self.self_attn(h.type_as(text), angles)
+
+        x = x + self.cross_attn(self.norm3(x).type_as(text), text, image)
+
+        h = self.norm2(x) * (1 + scale2) + shift2
+        x = x + gate2 * self.ffn(h.type_as(text))
+        return x
+
+
+class ContextBlock(Block):
+    """A block of VACE's second stream, which runs beside the first and hands it hints; its first block joins them."""
+
+    def __init__(self, spec: DiTSpec, first: bool) -> None:
+        super().__init__(spec)
+        self.before_proj = nn.Linear(spec.width, spec.width) if first else None
+        self.after_proj = nn.Linear(spec.width, spec.width)
+
+    def forward(  # type: ignore[override]  # two streams in and out
+        self, context: Tensor, x: Tensor, time: Tensor, text: Tensor, image: Tensor | None, angles: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Map `context` [b, l, d], beside `x` [b, l, d] as it came from the patches, to itself and to a hint for x."""
+        if self.before_proj is not None:
+            context = self.before_proj(context) + x
+        context = super().forward(context, time, text, image, angles)
+        return context, self.after_proj(context.type_as(text))
+
+
+class Head(nn.Module):
+    """From tokens to the velocity of their latent cells; modulated by the time itself, not by its projection."""
+
+    def __init__(self, spec: DiTSpec) -> None:
+        super().__init__()
+        p, q, r = PATCH
+        self.norm = LayerNorm(spec.width, spec.eps, elementwise_affine=False)
+        self.head = Linear32(spec.width, p * q * r * spec.out_channels)
+        self.modulation = nn.Parameter(torch.randn(1, 2, spec.width) / spec.width**0.5)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """Map `x` [b, l, d] with `time` [b, d] to [b, l, (p q r c)]."""
+        shift, scale = (self.modulation.float() + rearrange(time, "b d -> b 1 d")).chunk(2, dim=1)
+        x = self.head(self.norm(x) * (1 + scale) + shift)
+        return x
+
+
+class ImageEmbedding(nn.Module):
+    """From CLIP features to tokens; two images get a learned position each, so that first and last differ."""
+
+    def __init__(self, spec: DiTSpec) -> None:
+        super().__init__()
+        self.proj = nn.Sequential(
+            nn.LayerNorm(spec.image_width, EPS_IMAGE),
+            nn.Linear(spec.image_width, spec.image_width),
+            nn.GELU(),
+            nn.Linear(spec.image_width, spec.width),
+            nn.LayerNorm(spec.width, EPS_IMAGE),
+        )
+        shape = (1, spec.image_tokens, spec.image_width)
+        self.emb_pos = nn.Parameter(torch.zeros(shape)) if spec.image_tokens > IMAGE_TOKENS else None
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map `image` [b, image_tokens, image_width] to [b, image_tokens, d]."""
+        if self.emb_pos is not None:
+            image = image + self.emb_pos
+        image = self.proj(image)
+        return image
+
+
+class DiT(nn.Module):
+    """A diffusion transformer of the shape of `spec`; `initialise` before training one from scratch."""
+
+    def __init__(self, spec: DiTSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        width = spec.width
+        self.patch_embedding = nn.Conv3d(spec.in_channels, width, PATCH, stride=PATCH)
+        self.text_embedding = nn.Sequential(nn.Linear(spec.text_width, width), nn.GELU("tanh"), nn.Linear(width, width))
+        self.time_embedding = nn.Sequential(Linear32(spec.time_width, width), nn.SiLU(), Linear32(width, width))
+        self.time_projection = nn.Sequential(nn.SiLU(), Linear32(width, 6 * width))
+        self.blocks = nn.ModuleList([Block(spec) for _ in range(spec.layers)])
+        self.head = Head(spec)
+        if spec.image_tokens:
+            self.img_emb = ImageEmbedding(spec)
+        if spec.vace_layers:
+            assert spec.vace_layers[0] == 0, "the streams are joined before anything has happened to the first"
+            assert spec.vace_layers == tuple(sorted(spec.vace_layers))
+            self.vace_patch_embedding = nn.Conv3d(spec.vace_channels, width, PATCH, stride=PATCH)
+            self.vace_blocks = nn.ModuleList([ContextBlock(spec, first=layer == 0) for layer in spec.vace_layers])
+
+    def forward(
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        text: Tensor,
+        *,
+        image: Tensor | None = None,
+        vace: Tensor | None = None,
+        vace_scale: float = 1.0,
+    ) -> Tensor:
+        """Predict the velocity [b, out_channels, t, height, width] of `latents` [b, in_channels, t, height, width].
+
+        Height and width are even. `timestep` [b] runs from 0 (clean) to 1000 (noise); it may stay on the CPU, and has
+        to if the device lacks float64. `text` [b, up to text_length, text_width] is padded with zeros to text_length
+        and attended to in full, padding too, as the official model was trained; a caller pads shorter texts of a
+        batch with zeros as well. `image` [b·i, 257, image_width] holds CLIP features of i images per video; models
+        with image tokens need it and no others take it. `vace` [b, vace_channels, t, height, width] is VACE's
+        context, whose hints are weighed by `vace_scale`; without it a VACE model is the text model it was made from.
+        """
+        spec = self.spec
+        assert (image is None) == (spec.image_tokens == 0), "image features belong to models with image tokens"
+        assert text.shape[1] <= spec.text_length
+        dtype = self.patch_embedding.weight.dtype
+
+        x: Tensor = self.patch_embedding(latents.to(dtype)).float()
+        t, h, w = x.shape[2:]
+        assert latents.shape[2:] == (t * PATCH[0], h * PATCH[1], w * PATCH[2])
+        x = rearrange(x, "b d t h w -> b (t h w) d")
+        angles = rotary_angles((t, h, w), spec.width // spec.heads, x.device)
+
+        moment = self.time_embedding(sinusoid(timestep, spec.time_width).to(x.device))
+        time = rearrange(self.time_projection(moment), "b (six d) -> b six d", six=6)
+
+        text = self.text_embedding(F.pad(text.to(dtype), (0, 0, 0, spec.text_length - text.shape[1])))
+        if image is not None:
+            image = self.img_emb(rearrange(image.to(dtype), "(b i) l d -> b (i l) d", b=len(latents)))
+        if vace is not None:
+            vace = rearrange(self.vace_patch_embedding(vace.to(dtype)), "b d t h w -> b (t h w) d")
+
+        for number, block in enumerate(self.blocks):
+            hint: Tensor | None = None
+            if vace is not None and number in spec.vace_layers:
+                context_block = self.vace_blocks[spec.vace_layers.index(number)]
+                vace, hint = context_block(vace, x, time, text, image, angles)
+            x = block(x, time, text, image, angles)
+            if hint is not None:
+                x = x + vace_scale * hint
+
+        x = self.head(x, moment).float()
+        p, q, r = PATCH
+        return rearrange(x, "b (t h w) (p q r c) -> b c (t p) (h q) (w r)", t=t, h=h, w=w, p=p, q=q, r=r)
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Draw weights to train from, as `init_weights` of the official model does.
+
+        The head starts at zero and so does the velocity; so do the projections of VACE and what they would add.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Conv3d):
+                nn.init.xavier_uniform_(module.weight.flatten(1))
+            elif isinstance(module, Block | Head):
+                nn.init.normal_(module.modulation, std=self.spec.width**-0.5)
+        for layer in (*self.text_embedding, *self.time_embedding):
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=0.02)
+        for name, parameter in self.named_parameters():
+            if name == "head.head.weight" or name.endswith(("before_proj.weight", "after_proj.weight")):
+                nn.init.zeros_(parameter)
+
+
+def sinusoid(timestep: Tensor, width: int) -> Tensor:
+    """Cosines, then sines of `timestep` [b] at falling frequencies, [b, width]; taken in float64, returned float32."""
+    half = width // 2
+    frequencies = 10000.0 ** -(torch.arange(half, dtype=torch.float64, device=timestep.device) / half)
+    angles = torch.outer(timestep.double(), frequencies)
+    return torch.cat([angles.cos(), angles.sin()], dim=1).float()

@@ -1,0 +1,268 @@
+"""The causal video VAE: pixels to latents and back, as a stream. It knows no files, samplers or devices.
+
+Every layer looks only backwards in time, so a video can be handed over in chunks as long as each layer remembers the
+last frames it saw: that memory is a `Past`. Without one, the tensor is the whole video; the result is the same. The
+first frame stands alone (1 frame = 1 latent), every further latent covers 4 frames.
+
+Published as `Wan2.1_VAE.pth`; layers and names follow `wan/modules/vae.py`.
+
+Letters: b batch, c channels, t time, h height, w width, n the two frames made from one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from lichtspiel.spec import STRIDE, VAESpec
+
+Past = dict[nn.Module, Tensor]
+"""The frames that each causal layer has to remember between two chunks of one video; starts empty."""
+
+
+class CausalConv3d(nn.Conv3d):
+    """A 3-D convolution that pads space on both sides and time only in front: with zeros, or with what it remembers."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: tuple[int, int, int]) -> None:
+        super().__init__(inputs, outputs, kernel, padding=(0, kernel[1] // 2, kernel[2] // 2))
+        self.memory = kernel[0] - 1
+
+    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
+        """Map [b, c, t, h, w] to the same number of frames."""
+        if self.memory:
+            seen = None if past is None else past.get(self)
+            x = F.pad(x, (0, 0, 0, 0, self.memory, 0)) if seen is None else torch.cat([seen, x], dim=2)
+            if past is not None:
+                past[self] = x[:, :, -self.memory :].clone()
+        return super().forward(x)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm over channels; `spatial` is the number of axes behind them (2 for images, 3 for video)."""
+
+    def __init__(self, width: int, spatial: int = 3) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(width, *(1,) * spatial))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise [b, c, ...] over c. The official code divides by the length and multiplies by the root of c."""
+        normed: Tensor = F.rms_norm(x.movedim(1, -1), (x.shape[1],), self.gamma.flatten(), eps=1e-24)
+        return normed.movedim(-1, 1)
+
+
+class ResidualBlock(nn.Module):
+    """Norm, SiLU, convolution, twice, beside a shortcut."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            RMSNorm(inputs), nn.SiLU(), CausalConv3d(inputs, outputs, (3, 3, 3)),
+            RMSNorm(outputs), nn.SiLU(), nn.Dropout(0.0), CausalConv3d(outputs, outputs, (3, 3, 3)),
+        )  # fmt: skip
+        self.shortcut = nn.Identity() if inputs == outputs else CausalConv3d(inputs, outputs, (1, 1, 1))
+
+    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
+        """Map [b, inputs, t, h, w] to [b, outputs, t, h, w]."""
+        shortcut: Tensor = self.shortcut(x)
+        return shortcut + run(self.residual, x, past)
+
+
+class AttentionBlock(nn.Module):
+    """One-head self-attention within each frame."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = RMSNorm(width, spatial=2)
+        self.to_qkv = nn.Conv2d(width, 3 * width, 1)
+        self.proj = nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [b, c, t, h, w] to the same shape."""
+        b, _, _, h, _ = x.shape
+        frames = rearrange(x, "b c t h w -> (b t) c h w")
+        qkv = rearrange(self.to_qkv(self.norm(frames)), "b c h w -> b 1 (h w) c")
+        attended = F.scaled_dot_product_attention(*qkv.chunk(3, dim=-1))
+        attended = self.proj(rearrange(attended, "b 1 (h w) c -> b c h w", h=h))
+        result: Tensor = x + rearrange(attended, "(b t) c h w -> b c t h w", b=b)
+        return result
+
+
+class Downsample(nn.Module):
+    """Halve height and width, and with `temporal` also time, where the first frame passes by itself."""
+
+    def __init__(self, width: int, temporal: bool) -> None:
+        super().__init__()
+        self.resample = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(width, width, 3, stride=2))
+        self.time_conv = nn.Conv3d(width, width, (3, 1, 1), stride=(2, 1, 1)) if temporal else None
+
+    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
+        """Map [b, c, t, h, w] to half the height and width; time 1 + 2n becomes 1 + n (later chunks: 2n becomes n)."""
+        x = per_frame(self.resample, x)
+        if self.time_conv is None:
+            return x
+        seen = None if past is None else past.get(self)
+        if past is not None:
+            past[self] = x[:, :, -1:].clone()
+        if seen is None:
+            return torch.cat([x[:, :, :1], self.time_conv(x)], dim=2) if x.shape[2] > 1 else x
+        halved: Tensor = self.time_conv(torch.cat([seen, x], dim=2))
+        return halved
+
+
+class Upsample(nn.Module):
+    """Double height and width and halve the channels; with `temporal` double time first, but not the first frame."""
+
+    def __init__(self, width: int, temporal: bool) -> None:
+        super().__init__()
+        self.resample = nn.Sequential(
+            nn.Upsample(scale_factor=2.0, mode="nearest-exact"), nn.Conv2d(width, width // 2, 3, padding=1)
+        )
+        self.time_conv = CausalConv3d(width, 2 * width, (3, 1, 1)) if temporal else None
+
+    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
+        """Map [b, c, t, h, w] to [b, c/2, t', 2h, 2w]; time 1 + n becomes 1 + 2n (later chunks: n becomes 2n)."""
+        if self.time_conv is not None:
+            x = self._double_time(self.time_conv, x, past)
+        return per_frame(self.resample, x)
+
+    @staticmethod
+    def _double_time(time_conv: CausalConv3d, x: Tensor, past: Past | None) -> Tensor:
+        starting = past is None or time_conv not in past
+        if not starting:
+            later: Tensor = rearrange(time_conv(x, past), "b (n c) t h w -> b c (t n) h w", n=2)
+            return later
+        first, rest = x[:, :, :1], x[:, :, 1:]
+        if past is not None:
+            # The second latent must see zeros, not the first one: that is how the published weights were trained.
+            past[time_conv] = torch.zeros_like(first).repeat(1, 1, time_conv.memory, 1, 1)
+        if not rest.shape[2]:
+            return first
+        doubled = rearrange(time_conv(rest, past), "b (n c) t h w -> b c (t n) h w", n=2)
+        return torch.cat([first, doubled], dim=2)
+
+
+def per_frame(layer: nn.Module, x: Tensor) -> Tensor:
+    """Apply an image layer to every frame of [b, c, t, h, w]."""
+    b = x.shape[0]
+    frames: Tensor = layer(rearrange(x, "b c t h w -> (b t) c h w"))
+    return rearrange(frames, "(b t) c h w -> b c t h w", b=b)
+
+
+def run(layers: nn.Sequential, x: Tensor, past: Past | None) -> Tensor:
+    """Run layers in order and hand `past` to those that remember."""
+    for layer in layers:
+        x = layer(x, past) if isinstance(layer, CausalConv3d | ResidualBlock | Downsample | Upsample) else layer(x)
+    return x
+
+
+def middle(width: int) -> nn.Sequential:
+    """The stage at the lowest resolution, the same in encoder and decoder."""
+    return nn.Sequential(ResidualBlock(width, width), AttentionBlock(width), ResidualBlock(width, width))
+
+
+class Encoder(nn.Module):
+    """Pixels [b, 3, t, h, w] to the mean and log-variance of latents, stacked on the channel axis."""
+
+    def __init__(self, spec: VAESpec) -> None:
+        super().__init__()
+        widths = [spec.width * m for m in (1, *spec.multipliers)]
+        self.conv1 = CausalConv3d(3, widths[0], (3, 3, 3))
+        layers: list[nn.Module] = []
+        for stage, (inputs, outputs) in enumerate(pairwise(widths)):
+            for block in range(spec.residual_blocks):
+                layers.append(ResidualBlock(inputs if block == 0 else outputs, outputs))
+            if stage < len(spec.temporal_downsample):
+                layers.append(Downsample(outputs, spec.temporal_downsample[stage]))
+        self.downsamples = nn.Sequential(*layers)
+        self.middle = middle(widths[-1])
+        self.head = nn.Sequential(
+            RMSNorm(widths[-1]), nn.SiLU(), CausalConv3d(widths[-1], 2 * spec.latent_channels, (3, 3, 3))
+        )
+
+    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
+        """See the class."""
+        x = self.conv1(x, past)
+        for stage in (self.downsamples, self.middle, self.head):
+            x = run(stage, x, past)
+        return x
+
+
+class Decoder(nn.Module):
+    """Latents [b, c, t, h, w] to pixels [b, 3, 1 + 4(t-1), 8h, 8w] (later chunks: 4t frames)."""
+
+    def __init__(self, spec: VAESpec) -> None:
+        super().__init__()
+        widths = [spec.width * m for m in (spec.multipliers[-1], *reversed(spec.multipliers))]
+        self.conv1 = CausalConv3d(spec.latent_channels, widths[0], (3, 3, 3))
+        self.middle = middle(widths[0])
+        temporal = tuple(reversed(spec.temporal_downsample))
+        layers: list[nn.Module] = []
+        for stage, (inputs, outputs) in enumerate(pairwise(widths)):
+            first = inputs if stage == 0 else inputs // 2  # every Upsample halves the channels
+            for block in range(spec.residual_blocks + 1):
+                layers.append(ResidualBlock(first if block == 0 else outputs, outputs))
+            if stage < len(temporal):
+                layers.append(Upsample(outputs, temporal[stage]))
+        self.upsamples = nn.Sequential(*layers)
+        self.head = nn.Sequential(RMSNorm(widths[-1]), nn.SiLU(), CausalConv3d(widths[-1], 3, (3, 3, 3)))
+
+    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
+        """See the class."""
+        x = self.conv1(x, past)
+        for stage in (self.middle, self.upsamples, self.head):
+            x = run(stage, x, past)
+        return x
+
+
+class VAE(nn.Module):
+    """Encoder and decoder with the statistics that bring each latent channel to zero mean and unit variance.
+
+    `mean` and `std` have one value a latent channel; they are constants of a checkpoint, not weights. Pixels are in
+    [-1, 1]. A video has 1 + 4n frames and a height and width divisible by 8.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, spec: VAESpec, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        assert len(mean) == len(std) == spec.latent_channels
+        self.encoder = Encoder(spec)
+        self.conv1 = CausalConv3d(2 * spec.latent_channels, 2 * spec.latent_channels, (1, 1, 1))
+        self.conv2 = CausalConv3d(spec.latent_channels, spec.latent_channels, (1, 1, 1))
+        self.decoder = Decoder(spec)
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1, 1), persistent=False)
+
+    def moments(self, video: Tensor, past: Past | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the raw (not normalised) latents of `video`, each [b, c, t', h/8, w/8]."""
+        mean, log_variance = self.conv1(self.encoder(video, past)).chunk(2, dim=1)
+        return mean, log_variance
+
+    def reconstruct(self, raw: Tensor, past: Past | None = None) -> Tensor:
+        """Pixels of raw latents, not clamped."""
+        pixels: Tensor = self.decoder(self.conv2(raw), past)
+        return pixels
+
+    def encode(self, video: Tensor) -> Tensor:
+        """Normalised latents [b, c, 1 + n, h/8, w/8] of a video [b, 3, 1 + 4n, h, w]; takes no random sample.
+
+        Works in the official chunks of 1, 4, 4, ... frames, so that activations never hold more than four frames.
+        """
+        stride = STRIDE[0]
+        assert video.shape[2] % stride == 1, "a video has 1 + 4n frames"
+        past: Past = {}
+        chunks = [video[:, :, :1], *torch.split(video[:, :, 1:], stride, dim=2)]
+        means = [self.moments(chunk, past)[0] for chunk in chunks if chunk.shape[2]]
+        return (torch.cat(means, dim=2) - self.mean) / self.std
+
+    def decode(self, latents: Tensor) -> Iterator[Tensor]:
+        """Pixels of normalised latents in [-1, 1], one latent frame at a time: first 1 frame, then 4 at a time."""
+        past: Past = {}
+        for latent in torch.split(latents, 1, dim=2):
+            yield self.reconstruct(latent * self.std + self.mean, past).clamp(-1, 1)

@@ -1,0 +1,186 @@
+"""The one description of a job: what the command line, a server, a manifest and a replay all speak.
+
+A `Request` is complete: whatever was not asked for is filled in from the checkpoint's row in `spec.MODELS`, so that
+what is recorded is what was used. Nothing is clamped or swapped; what breaks a rule is refused with the nearest valid
+value. It opens no file and loads no torch.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from lichtspiel.errors import RequestError
+from lichtspiel.spec import STRIDE, Model, Sampling, Solver, Task, model
+
+__all__ = ["Request"]
+
+GRID = 16
+"""Pixels per token side: the VAE's stride times the DiT's patch."""
+
+MAX_SEED = 2**63 - 1
+MAX_STEPS = 1000
+MAX_PROMPT = 8000
+"""Characters of a prompt that are accepted at all; what the text encoder reads is limited by its tokens."""
+
+
+def _size(value: object) -> object:
+    """Accept "832x480" beside a pair of numbers."""
+    if isinstance(value, str):
+        width, cross, height = value.lower().replace("*", "x").partition("x")
+        if not (cross and width.strip().isdigit() and height.strip().isdigit()):
+            raise RequestError("size", value, "a size is WIDTHxHEIGHT in pixels, for example 832x480")
+        return int(width), int(height)
+    return value
+
+
+class Request(BaseModel):
+    """One video to make. Create it with `Request.of`, which raises `RequestError` with one readable line.
+
+    `image` and `last_image` are paths of the first and last picture; which of them are present decides the task.
+    `size` is (width, height) in pixels, `frames` is 4n+1 and may be given as `seconds` instead. `device` and `dtype`
+    may be "auto" until weights are loaded.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompt: str = Field(max_length=MAX_PROMPT, description="What the video shows.")
+    model: str = Field(default="nano", description="Name of the checkpoint; `lichtspiel models` lists them.")
+    image: Path | None = Field(default=None, description="Picture that the video starts with.")
+    last_image: Path | None = Field(default=None, description="Picture that the video ends with; needs image.")
+    size: Annotated[tuple[int, int], BeforeValidator(_size)] = Field(description="Width and height in pixels.")
+    frames: int = Field(description="Number of frames, 4n+1.")
+    fps: int = Field(description="Frames a second; fixed by the checkpoint.")
+    steps: int = Field(ge=1, le=MAX_STEPS, description="Solver steps.")
+    guidance: float = Field(ge=0, le=100, description="Classifier-free guidance; 1 is none.")
+    shift: float = Field(gt=0, le=1000, description="Shift of the time grid toward noise.")
+    solver: Solver = Field(description="unipc, dpm++ or euler.")
+    negative: str = Field(max_length=MAX_PROMPT, description="What guidance steers away from.")
+    seed: int = Field(ge=0, le=MAX_SEED, description="Seed of the starting noise, drawn on the CPU.")
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="Where to compute.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="Precision.")
+
+    @property
+    def task(self) -> Task:
+        """Which conditions are present."""
+        if self.image is None:
+            return "text"
+        return "image" if self.last_image is None else "first-last"
+
+    @classmethod
+    def of(cls, *, seconds: float | None = None, **fields: Any) -> Request:
+        """Build a request from whatever was given; None stands for the checkpoint's default.
+
+        Raises RequestError, naming the field, its value, the rule and the nearest valid value.
+        """
+        given = {name: value for name, value in fields.items() if value is not None}
+        if seconds is not None:
+            if "frames" in given:
+                raise RequestError("seconds", seconds, "give either frames or seconds, not both")
+            given["frames"] = _frames_of(seconds, model(given.get("model", "nano")))
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            raise _first(error) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        sampling = model(given.get("model", "nano")).sampling
+        defaults = {
+            name: getattr(sampling, name)
+            for name in ("frames", "steps", "guidance", "shift", "solver", "negative", "fps")
+        }
+        return {**defaults, "size": sampling.sizes[0], "seed": secrets.randbelow(2**31), **given}
+
+    @model_validator(mode="after")
+    def _check(self) -> Request:
+        row = model(self.model)
+        if not self.prompt.strip():
+            raise RequestError("prompt", self.prompt, "say what the video shows, in at least one word")
+        if self.last_image is not None and self.image is None:
+            raise RequestError("last_image", str(self.last_image), "a last image needs a first one: add image")
+        _check_task(self.task, row)
+        _check_size(self.size, row)
+        _check_frames(self.frames, row)
+        if self.fps != row.sampling.fps:
+            raise RequestError("fps", self.fps, f"{row.name} was trained at its own rate", row.sampling.fps)
+        return self
+
+
+def _frames_of(seconds: float, row: Model) -> int:
+    """The valid number of frames whose duration is `seconds`, to the frame."""
+    frames = round(seconds * row.sampling.fps)
+    nearest = _nearest_frames(frames, row.sampling)
+    if abs(nearest - frames) > STRIDE[0] // 2:
+        limit = f"{row.name} makes up to {row.sampling.max_frames / row.sampling.fps:g} seconds"
+        raise RequestError("seconds", seconds, limit, round(nearest / row.sampling.fps, 3))
+    return nearest
+
+
+def _nearest_frames(frames: int, sampling: Sampling) -> int:
+    return min(max(round((frames - 1) / STRIDE[0]) * STRIDE[0] + 1, 1), sampling.max_frames)
+
+
+def _check_frames(frames: int, row: Model) -> None:
+    nearest = _nearest_frames(frames, row.sampling)
+    if frames != nearest:
+        rule = f"{row.name} makes 4n+1 frames, from 1 to {row.sampling.max_frames}"
+        raise RequestError("frames", frames, rule, nearest)
+
+
+def _check_size(size: tuple[int, int], row: Model) -> None:
+    sampling, (width, height) = row.sampling, size
+    shown = f"{width}x{height}"
+    listed = ", ".join(f"{w}x{h}" for w, h in sampling.sizes)
+    if not sampling.free_size:
+        if size not in sampling.sizes:
+            nearest = min(sampling.sizes, key=lambda s: abs(s[0] - width) + abs(s[1] - height))
+            raise RequestError("size", shown, f"{row.name} makes {listed}", f"{nearest[0]}x{nearest[1]}")
+        return
+    largest = max(w * h for w, h in sampling.sizes)
+    if width % GRID or height % GRID or min(size) < GRID:
+        near = tuple(max(round(side / GRID) * GRID, GRID) for side in size)
+        if near[0] * near[1] > largest:
+            near = tuple(max(side // GRID * GRID, GRID) for side in size)
+        if near[0] * near[1] <= largest:
+            raise RequestError("size", shown, f"width and height are multiples of {GRID}", f"{near[0]}x{near[1]}")
+    if width * height > largest:
+        near = min(sampling.sizes, key=lambda s: abs(s[0] / s[1] - width / height))
+        rule = f"{row.name} makes at most {largest} pixels a frame (made for {listed})"
+        raise RequestError("size", shown, rule, f"{near[0]}x{near[1]}")
+
+
+_NEEDS: dict[Task, str] = {
+    "text": "no image",
+    "image": "one image",
+    "first-last": "a first and a last image",
+    "edit": "a video, mask or reference",
+}
+
+
+def _check_task(task: Task, row: Model) -> None:
+    if task not in row.tasks:
+        wants = " or ".join(_NEEDS[known] for known in sorted(row.tasks))
+        raise RequestError("model", row.name, f"it takes {wants}, and this request has {_NEEDS[task]}")
+
+
+def _first(error: ValidationError) -> RequestError:
+    """The first problem that pydantic found, as one of our errors."""
+    problem = error.errors()[0]
+    inner = problem.get("ctx", {}).get("error")
+    if isinstance(inner, RequestError):
+        return inner
+    field = ".".join(str(part) for part in problem["loc"]) or "request"
+    if problem["type"] == "extra_forbidden":
+        return RequestError(field, problem["input"], f"no such field; fields are {', '.join(Request.model_fields)}")
+    if problem["type"] == "missing":
+        return RequestError(field, None, "this field is required")
+    context = problem.get("ctx", {})
+    nearest = next((context[key] for key in ("ge", "le") if key in context), None)
+    return RequestError(field, problem["input"], problem["msg"].removeprefix("Input should be ").lower(), nearest)

@@ -1,0 +1,125 @@
+"""A cautious look at a file before a parser written by others reads it: is it MP4, is it whole, is it sealed at all?
+
+It knows the box structure of ISO base media files (ISO/IEC 14496-12) and where C2PA credentials sit in them; it does
+not know what the credentials say. It exists because the C2PA reader takes time that grows with the square of the
+number of boxes: a 4 MB file of empty boxes keeps it busy for many minutes.
+"""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from lichtspiel.errors import MediaError
+
+__all__ = ["Survey", "survey"]
+
+MAX_BYTES = 4 << 30
+MAX_BOXES = 8192
+MAX_CREDENTIAL_BYTES = 16 << 20
+MAX_DEPTH = 32
+
+_C2PA = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
+_XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+# The boxes whose contents are boxes, as c2pa-rs reads them (sdk/src/asset_handlers/bmff_io.rs, build_bmff_tree).
+_FOLDERS = frozenset(b"moov trak mdia minf stbl moof traf edts udta dinf tref treg mvex mfra meta schi".split())
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What kind of file it is: `mp4` when it is made of boxes, `sealed` when one of them holds credentials."""
+
+    size: int
+    mp4: bool
+    sealed: bool
+
+
+@dataclass
+class _Tally:
+    boxes: int = 0
+    credential_bytes: int = 0
+    sealed: bool = False
+
+
+def survey(path: Path) -> Survey:
+    """Look at a file's structure in bounded time and memory, reading only box headers.
+
+    Raises MediaError, with the remedy, when it is missing, not a regular file, empty, too large, cut off, or built in
+    a way that only a damaged or hostile file is. A file that is no MP4 at all is not an error here.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise MediaError(f"{path}: is not a file")
+        if status.st_size == 0:
+            raise MediaError(f"{path}: is empty; copy or download it again")
+        if status.st_size > MAX_BYTES:
+            raise MediaError(f"{path}: has {status.st_size:,} bytes; at most {MAX_BYTES:,} are read; cut it first")
+        with path.open("rb") as file:
+            if file.read(8)[4:8] not in (b"ftyp", b"moov", b"free", b"skip", b"wide", b"uuid", b"mdat"):
+                return Survey(status.st_size, mp4=False, sealed=False)
+            tally = _Tally()
+            _walk(file, 0, status.st_size, 0, tally)
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise MediaError(f"{path}: {error}") from error
+    return Survey(status.st_size, mp4=True, sealed=tally.sealed)
+
+
+def _walk(file: BinaryIO, start: int, end: int, depth: int, tally: _Tally) -> None:
+    """Count the boxes between two offsets. On the top level every box must end inside the file; further down a box
+    that does not fit ends the walk, as it ends the C2PA reader's."""
+    if depth > MAX_DEPTH:
+        raise ValueError("its boxes are nested too deeply; it is damaged, re-encode it")
+    at = start
+    while end - at >= 8:
+        tally.boxes += 1
+        if tally.boxes > MAX_BOXES:
+            raise ValueError(f"it has more than {MAX_BOXES:,} boxes; rewrite it without fragments")
+        size, name, header = _header(file, at, end)
+        if size < header:
+            raise ValueError(f"the box at byte {at:,} is smaller than its own header; it is damaged")
+        if at + size > end:
+            if depth == 0:
+                raise ValueError(
+                    f"ends early: the part at byte {at:,} needs {size:,} bytes and {end - at:,} are there; "
+                    "copy or download it again"
+                )
+            return
+        if depth == 0 and name == b"uuid":
+            _credential(file, at + header, size, tally)
+        elif name in _FOLDERS:
+            inside = at + header + (_version_bytes(file, at + header) if name == b"meta" else 0)
+            _walk(file, inside, at + size, depth + 1, tally)
+        at += size
+    if depth == 0 and at != end:
+        raise ValueError(f"ends early or has {end - at} foreign bytes at its end; copy or download it again")
+
+
+def _header(file: BinaryIO, at: int, end: int) -> tuple[int, bytes, int]:
+    file.seek(at)
+    head = file.read(8)
+    size, name = int.from_bytes(head[:4], "big"), head[4:8]
+    if size == 1:
+        return int.from_bytes(file.read(8), "big"), name, 16
+    return size or end - at, name, 8  # 0 means "to the end"
+
+
+def _credential(file: BinaryIO, at: int, size: int, tally: _Tally) -> None:
+    file.seek(at)
+    kind = file.read(16)
+    if kind not in (_C2PA, _XMP):
+        return
+    tally.sealed |= kind == _C2PA
+    tally.credential_bytes += size
+    if tally.credential_bytes > MAX_CREDENTIAL_BYTES:
+        raise ValueError(f"its credentials take more than {MAX_CREDENTIAL_BYTES:,} bytes, more than is read")
+
+
+def _version_bytes(file: BinaryIO, at: int) -> int:
+    # QuickTime writes `meta` without version and flags; then its first child, `hdlr`, follows at once.
+    file.seek(at)
+    return 0 if file.read(8)[4:] == b"hdlr" else 4

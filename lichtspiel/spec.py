@@ -1,0 +1,350 @@
+"""The registry: every checkpoint Lichtspiel knows, with all of its constants.
+
+Pure data: no torch, no files, no network. Shapes come from the published Wan2.1 configurations
+(`wan/configs/*.py` and the checkpoints' `config.json`); sampling defaults from `generate.py` and the README of the
+same repository. A specification has no default values, so that nothing about a model is implied.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from lichtspiel.errors import RequestError
+
+__all__ = [
+    "MODELS",
+    "CLIPSpec",
+    "DiTSpec",
+    "Model",
+    "Part",
+    "Sampling",
+    "Solver",
+    "Task",
+    "UMT5Spec",
+    "VAESpec",
+    "model",
+]
+
+Task = Literal["text", "image", "first-last", "edit"]
+Solver = Literal["unipc", "dpm++", "euler"]
+Part = Literal["dit", "vae", "umt5", "clip"]
+Size = tuple[int, int]
+
+STRIDE = (4, 8, 8)
+"""Pixels per latent cell in time, height and width; the same for every VAE of the family."""
+
+PATCH = (1, 2, 2)
+"""Latent cells per token in time, height and width; the same for every DiT of the family."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiTSpec:
+    """Shape of a diffusion transformer. `image_tokens` is 0 without image cross-attention, else 257 per image."""
+
+    width: int
+    ffn_width: int
+    heads: int
+    layers: int
+    in_channels: int
+    out_channels: int
+    time_width: int
+    text_width: int
+    text_length: int
+    image_tokens: int
+    image_width: int
+    vace_layers: tuple[int, ...]
+    vace_channels: int
+    eps: float
+
+    def __post_init__(self) -> None:
+        assert self.width % (2 * self.heads) == 0, "every head needs an even width for rotary angles"
+        assert self.time_width % 2 == 0
+        assert self.image_tokens in (0, 257, 514)
+        assert all(0 <= layer < self.layers for layer in self.vace_layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAESpec:
+    """Shape of a causal video VAE. `temporal_downsample` says which of the three encoder stages halves time."""
+
+    width: int
+    latent_channels: int
+    multipliers: tuple[int, ...]
+    residual_blocks: int
+    temporal_downsample: tuple[bool, ...]
+
+    def __post_init__(self) -> None:
+        assert len(self.temporal_downsample) == len(self.multipliers) - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class UMT5Spec:
+    """Shape of a UMT5 encoder. `vocabulary` counts rows of the embedding; nano keeps only the rows it uses."""
+
+    vocabulary: int
+    width: int
+    attention_width: int
+    ffn_width: int
+    heads: int
+    layers: int
+    buckets: int
+    max_distance: int
+    eps: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CLIPSpec:
+    """Shape of the CLIP vision tower; `used_layers` is how many of `layers` blocks run (the official code skips the
+    last one and the final norm)."""
+
+    image_size: int
+    patch: int
+    width: int
+    mlp_ratio: int
+    heads: int
+    layers: int
+    used_layers: int
+    out_width: int
+    eps: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Defaults and limits of a checkpoint. Sizes are (width, height) in pixels; `free_size` allows every multiple of
+    16 up to the largest area in `sizes`; `frames` and `max_frames` are 4n+1; `shift` warps the time grid."""
+
+    solver: Solver
+    steps: int
+    guidance: float
+    shift: float
+    frames: int
+    max_frames: int
+    fps: int
+    sizes: tuple[Size, ...]
+    free_size: bool
+    negative: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """One checkpoint: what it can do, its parts' shapes, how it is sampled and where its files are published.
+
+    `files` names each part's file in the official folder, as a glob where the file is sharded; `digests` holds the
+    SHA-256 of files, where it is known.
+    """
+
+    name: str
+    title: str
+    tasks: frozenset[Task]
+    dit: DiTSpec
+    vae: VAESpec
+    umt5: UMT5Spec
+    clip: CLIPSpec | None
+    sampling: Sampling
+    repository: str
+    licence: str
+    files: dict[Part, str]
+    digests: dict[str, str]
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the weights ship inside this package."""
+        return not self.repository
+
+    @property
+    def parameters(self) -> int:
+        """Number of DiT parameters, counted from the specification."""
+        return dit_parameters(self.dit)
+
+
+def dit_parameters(spec: DiTSpec) -> int:
+    """Count the parameters of a DiT from its shape alone (layer list: `wan/modules/model.py`)."""
+    d, f = spec.width, spec.ffn_width
+    patch = PATCH[0] * PATCH[1] * PATCH[2]
+
+    def linear(inputs: int, outputs: int) -> int:
+        return inputs * outputs + outputs
+
+    attention = 4 * linear(d, d) + 2 * d  # q, k, v, o and the two query/key norms
+    image_attention = (2 * linear(d, d) + d) if spec.image_tokens else 0
+    ffn = linear(d, f) + linear(f, d)
+    block = 2 * attention + image_attention + ffn + 2 * d + 6 * d  # norm3 is affine; modulation has six rows
+    total = linear(spec.in_channels * patch, d) + spec.layers * block
+    total += linear(spec.text_width, d) + linear(d, d)  # text embedding
+    total += linear(spec.time_width, d) + linear(d, d) + linear(d, 6 * d)  # time embedding and projection
+    total += linear(d, spec.out_channels * patch) + 2 * d  # head
+    if spec.image_tokens:
+        w = spec.image_width
+        total += 2 * w + linear(w, w) + linear(w, d) + 2 * d
+        total += spec.image_tokens * w if spec.image_tokens > 257 else 0
+    if spec.vace_layers:
+        total += linear(spec.vace_channels * patch, d)
+        total += len(spec.vace_layers) * (block + linear(d, d)) + linear(d, d)
+    return total
+
+
+_DIT_1_3B = DiTSpec(
+    width=1536, ffn_width=8960, heads=12, layers=30, in_channels=16, out_channels=16, time_width=256,
+    text_width=4096, text_length=512, image_tokens=0, image_width=1280, vace_layers=(), vace_channels=96, eps=1e-6,
+)  # fmt: skip
+_DIT_14B = DiTSpec(
+    width=5120, ffn_width=13824, heads=40, layers=40, in_channels=16, out_channels=16, time_width=256,
+    text_width=4096, text_length=512, image_tokens=0, image_width=1280, vace_layers=(), vace_channels=96, eps=1e-6,
+)  # fmt: skip
+
+
+def _with(base: DiTSpec, **changes: Any) -> DiTSpec:
+    return replace(base, **changes)
+
+
+_DIT_I2V = _with(_DIT_14B, in_channels=36, image_tokens=257)
+_DIT_FLF2V = _with(_DIT_14B, in_channels=36, image_tokens=514)
+_DIT_VACE_1_3B = _with(_DIT_1_3B, vace_layers=tuple(range(0, 30, 2)))
+_DIT_VACE_14B = _with(_DIT_14B, vace_layers=tuple(range(0, 40, 5)))
+
+_VAE = VAESpec(
+    width=96, latent_channels=16, multipliers=(1, 2, 4, 4), residual_blocks=2, temporal_downsample=(False, True, True)
+)
+LATENT_MEAN = (
+    -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
+    0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921,
+)  # fmt: skip
+"""Per-channel mean of the published VAE's latents (`wan/modules/vae.py`); nano's are stored with its weights."""
+
+LATENT_STD = (
+    2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
+    3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160,
+)  # fmt: skip
+"""Per-channel standard deviation of the published VAE's latents (`wan/modules/vae.py`)."""
+
+_UMT5 = UMT5Spec(
+    vocabulary=256384, width=4096, attention_width=4096, ffn_width=10240, heads=64, layers=24, buckets=32,
+    max_distance=128, eps=1e-6,
+)  # fmt: skip
+_CLIP = CLIPSpec(
+    image_size=224, patch=14, width=1280, mlp_ratio=4, heads=16, layers=32, used_layers=31, out_width=1024, eps=1e-5
+)
+
+NEGATIVE = (
+    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，"
+    "JPEG压缩残留，丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，"
+    "手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"
+)
+"""The official negative prompt (`wan/configs/shared_config.py`)."""
+NEGATIVE_IMAGE = "镜头晃动，" + NEGATIVE
+"""The same with the prefix against camera shake that image to video uses (`wan/configs/wan_i2v_14B.py`)."""
+NEGATIVE_FIRST_LAST = "镜头切换，" + NEGATIVE_IMAGE
+"""The same with a prefix against cuts on top (`wan/configs/__init__.py`)."""
+
+_480P: tuple[Size, ...] = ((832, 480), (480, 832))
+_720P: tuple[Size, ...] = ((1280, 720), (720, 1280))
+
+
+def _sampling(
+    *, steps: int, guidance: float, shift: float, sizes: tuple[Size, ...], negative: str, frames: int = 81
+) -> Sampling:
+    return Sampling(
+        solver="unipc", steps=steps, guidance=guidance, shift=shift, frames=frames, max_frames=161 if frames > 1 else 1,
+        fps=16, sizes=sizes, free_size=True, negative=negative,
+    )  # fmt: skip
+
+
+_FILES: dict[Part, str] = {
+    "dit": "diffusion_pytorch_model*.safetensors",
+    "vae": "Wan2.1_VAE.pth",
+    "umt5": "models_t5_umt5-xxl-enc-bf16.pth",
+}
+_CLIP_FILE: dict[Part, str] = {"clip": "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"}
+
+
+def _wan(
+    name: str, title: str, tasks: set[Task], dit: DiTSpec, sampling: Sampling, *, repository: str = ""
+) -> Model:
+    return Model(
+        name=name, title=title, tasks=frozenset(tasks), dit=dit, vae=_VAE, umt5=_UMT5,
+        clip=_CLIP if dit.image_tokens else None, sampling=sampling, repository=repository, licence="Apache-2.0",
+        files=_FILES | _CLIP_FILE if dit.image_tokens else _FILES, digests={},
+    )  # fmt: skip
+
+
+_NANO = Model(
+    name="nano",
+    title="Embedded model of this package: toybox clips from text, a first image, or a first and a last image",
+    tasks=frozenset({"text", "image", "first-last"}),
+    dit=DiTSpec(
+        width=192, ffn_width=768, heads=3, layers=8, in_channels=36, out_channels=16, time_width=256, text_width=192,
+        text_length=48, image_tokens=0, image_width=0, vace_layers=(), vace_channels=0, eps=1e-6,
+    ),
+    vae=VAESpec(
+        width=16, latent_channels=16, multipliers=(1, 2, 4, 4), residual_blocks=1,
+        temporal_downsample=(False, True, True),
+    ),
+    umt5=UMT5Spec(
+        vocabulary=376, width=192, attention_width=192, ffn_width=384, heads=3, layers=3, buckets=32,
+        max_distance=128, eps=1e-6,
+    ),
+    clip=None,
+    sampling=Sampling(
+        solver="euler", steps=16, guidance=3.0, shift=3.0, frames=17, max_frames=17, fps=8, sizes=((64, 64),),
+        free_size=False, negative="",
+    ),
+    repository="",
+    licence="Apache-2.0",
+    files={"dit": "dit.safetensors", "vae": "vae.safetensors", "umt5": "umt5.safetensors"},
+    digests={},
+)  # fmt: skip
+
+# 1.3B: steps, guidance and shift are the README's recommendation; the others are the defaults of `generate.py`.
+MODELS: dict[str, Model] = {
+    "nano": _NANO,
+    "t2v-1.3b": _wan(
+        "t2v-1.3b", "Wan2.1 text to video, 1.3B", {"text"}, _DIT_1_3B,
+        _sampling(steps=50, guidance=6.0, shift=8.0, sizes=_480P, negative=NEGATIVE),
+        repository="Wan-AI/Wan2.1-T2V-1.3B",
+    ),
+    "t2v-14b": _wan(
+        "t2v-14b", "Wan2.1 text to video, 14B", {"text"}, _DIT_14B,
+        _sampling(steps=50, guidance=5.0, shift=5.0, sizes=_720P + _480P, negative=NEGATIVE),
+        repository="Wan-AI/Wan2.1-T2V-14B",
+    ),
+    "t2i-14b": _wan(
+        "t2i-14b", "Wan2.1 text to image: the weights of t2v-14b, one frame", {"text"}, _DIT_14B,
+        _sampling(
+            steps=50, guidance=5.0, shift=5.0, sizes=((1024, 1024), *_720P, *_480P), negative=NEGATIVE, frames=1
+        ),
+        repository="Wan-AI/Wan2.1-T2V-14B",
+    ),
+    "i2v-14b-480p": _wan(
+        "i2v-14b-480p", "Wan2.1 image to video, 14B, 480P", {"image"}, _DIT_I2V,
+        _sampling(steps=40, guidance=5.0, shift=3.0, sizes=_480P, negative=NEGATIVE_IMAGE),
+        repository="Wan-AI/Wan2.1-I2V-14B-480P",
+    ),
+    "i2v-14b-720p": _wan(
+        "i2v-14b-720p", "Wan2.1 image to video, 14B, 720P", {"image"}, _DIT_I2V,
+        _sampling(steps=40, guidance=5.0, shift=5.0, sizes=_720P, negative=NEGATIVE_IMAGE),
+        repository="Wan-AI/Wan2.1-I2V-14B-720P",
+    ),
+    "flf2v-14b": _wan(
+        "flf2v-14b", "Wan2.1 first and last frame to video, 14B", {"first-last"}, _DIT_FLF2V,
+        _sampling(steps=50, guidance=5.5, shift=16.0, sizes=_720P + _480P, negative=NEGATIVE_FIRST_LAST),
+        repository="Wan-AI/Wan2.1-FLF2V-14B-720P",
+    ),
+    "vace-1.3b": _wan(
+        "vace-1.3b", "Wan2.1 VACE: edit, inpaint, extend and reference to video, 1.3B", {"text", "edit"},
+        _DIT_VACE_1_3B, _sampling(steps=50, guidance=5.0, shift=16.0, sizes=_480P, negative=NEGATIVE),
+        repository="Wan-AI/Wan2.1-VACE-1.3B",
+    ),
+    "vace-14b": _wan(
+        "vace-14b", "Wan2.1 VACE: edit, inpaint, extend and reference to video, 14B", {"text", "edit"},
+        _DIT_VACE_14B, _sampling(steps=50, guidance=5.0, shift=16.0, sizes=_720P + _480P, negative=NEGATIVE),
+        repository="Wan-AI/Wan2.1-VACE-14B",
+    ),
+}  # fmt: skip
+
+
+def model(name: str) -> Model:
+    """Look a checkpoint up by its exact name; raises RequestError with all names otherwise."""
+    if name not in MODELS:
+        raise RequestError("model", name, f"known models are {', '.join(MODELS)}")
+    return MODELS[name]

@@ -1,0 +1,70 @@
+"""Latents of rendered clips, cached in one file: what the DiT learns from.
+
+A clip's latents serve every task: as the target, and shortened to their first frames as a shorter video, which is
+exact because the VAE is causal. Conditions from a first, or a first and a last, picture are cached for a share of the
+clips.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lichtspiel.conditioning import video_of
+from lichtspiel.models.vae import VAE
+from lichtspiel.train.data import ClipStore
+from lichtspiel.train.vae import pixels, statistics
+
+BATCH = 8
+"""Clips encoded at once."""
+
+
+@dataclass(frozen=True)
+class LatentStore:
+    """Normalised latents [n, c, t, h, w] of all clips, the latents of conditions for the first so many of them, and
+    the statistics that normalised them."""
+
+    latents: Tensor
+    first: Tensor
+    first_last: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+
+def encode_store(vae: VAE, store: ClipStore, path: Path, *, first: int, first_last: int, device: str) -> LatentStore:
+    """Encode every clip, and conditions for the first `first` and `first_last` clips; kept in `path` and read again.
+
+    `vae` must have neutral statistics: the store's own are measured here.
+    """
+    if path.is_file():
+        return LatentStore(**load_file(path))
+    assert not vae.mean.any()
+
+    @torch.no_grad()
+    def encode(count: int, known: str) -> Tensor:
+        parts = []
+        for begin in range(0, count, BATCH):
+            video = pixels(np.array(store.frames[begin : min(begin + BATCH, count)]), device)
+            if known != "all":
+                last = video[:, :, -1] if known == "first-last" else [None] * len(video)
+                video = torch.cat([video_of(v[:, 0], end, v.shape[1]) for v, end in zip(video, last, strict=True)])
+            parts.append(vae.moments(video)[0].cpu())
+        return torch.cat(parts)
+
+    latents = encode(len(store), "all")
+    mean, std = statistics(latents)
+    scale = (mean.view(1, -1, 1, 1, 1), std.view(1, -1, 1, 1, 1))
+    tensors = {"latents": latents, "first": encode(first, "first"), "first_last": encode(first_last, "first-last")}
+    tensors = {name: ((value - scale[0]) / scale[1]).contiguous() for name, value in tensors.items()}
+    draft = path.with_suffix(".partial")
+    save_file({**tensors, "mean": mean, "std": std}, draft)
+    draft.replace(path)
+    return LatentStore(**tensors, mean=mean, std=std)

@@ -1,0 +1,168 @@
+"""nano's stages: clips, VAE, latents, text encoder and DiT, files to ship. Every stage resumes where it stopped.
+
+A run is one folder; the command line and `recipes/nano.py` call these functions in this order.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lichtspiel.errors import InvalidInput
+from lichtspiel.models.dit import DiT
+from lichtspiel.models.umt5 import UMT5
+from lichtspiel.models.vae import VAE
+from lichtspiel.spec import model
+from lichtspiel.text import END, UNKNOWN, Tokenizer, clean, umt5
+from lichtspiel.train.data import ClipStore, Shape, render_store
+from lichtspiel.train.dit import Captions, DiTPlan, train_dit
+from lichtspiel.train.latents import LatentStore, encode_store
+from lichtspiel.train.state import Budget
+from lichtspiel.train.vae import VAEPlan, blank_vae, layout, train_vae
+from lichtspiel.worlds.captions import LANGUAGES, WORDINGS, caption
+from lichtspiel.worlds.sample import STARTER, Vocabulary, sample
+
+NANO = model("nano")
+
+WORLD: Vocabulary = replace(STARTER, weathers=("clear", "rain"))
+"""What this edition of nano learns: two hours of two processor cores do not reach further."""
+
+SHAPE = Shape(width=64, height=64, frames=17)
+HELD_OUT_CLIPS = range(10_000_000, 10_000_256)
+ENCODER_SHARE = 0.6
+"""Share of a VAE's training in which the encoder learns too; afterwards latents stay and only pictures get better."""
+
+CAPTION_SEEDS = range(40_000_000, 40_003_000)
+"""Scenes from whose captions the vocabulary is read."""
+
+Report = Callable[[dict[str, float]], None]
+
+
+def log(values: dict[str, float]) -> None:
+    """Print one line of numbers."""
+    numbers = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+    print(f"{time.strftime('%H:%M:%S')}  {numbers}", flush=True)
+
+
+def stores(run: Path, count: int) -> tuple[ClipStore, ClipStore]:
+    """Training clips and clips of held-out combinations, rendered on the first call."""
+    workers = os.cpu_count() or 1
+    held = render_store(run / "held", WORLD, HELD_OUT_CLIPS, SHAPE, held_out=True, workers=workers)
+    return render_store(run / "clips", WORLD, range(count), SHAPE, held_out=False, workers=workers), held
+
+
+def vae_stage(
+    run: Path, *, minutes: float | None, steps: int | None, clips: int, device: str, seed: int, report: Report = log
+) -> dict[str, float]:
+    """Train the VAE: first all of it, then only the decoder. Returns the last measurements."""
+    store, held = stores(run, clips)
+    scores: dict[str, float] = {}
+
+    def keep(values: dict[str, float]) -> None:
+        scores.update(values)
+        report(values)
+
+    for name, share in (("vae", ENCODER_SHARE), ("decoder", 1 - ENCODER_SHARE)):
+        plan = VAEPlan(
+            budget=_budget(minutes, steps, share), crop=32, frames=9, batch=4, rates=(0.012, 0.0015),
+            decoder_only=name == "decoder", decay_from=0.5, device=device, seed=seed,
+        )  # fmt: skip
+        start = run / "vae" if name == "decoder" else None
+        train_vae(plan, NANO.vae, store, held, run / name, start=start, report=keep)
+    return scores
+
+
+def _budget(minutes: float | None, steps: int | None, share: float) -> Budget:
+    some_steps = None if steps is None else max(round(steps * share), 1)
+    return Budget(minutes=None if minutes is None else minutes * share, steps=some_steps)
+
+
+def trained_vae(folder: Path, device: str) -> VAE:
+    """The averaged VAE of a stage's folder, with neutral statistics."""
+    path = folder / "checkpoint.pt"
+    if not path.is_file():
+        raise InvalidInput(f"{folder} holds no trained VAE; run `lichtspiel train vae` for this run first")
+    vae = blank_vae(NANO.vae)
+    vae.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["averages"]["vae"])
+    return layout(vae).to(device).eval().requires_grad_(False)
+
+
+def latents(run: Path, store: ClipStore, device: str) -> LatentStore:
+    """Latents of all clips under the frozen encoder, and conditions for a quarter and an eighth of them."""
+    vae = trained_vae(run / "vae", device)
+    path = run / "latents.safetensors"
+    return encode_store(vae, store, path, first=len(store) // 4, first_last=len(store) // 8, device=device)
+
+
+@cache
+def vocabulary() -> list[int]:
+    """Every UMT5 id that captions of this world use, in order, with the two that every encoder needs."""
+    unigram = umt5()
+    texts = {
+        caption(sample(seed, WORLD), language, wording)
+        for seed in CAPTION_SEEDS
+        for language in LANGUAGES
+        for wording in range(WORDINGS)
+    }
+    pieces = {piece for text in texts for piece in unigram.segment(clean(text))}
+    return sorted(pieces | {END, UNKNOWN})
+
+
+def dit_stage(
+    run: Path, *, minutes: float | None, steps: int | None, device: str, seed: int, report: Report = log
+) -> dict[str, float]:
+    """Train text encoder and DiT on the run's latents. Returns the last measurements."""
+    store, _ = stores(run, 0)
+    cached = latents(run, store, device)
+    scores: dict[str, float] = {}
+
+    def keep(values: dict[str, float]) -> None:
+        scores.update(values)
+        report(values)
+
+    plan = DiTPlan(
+        budget=_budget(minutes, steps, 1.0), batch=32, rates=(0.02, 0.002), shift=2.2, pictures=0.15, decay_from=0.5,
+        device=device, seed=seed,
+    )  # fmt: skip
+    train_dit(plan, NANO, cached, store.scenes, captions(), run / "dit", report=keep)
+    return scores
+
+
+def captions() -> Captions:
+    """Captions tokenised with nano's own vocabulary."""
+    rows = vocabulary()
+    if len(rows) != NANO.umt5.vocabulary:
+        raise InvalidInput(f"the world's captions use {len(rows)} pieces, the registry says {NANO.umt5.vocabulary}")
+    return Captions(Tokenizer.umt5(NANO.dit.text_length, rows))
+
+
+def ship(run: Path, folder: Path) -> None:
+    """Write the averaged weights of a run as the three files that the package loads, in 16 bit."""
+    state = torch.load(run / "dit" / "checkpoint.pt", map_location="cpu", weights_only=True)["averages"]
+    decoder = run / "decoder"
+    vae = trained_vae(decoder if (decoder / "checkpoint.pt").is_file() else run / "vae", "cpu").state_dict()
+    encoder, dit = UMT5(NANO.umt5), DiT(NANO.dit)
+    encoder.load_state_dict(state["umt5"])
+    dit.load_state_dict(state["dit"])
+    cached = latents(run, stores(run, 0)[0], "cpu")
+    statistics = {"latent_mean": cached.mean.float(), "latent_std": cached.std.float()}
+    half = {"vae": _half(vae), "umt5": _half(encoder.state_dict()), "dit": _half(dit.state_dict())}
+    half["vae"] |= statistics
+    half["umt5"]["vocabulary"] = torch.tensor(vocabulary(), dtype=torch.int32)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, tensors in half.items():
+        draft = folder / f"{name}.partial"
+        save_file(tensors, draft)
+        draft.replace(folder / f"{name}.safetensors")
+
+
+def _half(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.half().contiguous() for name, value in tensors.items()}

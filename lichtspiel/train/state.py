@@ -1,0 +1,128 @@
+"""What a training run is made of between two steps, and how it survives a kill.
+
+A `Run` holds the modules, their moving averages, the optimiser, the step count and the seconds spent; a checkpoint is
+one file that appears by atomic rename. Randomness comes from `generator(step)` alone, so a resumed run goes on exactly
+as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lichtspiel.errors import InvalidInput, NonFinite
+from lichtspiel.train.optim import Muon
+
+EMA_DECAY = 0.998
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How long a run may take: optimiser steps, or minutes of the clock, whichever is given (exactly one)."""
+
+    steps: int | None = None
+    minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.minutes is None):
+            raise InvalidInput("a training run needs either --steps or --minutes, not both and not neither")
+
+
+@dataclass
+class Run:
+    """The state of one training run; `seconds` counts time spent training over all resumes."""
+
+    modules: dict[str, nn.Module]
+    optimizer: Muon
+    budget: Budget
+    folder: Path
+    seed: int
+    step: int = 0
+    seconds: float = 0.0
+    averages: dict[str, nn.Module] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.averages = {name: copy.deepcopy(m).eval().requires_grad_(False) for name, m in self.modules.items()}
+
+    @property
+    def progress(self) -> float:
+        """How much of the budget is spent, 0 to 1."""
+        if self.budget.steps is not None:
+            return min(self.step / self.budget.steps, 1.0)
+        assert self.budget.minutes is not None
+        return min(self.seconds / (60 * self.budget.minutes), 1.0)
+
+    def generator(self, stream: int = 0) -> torch.Generator:
+        """Randomness of the current step; `stream` separates uses within a step."""
+        return torch.Generator().manual_seed((self.seed * 1_000_003 + self.step) * 16 + stream)
+
+    def steps(self, every: float = 60.0) -> Iterator[int]:
+        """Yield step numbers until the budget is spent, keeping the clock and writing a checkpoint now and then."""
+        saved = last = time.monotonic()
+        while self.progress < 1.0:
+            yield self.step
+            self.step += 1
+            now = time.monotonic()
+            self.seconds, last = self.seconds + now - last, now
+            if now - saved > every:
+                self.save()
+                saved = time.monotonic()
+        self.save()
+
+    def update(self, loss: Tensor, warmup: int = 50, decay_from: float = 0.5) -> None:
+        """One optimiser step: linear warm-up, flat, then linear to zero; and the moving averages."""
+        if not torch.isfinite(loss):
+            raise NonFinite("training loss", f"resume from {self.folder} with a lower rate")
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        decay = min(1.0, (1.0 - self.progress) / (1.0 - decay_from))
+        self.optimizer.scale = min(1.0, (self.step + 1) / warmup) * decay
+        self.optimizer.step()
+        weight = 1.0 - min(EMA_DECAY, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for name, module in self.modules.items():
+                for average, value in zip(self.averages[name].parameters(), module.parameters(), strict=True):
+                    average.lerp_(value.to(average.dtype), weight)
+
+    def save(self) -> Path:
+        """Write `checkpoint.pt` in one atomic step."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "seed": self.seed,
+            "modules": {name: module.state_dict() for name, module in self.modules.items()},
+            "averages": {name: module.state_dict() for name, module in self.averages.items()},
+            "optimizer": self.optimizer.state_dict(),
+        }
+        path = self.folder / "checkpoint.pt"
+        draft = path.with_suffix(".partial")
+        with draft.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+        return path
+
+    def resume(self) -> bool:
+        """Go on from `checkpoint.pt` if there is one; says whether there was."""
+        path = self.folder / "checkpoint.pt"
+        if not path.is_file():
+            return False
+        device = next(next(iter(self.modules.values())).parameters()).device
+        state = torch.load(path, map_location=device, weights_only=True)
+        if state["seed"] != self.seed:
+            raise InvalidInput(f"{path} was started with seed {state['seed']}, not {self.seed}; use another folder")
+        for name, module in self.modules.items():
+            module.load_state_dict(state["modules"][name], strict=True)
+            self.averages[name].load_state_dict(state["averages"][name], strict=True)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        return True

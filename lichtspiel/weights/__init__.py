@@ -1,0 +1,1 @@
+"""Checkpoints: reading files of tensors and filling modules with them, strictly."""

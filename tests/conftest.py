@@ -1,0 +1,44 @@
+"""Shared fixtures: a home of its own for every test, and random weights of nano's shape on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lichtspiel.models.dit import DiT
+from lichtspiel.models.umt5 import UMT5
+from lichtspiel.models.vae import VAE
+from lichtspiel.spec import MODELS
+from lichtspiel.text import END, UNKNOWN
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Signing keys and latents of tests never touch the real data folder."""
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("LICHTSPIEL_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def random_nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with nano's three files, filled with random weights."""
+    folder = tmp_path_factory.mktemp("random_nano")
+    row = MODELS["nano"]
+    torch.manual_seed(0)
+    vae = VAE(row.vae, [0.0] * 16, [1.0] * 16)
+    dit = DiT(row.dit)
+    dit.initialise()
+    torch.nn.init.normal_(dit.head.head.weight, std=0.02)  # a fresh head is zero, which would hide mistakes
+    # The ids of a few real words, so that prompts differ; the rest of the table is filled with other ids.
+    vocabulary = sorted({END, UNKNOWN, *range(2000, 2000 + row.umt5.vocabulary - 2)})
+    statistics = {"latent_mean": torch.zeros(16), "latent_std": torch.ones(16)}
+    half = {name: value.half() for name, value in vae.state_dict().items()}
+    save_file(half | statistics, folder / "vae.safetensors")
+    save_file({name: value.half() for name, value in dit.state_dict().items()}, folder / "dit.safetensors")
+    encoder = {name: value.half() for name, value in UMT5(row.umt5).state_dict().items()}
+    save_file(encoder | {"vocabulary": torch.tensor(vocabulary, dtype=torch.int32)}, folder / "umt5.safetensors")
+    return folder

@@ -1,0 +1,148 @@
+"""Time grids, solvers, guidance and training pairs, against the official solvers and against closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lichtspiel import flow
+from lichtspiel.spec import Solver
+from tests.golden import golden, relative_error
+
+RUNS = ["4_5.0", "20_3.0", "50_8.0"]
+OFFICIAL: list[tuple[str, Solver]] = [
+    *((f"unipc_{run}", "unipc") for run in RUNS),
+    *((f"dpmpp_{run}", "dpm++") for run in RUNS),
+]
+
+
+def field(latents: Tensor, timestep: Tensor) -> Tensor:
+    """The velocity that the golden trajectories were made with."""
+    return torch.sin(1.3 * latents) + latents * timestep[:, None, None, None, None] / 1000 - 0.25
+
+
+@pytest.mark.parametrize(("name", "solver"), OFFICIAL)
+def test_agrees_with_the_official_solvers(name: str, solver: Solver) -> None:
+    reference = golden(name)
+    steps, shift = reference.config["steps"], reference.config["shift"]
+    sigmas = flow.time_grid(solver, steps, shift)
+    assert torch.equal(sigmas.float(), reference.outputs["sigmas"])
+    assert torch.equal(flow.timesteps(solver, sigmas), reference.outputs["timesteps"])
+    walked = list(flow.solve(field, reference.inputs["noise"], solver, steps, shift))
+    assert [index for index, _ in walked] == list(range(steps))
+    for index, latents in walked:
+        assert relative_error(latents, reference.outputs["trajectory"][index]) < 1e-5
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0, 5.0, 8.0, 16.0])
+def test_timesteps_are_the_official_integers(shift: float) -> None:
+    """Truncation makes a whole step of the last bit, so the arithmetic of the two grids has to be the official one."""
+    for steps in range(1, 101):
+        for solver, start, stop in (("unipc", np.float32(0.999).item(), steps + 1), ("dpm++", 1.0, steps)):
+            line = np.linspace(start, 0, steps + 1)[:stop]
+            expected = (shift * line / (1 + (shift - 1) * line))[:steps]
+            sigmas = flow.time_grid(solver, steps, shift)  # type: ignore[arg-type]
+            assert np.array_equal(sigmas[:-1].numpy(), expected)
+            assert flow.timesteps(solver, sigmas).tolist() == (expected * 1000).astype(np.int64).tolist()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("solver", flow.SOLVERS)
+@pytest.mark.parametrize("steps", [1, 2, 3, 7])
+def test_straight_roads_are_walked_exactly(solver: Solver, steps: int) -> None:
+    """Where every velocity points at the same clean latents, each solver arrives there, however few its steps."""
+    generator = torch.Generator().manual_seed(0)
+    clean, noise = (torch.randn(2, 3, 4, generator=generator) for _ in range(2))
+    start = float(flow.time_grid(solver, steps, 5.0)[0])
+    begin = (1 - start) * clean + start * noise
+    *_, (_, latents) = flow.solve(lambda latents, timestep: noise - clean, begin, solver, steps, 5.0)
+    torch.testing.assert_close(latents, clean, atol=1e-5, rtol=1e-5)
+
+
+def gaussian(latents: Tensor, timestep: Tensor) -> Tensor:
+    """Exact velocity where clean latents are normal with standard deviation 1/2."""
+    sigma = timestep[0].double() / 1000
+    return (latents.double() * (sigma - (1 - sigma) / 4) / ((1 - sigma) ** 2 / 4 + sigma**2)).float()
+
+
+def test_higher_order_pays() -> None:
+    """On the flow of a normal distribution, whose end is known, error falls from Euler to DPM++ to UniPC."""
+    noise = torch.linspace(-2, 2, 9)[None]
+    errors = {}
+    for solver, step_type in flow.SOLVERS.items():
+        sigmas = flow.time_grid("euler", 40, 1.0)
+        sigmas[0] = 0.999
+        stepper, latents = step_type(sigmas), noise
+        for index, sigma in enumerate(sigmas[:-1]):
+            latents = stepper.step(index, latents, gaussian(latents, sigma[None] * 1000))
+        end = noise * 0.5 / math.sqrt(0.001**2 / 4 + 0.999**2)
+        errors[solver] = relative_error(latents, end)
+    assert errors["unipc"] < errors["dpm++"] < errors["euler"] < 0.1
+
+
+def test_euler_goes_straight_on() -> None:
+    stepper = flow.Euler(torch.tensor([1.0, 0.25, 0.0]))
+    latents = stepper.step(0, torch.tensor([2.0]), torch.tensor([4.0]))
+    assert latents.tolist() == [-1.0]
+    assert stepper.step(1, latents, torch.tensor([4.0])).tolist() == [-2.0]
+
+
+@pytest.mark.parametrize("solver", flow.SOLVERS)
+def test_solvers_keep_float32(solver: Solver) -> None:
+    steps = flow.solve(lambda latents, timestep: latents.bfloat16(), torch.ones(1, 2).bfloat16(), solver, 4, 5.0)
+    assert all(latents.dtype == torch.float32 and latents.isfinite().all() for _, latents in steps)
+
+
+def test_the_model_is_told_one_time_per_sample() -> None:
+    told = []
+
+    def velocity(latents: Tensor, timestep: Tensor) -> Tensor:
+        told.append(timestep)
+        return latents
+
+    list(flow.solve(velocity, torch.ones(3, 2), "euler", 3, 3.0))
+    assert [time.tolist() for time in told] == [[1000.0] * 3, [pytest.approx(6000 / 7)] * 3, [pytest.approx(600.0)] * 3]
+
+
+def test_guidance() -> None:
+    conditional, unconditional = torch.tensor([3.0]), torch.tensor([1.0])
+    assert [float(flow.guide(conditional, unconditional, scale)) for scale in (0.0, 1.0, 5.0)] == [1.0, 3.0, 11.0]
+
+
+def test_training_pairs_end_at_clean_and_at_noise() -> None:
+    generator = torch.Generator().manual_seed(0)
+    clean, noise = (torch.randn(3, 2, 4, 5, generator=generator) for _ in range(2))
+    noisy, target = flow.training_pair(clean, noise, torch.tensor([0.0, 1.0, 0.25]))
+    assert torch.equal(noisy[0], clean[0])
+    assert torch.equal(noisy[1], noise[1])
+    torch.testing.assert_close(noisy[2], 0.75 * clean[2] + 0.25 * noise[2])
+    assert torch.equal(target, noise - clean)
+    # The pair is what a solver undoes: from the noisy latents, t steps back along the velocity.
+    torch.testing.assert_close(noisy[2] - 0.25 * target[2], clean[2])
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_training_times_follow_their_distribution(shift: float) -> None:
+    """Share of times below t: nine tenths of the shifted logit-normal distribution and one of the uniform one."""
+    times = flow.sample_times(100_000, shift, torch.Generator().manual_seed(0))
+    assert times.dtype == torch.float32
+    assert 0 < times.min() < times.max() < 1
+    for t in (0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98):
+        unshifted = t / (shift - (shift - 1) * t)
+        normal = 0.5 * (1 + math.erf(math.log(unshifted / (1 - unshifted)) / math.sqrt(2)))
+        assert float((times < t).float().mean()) == pytest.approx(0.9 * normal + 0.1 * t, abs=0.006)
+
+
+def test_training_times_repeat_with_their_seed() -> None:
+    first, second, other = (flow.sample_times(8, 3.0, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
+def test_loss_is_the_mean_square_in_float32() -> None:
+    value = flow.loss(torch.tensor([1.0, 3.0]).bfloat16(), torch.tensor([0.0, 1.0]))
+    assert value.dtype == torch.float32
+    assert float(value) == 2.5
