@@ -188,6 +188,8 @@ def _frames(path: Path, container: av.container.InputContainer, stream: Any) -> 
     import numpy as np
 
     context = stream.codec_context
+    if context is None:
+        raise MediaError(f"{path}: is coded in a way that this FFmpeg does not know; export it as H.264 in MP4")
     limit = f"{path}: frames of at most {MAX_VIDEO_PIXELS:,} pixels are read; reduce the video first"
     if context.width * context.height > MAX_VIDEO_PIXELS:
         raise MediaError(limit)

@@ -1,6 +1,6 @@
-"""Where Lichtspiel keeps what belongs to this installation: its signing key, latents of unfinished work.
+"""Where Lichtspiel keeps what belongs to this installation: its signing key, and latents of its work.
 
-The only environment variables read anywhere in the package are paths: LICHTSPIEL_HOME and XDG_DATA_HOME.
+The only environment variables that the package reads are here, and they are paths.
 """
 
 from __future__ import annotations
@@ -8,13 +8,20 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from lichtspiel.errors import LichtspielError
+
 __all__ = ["home"]
 
 
 def home() -> Path:
-    """The data folder: LICHTSPIEL_HOME, else `lichtspiel` in XDG_DATA_HOME, else in ~/.local/share. Not created."""
-    chosen = os.environ.get("LICHTSPIEL_HOME")
-    if chosen:
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_DATA_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "share") / "lichtspiel"
+    """The folder for what belongs to this installation: $LICHTSPIEL_HOME, else $XDG_DATA_HOME/lichtspiel, else
+    ~/.local/share/lichtspiel. It need not exist yet."""
+    if chosen := os.environ.get("LICHTSPIEL_HOME"):
+        return Path(chosen).expanduser().absolute()
+    shared = os.environ.get("XDG_DATA_HOME", "")
+    if os.path.isabs(shared):  # the XDG rule: relative values are to be ignored
+        return Path(shared) / "lichtspiel"
+    try:
+        return Path.home() / ".local" / "share" / "lichtspiel"
+    except RuntimeError as error:
+        raise LichtspielError("no home folder is known for this user; set LICHTSPIEL_HOME to a folder") from error

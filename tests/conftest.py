@@ -12,7 +12,7 @@ from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import MODELS
-from lichtspiel.text import END, UNKNOWN
+from lichtspiel.text import END, UNKNOWN, umt5
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,8 @@ def random_nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dit.initialise()
     torch.nn.init.normal_(dit.head.head.weight, std=0.02)  # a fresh head is zero, which would hide mistakes
     # The ids of a few real words, so that prompts differ; the rest of the table is filled with other ids.
-    vocabulary = sorted({END, UNKNOWN, *range(2000, 2000 + row.umt5.vocabulary - 2)})
+    known = {END, UNKNOWN, *umt5().segment("a turtle walks on the beach at night")}
+    vocabulary = sorted([*known, *[piece for piece in range(2000, 4000) if piece not in known]][: row.umt5.vocabulary])
     statistics = {"latent_mean": torch.zeros(16), "latent_std": torch.ones(16)}
     half = {name: value.half() for name, value in vae.state_dict().items()}
     save_file(half | statistics, folder / "vae.safetensors")

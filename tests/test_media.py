@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -136,17 +138,27 @@ def test_an_animation_is_no_picture(tmp_path: Path) -> None:
     assert "is an animation" in refused(tmp_path / "moving.gif")
 
 
+def png_header(path: Path, side: int) -> None:
+    """A PNG that claims to be large; what it unpacks to is never looked at."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">2I5B", side, side, 1, 0, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")))
+
+
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_too_many_pixels_are_refused_unpacked_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")  # 50 KB on disk, 1.2 GB as RGB
+    png_header(tmp_path / "bomb.png", 20_000)
     assert "64,000,000 pixels" in refused(tmp_path / "bomb.png")
-    Image.new("1", (10_000, 10_000)).save(tmp_path / "large.png")
+    png_header(tmp_path / "large.png", 10_000)
     assert "is 10000x10000" in refused(tmp_path / "large.png")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert "64,000,000 pixels" in refused(tmp_path / "large.png")
-    monkeypatch.setattr(media, "MAX_IMAGE_BYTES", 1000)
-    assert "at most 1,000" in refused(tmp_path / "large.png")
+    monkeypatch.setattr(media, "MAX_IMAGE_BYTES", 10)
+    assert "at most 10 " in refused(tmp_path / "large.png")
 
 
 def test_a_video_comes_frame_by_frame(tmp_path: Path) -> None:
@@ -226,6 +238,14 @@ def test_a_video_damaged_inside_is_an_error(tmp_path: Path) -> None:
     path.write_bytes(content[:middle] + bytes(len(content) - middle))
     with pytest.raises(MediaError, match=r"fox\.mp4: is damaged"):
         list(read_video(path))
+
+
+def test_an_unknown_codec_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "fox.mp4"
+    seal(frames(1), provenance(), path, fps=8)
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz").replace(b"avcC", b"zzzC"))
+    with pytest.raises(MediaError, match=r"export it as H\.264"):
+        video_info(path)
 
 
 def test_an_empty_video_is_an_error(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def card(report: Report, width: int = 100) -> str:
 
 def _rows(report: Report) -> Iterator[tuple[str, str]]:
     if report.source_type:
-        yield "Made how", f"{SOURCES.get(report.source_type, 'source type')} ({report.source_type})"
+        yield "Source", f"{SOURCES.get(report.source_type, 'source type')} ({report.source_type})"
     if report.model:
         yield "Model", report.model
     if report.software:

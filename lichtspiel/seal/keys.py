@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lichtspiel.errors import LichtspielError
+from lichtspiel.paths import home
 
 if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
 
-__all__ = ["Identity", "anchor", "home", "identity", "new_identity"]
+__all__ = ["Identity", "anchor", "identity", "new_identity"]
 
 YEARS = 30
 """How long certificates hold. A seal without a time stamp cannot outlive its certificate, so this is long."""
@@ -49,20 +50,6 @@ class Identity:
     def root(self) -> str:
         """The root certificate in PEM: the trust anchor by which this identity's seals are recognised."""
         return _root(self.chain)
-
-
-def home() -> Path:
-    """The folder for what belongs to this installation: $LICHTSPIEL_HOME, else $XDG_DATA_HOME/lichtspiel, else
-    ~/.local/share/lichtspiel. It need not exist yet."""
-    if chosen := os.environ.get("LICHTSPIEL_HOME"):
-        return Path(chosen).expanduser().absolute()
-    shared = os.environ.get("XDG_DATA_HOME", "")
-    if os.path.isabs(shared):  # the XDG rule: relative values are to be ignored
-        return Path(shared) / "lichtspiel"
-    try:
-        return Path.home() / ".local" / "share" / "lichtspiel"
-    except RuntimeError as error:
-        raise LichtspielError("no home folder is known for this user; set LICHTSPIEL_HOME to a folder") from error
 
 
 def identity() -> Identity:

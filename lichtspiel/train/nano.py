@@ -37,8 +37,12 @@ WORLD: Vocabulary = replace(STARTER, weathers=("clear", "rain"))
 
 SHAPE = Shape(width=64, height=64, frames=17)
 HELD_OUT_CLIPS = range(10_000_000, 10_000_256)
-ENCODER_SHARE = 0.6
-"""Share of a VAE's training in which the encoder learns too; afterwards latents stay and only pictures get better."""
+VAE_STAGES = (("vae-short", 9, 4, 0.4), ("vae", 17, 2, 0.25), ("decoder", 17, 2, 0.35))
+"""Name, frames, batch and share of the time of each part of the VAE's training.
+
+Short clips first, because they give more steps; whole clips next, because a network that never saw them drifts in
+their later frames; and last the decoder alone, so that latents stay what they are while pictures get better.
+"""
 
 CAPTION_SEEDS = range(40_000_000, 40_003_000)
 """Scenes from whose captions the vocabulary is read."""
@@ -62,7 +66,7 @@ def stores(run: Path, count: int) -> tuple[ClipStore, ClipStore]:
 def vae_stage(
     run: Path, *, minutes: float | None, steps: int | None, clips: int, device: str, seed: int, report: Report = log
 ) -> dict[str, float]:
-    """Train the VAE: first all of it, then only the decoder. Returns the last measurements."""
+    """Train the VAE in three parts. Returns the last measurements."""
     store, held = stores(run, clips)
     scores: dict[str, float] = {}
 
@@ -70,13 +74,14 @@ def vae_stage(
         scores.update(values)
         report(values)
 
-    for name, share in (("vae", ENCODER_SHARE), ("decoder", 1 - ENCODER_SHARE)):
+    start: Path | None = None
+    for name, frames, batch, share in VAE_STAGES:
         plan = VAEPlan(
-            budget=_budget(minutes, steps, share), crop=32, frames=9, batch=4, rates=(0.012, 0.0015),
-            decoder_only=name == "decoder", decay_from=0.5, device=device, seed=seed,
+            budget=_budget(minutes, steps, share), crop=32, frames=frames, batch=batch, rates=(0.012, 0.0015),
+            decoder_only=name == "decoder", decay_from=0.4, device=device, seed=seed,
         )  # fmt: skip
-        start = run / "vae" if name == "decoder" else None
         train_vae(plan, NANO.vae, store, held, run / name, start=start, report=keep)
+        start = run / name
     return scores
 
 

@@ -76,7 +76,7 @@ class Run:
                 saved = time.monotonic()
         self.save()
 
-    def update(self, loss: Tensor, warmup: int = 50, decay_from: float = 0.5) -> None:
+    def update(self, loss: Tensor, warmup: int = 20, decay_from: float = 0.5) -> None:
         """One optimiser step: linear warm-up, flat, then linear to zero; and the moving averages."""
         if not torch.isfinite(loss):
             raise NonFinite("training loss", f"resume from {self.folder} with a lower rate")

@@ -26,7 +26,7 @@ from lichtspiel.train.state import Budget, Run
 SUBJECT_WEIGHT = 3.0
 """How much more an actor's pixels count than the backdrop's."""
 
-KL_WEIGHT = 1e-5
+KL_WEIGHT = 1e-4
 LATENT_NOISE = 0.1
 """While only the decoder learns, latents are disturbed by up to this share of their spread, as samplers do."""
 

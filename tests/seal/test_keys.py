@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from lichtspiel.errors import LichtspielError
+from lichtspiel import paths
 from lichtspiel.seal import keys
 
 
@@ -132,11 +133,11 @@ def test_home_follows_the_environment(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.delenv("LICHTSPIEL_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_DATA_HOME", "relative/is/ignored")
-    assert keys.home() == tmp_path / ".local" / "share" / "lichtspiel"
+    assert paths.home() == tmp_path / ".local" / "share" / "lichtspiel"
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg"))
-    assert keys.home() == tmp_path / "xdg" / "lichtspiel"
+    assert paths.home() == tmp_path / "xdg" / "lichtspiel"
     monkeypatch.setenv("LICHTSPIEL_HOME", "~/mine")
-    assert keys.home() == tmp_path / "mine"
+    assert paths.home() == tmp_path / "mine"
 
 
 def test_no_home_at_all_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +149,7 @@ def test_no_home_at_all_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Path, "home", unknown)
     with pytest.raises(LichtspielError, match="set LICHTSPIEL_HOME"):
-        keys.home()
+        paths.home()
 
 
 def test_a_failed_first_use_leaves_no_key_behind(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:

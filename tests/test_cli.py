@@ -1,0 +1,173 @@
+"""The command line as a person meets it: real processes, real files, and what goes wrong in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lichtspiel import media
+from lichtspiel.seal import verify
+from lichtspiel.spec import MODELS
+
+PROMPT = "a turtle walks on the beach at night"
+
+
+def run(*words: str | Path, cwd: Path, check: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own; `check` is the exit code that is expected."""
+    command = [sys.executable, "-m", "lichtspiel", *map(str, words)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == check, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, random_nano: Path) -> tuple[Path, dict[str, object]]:
+    """One video from random weights, with what `--json` said of it."""
+    folder = tmp_path_factory.mktemp("made")
+    os.environ["LICHTSPIEL_HOME"] = str(folder / "home")
+    words = ("generate", PROMPT, "--weights", random_nano, "--steps", "2", "--seed", "5", "--sheet", "sheet.png")
+    done = run(*words, "-o", "turtle.mp4", "--json", cwd=folder)
+    return folder, json.loads(done.stdout)
+
+
+@pytest.fixture(autouse=True)
+def same_home(made: tuple[Path, dict[str, object]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LICHTSPIEL_HOME", str(made[0] / "home"))
+
+
+def test_generate_says_what_it_did(made: tuple[Path, dict[str, object]]) -> None:
+    folder, said = made
+    assert said["seed"] == 5
+    assert said["steps"] == 2
+    assert said["size"] == [64, 64]
+    assert (said["frames"], said["fps"], said["solver"], said["device"]) == (17, 8, "euler", "cpu")
+    assert said["prompt"] == PROMPT
+    assert said["unknown_words"] == []
+    assert set(said["timings"]) == {"load", "encode", "denoise", "decode", "seal", "total"}
+    assert Image.open(folder / "sheet.png").size[0] > 200
+    assert sorted(path.name for path in folder.iterdir()) == ["home", "sheet.png", "turtle.mp4"]
+
+
+def test_the_video_is_sealed_with_its_request_but_not_its_prompt(made: tuple[Path, dict[str, object]]) -> None:
+    folder, said = made
+    report = verify(folder / "turtle.mp4")
+    assert report.state == "sealed here"
+    assert report.id == said["id"]
+    assert report.generation["parameters"]["seed"] == 5
+    assert PROMPT.encode() not in (folder / "turtle.mp4").read_bytes()
+
+
+def test_verify_prints_a_card_and_json(made: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
+    folder, said = made
+    assert "SEALED HERE" in run("verify", "turtle.mp4", cwd=folder).stdout
+    report = json.loads(run("verify", "turtle.mp4", "--json", cwd=folder).stdout)
+    assert report["id"] == said["id"]
+    broken = bytearray((folder / "turtle.mp4").read_bytes())
+    broken[-200] ^= 1
+    (tmp_path / "broken.mp4").write_bytes(broken)
+    assert "TAMPERED" in run("verify", "broken.mp4", cwd=tmp_path, check=5).stdout
+
+
+def test_decode_finishes_from_latents(made: tuple[Path, dict[str, object]], random_nano: Path) -> None:
+    folder, said = made
+    done = run("decode", said["latents"], "--weights", random_nano, "-o", "again.mp4", "--json", cwd=folder)
+    assert json.loads(done.stdout)["seed"] == 5
+    frames = [list(media.read_video(folder / name)) for name in ("turtle.mp4", "again.mp4")]
+    assert np.array_equal(*map(np.stack, frames))
+    (folder / "again.mp4").unlink()
+
+
+def test_image_to_video(made: tuple[Path, dict[str, object]], random_nano: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (90, 60), "orange").save(tmp_path / "first.png")
+    words = ("generate", PROMPT, "--image", "first.png", "--weights", random_nano, "--steps", "1", "-o", "v.mp4")
+    said = json.loads(run(*words, "--json", cwd=tmp_path).stdout)
+    assert said["image"] == "first.png"
+    assert [given.role for given in verify(tmp_path / "v.mp4").ingredients] == ["first-frame"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["generate", " "], "prompt"),
+        (["generate", "x", "--frames", "80"], "nearest valid value: 17"),
+        (["generate", "x", "--size", "100x100"], "nearest valid value: 64x64"),
+        (["generate", "x", "--model", "sora"], "known models are nano"),
+        (["generate", "x", "-o", "missing/folder/x.mp4"], "mkdir -p"),
+        (["generate", "x", "-o", "x.avi"], "nearest valid name: x.mp4"),
+        (["generate", "x", "--image", "text.png", "-o", "x.mp4"], "text.png"),
+        (["generate", "x", "--image", "absent.png", "-o", "x.mp4"], "absent.png"),
+        (["generate", "x", "--weights", "cut", "-o", "x.mp4"], "not a whole"),
+        (["generate", "x", "--weights", "nowhere", "-o", "x.mp4"], "is not a folder"),
+        (["generate", "x", "--model", "t2v-1.3b", "-o", "x.mp4"], "--weights"),
+        (["generate", "x", "--device", "gpu", "-o", "x.mp4"], "device"),
+        (["decode", "text.png"], "text.png"),
+        (["show", "sora"], "known models are nano"),
+        (["verify", "text.png"], "text.png"),
+        (["worlds", "render", "--size", "7x7", "-o", "clips"], "nearest valid value: 16x16"),
+        (["train", "dit", "--run", "nothing", "--steps", "1"], "nothing"),
+        (["train", "vae", "--run", "run"], "--steps or --minutes"),
+    ],
+    ids=" ".join,
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    words: list[str], message: str, tmp_path: Path, random_nano: Path
+) -> None:
+    (tmp_path / "text.png").write_text("this is no picture")
+    (tmp_path / "cut").mkdir()
+    for file in random_nano.iterdir():
+        (tmp_path / "cut" / file.name).write_bytes(
+            file.read_bytes()[: 20_000 if file.name == "dit.safetensors" else None]
+        )
+    before = sorted(tmp_path.rglob("*"))
+    done = run(*words, cwd=tmp_path, check=2)
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stdout == ""
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_leaves_a_message_and_no_file(sign: signal.Signals, tmp_path: Path, random_nano: Path) -> None:
+    words = ["generate", PROMPT, "--weights", str(random_nano), "--steps", "1000", "-o", "long.mp4"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lichtspiel", *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(15)
+    process.send_signal(sign)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Traceback" not in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_models_and_show_cover_the_registry(tmp_path: Path) -> None:
+    listed = json.loads(run("models", "--json", cwd=tmp_path).stdout)
+    assert [row["name"] for row in listed] == list(MODELS)
+    assert "t2v-1.3b" in run("models", cwd=tmp_path).stdout
+    shown = json.loads(run("show", "t2v-1.3b", "--json", cwd=tmp_path).stdout)
+    assert shown["parameters"] == 1_418_996_800
+    assert "inside this package" in run("show", "nano", cwd=tmp_path).stdout
+
+
+def test_rendered_clips_are_captioned_and_sealed(tmp_path: Path) -> None:
+    done = run(
+        "worlds", "render", "--count", "2", "--seed", "3", "--size", "64x48", "-o", "clips", "--json", cwd=tmp_path
+    )
+    rows = json.loads(done.stdout)
+    assert len(rows) == 2
+    for row in rows:
+        assert set(row["captions"]) == {"en", "de", "zh"}
+        report = verify(tmp_path / "clips" / row["path"])
+        assert report.source_type.endswith("algorithmicMedia")
+    lines = (tmp_path / "clips" / "captions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == rows

@@ -1,0 +1,392 @@
+"""House rules: what may import what, the one door, budgets, what an import costs, and that texts agree with the code.
+
+Most are read from syntax trees, so that they hold for lines that no test runs. Where a rule looks for something, its
+search is tested, too: a search that finds nothing anywhere proves nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import typer
+
+import lichtspiel
+from lichtspiel.cli import app
+
+ROOT = Path(__file__).parent.parent
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+ROOMS: dict[str, tuple[str, str]] = {
+    # room: (rooms it imports, libraries it imports)
+    "errors": ("", ""),
+    "paths": ("", ""),
+    "spec": ("errors", ""),
+    "request": ("errors spec", "pydantic"),
+    "text": ("", "ftfy safetensors"),
+    "media": ("errors", "PIL av numpy"),
+    "models": ("spec", "einops torch"),
+    "flow": ("spec", "torch"),
+    "conditioning": ("models spec", "einops torch"),
+    "weights": ("errors models spec text", "safetensors torch"),
+    "pipeline": ("conditioning errors flow media models request spec text weights", "einops numpy torch"),
+    "seal": ("errors", "av c2pa cryptography cv2 numpy"),
+    "generate": ("errors media paths pipeline request seal spec", "numpy safetensors torch"),
+    "worlds": ("errors", "PIL cv2 numpy"),
+    "clips": ("errors seal worlds", ""),
+    "train": ("conditioning errors flow models spec text worlds", "cv2 einops numpy safetensors torch"),
+    "cli": ("clips errors generate request seal spec train", "rich typer"),
+    "__main__": ("cli", ""),
+}
+"""Every arrow there is. A test holds this table equal to the imports, wherever in a module they stand."""
+
+LAWS: dict[str, str] = {
+    "errors": "*",
+    "spec": "torch pydantic",
+    "request": "torch numpy models pipeline",
+    "text": "torch models",
+    "media": "torch models seal",
+    "worlds": "torch models pipeline train",
+    "seal": "torch models pipeline train worlds generate cli",
+    "models": "flow weights pipeline seal numpy safetensors av",
+    "flow": "models weights pipeline seal",
+    "pipeline": "seal generate cli train worlds",
+    "train": "pipeline generate seal cli",
+}
+"""What must not be reached from a room, by one arrow or by many."""
+
+ENVIRONMENT = {"lichtspiel/paths.py", "lichtspiel/seal/keys.py"}
+"""The only files that read environment variables, and they read paths."""
+
+FILE_LINES, FUNCTION_LINES, PARAMETERS = 400, 60, 8
+TABLES = {"lichtspiel/spec.py"}
+"""Tables of constants may be longer than a file of code."""
+
+MAX_BYTES = 64_000_000
+FOREIGN = ("/work/", "/root/", "pypi.org", "pythonhosted.org", "npmjs.org")
+"""Places that exist on somebody's machine only, and hosts that a file has no business to name."""
+
+
+@cache
+def files() -> tuple[str, ...]:
+    """Every file that is, or is about to be, in the repository."""
+    command = ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        found = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
+    except (OSError, subprocess.CalledProcessError):  # a copy without git: everything outside hidden folders
+        found = [path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*")]
+        found = [name for name in found if not name.startswith(".") and "__pycache__" not in name]
+    return tuple(sorted(name for name in found if name and (ROOT / name).is_file()))
+
+
+@cache
+def tree(name: str) -> ast.Module:
+    return ast.parse((ROOT / name).read_text(encoding="utf-8"), name)
+
+
+SOURCES = tuple(name for name in files() if name.endswith(".py"))
+PACKAGE = tuple(name for name in SOURCES if name.startswith("lichtspiel/"))
+TEXTS = tuple(name for name in files() if name.endswith(".md"))
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, check=False, capture_output=True, text=True)
+
+
+def room(name: str) -> str:
+    return Path(name).parts[1].removesuffix(".py")
+
+
+def imports(module: ast.AST) -> Iterator[str]:
+    """The dotted names that a module imports, at its head, inside functions and for types alike."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def arrows(name: str) -> tuple[set[str], set[str]]:
+    """The rooms and the libraries that a module of the package imports."""
+    rooms, libraries = set(), set()
+    for dotted in imports(tree(name)):
+        first, *rest = dotted.split(".")
+        if first == "lichtspiel":
+            rooms.add(rest[0] if rest[0] != "__version__" else room(name))
+        elif first not in sys.stdlib_module_names:
+            libraries.add(first)
+    return rooms - {room(name)}, libraries
+
+
+@pytest.mark.parametrize("where", ROOMS)
+def test_a_room_imports_exactly_what_the_table_says(where: str) -> None:
+    pairs = [arrows(name) for name in PACKAGE if room(name) == where]
+    found = [set[str]().union(*sets) for sets in zip(*pairs, strict=True)]
+    allowed = tuple(set(names.split()) for names in ROOMS[where])
+    for kind, have, may in zip(("rooms", "libraries"), found, allowed, strict=True):
+        assert have == may, f"{where}: {kind} not in the table: {have - may}, in the table but unused: {may - have}"
+
+
+def test_every_room_is_in_the_table_and_no_arrow_leads_back() -> None:
+    assert {room(name) for name in PACKAGE} - {"__init__"} == set(ROOMS)
+    list(graphlib.TopologicalSorter({where: rooms.split() for where, (rooms, _) in ROOMS.items()}).static_order())
+
+
+@pytest.mark.parametrize("where", LAWS)
+def test_what_a_room_must_never_reach(where: str) -> None:
+    reached: set[str] = set()
+    ahead = [where]
+    while ahead:
+        rooms, libraries = (names.split() for names in ROOMS[ahead.pop()])
+        ahead += [new for new in rooms if new not in reached]
+        reached |= {*rooms, *libraries}
+    forbidden = {*ROOMS, *(library for _, names in ROOMS.values() for library in names.split())}
+    assert not reached & (forbidden if LAWS[where] == "*" else set(LAWS[where].split()))
+
+
+def test_only_the_front_imports_by_a_computed_name() -> None:
+    computed = re.compile(r"import_module\(|__import__\(")
+    users = [name for name in PACKAGE if computed.search((ROOT / name).read_text(encoding="utf-8"))]
+    assert users == ["lichtspiel/__init__.py"]
+
+
+def typed_names() -> dict[str, str]:
+    """What the front imports for type checkers: name to room."""
+    (guard,) = (node for node in tree("lichtspiel/__init__.py").body if isinstance(node, ast.If))
+    return dict(reversed(dotted.removeprefix("lichtspiel.").split(".")) for dotted in imports(guard))
+
+
+def test_the_public_names_are_all_there_and_no_more() -> None:
+    typed = typed_names()
+    assert set(lichtspiel.__all__) == {*typed, "__version__"}
+    assert typed == lichtspiel._HOMES
+    for name, home in typed.items():
+        assert getattr(import_module(f"lichtspiel.{home}"), name).__class__ is not ModuleType
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = lichtspiel.nonsense  # type: ignore[attr-defined]
+
+
+def test_a_public_name_stays_what_it_is_whatever_was_imported_before() -> None:
+    # Importing a submodule puts it on the package under its own name, and would hide a function that is called so.
+    program = """
+import json, lichtspiel
+def kinds():
+    return {name: type(getattr(lichtspiel, name)).__name__ for name in lichtspiel.__all__}
+print(json.dumps([kinds(), kinds()]))
+"""
+    done = run("-c", program)
+    assert done.returncode == 0, done.stderr
+    first, second = json.loads(done.stdout)
+    assert first == second
+    assert "module" not in second.values()
+
+
+WAYS_OUT = {"VideoWriter", "add_stream", "add_stream_from_template", "imwriteanimation", "mux"}
+LIBRARIES = {"av.open", "ffmpeg", "imageio", "moviepy", "skvideo", "subprocess", "torchvision"}
+
+
+def ways_out(module: ast.AST) -> list[str]:
+    """Everything in a module by which a video could be written: containers opened for more than reading, writers of
+    other libraries, animated pictures, and programs that are started."""
+    found = [dotted for dotted in imports(module) if LIBRARIES & {dotted, dotted.split(".")[0]}]
+    for node in ast.walk(module):
+        name = getattr(node, "attr", getattr(node, "id", ""))
+        if isinstance(node, ast.Attribute | ast.Name) and name in WAYS_OUT:
+            found.append(name)
+        if not isinstance(node, ast.Call):
+            continue
+        keywords = {word.arg: word.value for word in node.keywords}
+        if "save_all" in keywords:
+            found.append("save_all")
+        target = ast.unparse(node.func)
+        if target in {"av.open", "av.container.open"}:
+            mode = node.args[1] if len(node.args) > 1 else keywords.get("mode", ast.Constant("r"))
+            if not (isinstance(mode, ast.Constant) and mode.value == "r"):
+                found.append(target)
+        if target in {"os.system", "os.popen"} or target.startswith(("os.exec", "os.spawn", "os.posix_spawn")):
+            found.append(target)
+    return found
+
+
+WRITING = """
+av.open(path, 'w')
+av.open(path, mode='a')
+av.open(path, mode)
+import av.container; av.container.open(path, 'w')
+from av import open
+container.mux(packet)
+container.add_stream('libx264')
+cv2.VideoWriter('a.avi', 0, 8, (64, 64))
+from cv2 import VideoWriter; VideoWriter('a.avi', 0, 8, (64, 64))
+import imageio.v3
+from torchvision.io import write_video
+image.save('a.webp', save_all=True)
+import subprocess
+os.system('ffmpeg')
+"""
+
+
+@pytest.mark.parametrize("source", WRITING.strip().splitlines())
+def test_the_door_rule_sees_every_way_out(source: str) -> None:
+    assert ways_out(ast.parse(source))
+
+
+@pytest.mark.parametrize(
+    "source", ["av.open(path)", "av.open(path, options={})", "av.open(path, 'r')", "file.open('w')"]
+)
+def test_the_door_rule_lets_reading_pass(source: str) -> None:
+    assert not ways_out(ast.parse(source))
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if not name.startswith("tests/")])
+def test_video_leaves_by_one_door(name: str) -> None:
+    assert bool(ways_out(tree(name))) == (name == "lichtspiel/seal/door.py"), ways_out(tree(name))
+
+
+def test_only_seal_makes_an_unmarked_draft() -> None:
+    functions = [node for name in PACKAGE for node in ast.walk(tree(name)) if isinstance(node, Function)]
+    writers = {made.name for made in functions if made.name != "_encode" and ways_out(made)}
+    callers = {
+        made.name
+        for made in functions
+        for node in ast.walk(made)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "_encode"
+    }
+    assert (writers, callers) == (set(), {"seal"})
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_files_are_short(name: str) -> None:
+    lines = (ROOT / name).read_text(encoding="utf-8").count("\n")
+    assert lines <= FILE_LINES or name in TABLES, f"{name} has {lines} lines"
+
+
+def is_verb(function: Function) -> bool:
+    """Whether a function is a command of the command line, where one parameter is one flag."""
+    return any(ast.unparse(decorator).partition("(")[0].endswith(".command") for decorator in function.decorator_list)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_functions_are_short_and_take_few_parameters(name: str) -> None:
+    for node in ast.walk(tree(name)):
+        if isinstance(node, Function):
+            assert node.end_lineno is not None
+            lines = node.end_lineno - node.lineno + 1
+            assert lines <= FUNCTION_LINES, f"{name}: {node.name} has {lines} lines"
+            given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            count = sum(argument.arg not in {"self", "cls"} for argument in given)
+            assert count <= PARAMETERS or is_verb(node), f"{name}: {node.name} takes {count} parameters"
+
+
+def test_files_are_small() -> None:
+    assert [name for name in files() if (ROOT / name).stat().st_size > MAX_BYTES] == []
+
+
+@pytest.mark.parametrize(
+    ("modules", "heavy"),
+    [
+        ("lichtspiel lichtspiel.cli lichtspiel.request lichtspiel.spec", "torch numpy av c2pa cv2 PIL safetensors"),
+        ("lichtspiel.seal lichtspiel.media lichtspiel.text lichtspiel.clips lichtspiel.worlds.render", "torch"),
+    ],
+)
+def test_imports_load_nothing_heavy(modules: str, heavy: str) -> None:
+    program = f"import sys, {', '.join(modules.split())}; print(*({set(heavy.split())} & set(sys.modules)))"
+    done = run("-W", "error", "-c", program)
+    assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
+
+
+def test_help_answers_at_once() -> None:
+    # Processor time, because a busy machine stretches any other; the best of three, because caches are cold at first.
+    def seconds() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = run("-m", "lichtspiel", "--help")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert (done.returncode, "generate" in done.stdout) == (0, True), done.stderr
+        return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+    assert min(seconds() for _ in range(3)) < 0.5
+
+
+def reads_environment(module: ast.AST) -> list[str]:
+    found = [dotted for dotted in imports(module) if dotted in {"os.environ", "os.getenv"}]
+    for node in ast.walk(module):
+        if isinstance(node, ast.Attribute) and node.attr in {"environ", "environb", "getenv", "putenv"}:
+            found.append(node.attr)
+        if isinstance(node, ast.keyword) and node.arg == "envvar":
+            found.append("envvar")
+    return found
+
+
+def test_the_environment_rule_sees_every_reading() -> None:
+    for source in ("os.environ['A']", "os.getenv('A')", "from os import environ", "typer.Option(envvar='A')"):
+        assert reads_environment(ast.parse(source))
+
+
+@pytest.mark.parametrize("name", PACKAGE)
+def test_the_environment_names_paths_only(name: str) -> None:
+    assert not reads_environment(tree(name)) or name in ENVIRONMENT
+
+
+def test_no_file_names_a_machine() -> None:
+    found = [
+        (name, word)
+        for name in files()
+        if ROOT / name != Path(__file__)
+        for word in FOREIGN
+        if word.encode() in (ROOT / name).read_bytes()
+    ]
+    assert found == []
+
+
+def test_checks_are_strict() -> None:
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    assert tools["pytest"]["ini_options"]["filterwarnings"] == ["error"]
+    assert tools["pytest"]["ini_options"]["xfail_strict"]
+    assert tools["mypy"]["strict"]
+
+
+def test_lint_and_types_find_nothing() -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [ROOT / "scripts" / "lint"], env={**os.environ, "PATH": path}, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_texts_name_what_is_there(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    paths = re.findall(r"`((?:\.ci|benchmarks|docs|lichtspiel|recipes|scripts|tests)/[^`\s]*)`", text)
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
+    targets = set(re.findall(r"(?:^|`|\$ )make ([a-z-]+)", text, re.MULTILINE))
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    assert [link for link in links if not (ROOT / name).parent.joinpath(link).exists()] == []
+    assert targets <= set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    for command in re.findall(r"(?:^|`|\$ )lichtspiel ((?:[a-z]+ ?)+)", text, re.MULTILINE):
+        place = typer.main.get_command(app)
+        for word in command.split():
+            if hasattr(place, "commands"):
+                assert word in place.commands, f"{name}: there is no command: lichtspiel {command}"
+                place = place.commands[word]
+
+
+def test_the_readme_has_the_two_commands_and_a_picture_and_the_changelog_this_version() -> None:
+    readme, changelog = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CHANGELOG.md"))
+    assert set(re.findall(r"^make ([a-z-]+)", readme, re.MULTILINE)) >= {"demo", "test"}
+    assert re.search(r"!\[[^\]]+\]\([^)]+\)", readme)
+    assert f"## [{lichtspiel.__version__}]" in changelog

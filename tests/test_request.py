@@ -1,0 +1,95 @@
+"""What a request accepts, fills in and refuses."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lichtspiel.errors import RequestError
+from lichtspiel.request import Request
+from lichtspiel.spec import MODELS, NEGATIVE, model
+
+
+def test_what_is_not_given_comes_from_the_checkpoint() -> None:
+    request = Request.of(prompt="a cat", model="t2v-1.3b")
+    sampling = MODELS["t2v-1.3b"].sampling
+    assert (request.size, request.frames, request.steps) == ((832, 480), 81, 50)
+    assert (request.guidance, request.shift, request.solver, request.fps) == (6.0, 8.0, "unipc", 16)
+    assert request.negative == sampling.negative == NEGATIVE
+
+
+def test_a_seed_is_drawn_and_recorded() -> None:
+    seeds = {Request.of(prompt="a cat").seed for _ in range(5)}
+    assert len(seeds) == 5
+
+
+def test_an_empty_negative_prompt_is_empty() -> None:
+    assert Request.of(prompt="a cat", model="t2v-14b", negative="").negative == ""
+
+
+def test_the_task_is_which_pictures_are_there() -> None:
+    assert Request.of(prompt="x").task == "text"
+    assert Request.of(prompt="x", image="a.png").task == "image"
+    assert Request.of(prompt="x", image="a.png", last_image="b.png").task == "first-last"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"prompt": "  "}, r"^prompt: .* at least one word"),
+        ({}, "^prompt: .*required"),
+        ({"prompt": "x", "frames": 80, "model": "t2v-1.3b"}, r"^frames: 80 .* 4n\+1 .*nearest valid value: 81$"),
+        ({"prompt": "x", "frames": 80}, "nearest valid value: 17$"),
+        ({"prompt": "x", "frames": -3}, "nearest valid value: 1$"),
+        ({"prompt": "x", "size": "100x100"}, "^size: '100x100' .*nearest valid value: 64x64$"),
+        ({"prompt": "x", "size": "832x540", "model": "t2v-14b"}, "multiples of 16; nearest valid value: 832x544$"),
+        ({"prompt": "x", "size": "832x484", "model": "t2v-1.3b"}, "multiples of 16; nearest valid value: 832x480$"),
+        ({"prompt": "x", "size": "1280x720", "model": "t2v-1.3b"}, "at most .* nearest valid value: 832x480$"),
+        ({"prompt": "x", "size": "large"}, "^size: .*WIDTHxHEIGHT"),
+        ({"prompt": "x", "model": "wan"}, "^model: 'wan' .*nano, t2v-1.3b"),
+        ({"prompt": "x", "steps": 0}, "^steps: 0 .*nearest valid value: 1$"),
+        ({"prompt": "x", "steps": "many"}, "^steps: 'many' .*integer"),
+        ({"prompt": "x", "solver": "ddim"}, r"^solver: 'ddim' .*'unipc', 'dpm\+\+' or 'euler'"),
+        ({"prompt": "x", "guidance": float("nan")}, "^guidance"),
+        ({"prompt": "x", "seed": -1}, "^seed: -1 .*nearest valid value: 0$"),
+        ({"prompt": "x", "fps": 30}, "^fps: 30 .*nearest valid value: 8$"),
+        ({"prompt": "x", "steps_": 3}, "^steps_: .*no such field; fields are prompt, model"),
+        ({"prompt": "x", "last_image": "b.png"}, "^last_image: .*add image"),
+        ({"prompt": "x", "model": "i2v-14b-480p"}, "^model: .*takes one image.*has no image"),
+        ({"prompt": "x", "model": "t2v-14b", "image": "a.png"}, "^model: .*takes no image.*has one image"),
+        ({"prompt": "x", "seconds": 9.0}, "^seconds: 9.0 .*nearest valid value: 2.125$"),
+        ({"prompt": "x", "seconds": 1.0, "frames": 9}, "^seconds: .*not both"),
+        ({"prompt": "x" * 9000}, "^prompt"),
+    ],
+    ids=str,
+)
+def test_what_breaks_a_rule_is_refused_with_what_would_work(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        Request.of(**fields)
+
+
+def test_seconds_become_frames() -> None:
+    assert Request.of(prompt="x", seconds=1.0).frames == 9
+    assert Request.of(prompt="x", seconds=5.0, model="t2v-1.3b").frames == 81
+
+
+@given(st.sampled_from(sorted(MODELS)), st.integers(-10, 2000), st.integers(-10, 2000), st.integers(-9, 400))
+def test_the_nearest_valid_value_is_valid(name: str, width: int, height: int, frames: int) -> None:
+    row = model(name)
+    images = {"image": "a.png"} if "text" not in row.tasks else {}
+    images |= {"last_image": "b.png"} if row.tasks == {"first-last"} else {}
+    fields: dict[str, object] = {"prompt": "x", "model": name, "size": (width, height), "frames": frames, **images}
+    for _ in range(3):
+        try:
+            request = Request.of(**fields)
+            break
+        except RequestError as error:
+            fields[error.field] = error.nearest
+    assert request.frames % 4 == 1
+    assert request.size[0] % 16 == request.size[1] % 16 == 0
+
+
+def test_a_request_survives_json() -> None:
+    request = Request.of(prompt="a cat", image="a.png", seed=7)
+    assert Request.of(**Request.model_validate_json(request.model_dump_json()).model_dump()) == request
