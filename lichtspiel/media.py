@@ -109,8 +109,10 @@ def read_video(path: str | Path, *, max_frames: int = MAX_VIDEO_FRAMES) -> Itera
     return _read(path, max_frames)
 
 
-def contact_sheet(frames: Iterable[Frame], columns: int = 4, path: str | Path | None = None) -> Image.Image:
-    """Lay out at most twelve frames, evenly spread over the whole, as one picture; with `path`, also save it as PNG.
+def contact_sheet(
+    frames: Iterable[Frame], columns: int = 4, path: str | Path | None = None, most: int = _SHEET_FRAMES
+) -> Image.Image:
+    """Lay out at most `most` frames, evenly spread over the whole, as one picture; with `path`, also save it as PNG.
 
     Frames are taken one at a time and few are kept. Small ones are enlarged by a whole factor without smoothing, so
     that the pixels of a 64x64 video can be seen; large ones are reduced. Raises MediaError when there is no frame and
@@ -118,7 +120,7 @@ def contact_sheet(frames: Iterable[Frame], columns: int = 4, path: str | Path | 
     """
     from PIL import Image
 
-    chosen = _spread(frames, _SHEET_FRAMES)
+    chosen = _spread(frames, most)
     if not chosen:
         raise MediaError("a contact sheet needs at least one frame")
     cells = [_cell(Image.fromarray(frame)) for frame in chosen]

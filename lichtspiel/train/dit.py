@@ -19,20 +19,15 @@ from lichtspiel.conditioning import known_frames
 from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.spec import STRIDE, Model
-from lichtspiel.text import Tokenizer
+from lichtspiel.train.captions import Captions
 from lichtspiel.train.latents import LatentStore
 from lichtspiel.train.optim import split
 from lichtspiel.train.state import Budget, Run
-from lichtspiel.worlds.captions import WORDINGS, Language, caption
+from lichtspiel.worlds.captions import caption
 from lichtspiel.worlds.scene import Scene
-
-TEXT_DROPOUT = 0.1
-"""Share of captions replaced by the empty prompt, which guidance needs."""
 
 TASKS = (0.6, 0.25, 0.15)
 """Shares of text, first picture, and first and last picture among whole clips."""
-
-LANGUAGES: tuple[tuple[Language, float], ...] = (("en", 0.5), ("de", 0.25), ("zh", 0.25))
 
 VALIDATION_TIMES = (0.2, 0.5, 0.8, 0.95)
 
@@ -52,39 +47,6 @@ class DiTPlan:
     seed: int
 
 
-class Captions:
-    """Captions of scenes as rows of the encoder's table, tokenised once."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
-        self._known: dict[str, list[int]] = {}
-
-    def rows(self, prompt: str) -> list[int]:
-        """The rows of one prompt."""
-        if prompt not in self._known:
-            self._known[prompt] = self.tokenizer(prompt)
-        return self._known[prompt]
-
-    def draw(self, scene: Scene, generator: torch.Generator) -> str:
-        """One caption of a scene: a language and a wording by chance, or the empty prompt."""
-        if torch.rand((), generator=generator) < TEXT_DROPOUT:
-            return ""
-        chosen = int(torch.multinomial(torch.tensor([share for _, share in LANGUAGES]), 1, generator=generator))
-        wording = int(torch.randint(WORDINGS, (), generator=generator))
-        return caption(scene, LANGUAGES[chosen][0], wording)
-
-    def encode(self, encoder: nn.Module, prompts: Sequence[str], device: str) -> Tensor:
-        """Text states [b, l, w] of prompts, padded with zeros to the longest."""
-        rows = [self.rows(prompt) for prompt in prompts]
-        ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
-        mask = torch.zeros_like(ids, dtype=torch.bool)
-        for index, row in enumerate(rows):
-            ids[index, : len(row)] = torch.tensor(row)
-            mask[index, : len(row)] = True
-        states: Tensor = encoder(ids.to(device), mask.to(device))
-        return states * mask[..., None].to(states)
-
-
 def train_dit(
     plan: DiTPlan,
     model: Model,
@@ -94,10 +56,12 @@ def train_dit(
     folder: Path,
     *,
     report: Callable[[dict[str, float]], None] = print,
+    look: Callable[[int, dict[str, nn.Module]], None] = lambda step, averages: None,
 ) -> tuple[UMT5, DiT]:
     """Train until the budget is spent, resuming from `folder`; returns the averaged encoder and DiT.
 
-    The last 64 clips are kept aside for the validation loss.
+    The last 64 clips are kept aside for the validation loss. `look` is handed the averaged networks whenever they
+    are measured.
     """
     torch.manual_seed(plan.seed)
     umt5, dit = UMT5(model.umt5).to(plan.device), DiT(model.dit)
@@ -110,11 +74,15 @@ def train_dit(
         with torch.autocast(plan.device, torch.bfloat16, enabled=plan.device == "cuda"):
             loss = batch_loss(run, plan, latents, scenes, captions)
         run.update(loss, decay_from=plan.decay_from)
-        if step % 100 == 0:
-            scores = validate(run.averages, latents, scenes, captions, plan.device) if step % 1000 == 0 else {}
+        if step % 50 == 0:
+            scores = {}
+            if step % 500 == 0:
+                scores = validate(run.averages, latents, scenes, captions, plan.device)
+                look(step, run.averages)
             seconds = run.seconds / max(step, 1)
             now = {"step": step, "progress": run.progress, "loss": float(loss.detach()), "seconds/step": seconds}
             report(now | scores)
+    look(run.step, run.averages)
     scores = validate(run.averages, latents, scenes, captions, plan.device)
     report({"step": run.step, "progress": 1.0, **scores})
     averaged = run.averages["umt5"], run.averages["dit"]

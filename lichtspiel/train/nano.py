@@ -5,16 +5,16 @@ A run is one folder; the command line and `recipes/nano.py` call these functions
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from lichtspiel.errors import InvalidInput
 from lichtspiel.models.dit import DiT
@@ -22,8 +22,10 @@ from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import model
 from lichtspiel.text import END, UNKNOWN, Tokenizer, clean, umt5
+from lichtspiel.train import samples
+from lichtspiel.train.captions import Captions
 from lichtspiel.train.data import ClipStore, Shape, render_store
-from lichtspiel.train.dit import Captions, DiTPlan, train_dit
+from lichtspiel.train.dit import DiTPlan, train_dit
 from lichtspiel.train.latents import LatentStore, encode_store
 from lichtspiel.train.state import Budget
 from lichtspiel.train.vae import VAEPlan, blank_vae, layout, train_vae
@@ -56,6 +58,37 @@ def log(values: dict[str, float]) -> None:
     print(f"{time.strftime('%H:%M:%S')}  {numbers}", flush=True)
 
 
+class Log:
+    """What a stage reports: printed with the time left, kept as JSON lines, and as TensorBoard scalars if installed."""
+
+    def __init__(self, folder: Path, report: Report) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file, self.report = folder / "log.jsonl", report
+        self.last: dict[str, float] = {}
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:  # a bare machine trains without it
+            self.scalars = None
+        else:
+            self.scalars = SummaryWriter(folder / "tensorboard")
+        self.began: tuple[float, float] | None = None
+
+    def __call__(self, values: dict[str, float]) -> None:
+        """Take one set of numbers; `step` and `progress` are among them."""
+        now, progress = time.monotonic(), values["progress"]
+        self.began = self.began or (now, progress)
+        done = progress - self.began[1]
+        left = {"minutes left": (now - self.began[0]) / 60 * (1 - progress) / done} if done > 0 else {}
+        self.last |= values
+        self.report(values | left)
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+        if self.scalars is not None:
+            for name, value in values.items():
+                self.scalars.add_scalar(name, value, int(values["step"]))
+            self.scalars.flush()
+
+
 def stores(run: Path, count: int) -> tuple[ClipStore, ClipStore]:
     """Training clips and clips of held-out combinations, rendered on the first call."""
     workers = os.cpu_count() or 1
@@ -69,18 +102,15 @@ def vae_stage(
     """Train the VAE in three parts. Returns the last measurements."""
     store, held = stores(run, clips)
     scores: dict[str, float] = {}
-
-    def keep(values: dict[str, float]) -> None:
-        scores.update(values)
-        report(values)
-
     start: Path | None = None
     for name, frames, batch, share in VAE_STAGES:
         plan = VAEPlan(
             budget=_budget(minutes, steps, share), crop=32, frames=frames, batch=batch, rates=(0.012, 0.0015),
             decoder_only=name == "decoder", decay_from=0.4, device=device, seed=seed,
         )  # fmt: skip
-        train_vae(plan, NANO.vae, store, held, run / name, start=start, report=keep)
+        stage_log = Log(run / name, report)
+        train_vae(plan, NANO.vae, store, held, run / name, start=start, report=stage_log)
+        scores = stage_log.last
         start = run / name
     return scores
 
@@ -107,7 +137,6 @@ def latents(run: Path, store: ClipStore, device: str) -> LatentStore:
     return encode_store(vae, store, path, first=len(store) // 4, first_last=len(store) // 8, device=device)
 
 
-@cache
 def vocabulary() -> list[int]:
     """Every UMT5 id that captions of this world use, in order, with the two that every encoder needs."""
     unigram = umt5()
@@ -127,23 +156,35 @@ def dit_stage(
     """Train text encoder and DiT on the run's latents. Returns the last measurements."""
     store, _ = stores(run, 0)
     cached = latents(run, store, device)
-    scores: dict[str, float] = {}
+    vae, known, stage_log = trained_vae(run / "vae", device), captions(run), Log(run / "dit", report)
 
-    def keep(values: dict[str, float]) -> None:
-        scores.update(values)
-        report(values)
+    def look(step: int, averages: dict[str, nn.Module]) -> None:
+        shape = tuple(cached.latents.shape[1:])
+        made = samples.generate(averages, known, samples.PROMPTS, shape, device)
+        samples.sheet(vae, made, cached.mean, cached.std, run / "dit" / "samples" / f"{step:06d}.png")
 
     plan = DiTPlan(
         budget=_budget(minutes, steps, 1.0), batch=32, rates=(0.02, 0.002), shift=2.2, pictures=0.15, decay_from=0.5,
         device=device, seed=seed,
     )  # fmt: skip
-    train_dit(plan, NANO, cached, store.scenes, captions(), run / "dit", report=keep)
-    return scores
+    train_dit(plan, NANO, cached, store.scenes, known, run / "dit", report=stage_log, look=look)
+    return stage_log.last
 
 
-def captions() -> Captions:
+def known_pieces(run: Path) -> list[int]:
+    """The vocabulary of a run, found once and kept in its folder."""
+    path = run / "vocabulary.json"
+    if not path.is_file():
+        draft = path.with_suffix(".partial")
+        draft.write_text(json.dumps(vocabulary()))
+        draft.replace(path)
+    pieces: list[int] = json.loads(path.read_text())
+    return pieces
+
+
+def captions(run: Path) -> Captions:
     """Captions tokenised with nano's own vocabulary."""
-    rows = vocabulary()
+    rows = known_pieces(run)
     if len(rows) != NANO.umt5.vocabulary:
         raise InvalidInput(f"the world's captions use {len(rows)} pieces, the registry says {NANO.umt5.vocabulary}")
     return Captions(Tokenizer.umt5(NANO.dit.text_length, rows))
@@ -161,7 +202,7 @@ def ship(run: Path, folder: Path) -> None:
     statistics = {"latent_mean": cached.mean.float(), "latent_std": cached.std.float()}
     half = {"vae": _half(vae), "umt5": _half(encoder.state_dict()), "dit": _half(dit.state_dict())}
     half["vae"] |= statistics
-    half["umt5"]["vocabulary"] = torch.tensor(vocabulary(), dtype=torch.int32)
+    half["umt5"]["vocabulary"] = torch.tensor(known_pieces(run), dtype=torch.int32)
     folder.mkdir(parents=True, exist_ok=True)
     for name, tensors in half.items():
         draft = folder / f"{name}.partial"

@@ -1,4 +1,4 @@
-"""Training: it learns, it goes on after a kill as if nothing had happened, and what it ships is what generation loads."""
+"""Training learns, survives a kill as if nothing had happened, and ships what generation loads."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.spec import MODELS, Model
 from lichtspiel.text import END, UNKNOWN, Tokenizer, clean, umt5
+from lichtspiel.train.captions import Captions
 from lichtspiel.train.data import ClipStore, Shape, open_store, render_store
-from lichtspiel.train.dit import Captions, DiTPlan, conditioned, train_dit
+from lichtspiel.train.dit import DiTPlan, conditioned, train_dit
 from lichtspiel.train.latents import LatentStore, encode_store
 from lichtspiel.train.optim import Muon, orthogonal
 from lichtspiel.train.state import Budget, Run

@@ -1,0 +1,72 @@
+"""Make docs/gallery: one contact sheet for each of sixteen prompts that training never saw, good and bad alike.
+
+    python scripts/make_gallery.py
+
+The prompts are fixed before anything is generated: the first sixteen held-out scenes from seed 20,000,000 on, at most
+one for a subject. Each is generated once, with its scene's seed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from lichtspiel.media import contact_sheet
+from lichtspiel.pipeline import load
+from lichtspiel.request import Request
+from lichtspiel.train.nano import WORLD
+from lichtspiel.worlds.captions import caption
+from lichtspiel.worlds.sample import sample
+
+FOLDER = Path(__file__).parent.parent / "docs" / "gallery"
+COUNT, FIRST = 16, 20_000_000
+
+
+def prompts() -> dict[int, str]:
+    """Sixteen prompts by their seed."""
+    chosen: dict[int, str] = {}
+    subjects: set[str] = set()
+    seed = FIRST
+    while len(chosen) < COUNT and seed < FIRST + 2000:
+        scene = sample(seed, WORLD, held_out=True)
+        subject = scene.actors[0].subject
+        if subject not in subjects:
+            subjects.add(subject)
+            chosen[seed] = caption(scene, "en", 0)
+        seed += 1
+    return chosen
+
+
+def main() -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for old in FOLDER.glob("*.png"):
+        old.unlink()
+    rows, cover = [], []
+    for number, (seed, prompt) in enumerate(prompts().items(), 1):
+        request = Request.of(prompt=prompt, seed=seed)
+        pipeline = load(request)
+        *_, last = pipeline.denoise(pipeline.encode(request), request)
+        frames = list(pipeline.decode(last.latents))
+        picked = [frames[index] for index in np.linspace(0, len(frames) - 1, 6).astype(int)]
+        name = f"{number:02d}.png"
+        contact_sheet(picked, columns=6, path=FOLDER / name)
+        cover += [frames[index] for index in (0, 8, 16)]
+        rows.append(f"| {prompt} | {seed} | ![{prompt}](gallery/{name}) |")
+        print(f"{number:02d}  {prompt}")
+    contact_sheet(cover, columns=6, path=FOLDER / "cover.png", most=len(cover))
+    text = [
+        "# Sixteen prompts that nano was not trained on",
+        "",
+        "Made by `scripts/make_gallery.py`. The combinations of subject and place, or of subject, action and direction,",
+        "were held out of training; the list was fixed before anything was generated, and nothing was left out.",
+        "",
+        "| prompt | seed | six of 17 frames |",
+        "|---|---|---|",
+        *rows,
+    ]
+    FOLDER.with_suffix(".md").write_text("\n".join(text) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
