@@ -40,7 +40,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         once(Path(folder), extra)  # the first run makes the signing key and warms the disk's cache
         rows = [once(Path(folder), extra) for _ in range(options.runs)]
-    print(f"{datetime.datetime.now(datetime.UTC).date()}, {os.cpu_count()} processor cores, {options.runs} cold processes")
+    today = datetime.datetime.now(datetime.UTC).date()
+    print(f"{today}, {os.cpu_count()} processor cores, {options.runs} cold processes")
     print(f"\n`python benchmarks/generate.py {' '.join(sys.argv[1:])}`\n")
     print("| stage | median s | min s | max s |\n|---|---|---|---|")
     for stage in (*STAGES, "process"):

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lichtspiel.errors import LichtspielError
-    from lichtspiel.generate import decode, generate
+    from lichtspiel.job import decode, generate
     from lichtspiel.pipeline import Pipeline, load
     from lichtspiel.request import Request
-    from lichtspiel.seal import seal, verify
+    from lichtspiel.seal import verify
     from lichtspiel.spec import MODELS
 
 __version__ = "0.1.0"
@@ -27,7 +27,6 @@ __all__ = [
     "decode",
     "generate",
     "load",
-    "seal",
     "verify",
 ]
 
@@ -36,10 +35,9 @@ _HOMES = {
     "LichtspielError": "errors",
     "Pipeline": "pipeline",
     "Request": "request",
-    "decode": "generate",
-    "generate": "generate",
+    "decode": "job",
+    "generate": "job",
     "load": "pipeline",
-    "seal": "seal",
     "verify": "seal",
 }
 

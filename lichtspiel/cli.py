@@ -69,7 +69,7 @@ def generate(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
         steps=steps, guidance=guidance, shift=shift, solver=solver, negative=negative, seed=seed, device=device,
         dtype=dtype,
     )  # fmt: skip
-    from lichtspiel.generate import generate as run
+    from lichtspiel.job import generate as run
 
     with progress_bar() as progress:
         result = run(request, out, weights=weights, embed_prompt=embed_prompt, sheet=sheet, progress=progress)
@@ -86,7 +86,7 @@ def decode(
     as_json: Json = False,
 ) -> None:
     """Finish a video from latents, after an interruption or a full disk."""
-    from lichtspiel.generate import decode as run
+    from lichtspiel.job import decode as run
 
     with progress_bar() as progress:
         result = run(latents, out, weights=weights, embed_prompt=embed_prompt, sheet=sheet, progress=progress)
@@ -172,7 +172,7 @@ def train_vae(
     run: Annotated[Path, typer.Option(help="Folder of the run; an existing run goes on.")],
     minutes: Annotated[float | None, typer.Option(help="Time box.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps, instead of --minutes.")] = None,
-    clips: Annotated[int, typer.Option(min=64, help="Clips to render for training.")] = 8000,
+    clips: Annotated[int | None, typer.Option(min=128, help="Clips to render for training; 8000 if none are.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     seed: Annotated[int, typer.Option(help="Seed of the run.")] = 1,
     as_json: Json = False,

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lichtspiel.container import survey
 from lichtspiel.errors import MediaError, OutputError
-from lichtspiel.seal.container import survey
 
 if TYPE_CHECKING:
     import av

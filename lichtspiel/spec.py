@@ -258,9 +258,7 @@ _FILES: dict[Part, str] = {
 _CLIP_FILE: dict[Part, str] = {"clip": "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"}
 
 
-def _wan(
-    name: str, title: str, tasks: set[Task], dit: DiTSpec, sampling: Sampling, *, repository: str = ""
-) -> Model:
+def _wan(name: str, title: str, tasks: set[Task], dit: DiTSpec, sampling: Sampling, *, repository: str = "") -> Model:
     return Model(
         name=name, title=title, tasks=frozenset(tasks), dit=dit, vae=_VAE, umt5=_UMT5,
         clip=_CLIP if dit.image_tokens else None, sampling=sampling, repository=repository, licence="Apache-2.0",

@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder of the run")
     parser.add_argument("--minutes", type=float, help="time box for all training together")
     parser.add_argument("--steps", type=int, help="optimiser steps of each network, instead of --minutes")
-    parser.add_argument("--clips", type=int, default=8000, help="clips to render")
+    parser.add_argument("--clips", type=int, help="clips to render; default: 8000")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--ship", type=Path, help="folder for the weights; default: weights/ in the run's folder")

@@ -1,6 +1,6 @@
 """Write docs/cli.md from the command line itself; `--check` only says whether it is up to date.
 
-    python scripts/make_cli_page.py [--check]
+python scripts/make_cli_page.py [--check]
 """
 
 from __future__ import annotations

@@ -43,9 +43,9 @@ def main() -> None:
     for old in FOLDER.glob("*.png"):
         old.unlink()
     rows, cover = [], []
+    pipeline = load(Request.of(prompt="any"))
     for number, (seed, prompt) in enumerate(prompts().items(), 1):
         request = Request.of(prompt=prompt, seed=seed)
-        pipeline = load(request)
         *_, last = pipeline.denoise(pipeline.encode(request), request)
         frames = list(pipeline.decode(last.latents))
         picked = [frames[index] for index in np.linspace(0, len(frames) - 1, 6).astype(int)]
@@ -58,8 +58,8 @@ def main() -> None:
     text = [
         "# Sixteen prompts that nano was not trained on",
         "",
-        "Made by `scripts/make_gallery.py`. The combinations of subject and place, or of subject, action and direction,",
-        "were held out of training; the list was fixed before anything was generated, and nothing was left out.",
+        "Made by `scripts/make_gallery.py`. Each combination of subject and place, or of subject, action and",
+        "direction, was held out of training. The list was fixed before anything was generated; nothing is left out.",
         "",
         "| prompt | seed | six of 17 frames |",
         "|---|---|---|",

@@ -33,22 +33,23 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 ROOMS: dict[str, tuple[str, str]] = {
     # room: (rooms it imports, libraries it imports)
     "errors": ("", ""),
-    "paths": ("", ""),
+    "paths": ("errors", ""),
     "spec": ("errors", ""),
     "request": ("errors spec", "pydantic"),
     "text": ("", "ftfy safetensors"),
-    "media": ("errors", "PIL av numpy"),
+    "container": ("errors", ""),
+    "media": ("container errors", "PIL av numpy"),
     "models": ("spec", "einops torch"),
     "flow": ("spec", "torch"),
     "conditioning": ("models spec", "einops torch"),
     "weights": ("errors models spec text", "safetensors torch"),
     "pipeline": ("conditioning errors flow media models request spec text weights", "einops numpy torch"),
-    "seal": ("errors", "av c2pa cryptography cv2 numpy"),
-    "generate": ("errors media paths pipeline request seal spec", "numpy safetensors torch"),
+    "seal": ("container errors paths", "PIL av c2pa cryptography cv2 numpy"),
+    "job": ("errors media paths pipeline request seal spec", "numpy safetensors torch"),
     "worlds": ("errors", "PIL cv2 numpy"),
     "clips": ("errors seal worlds", ""),
-    "train": ("conditioning errors flow models spec text worlds", "cv2 einops numpy safetensors torch"),
-    "cli": ("clips errors generate request seal spec train", "rich typer"),
+    "train": ("conditioning errors flow media models spec text worlds", "cv2 einops numpy safetensors torch"),
+    "cli": ("clips errors job request seal spec train", "rich typer"),
     "__main__": ("cli", ""),
 }
 """Every arrow there is. A test holds this table equal to the imports, wherever in a module they stand."""
@@ -60,16 +61,16 @@ LAWS: dict[str, str] = {
     "text": "torch models",
     "media": "torch models seal",
     "worlds": "torch models pipeline train",
-    "seal": "torch models pipeline train worlds generate cli",
+    "seal": "torch models pipeline train worlds job cli",
     "models": "flow weights pipeline seal numpy safetensors av",
     "flow": "models weights pipeline seal",
-    "pipeline": "seal generate cli train worlds",
-    "train": "pipeline generate seal cli",
+    "pipeline": "seal job cli train worlds",
+    "train": "pipeline job seal cli",
 }
 """What must not be reached from a room, by one arrow or by many."""
 
-ENVIRONMENT = {"lichtspiel/paths.py", "lichtspiel/seal/keys.py"}
-"""The only files that read environment variables, and they read paths."""
+ENVIRONMENT = {"lichtspiel/paths.py"}
+"""The only file that reads environment variables, and it reads paths."""
 
 FILE_LINES, FUNCTION_LINES, PARAMETERS = 400, 60, 8
 TABLES = {"lichtspiel/spec.py"}
@@ -254,7 +255,9 @@ def test_the_door_rule_lets_reading_pass(source: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in SOURCES if not name.startswith("tests/")])
 def test_video_leaves_by_one_door(name: str) -> None:
-    assert bool(ways_out(tree(name))) == (name == "lichtspiel/seal/door.py"), ways_out(tree(name))
+    # Scripts outside the package may start it as a program, as a benchmark of cold starts does.
+    found = [way for way in ways_out(tree(name)) if way != "subprocess" or name in PACKAGE]
+    assert bool(found) == (name == "lichtspiel/seal/door.py"), found
 
 
 def test_only_seal_makes_an_unmarked_draft() -> None:

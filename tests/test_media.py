@@ -17,7 +17,7 @@ from PIL import Image
 from lichtspiel import media
 from lichtspiel.errors import MediaError, OutputError
 from lichtspiel.media import contact_sheet, load_image, read_video, video_info
-from lichtspiel.seal import container, seal
+from lichtspiel import container, seal
 from tests.seal.conftest import frames, provenance
 
 

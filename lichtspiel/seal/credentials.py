@@ -31,8 +31,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
+from lichtspiel.container import survey
 from lichtspiel.errors import LichtspielError, MediaError, RequestError
-from lichtspiel.seal.container import survey
 
 if TYPE_CHECKING:
     from lichtspiel.seal.keys import Identity

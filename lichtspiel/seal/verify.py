@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from lichtspiel import container
 from lichtspiel.errors import MediaError
-from lichtspiel.seal import container, credentials, keys
+from lichtspiel.seal import credentials, keys
 
 __all__ = ["Ingredient", "Report", "Signer", "State", "exit_code", "verify"]
 

@@ -38,6 +38,7 @@ WORLD: Vocabulary = replace(STARTER, weathers=("clear", "rain"))
 """What this edition of nano learns: two hours of two processor cores do not reach further."""
 
 SHAPE = Shape(width=64, height=64, frames=17)
+CLIPS = 8000
 HELD_OUT_CLIPS = range(10_000_000, 10_000_256)
 VAE_STAGES = (("vae-short", 9, 4, 0.4), ("vae", 17, 2, 0.25), ("decoder", 17, 2, 0.35))
 """Name, frames, batch and share of the time of each part of the VAE's training.
@@ -89,18 +90,38 @@ class Log:
             self.scalars.flush()
 
 
-def stores(run: Path, count: int) -> tuple[ClipStore, ClipStore]:
-    """Training clips and clips of held-out combinations, rendered on the first call."""
+def stores(run: Path, count: int | None = None) -> tuple[ClipStore, ClipStore]:
+    """Training clips and clips of held-out combinations; rendered where `count` says how many and none are there.
+
+    Raises InvalidInput when the run has another number of clips already, or none and no number is given.
+    """
+    if not (run / "clips").is_dir() and count is None:
+        raise InvalidInput(f"{run} holds no run; start one with `lichtspiel train vae --run {run}`")
     workers = os.cpu_count() or 1
+    run.mkdir(parents=True, exist_ok=True)
     held = render_store(run / "held", WORLD, HELD_OUT_CLIPS, SHAPE, held_out=True, workers=workers)
-    return render_store(run / "clips", WORLD, range(count), SHAPE, held_out=False, workers=workers), held
+    store = render_store(run / "clips", WORLD, range(count or 0), SHAPE, held_out=False, workers=workers)
+    if count not in (None, len(store)):
+        raise InvalidInput(
+            f"{run} has {len(store)} clips already, not {count}; leave --clips out or use another folder"
+        )
+    return store, held
 
 
 def vae_stage(
-    run: Path, *, minutes: float | None, steps: int | None, clips: int, device: str, seed: int, report: Report = log
+    run: Path,
+    *,
+    minutes: float | None,
+    steps: int | None,
+    clips: int | None,
+    device: str,
+    seed: int,
+    report: Report = log,
 ) -> dict[str, float]:
-    """Train the VAE in three parts. Returns the last measurements."""
-    store, held = stores(run, clips)
+    """Train the VAE in three parts, on `clips` clips (by default 8000, or as many as the run has). Returns the last
+    measurements."""
+    _budget(minutes, steps, 1.0)  # a wrong budget is refused before anything is rendered
+    store, held = stores(run, clips if clips or (run / "clips").is_dir() else CLIPS)
     scores: dict[str, float] = {}
     start: Path | None = None
     for name, frames, batch, share in VAE_STAGES:
@@ -154,7 +175,7 @@ def dit_stage(
     run: Path, *, minutes: float | None, steps: int | None, device: str, seed: int, report: Report = log
 ) -> dict[str, float]:
     """Train text encoder and DiT on the run's latents. Returns the last measurements."""
-    store, _ = stores(run, 0)
+    store, _ = stores(run)
     cached = latents(run, store, device)
     vae, known, stage_log = trained_vae(run / "vae", device), captions(run), Log(run / "dit", report)
 
@@ -198,7 +219,7 @@ def ship(run: Path, folder: Path) -> None:
     encoder, dit = UMT5(NANO.umt5), DiT(NANO.dit)
     encoder.load_state_dict(state["umt5"])
     dit.load_state_dict(state["dit"])
-    cached = latents(run, stores(run, 0)[0], "cpu")
+    cached = latents(run, stores(run)[0], "cpu")
     statistics = {"latent_mean": cached.mean.float(), "latent_std": cached.std.float()}
     half = {"vae": _half(vae), "umt5": _half(encoder.state_dict()), "dit": _half(dit.state_dict())}
     half["vae"] |= statistics

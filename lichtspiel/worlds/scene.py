@@ -11,13 +11,9 @@ from typing import Literal, get_args
 
 Kind = Literal["land", "vehicle", "flyer", "swimmer", "boat", "thing"]
 Size = Literal["small", "medium", "big"]
-Action = Literal[
-    "walk", "hop", "stand", "drive", "fly", "swim", "sail", "bounce", "spin", "fall", "grow", "shrink"
-]
+Action = Literal["walk", "hop", "stand", "drive", "fly", "swim", "sail", "bounce", "spin", "fall", "grow", "shrink"]
 Direction = Literal["left", "right", "none"]
-Place = Literal[
-    "meadow", "desert", "snowfield", "beach", "road", "path", "autumn", "city", "sea", "underwater", "room"
-]
+Place = Literal["meadow", "desert", "snowfield", "beach", "road", "path", "autumn", "city", "sea", "underwater", "room"]
 Time = Literal["day", "sunset", "night", "overcast"]
 Weather = Literal["clear", "rain", "snowfall"]
 Camera = Literal["still", "zoom-in", "zoom-out", "pan-left", "pan-right"]

@@ -11,8 +11,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from lichtspiel.errors import LichtspielError
 from lichtspiel import paths
+from lichtspiel.errors import LichtspielError
 from lichtspiel.seal import keys
 
 

@@ -7,6 +7,7 @@ Output path, disk and signing identity are checked before weights load; latents 
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lichtspiel import __version__
-from lichtspiel.errors import Interrupted, MediaError
+from lichtspiel.errors import Interrupted, LichtspielError, MediaError, OutputError
 from lichtspiel.media import contact_sheet, load_image
 from lichtspiel.paths import home
 from lichtspiel.pipeline import Conditions, Pipeline, load
@@ -116,6 +117,7 @@ def generate(
     """
     clock = Clock()
     check_output(out, pixels=request.size[0] * request.size[1] * request.frames)
+    _check_sheet(sheet)
     for picture in (request.image, request.last_image):
         if picture is not None:
             load_image(picture)
@@ -139,6 +141,18 @@ def generate(
     sealed = _finish(pipeline, latents, Job(provenance, out, sheet, progress, clock), kept, share)
     unknown = tokenizer.unknown_words(request.prompt)
     return Result(request, sealed, kept, str(pipeline.device), _name(pipeline), clock.finish(), unknown)
+
+
+def _check_sheet(sheet: Path | None) -> None:
+    """A contact sheet's path is checked before the work, as the video's is."""
+    if sheet is None:
+        return
+    if sheet.suffix.lower() != ".png":
+        raise OutputError(
+            f"{sheet}: contact sheets are written as PNG; nearest valid name: {sheet.with_suffix('.png')}"
+        )
+    if not sheet.parent.is_dir() or not os.access(sheet.parent, os.W_OK):
+        raise OutputError(f"{sheet}: the folder {sheet.parent} does not exist or cannot be written; choose another")
 
 
 def _denoise(pipeline: Pipeline, conditions: Conditions, request: Request, progress: Progress) -> Tensor:
@@ -165,6 +179,7 @@ def decode(
     clock = Clock()
     tensor, request = read_latents(latents)
     check_output(out, pixels=request.size[0] * request.size[1] * request.frames)
+    _check_sheet(sheet)
     pipeline = load(request, weights)
     provenance = provenance_of(request, pipeline, embed_prompt)
     with clock.stage("load"):
@@ -193,13 +208,17 @@ def _finish(pipeline: Pipeline, latents: Tensor, job: Job, kept: Path, share: fl
         with job.clock.stage("seal"):
             sealed = seal(frames(), job.provenance, job.out, fps=pipeline.model.sampling.fps)
     except KeyboardInterrupt:
-        raise Interrupted(
-            f"stopped while decoding; nothing is lost: lichtspiel decode '{kept}' -o '{job.out}' finishes the video"
-        ) from None
+        raise Interrupted(f"stopped while decoding; {_remedy(kept, job.out)}") from None
+    except (LichtspielError, RuntimeError, MemoryError, OSError) as error:  # RuntimeError: torch is out of memory
+        raise LichtspielError(f"decoding failed: {error}; {_remedy(kept, job.out)}") from error
     job.clock.seconds["seal"] -= job.clock.seconds["decode"]
     if job.sheet is not None:
         contact_sheet(seen, path=job.sheet)
     return sealed
+
+
+def _remedy(kept: Path, out: Path) -> str:
+    return f"nothing is lost: lichtspiel decode '{kept}' -o '{out}' finishes the video"
 
 
 def keep(latents: Tensor, request: Request, identity: str) -> Path:
