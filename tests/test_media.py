@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lichtspiel import media
+from lichtspiel import container, media, seal
 from lichtspiel.errors import MediaError, OutputError
 from lichtspiel.media import contact_sheet, load_image, read_video, video_info
-from lichtspiel import container, seal
 from tests.seal.conftest import frames, provenance
 
 
