@@ -12,8 +12,9 @@ import pytest
 from cryptography.x509 import ObjectIdentifier
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from lichtspiel import container
 from lichtspiel.errors import MediaError
-from lichtspiel.seal import Report, Sealed, Signer, card, container, exit_code, keys, new_identity, seal, verify
+from lichtspiel.seal import Report, Sealed, Signer, card, exit_code, keys, new_identity, seal, verify
 from lichtspiel.seal import credentials as credentials_module
 from tests.seal.conftest import PROMPT, frames, provenance
 
