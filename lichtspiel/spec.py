@@ -290,7 +290,11 @@ _NANO = Model(
     repository="",
     licence="Apache-2.0",
     files={"dit": "dit.safetensors", "vae": "vae.safetensors", "umt5": "umt5.safetensors"},
-    digests={},
+    digests={
+        "dit.safetensors": "b3cbaa6f802c4c5991af2cb31206ce5d61ca526a80c8baf01f253aa4cb0240e3",
+        "umt5.safetensors": "c75d4409aa27e48162633db672a52c37f6a22c635626f885951539c98d6df04b",
+        "vae.safetensors": "74f8073f247f3e73df87863286e47aaff1850465e5a41aa234940f9890bcb3e4",
+    },
 )  # fmt: skip
 
 # 1.3B: steps, guidance and shift are the README's recommendation; the others are the defaults of `generate.py`.

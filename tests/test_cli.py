@@ -54,7 +54,8 @@ def test_generate_says_what_it_did(made: tuple[Path, dict[str, object]]) -> None
     assert said["prompt"] == PROMPT
     assert said["unknown_words"] == []
     assert set(said["timings"]) == {"load", "encode", "denoise", "decode", "seal", "total"}
-    assert Image.open(folder / "sheet.png").size[0] > 200
+    with Image.open(folder / "sheet.png") as sheet:
+        assert sheet.size[0] > 200
     assert sorted(path.name for path in folder.iterdir()) == ["home", "sheet.png", "turtle.mp4"]
 
 

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lichtspiel import container, media, seal
+from lichtspiel import container, media
 from lichtspiel.errors import MediaError, OutputError
 from lichtspiel.media import contact_sheet, load_image, read_video, video_info
+from lichtspiel.seal import seal
 from tests.seal.conftest import frames, provenance
 
 
