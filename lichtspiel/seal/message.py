@@ -93,8 +93,10 @@ def _trellis() -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64]]:
     lowest."""
     register = np.arange(1 << _MEMORY)[:, None] << 1 | np.arange(2)
     # The newest bit meets the highest digit of the generator, as the tables write it.
-    taps = [sum((register >> place & 1) * (generator >> _MEMORY - place & 1) for place in range(_MEMORY + 1))
-            for generator in _GENERATORS]
+    taps = [
+        sum((register >> place & 1) * (generator >> _MEMORY - place & 1) for place in range(_MEMORY + 1))
+        for generator in _GENERATORS
+    ]
     return np.stack([1 - 2 * (tap % 2) for tap in taps], -1).astype(np.int8), register & (1 << _MEMORY) - 1
 
 
