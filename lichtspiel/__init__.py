@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lichtspiel.job import decode, generate
     from lichtspiel.pipeline import Pipeline, load
     from lichtspiel.request import Request
-    from lichtspiel.seal import verify
+    from lichtspiel.seal.verify import verify
     from lichtspiel.spec import MODELS
 
 __version__ = "0.1.0"
@@ -38,7 +38,7 @@ _HOMES = {
     "decode": "job",
     "generate": "job",
     "load": "pipeline",
-    "verify": "seal",
+    "verify": "seal.verify",
 }
 
 
