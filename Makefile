@@ -31,7 +31,7 @@ $(READY): pyproject.toml
 	@echo "Installing into .venv; this takes some minutes the first time, because PyTorch is large."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[moderation]'
 	@touch $@
 
 $(READY_TO_TEST): $(READY)

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from lichtspiel import __version__
 from lichtspiel.errors import OutputError, RequestError
-from lichtspiel.seal import Provenance, check_output, seal
+from lichtspiel.seal import Marks, Provenance, check_output, seal
 from lichtspiel.worlds.captions import LANGUAGES, caption
 from lichtspiel.worlds.motion import SECONDS
 from lichtspiel.worlds.render import render
 from lichtspiel.worlds.sample import FULL, sample
 
 __all__ = ["export_clips"]
+
+DRAWN = replace(Marks.of("eu"), watermark=False, comment=False)
+"""Drawings are signed, but not called AI-generated; and what learns from them must not learn the mark."""
 
 LARGEST = 1024
 """Pixels of a clip's longer side; the drawings are 128 pixels wide and gain nothing beyond."""
@@ -48,7 +51,7 @@ def export_clips(
             model="toybox", version=__version__, source_type="algorithmicMedia", prompt=captions["en"], negative="",
             parameters={"seed": seed + number, "size": [width, height], "frames": frames},
         )  # fmt: skip
-        seal(clip.frames, provenance, out, fps=max(round(frames / SECONDS), 1))
+        seal(clip.frames, provenance, out, fps=max(round(frames / SECONDS), 1), marks=DRAWN)
         rows.append({"path": out.name, "seed": seed + number, "captions": captions, "scene": asdict(scene)})
         progress(f"rendering, clip {number + 1} of {count}", (number + 1) / count)
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

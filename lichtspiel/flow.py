@@ -211,6 +211,9 @@ def training_pair(clean: Tensor, noise: Tensor, times: Tensor) -> tuple[Tensor, 
     return (1 - t) * clean + t * noise, noise - clean
 
 
-def loss(velocity: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error in float32."""
-    return F.mse_loss(velocity.float(), target.float())
+def loss(velocity: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean squared error in float32, of elements weighted by `weight`, which broadcasts to them."""
+    if weight is None:
+        return F.mse_loss(velocity.float(), target.float())
+    weight = weight.float().expand_as(target)
+    return (weight * (velocity.float() - target.float()).square()).sum() / weight.sum()

@@ -1,7 +1,7 @@
 """From a request to a sealed video, so that no finished work is lost.
 
-Output path, disk and signing identity are checked before weights load; latents are on disk before decoding starts, and
-`decode` finishes from them. It parses no command line and draws nothing; progress is reported to a callback.
+Output path, disk, signing identity and policy are checked before weights load; latents are on disk before decoding
+starts, and `decode` finishes from them. It parses no command line and draws nothing; progress goes to a callback.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lichtspiel import __version__
-from lichtspiel.errors import Interrupted, LichtspielError, MediaError, OutputError
+from lichtspiel.errors import Interrupted, LichtspielError, MediaError, OutputError, Refused
 from lichtspiel.media import contact_sheet, load_image
 from lichtspiel.paths import home
 from lichtspiel.pipeline import Conditions, Pipeline, load
 from lichtspiel.request import Request
-from lichtspiel.seal import Input, Provenance, Sealed, check_output, seal
+from lichtspiel.seal import Input, Inspection, Provenance, Sealed, Terms, check_output, seal
 from lichtspiel.spec import PATCH, STRIDE, dit_parameters, model
 
 __all__ = ["Progress", "Result", "decode", "generate"]
@@ -47,6 +47,7 @@ class Result:
 
     request: Request
     sealed: Sealed
+    policy: dict[str, Any]
     latents: Path
     device: str
     dtype: str
@@ -64,6 +65,7 @@ class Result:
             **request,
             "timings": {stage: round(seconds, 3) for stage, seconds in self.timings.items()},
             "unknown_words": self.unknown_words,
+            "policy": self.policy,
             "seal": self.sealed.to_json(),
         }
 
@@ -92,9 +94,10 @@ class Clock:
 
 @dataclass(frozen=True)
 class Job:
-    """Where a video goes and what is said of it, and who wants to know how far it is."""
+    """Where a video goes, what is said of it and under which terms, and who wants to know how far it is."""
 
     provenance: Provenance
+    inspection: Inspection
     out: Path
     sheet: Path | None
     progress: Progress
@@ -106,23 +109,24 @@ def generate(
     out: Path,
     *,
     weights: Path | None = None,
-    embed_prompt: bool = False,
     sheet: Path | None = None,
+    terms: Terms | None = None,
     progress: Progress = lambda stage, done: None,
 ) -> Result:
     """Make the video of a request at `out`.
 
     `weights` is the folder of a checkpoint that does not ship with the package, `sheet` a picture of frames to write
-    beside it. Raises a LichtspielError with one readable line; whatever finished until then is kept and named.
+    beside it, `terms` the marks and what the policy needs to know; without them the defaults hold. Raises a
+    LichtspielError with one readable line; whatever finished until then is kept and named.
     """
     clock = Clock()
+    terms = terms or Terms()
     check_output(out, pixels=request.size[0] * request.size[1] * request.frames)
     _check_sheet(sheet)
-    for picture in (request.image, request.last_image):
-        if picture is not None:
-            load_image(picture)
+    with clock.stage("policy"):
+        inspection = admit(request, terms)
     pipeline = load(request, weights)
-    provenance = provenance_of(request, pipeline, embed_prompt)
+    provenance = provenance_of(request, pipeline, terms)
     share = denoising_share(request)
     with clock.stage("load"):
         tokenizer, _ = pipeline.tokenizer, pipeline.umt5
@@ -138,9 +142,21 @@ def generate(
     kept = keep(latents, request, provenance.id)
     with clock.stage("load"):
         _ = pipeline.vae
-    sealed = _finish(pipeline, latents, Job(provenance, out, sheet, progress, clock), kept, share)
-    unknown = tokenizer.unknown_words(request.prompt)
-    return Result(request, sealed, kept, str(pipeline.device), _name(pipeline), clock.finish(), unknown)
+    sealed = _finish(pipeline, latents, Job(provenance, inspection, out, sheet, progress, clock), kept, share)
+    return Result(
+        request=request, sealed=sealed, policy=inspection.verdicts(), latents=kept, device=str(pipeline.device),
+        dtype=_name(pipeline), timings=clock.finish(), unknown_words=tokenizer.unknown_words(request.prompt),
+    )  # fmt: skip
+
+
+def admit(request: Request, terms: Terms) -> Inspection:
+    """Judge a request by the policy. Raises Refused, or MediaError for a picture that cannot be read.
+
+    Below guidance 1 the negative prompt pulls instead of pushing, so it is judged with the prompt.
+    """
+    text = request.prompt if request.guidance >= 1 else f"{request.prompt}\n{request.negative}"
+    images = [load_image(picture) for picture in (request.image, request.last_image) if picture is not None]
+    return terms.admit(text, images, has_image=bool(images))
 
 
 def _check_sheet(sheet: Path | None) -> None:
@@ -171,22 +187,27 @@ def decode(
     out: Path,
     *,
     weights: Path | None = None,
-    embed_prompt: bool = False,
     sheet: Path | None = None,
+    terms: Terms | None = None,
     progress: Progress = lambda stage, done: None,
 ) -> Result:
     """Finish a video from a latents file that `generate` kept; raises MediaError when the file is not one."""
     clock = Clock()
+    terms = terms or Terms()
     tensor, request = read_latents(latents)
     check_output(out, pixels=request.size[0] * request.size[1] * request.frames)
     _check_sheet(sheet)
+    with clock.stage("policy"):
+        inspection = admit(request, terms)
     pipeline = load(request, weights)
-    provenance = provenance_of(request, pipeline, embed_prompt)
+    provenance = provenance_of(request, pipeline, terms)
     with clock.stage("load"):
         _ = pipeline.vae
-    sealed = _finish(pipeline, tensor, Job(provenance, out, sheet, progress, clock), latents, 0.0)
-    unknown = pipeline.tokenizer.unknown_words(request.prompt)
-    return Result(request, sealed, latents, str(pipeline.device), _name(pipeline), clock.finish(), unknown)
+    sealed = _finish(pipeline, tensor, Job(provenance, inspection, out, sheet, progress, clock), latents, 0.0)
+    return Result(
+        request=request, sealed=sealed, policy=inspection.verdicts(), latents=latents, device=str(pipeline.device),
+        dtype=_name(pipeline), timings=clock.finish(), unknown_words=pipeline.tokenizer.unknown_words(request.prompt),
+    )  # fmt: skip
 
 
 def _finish(pipeline: Pipeline, latents: Tensor, job: Job, kept: Path, share: float) -> Sealed:
@@ -206,12 +227,17 @@ def _finish(pipeline: Pipeline, latents: Tensor, job: Job, kept: Path, share: fl
 
     try:
         with job.clock.stage("seal"):
-            sealed = seal(frames(), job.provenance, job.out, fps=pipeline.model.sampling.fps)
+            fps, terms = pipeline.model.sampling.fps, job.inspection.terms
+            watched = job.inspection.watch(frames(), fps)
+            sealed = seal(watched, job.provenance, job.out, fps=fps, marks=terms.marks, timestamp=terms.timestamp)
+    except Refused:
+        raise
     except KeyboardInterrupt:
         raise Interrupted(f"stopped while decoding; {_remedy(kept, job.out)}") from None
     except (LichtspielError, RuntimeError, MemoryError, OSError) as error:  # RuntimeError: torch is out of memory
         raise LichtspielError(f"decoding failed: {error}; {_remedy(kept, job.out)}") from error
     job.clock.seconds["seal"] -= job.clock.seconds["decode"]
+    job.inspection.remember(sealed, job.provenance)
     if job.sheet is not None:
         contact_sheet(seen, path=job.sheet)
     return sealed
@@ -267,7 +293,7 @@ def denoising_share(request: Request) -> float:
     return denoising / (denoising + decoding)
 
 
-def provenance_of(request: Request, pipeline: Pipeline, embed_prompt: bool) -> Provenance:
+def provenance_of(request: Request, pipeline: Pipeline, terms: Terms) -> Provenance:
     """What the seal says about this video: the effective request, and the given pictures as inputs."""
     parameters = request.model_dump(mode="json", exclude={"prompt", "negative", "image", "last_image"})
     parameters |= {"size": list(request.size), "device": str(pipeline.device), "dtype": _name(pipeline)}
@@ -280,7 +306,7 @@ def provenance_of(request: Request, pipeline: Pipeline, embed_prompt: bool) -> P
         negative=request.negative,
         parameters=parameters,
         inputs=tuple(Input.of(path, role) for role, path in roles.items() if path is not None),
-        embed_prompt=embed_prompt,
+        embed_prompt=terms.embed_prompt,
     )
 
 

@@ -8,6 +8,7 @@ Frames are uint8 arrays [height, width, 3], RGB.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 import stat
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     Frame = npt.NDArray[np.uint8]
 
-__all__ = ["VideoInfo", "contact_sheet", "load_image", "read_video", "video_info"]
+__all__ = ["VideoInfo", "contact_sheet", "load_image", "read_video", "sample_video", "video_info"]
 
 MAX_IMAGE_BYTES = 64 << 20
 MAX_IMAGE_PIXELS = 64_000_000
@@ -39,6 +40,10 @@ MAX_VIDEO_FRAMES = 10_000
 # take text for a video, and follow playlists to other files and addresses.
 _IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 _VIDEO_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": "mov,mp4,matroska,webm,avi,mpegts,mpeg,gif"}
+
+_OPENING = 5.0  # seconds that opening a video, or one read from it, may take
+_SHORT = 12  # seconds: such a video is decoded as a whole when some of its frames are asked for
+_PLACES = 8
 
 _SHEET_FRAMES = 12
 _CELL = 320  # pixels: the longer side of a frame on the sheet
@@ -109,6 +114,23 @@ def read_video(path: str | Path, *, max_frames: int = MAX_VIDEO_FRAMES) -> Itera
     return _read(path, max_frames)
 
 
+def sample_video(path: str | Path, count: int) -> Iterator[Frame]:
+    """Yield about `count` frames of a video, in bounded time however long it is.
+
+    Of a short one these are spread over the whole. A long one is looked at in eight places, at each from a key frame
+    on, because only there can decoding begin. Raises MediaError as `read_video` does.
+    """
+    path = Path(path)
+    with _opened(path) as (container, stream):
+        length = (stream.duration or 0) * (stream.time_base or 0)
+        if length <= _SHORT:
+            yield from _spread(itertools.islice(_frames(path, container, stream), _SHORT * 120), count)
+            return
+        for place in range(_PLACES):
+            container.seek(int(length * place / _PLACES / stream.time_base), stream=stream)
+            yield from itertools.islice(_frames(path, container, stream), -(-count // _PLACES))
+
+
 def contact_sheet(
     frames: Iterable[Frame], columns: int = 4, path: str | Path | None = None, most: int = _SHEET_FRAMES
 ) -> Image.Image:
@@ -168,7 +190,8 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, Any]]:
 
     survey(path)  # FFmpeg plays an MP4 that was cut off as a shorter one
     try:
-        container = av.open(f"file:{path.absolute()}", options=_VIDEO_OPTIONS)
+        # FFmpeg's time for tags grows with the square of their number: without a limit 12 MB of them take an hour.
+        container = av.open(f"file:{path.absolute()}", options=_VIDEO_OPTIONS, timeout=_OPENING)
     except (av.FFmpegError, ValueError) as error:
         raise MediaError(f"{path}: is no video that can be read, or is damaged; export it as MP4") from error
     with container:

@@ -1,4 +1,4 @@
-"""Where Lichtspiel keeps what belongs to this installation: its signing key, and latents of its work.
+"""Where Lichtspiel keeps what belongs to this installation: its signing keys, its record, and latents of its work.
 
 The only environment variables that the package reads are here, and they are paths.
 """

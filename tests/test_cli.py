@@ -62,9 +62,9 @@ def test_generate_says_what_it_did(made: tuple[Path, dict[str, object]]) -> None
 def test_the_video_is_sealed_with_its_request_but_not_its_prompt(made: tuple[Path, dict[str, object]]) -> None:
     folder, said = made
     report = verify(folder / "turtle.mp4")
-    assert report.state == "sealed here"
-    assert report.id == said["id"]
-    assert report.generation["parameters"]["seed"] == 5
+    assert report.credentials.here
+    assert report.credentials.id == said["id"]
+    assert report.credentials.generation["parameters"]["seed"] == 5
     assert PROMPT.encode() not in (folder / "turtle.mp4").read_bytes()
 
 
@@ -72,7 +72,7 @@ def test_verify_prints_a_card_and_json(made: tuple[Path, dict[str, object]], tmp
     folder, said = made
     assert "SEALED HERE" in run("verify", "turtle.mp4", cwd=folder).stdout
     report = json.loads(run("verify", "turtle.mp4", "--json", cwd=folder).stdout)
-    assert report["id"] == said["id"]
+    assert report["credentials"]["id"] == said["id"]
     broken = bytearray((folder / "turtle.mp4").read_bytes())
     broken[-200] ^= 1
     (tmp_path / "broken.mp4").write_bytes(broken)
@@ -83,8 +83,8 @@ def test_decode_finishes_from_latents(made: tuple[Path, dict[str, object]], rand
     folder, said = made
     done = run("decode", said["latents"], "--weights", random_nano, "-o", "again.mp4", "--json", cwd=folder)
     assert json.loads(done.stdout)["seed"] == 5
-    frames = [list(media.read_video(folder / name)) for name in ("turtle.mp4", "again.mp4")]
-    assert np.array_equal(*map(np.stack, frames))
+    first, again = (np.stack(list(media.read_video(folder / name))) for name in ("turtle.mp4", "again.mp4"))
+    assert np.abs(first.astype(int) - again).mean() < 4  # each has a watermark of its own
     (folder / "again.mp4").unlink()
 
 
@@ -93,7 +93,7 @@ def test_image_to_video(made: tuple[Path, dict[str, object]], random_nano: Path,
     words = ("generate", PROMPT, "--image", "first.png", "--weights", random_nano, "--steps", "1", "-o", "v.mp4")
     said = json.loads(run(*words, "--json", cwd=tmp_path).stdout)
     assert said["image"] == "first.png"
-    assert [given.role for given in verify(tmp_path / "v.mp4").ingredients] == ["first-frame"]
+    assert [given.role for given in verify(tmp_path / "v.mp4").credentials.ingredients] == ["first-frame"]
 
 
 @pytest.mark.parametrize(
@@ -171,6 +171,6 @@ def test_rendered_clips_are_captioned_and_sealed(tmp_path: Path) -> None:
     for row in rows:
         assert set(row["captions"]) == {"en", "de", "zh"}
         report = verify(tmp_path / "clips" / row["path"])
-        assert report.source_type.endswith("algorithmicMedia")
+        assert report.credentials.source_type.endswith("algorithmicMedia")
     lines = (tmp_path / "clips" / "captions.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == rows

@@ -146,3 +146,9 @@ def test_loss_is_the_mean_square_in_float32() -> None:
     value = flow.loss(torch.tensor([1.0, 3.0]).bfloat16(), torch.tensor([0.0, 1.0]))
     assert value.dtype == torch.float32
     assert float(value) == 2.5
+
+
+def test_weighted_loss_counts_elements_by_their_weight() -> None:
+    velocity, target = torch.tensor([[1.0, 3.0], [2.0, 2.0]]), torch.zeros(2, 2)
+    assert float(flow.loss(velocity, target, torch.tensor([3.0, 1.0]))) == (3 * 1 + 9 + 3 * 4 + 4) / 8
+    assert flow.loss(velocity, target, torch.ones(1, 1)) == flow.loss(velocity, target)

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-from lichtspiel.seal.verify import SOURCES, Report
+from lichtspiel.seal.verify import SOURCES, Credentials, Report
 
 __all__ = ["card"]
 
@@ -23,11 +23,11 @@ _MAX_ROWS = 60
 
 def card(report: Report, width: int = 100) -> str:
     """Lay out a report as lines of at most `width` columns, without a final newline."""
-    lines = [f"{_clean(Path(report.path).name)}: {report.state.upper()}", *_wrap(report.verdict, width, "  ")]
+    lines = [f"{_clean(Path(report.path).name)}: {_title(report)}", *_wrap(_clean(report.verdict), width, "  ")]
     rows = list(_rows(report))
     if rows:
         lines.append("")
-    if rows and report.state == "tampered":
+    if rows and report.credentials.state == "tampered":
         lines.append("  What the broken record claims:")
     for label, value in rows[:_MAX_ROWS]:
         lines += _wrap(_clean(value), width, f"  {_clean(label)[:_LABEL]:<{_LABEL}} ")
@@ -36,43 +36,73 @@ def card(report: Report, width: int = 100) -> str:
     return "\n".join(lines)
 
 
+def _title(report: Report) -> str:
+    """One or two words that tell the cases apart at a glance."""
+    said = report.credentials
+    if said.state == "none":
+        return "WATERMARK FOUND" if report.watermark.found else "NOTHING FOUND"
+    if said.state == "trusted":
+        return "SEALED HERE" if said.here else "TRUSTED SIGNER"
+    return {"intact": "INTACT, UNKNOWN SIGNER", "tampered": "TAMPERED"}[said.state]
+
+
 def _rows(report: Report) -> Iterator[tuple[str, str]]:
-    if report.source_type:
-        yield "Source", f"{SOURCES.get(report.source_type, 'source type')} ({report.source_type})"
-    if report.model:
-        yield "Model", report.model
-    if report.software:
-        yield "Software", report.software
-    if report.time:
-        yield "Time", f"{report.time} (time stamp)"
-    if report.created:
-        yield "Created", f"{report.created} (stated by the signer)"
-    if signer := report.signer:
+    said = report.credentials
+    if said.source_type:
+        yield "Source", f"{SOURCES.get(said.source_type, 'source type')} ({said.source_type})"
+    if said.model:
+        yield "Model", said.model
+    if said.software:
+        yield "Software", said.software
+    if said.time:
+        yield "Time", f"{said.time} (time stamp)"
+    if said.created:
+        yield "Created", f"{said.created} (stated by the signer)"
+    if signer := said.signer:
         name = " / ".join(filter(None, (signer.name, signer.organisation))) or "unnamed"
-        yield "Signer", name if report.state == "sealed here" else f"calls itself {name!r}, serial {signer.serial}"
-    if report.id:
-        yield "Id", report.id
-    yield from _request(report)
-    for entry in report.ingredients:
-        said = {
+        yield "Signer", name if said.state == "trusted" else f"calls itself {name!r}, serial {signer.serial}"
+    if said.id:
+        yield "Id", said.id
+    yield from _request(said)
+    for entry in said.ingredients:
+        state = {
             "none": "has no credentials of its own",
             "intact": "was sealed itself, and unchanged when it was used",
             "tampered": "WAS SEALED ITSELF AND CHANGED BEFORE IT WAS USED",
         }[entry.state]
-        yield "Input", f"{entry.role}: {said}"
-    for problem in report.problems:
+        yield "Input", f"{entry.role}: {state}"
+    for problem in said.problems:
         yield "Finding", problem
+    yield from _unsigned(report)
 
 
-def _request(report: Report) -> Iterator[tuple[str, str]]:
-    if not report.generation:
+def _unsigned(report: Report) -> Iterator[tuple[str, str]]:
+    """What stands outside the credentials: in the picture, in tags, and in this installation's record."""
+    mark = report.watermark
+    if mark.found:
+        turned = ", left and right exchanged" if mark.mirrored else ""
+        yield "Watermark", f"found, {f'id {mark.id}' if mark.id else 'id not readable'} (score {mark.score:g}{turned})"
+    if report.labels.aigc:
+        yield "AIGC label", json.dumps(report.labels.aigc, ensure_ascii=False)
+    if report.labels.comment:
+        yield "Comment", report.labels.comment
+    if entry := report.record:
+        yield "Record", f"made here on {entry.created:%Y-%m-%d %H:%M} UTC with {entry.model}, id {entry.id}"
+        if entry.prompt is not None:
+            yield "Prompt", f"{entry.prompt} (from the record on this machine)"
+    for note in report.notes:
+        yield "Note", note
+
+
+def _request(said: Credentials) -> Iterator[tuple[str, str]]:
+    if not said.generation:
         return
     for name in ("prompt", "negative"):
-        said = report.generation.get(name)
-        if isinstance(said, dict):
-            kept = said.get("text")
-            yield name.capitalize(), str(kept) if kept is not None else f"not stored; digest {said.get('digest')}"
-    parameters = report.generation.get("parameters")
+        text = said.generation.get(name)
+        if isinstance(text, dict):
+            kept = text.get("text")
+            yield name.capitalize(), str(kept) if kept is not None else f"not stored; digest {text.get('digest')}"
+    parameters = said.generation.get("parameters")
     if isinstance(parameters, dict):
         for name, value in parameters.items():
             yield str(name), value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

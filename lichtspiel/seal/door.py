@@ -1,7 +1,8 @@
 """The door out: the only place in the package where a video file is made.
 
-It knows H.264 in MP4 and how to let a file appear whole or not at all. It does not know models, requests or what the
-provenance says; it makes sure that nothing leaves without one.
+It knows H.264 in MP4, in which order the marks go on (visible label, watermark, tags, signature) and how to let a file
+appear whole or not at all. It does not know models, requests or what the provenance says; it makes sure that nothing
+leaves without one, unless somebody opted out and said why.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import itertools
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lichtspiel.errors import LichtspielError, OutputError, RequestError
-from lichtspiel.seal import credentials, keys
+from lichtspiel.errors import LichtspielError, MediaError, OutputError, RequestError
+from lichtspiel.seal import credentials, keys, labels, reading
+from lichtspiel.seal.marks import Marks
 
 if TYPE_CHECKING:
     import av
@@ -36,7 +39,7 @@ _X264 = {"crf": "16", "preset": "medium", "threads": "4"}
 _BT709 = 1  # the same code for matrix, primaries and transfer (ISO/IEC 23091-2)
 _BICUBIC, _ACCURATE, _EXACT = 0x4, 0x40000, 0x80000  # libswscale flags: the same result with and without SIMD
 _FULL, _LIMITED = 2, 1  # AVColorRange
-_MUXER = {"movflags": "+faststart", "fflags": "+bitexact"}  # bitexact: no version or time of the muxer in the file
+_SOUNDS = frozenset(["aac", "mp3", "opus", "ac3", "eac3", "alac", "flac"])  # what MP4 holds and players know
 
 _RAW_BYTES = 1.5  # of a pixel in yuv420p: what H.264 at this quality never reaches
 _SPARE_BYTES = 16 << 20
@@ -45,7 +48,11 @@ _MAX_FPS = 240
 
 @dataclass(frozen=True, kw_only=True)
 class Sealed:
-    """A video that left: where it is, what its bytes hash to, and the names in its manifest."""
+    """A video that left: where it is, what its bytes hash to, which marks it bears, and the names in its manifest.
+
+    `watermark` is the id in the picture in hexadecimal; it, `manifest` and `signer` are None when there is none.
+    `timestamp` says whether an authority stamped the time, and if it was asked in vain, why not.
+    """
 
     path: Path
     id: str
@@ -54,9 +61,13 @@ class Sealed:
     width: int
     height: int
     frames: int
-    fps: int
-    manifest: str
-    signer: str
+    fps: int | float
+    marks: str
+    watermark: str | None
+    label: bool
+    manifest: str | None
+    signer: str | None
+    timestamp: str | None
 
     def to_json(self) -> dict[str, Any]:
         """The same as a plain dictionary, ready for `json.dumps`."""
@@ -93,51 +104,102 @@ def seal(
     provenance: credentials.Provenance,
     out: str | Path,
     *,
-    fps: int,
+    fps: int | Fraction,
+    marks: Marks | None = None,
     signer: keys.Identity | None = None,
+    timestamp: str | None = None,
+    sound: Path | None = None,
 ) -> Sealed:
-    """Encode frames (uint8 [height, width, 3], RGB, even sides, all alike), sign the result and let it appear at `out`.
+    """Encode frames (uint8 [height, width, 3], RGB, even sides, all alike), mark them, sign the result and let it
+    appear at `out`.
 
     Frames are taken one at a time, so memory does not grow with their number. The file is written beside `out` under a
     hidden name, read back and checked, and renamed: whatever goes wrong, and when interrupted, no part of it stays and
-    a file that was there is as it was. An older file at `out` is replaced. The same frames give the same picture data
-    on every machine; the signature differs each time. Without `signer` this installation signs.
+    a file that was there is as it was. An older file at `out` is replaced. The same frames and id give the same picture
+    data on every machine; the signature differs each time.
+
+    Without `marks` the profile "eu" holds, without `signer` this installation signs. `timestamp` is the address of an
+    RFC 3161 authority, which is asked for the time; nothing else here uses the network. `sound` is a media file whose
+    first sound track goes along as it is.
 
     Raises RequestError for frames that cannot be encoded and LichtspielError when writing or signing fails.
     """
-    out = _check_target(Path(out))
-    if not (isinstance(fps, int) and 1 <= fps <= _MAX_FPS):
-        raise RequestError("fps", fps, f"it is a whole number from 1 to {_MAX_FPS}")
-    identity = signer or keys.identity()
+    out, marks = _check_target(Path(out)), marks or Marks.of()
+    if not (isinstance(fps, int | Fraction) and 1 <= fps <= _MAX_FPS):
+        raise RequestError("fps", fps, f"it is a whole number or a fraction from 1 to {_MAX_FPS}")
+    provenance = dataclasses.replace(provenance, watermarked=marks.watermark)
     encoded, signed = _draft(out), _draft(out)
     try:
-        width, height, count = _encode(frames, encoded, fps)
+        picture = _encode(frames, encoded, Look(fps, marks, provenance, sound))
         with _writing(out):
-            credentials.sign(encoded, signed, provenance, identity)
-            reading = credentials.read(signed, identity.root)
-            if not reading.ours:
-                raise LichtspielError(f"the seal does not hold, so nothing was written: {'; '.join(reading.problems)}")
-            with signed.open("rb") as file:
-                os.fsync(file.fileno())
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            size = signed.stat().st_size
+            said, stamped = reading.Reading("none"), None
+            if marks.credentials:
+                said, stamped = _sign(encoded, signed, provenance, signer or keys.identity(), timestamp)
+            else:
+                encoded.rename(signed)
+            sha256, size = _digest(signed)
             os.replace(signed, out)
             _sync_folder(out.parent)
     finally:
         for draft in (encoded, signed):
             draft.unlink(missing_ok=True)
+    signature = said.manifest.get("signature_info") or {}
     return Sealed(
         path=out,
         id=provenance.id,
         sha256=sha256,
         bytes=size,
-        width=width,
-        height=height,
-        frames=count,
-        fps=fps,
-        manifest=str(reading.manifest["label"]),
-        signer=str(reading.manifest["signature_info"]["common_name"]),
+        **picture,
+        fps=float(fps) if fps % 1 else int(fps),
+        marks=marks.profile,
+        watermark=f"{provenance.mark:08x}" if marks.watermark else None,
+        label=marks.label,
+        manifest=said.manifest.get("label"),
+        signer=signature.get("common_name"),
+        timestamp=stamped,
     )
+
+
+def _sign(
+    encoded: Path, signed: Path, provenance: credentials.Provenance, identity: keys.Identity, timestamp: str | None
+) -> tuple[reading.Reading, str | None]:
+    """Sign and read back, as a stranger would; returns what was read and what became of the time stamp."""
+    stamped = credentials.sign(encoded, signed, provenance, identity, timestamp)
+    said = reading.read(signed, identity.root)
+    if not said.ours:
+        raise LichtspielError(f"the seal does not hold, so nothing was written: {'; '.join(said.problems)}")
+    return said, stamped
+
+
+def _digest(path: Path) -> tuple[str, int]:
+    """The hexadecimal SHA-256 of a file and its size, when all of it is on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
+
+
+@dataclass(frozen=True)
+class Look:
+    """How frames leave: at which rate, with which marks in picture and container, and which sound goes along."""
+
+    fps: int | Fraction
+    marks: Marks
+    provenance: credentials.Provenance
+    sound: Path | None
+
+    def painter(self, height: int, width: int) -> Callable[[Frame, int], Frame]:
+        """What puts the marks of the picture on a frame of this size, given the frame's number."""
+        from lichtspiel.seal.visible import VisibleLabel  # both load OpenCV
+        from lichtspiel.seal.watermark import Watermark
+
+        mark = Watermark(self.provenance.mark, height, width).mark if self.marks.watermark else None
+        label = VisibleLabel(self.marks, height, width, self.fps).draw if self.marks.label else None
+
+        def paint(frame: Frame, number: int) -> Frame:
+            frame = frame if label is None else label(frame, number)
+            return frame if mark is None else mark(frame)
+
+        return paint
 
 
 def _check_target(out: Path) -> Path:
@@ -153,8 +215,8 @@ def _check_target(out: Path) -> Path:
     return out
 
 
-def _encode(frames: Iterable[Frame], path: Path, fps: int) -> tuple[int, int, int]:
-    """Write an unmarked H.264 file and return width, height and number of frames. Only `seal` calls this, with the
+def _encode(frames: Iterable[Frame], path: Path, look: Look) -> dict[str, int]:
+    """Write an unsigned H.264 file and return width, height and number of frames. Only `seal` calls this, with the
     path of a draft that it removes."""
     import av
 
@@ -164,27 +226,59 @@ def _encode(frames: Iterable[Frame], path: Path, fps: int) -> tuple[int, int, in
         raise RequestError("frames", 0, "a video has at least one frame", 1)
     width, height = _size(first)
     count = 0
+    paint = look.painter(height, width)
     _encoder()
-    with _writing(path):
-        container = av.open(f"file:{path.absolute()}", "w", format="mp4", options=_MUXER)
-    try:
-        stream = container.add_stream("libx264", rate=fps, options=_X264)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        context: Any = stream.codec_context
-        context.color_primaries = context.color_trc = context.colorspace = _BT709
-        context.color_range = _LIMITED
-        for frame in itertools.chain([first], iterator):
-            if (found := _size(frame)) != (width, height):
-                raise RequestError("frames", found, "all have the size of the first", (width, height))
+    with contextlib.ExitStack() as stack:
+        sound = stack.enter_context(_sound(look.sound)) if look.sound else None
+        with _writing(path):
+            container = av.open(f"file:{path.absolute()}", "w", format="mp4", options=labels.muxer(look.marks))
+        said = look.provenance
+        tags = labels.tags(look.marks, id=said.id, model=said.model, version=said.version, created=said.created)
+        container.metadata.update(tags)
+        try:
+            stream = container.add_stream("libx264", rate=look.fps, options=_X264)
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            context: Any = stream.codec_context
+            context.color_primaries = context.color_trc = context.colorspace = _BT709
+            context.color_range = _LIMITED
+            track = container.add_stream_from_template(sound) if sound else None
+            for frame in itertools.chain([first], iterator):
+                if (found := _size(frame)) != (width, height):
+                    raise RequestError("frames", found, "all have the size of the first", (width, height))
+                with _writing(path):
+                    container.mux(stream.encode(_picture(paint(frame, count))))
+                count += 1
             with _writing(path):
-                container.mux(stream.encode(_picture(frame)))
-            count += 1
-        with _writing(path):
-            container.mux(stream.encode(None))
-    finally:
-        with _writing(path):
-            container.close()
-    return width, height, count
+                container.mux(stream.encode(None))
+                for packet in _packets(sound):
+                    packet.stream = track
+                    container.mux(packet)
+        finally:
+            with _writing(path):
+                container.close()
+    return {"width": width, "height": height, "frames": count}
+
+
+@contextlib.contextmanager
+def _sound(path: Path) -> Iterator[av.AudioStream | None]:
+    """The first sound track of a media file, or None. Raises MediaError for one that MP4 cannot hold."""
+    import av
+
+    with av.open(f"file:{path.absolute()}", options={"protocol_whitelist": "file"}) as source:
+        track = next(iter(source.streams.audio), None)
+        if track is not None and track.codec_context.name not in _SOUNDS:
+            raise MediaError(
+                f"{path}: its sound ({track.codec_context.name}) does not fit into MP4; convert it to AAC first"
+            )
+        yield track
+
+
+def _packets(sound: av.AudioStream | None) -> Iterator[av.Packet[Any]]:
+    """The sound as it is coded."""
+    source: Any = sound.container if sound else None  # an input, which the stubs do not say
+    for packet in source.demux(sound) if source else ():
+        if packet.dts is not None:  # the last one is empty
+            yield packet
 
 
 def _size(frame: Frame) -> tuple[int, int]:

@@ -1,39 +1,33 @@
-"""What a video proves about itself, as a report that programs and people can read.
+"""What a file proves about itself, as a report that programs and people can read.
 
-It knows how to word a reading of content credentials; it does not know the C2PA library (`credentials`) nor how a
-report is laid out for a terminal (`card`).
+It brings together what the file says (`reading`, `labels`), what is in its picture (`detect`) and what this
+installation remembers (`record`), and puts it into one sentence. It does not know how a report is laid out for a
+terminal (`card`). The four words for credentials:
 
-    sealed here       signed by this installation, unchanged since
-    sealed elsewhere  signed by another one or another product, unchanged since; the signer's name is only its own claim
-    tampered          credentials are there, and the file no longer is what was signed
-    none              no credentials: nothing is known, least of all that a person made it
+    trusted     signed by this installation, or by somebody whose certificate it trusts, and unchanged since
+    intact      signed by somebody unknown, and unchanged since; the signer's name is only its own claim
+    tampered    credentials are there, and the file no longer is what was signed
+    none        no credentials: nothing is known, least of all that a person made it
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from lichtspiel import container
-from lichtspiel.errors import MediaError
-from lichtspiel.seal import credentials, keys
+from lichtspiel import container, media
+from lichtspiel.errors import LichtspielError, MediaError
+from lichtspiel.seal import keys, labels, reading, record
 
-__all__ = ["Ingredient", "Report", "Signer", "State", "exit_code", "verify"]
+__all__ = ["Credentials", "Ingredient", "Labels", "Report", "Signer", "State", "Watermark", "exit_code", "verify"]
 
-State = Literal["sealed here", "sealed elsewhere", "tampered", "none"]
+State = Literal["trusted", "intact", "tampered", "none"]
 
 _MAX_TEXT = 10_000  # of one value taken from a stranger's manifest
-
-_VERDICTS: dict[State, str] = {
-    "sealed here": "This installation made and signed this video, and nothing has been changed since.",
-    "sealed elsewhere": "Somebody else signed this video, and nothing has been changed since. "
-    "Who they are is their own claim: no authority was asked.",
-    "tampered": "This video was signed once and has been changed since: its record can no longer be relied on.",
-    "none": "No content credentials were found. That proves nothing: they are lost when a video is re-encoded.",
-}
 
 _UNREADABLE = (
     "Content credentials are there but make no sense to this program: they were damaged, or made by something newer. "
@@ -70,16 +64,16 @@ class Ingredient:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
-    """What `verify` found. In the state "tampered" every field below `problems` is what the broken record claims.
+class Credentials:
+    """What the content credentials say. In the state "tampered" all of it is what the broken record claims.
 
-    `time` is a trusted time stamp, `created` the signer's own statement; both are ISO 8601. `generation` is the
-    recorded request (see `credentials`), None when another product made the video.
+    `here` says that this installation signed. `time` is the time stamp of an authority that is trusted here, `created`
+    the signer's own statement; both are ISO 8601. `generation` is the recorded request (see `credentials`), None when
+    another product made the video.
     """
 
-    path: str
     state: State
-    verdict: str
+    here: bool = False
     problems: tuple[str, ...] = ()
     signer: Signer | None = None
     time: str | None = None
@@ -92,35 +86,176 @@ class Report:
     ingredients: tuple[Ingredient, ...] = field(default=())
     manifest: str | None = None
 
+
+@dataclass(frozen=True, kw_only=True)
+class Watermark:
+    """Whether the picture carries the invisible mark, which id it spells (8 hex digits, if it can be read), how far it
+    stands out in standard deviations, and whether left and right were exchanged."""
+
+    found: bool
+    id: str | None
+    score: float
+    mirrored: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """The unsigned tags of the file, which anybody can write: the AIGC label of GB 45438-2025, and the comment."""
+
+    aigc: Mapping[str, Any] | None
+    comment: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What `verify` found: one sentence, and what it rests on. `record` is this installation's own entry about the
+    video, found by the id in its credentials or in its watermark; `notes` say what could not be looked at."""
+
+    path: str
+    verdict: str
+    credentials: Credentials
+    watermark: Watermark
+    labels: Labels
+    record: record.Entry | None
+    notes: tuple[str, ...] = ()
+
     def to_json(self) -> dict[str, Any]:
         """The report as plain dictionaries and lists, ready for `json.dumps`."""
-        return dataclasses.asdict(self)
+        return {
+            "path": self.path,
+            "verdict": self.verdict,
+            "credentials": dataclasses.asdict(self.credentials),
+            "watermark": dataclasses.asdict(self.watermark),
+            "labels": dataclasses.asdict(self.labels),
+            "record": self.record.to_json() if self.record else None,
+            "notes": list(self.notes),
+        }
 
 
 def verify(path: str | Path) -> Report:
-    """Check a video's content credentials, without the network and without making an identity for this installation.
+    """Check what a video, or a picture taken from one, proves, without the network and without making anything here.
 
     Takes bounded time and memory whatever the file holds. Raises MediaError when it is missing, damaged, too large or
-    no video.
+    neither a video nor a picture.
     """
     path = Path(path)
-    reading = credentials.read(path, keys.anchor()) if container.survey(path).mp4 else credentials.Reading("none")
-    if reading.state == "none":
-        _check_video(path)
-        return Report(path=str(path), state="none", verdict=_VERDICTS["none"])
-    state: State = "tampered" if reading.state == "tampered" else "sealed here" if reading.ours else "sealed elsewhere"
-    return _report(path, state, reading)
+    found = container.survey(path)
+    said = Credentials(state="none")
+    if found.mp4:
+        said = _credentials(reading.read(path, keys.anchors(), keys.trusted_anchors()))
+    try:
+        seen = _watermark(path, found.mp4)
+        tags = labels.read(path) if seen.video else labels.Tags(aigc=None, comment=None)
+    except MediaError:
+        if said.state == "none":
+            raise
+        seen, tags = _Seen(_NO_WATERMARK, video=True), labels.Tags(aigc=None, comment=None)
+    notes: tuple[str, ...] = ()
+    try:
+        entry = _recorded(said, seen.mark)
+    except LichtspielError as error:  # a damaged record says nothing about the file
+        entry, notes = None, (str(error),)
+    return Report(
+        path=str(path),
+        verdict=_sentence(said, seen.mark, entry),
+        credentials=said,
+        watermark=seen.mark,
+        labels=Labels(aigc=tags.aigc, comment=tags.comment),
+        record=entry,
+        notes=notes,
+    )
 
 
 def exit_code(report: Report) -> int:
-    """What the command line returns: 0 when something is proven, 4 when nothing was found, 5 when tampered."""
-    return {"sealed here": 0, "sealed elsewhere": 0, "none": 4, "tampered": 5}[report.state]
+    """What the command line returns: 0 when something is proven, 4 when nothing is, 5 when tampered. Tags prove
+    nothing, since anybody can write them."""
+    if report.credentials.state == "tampered":
+        return 5
+    return 0 if report.credentials.state != "none" or report.watermark.found else 4
 
 
-def _report(path: Path, state: State, reading: credentials.Reading) -> Report:
-    manifest = reading.manifest
+_NO_WATERMARK = Watermark(found=False, id=None, score=0.0, mirrored=False)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    mark: Watermark
+    video: bool
+
+
+def _watermark(path: Path, mp4: bool) -> _Seen:
+    """Look for the mark in a video, or in a picture if it is none."""
+    from lichtspiel.seal import detect  # loads OpenCV
+
+    frames = media.sample_video(path, detect.FRAMES)
+    video = True
+    try:
+        first = next(frames, None)
+    except MediaError:
+        if mp4:
+            raise
+        first, frames, video = _picture(path), iter(()), False
+    if first is None:
+        raise MediaError(f"{path}: holds no frame; export it again")
+    found = detect.detect(itertools.chain([first], frames))
+    id = f"{found.id:08x}" if found.id is not None else None
+    return _Seen(Watermark(found=found.found, id=id, score=round(found.score, 2), mirrored=found.mirrored), video)
+
+
+def _picture(path: Path) -> media.Frame:
+    try:
+        return media.load_image(path)
+    except MediaError as error:
+        raise MediaError(f"{path}: is neither a video nor a picture that can be read, or is damaged") from error
+
+
+def _recorded(said: Credentials, mark: Watermark) -> record.Entry | None:
+    """This installation's entry: by the signed id if that holds, else the newest of those with the watermark's id."""
+    if said.id is not None and said.state != "tampered":
+        return record.find(said.id)
+    return next(iter(record.find_watermark(int(mark.id, 16))), None) if mark.id is not None else None
+
+
+def _sentence(said: Credentials, mark: Watermark, entry: record.Entry | None) -> str:
+    """The verdict."""
+    name = (said.signer and said.signer.name) or "somebody"
+    sentence = {
+        "trusted": "This installation made and signed this video, and nothing has been changed since."
+        if said.here
+        else f"Signed by {name!r}, whom this installation trusts, and nothing has been changed since.",
+        "intact": "Somebody else signed this video, and nothing has been changed since. "
+        "Who they are is their own claim: no authority was asked.",
+        "tampered": "This video was signed once and has been changed since: its record can no longer be relied on.",
+        "none": "No content credentials were found. That proves nothing: they are lost when a video is re-encoded.",
+    }[said.state]
+    if said.state == "tampered" and said.manifest is None:
+        sentence = _UNREADABLE
+    if said.state == "none" and mark.found:
+        sentence = _marked(mark, entry)
+    if said.state == "tampered" and mark.found:
+        sentence += " Its watermark says that it is AI-generated, marked by Lichtspiel."
+    if altered := [entry.role for entry in said.ingredients if entry.state == "tampered"]:
+        sentence += f" It was made from an input that had been changed after it was signed: {', '.join(altered)}."
+    return sentence
+
+
+def _marked(mark: Watermark, entry: record.Entry | None) -> str:
+    if entry is not None:
+        day = entry.created.strftime("%Y-%m-%d")
+        return (
+            f"AI-generated: this installation made it on {day} with {entry.model}, as its watermark says. "
+            "It has been re-encoded or edited since."
+        )
+    which = f"id {mark.id}, which is not in this installation's record" if mark.id else "the id cannot be read any more"
+    return f"AI-generated, marked by Lichtspiel, as its watermark says ({which}). Its credentials are gone."
+
+
+def _credentials(read: reading.Reading) -> Credentials:
+    if read.state == "none":
+        return Credentials(state="none")
+    manifest = read.manifest
     assertions = [entry for entry in _list(manifest.get("assertions")) if isinstance(entry, Mapping)]
-    generation = credentials.record(manifest)
+    generation = reading.record(manifest)
     actions = [
         _dict(action)
         for entry in assertions
@@ -130,15 +265,10 @@ def _report(path: Path, state: State, reading: credentials.Reading) -> Report:
     source = next((text for action in actions if (text := _text(action.get("digitalSourceType")))), None)
     signature = _dict(manifest.get("signature_info"))
     generator = _dict(next(iter(_list(manifest.get("claim_generator_info"))), None))
-    ingredients = tuple(_ingredient(_dict(entry)) for entry in _list(manifest.get("ingredients")))
-    verdict = _VERDICTS[state] if manifest else _UNREADABLE
-    if altered := [entry.role for entry in ingredients if entry.state == "tampered"]:
-        verdict += f" It was made from an input that had been changed after it was signed: {', '.join(altered)}."
-    return Report(
-        path=str(path),
-        state=state,
-        verdict=verdict,
-        problems=reading.problems,
+    return Credentials(
+        state="tampered" if read.state == "tampered" else "trusted" if read.trusted else "intact",
+        here=read.ours,
+        problems=read.problems,
         signer=Signer(
             name=_text(signature.get("common_name")),
             organisation=_text(signature.get("issuer")),
@@ -146,14 +276,14 @@ def _report(path: Path, state: State, reading: credentials.Reading) -> Report:
         )
         if signature
         else None,
-        time=_text(signature.get("time")),
+        time=_text(signature.get("time")) if read.stamped else None,  # any signer may have an authority of their own
         created=next((text for action in actions if (text := _text(action.get("when")))), None),
         id=_text((generation or {}).get("id")),
         model=_text((generation or {}).get("model")),
         software=" ".join(filter(None, (_text(generator.get("name")), _text(generator.get("version"))))) or None,
         source_type=source.rsplit("/", 1)[-1] if source else None,
         generation=generation,
-        ingredients=ingredients,
+        ingredients=tuple(_ingredient(_dict(entry)) for entry in _list(manifest.get("ingredients"))),
         manifest=_text(manifest.get("label")),
     )
 
@@ -162,23 +292,8 @@ def _ingredient(entry: Mapping[str, Any]) -> Ingredient:
     return Ingredient(
         role=_text(entry.get("title")) or "unnamed",
         relationship=_text(entry.get("relationship")),
-        state=credentials.ingredient_state(entry),
+        state=reading.ingredient_state(entry),
     )
-
-
-def _check_video(path: Path) -> None:
-    """Nothing was found: say so only of a video. Formats are listed, because FFmpeg also "plays" text and playlists,
-    which may name other files and addresses."""
-    import av
-
-    options = {"protocol_whitelist": "file", "format_whitelist": "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf"}
-    try:
-        with av.open(f"file:{path.absolute()}", options=options) as opened:
-            found = bool(opened.streams.video)
-    except (av.FFmpegError, ValueError) as error:
-        raise MediaError(f"{path}: is no video that can be read, or is damaged ({error})") from error
-    if not found:
-        raise MediaError(f"{path}: holds no video")
 
 
 def _text(value: object) -> str | None:

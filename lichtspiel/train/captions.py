@@ -16,7 +16,7 @@ __all__ = ["Captions"]
 TEXT_DROPOUT = 0.1
 """Share of captions replaced by the empty prompt, which guidance needs."""
 
-LANGUAGES: tuple[tuple[Language, float], ...] = (("en", 0.5), ("de", 0.25), ("zh", 0.25))
+LANGUAGES: tuple[tuple[Language, float], ...] = (("en", 0.6), ("de", 0.2), ("zh", 0.2))
 
 
 class Captions:

@@ -12,11 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lichtspiel.conditioning import video_of
 from lichtspiel.models.vae import VAE
+from lichtspiel.spec import STRIDE
 from lichtspiel.train.data import ClipStore
 from lichtspiel.train.vae import pixels, statistics
 
@@ -26,10 +29,11 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class LatentStore:
-    """Normalised latents [n, c, t, h, w] of all clips, the latents of conditions for the first so many of them, and
-    the statistics that normalised them."""
+    """Normalised latents [n, c, t, h, w] of all clips, the share of each cell that an actor covers [n, 1, t, h, w], the
+    latents of conditions for the first so many clips, and the statistics that normalised them."""
 
     latents: Tensor
+    actors: Tensor
     first: Tensor
     first_last: Tensor
     mean: Tensor
@@ -64,7 +68,21 @@ def encode_store(vae: VAE, store: ClipStore, path: Path, *, first: int, first_la
     scale = (mean.view(1, -1, 1, 1, 1), std.view(1, -1, 1, 1, 1))
     tensors = {"latents": latents, "first": encode(first, "first"), "first_last": encode(first_last, "first-last")}
     tensors = {name: ((value - scale[0]) / scale[1]).contiguous() for name, value in tensors.items()}
+    tensors["actors"] = covered(store.masks)
     draft = path.with_suffix(".partial")
     save_file({**tensors, "mean": mean, "std": std}, draft)
     draft.replace(path)
     return LatentStore(**tensors, mean=mean, std=std)
+
+
+def covered(masks: NDArray[np.uint8]) -> Tensor:
+    """The share of each latent cell that an actor covers [n, 1, 1 + t, h/8, w/8], from masks [n, 1 + 4t, h, w]."""
+    parts = []
+    for begin in range(0, len(masks), 64):
+        mask = torch.from_numpy(np.array(masks[begin : begin + 64]) > 0).float()[:, None]
+        first, later = mask[:, :, :1], mask[:, :, 1:]
+        cells = [F.avg_pool3d(first, (1, *STRIDE[1:]))]
+        if later.shape[2]:
+            cells.append(F.avg_pool3d(later, STRIDE))
+        parts.append(torch.cat(cells, dim=2))
+    return torch.cat(parts)

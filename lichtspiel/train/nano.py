@@ -40,12 +40,8 @@ WORLD: Vocabulary = replace(STARTER, weathers=("clear", "rain"))
 SHAPE = Shape(width=64, height=64, frames=17)
 CLIPS = 8000
 HELD_OUT_CLIPS = range(10_000_000, 10_000_256)
-VAE_STAGES = (("vae-short", 9, 4, 0.4), ("vae", 17, 2, 0.25), ("decoder", 17, 2, 0.35))
-"""Name, frames, batch and share of the time of each part of the VAE's training.
-
-Short clips first, because they give more steps; whole clips next, because a network that never saw them drifts in
-their later frames; and last the decoder alone, so that latents stay what they are while pictures get better.
-"""
+VAE_FRAMES = (5, 9, 17)
+"""Lengths of the clips that the VAE trains on; in the last part of its time only the longest."""
 
 CAPTION_SEEDS = range(40_000_000, 40_003_000)
 """Scenes from whose captions the vocabulary is read."""
@@ -118,27 +114,16 @@ def vae_stage(
     seed: int,
     report: Report = log,
 ) -> dict[str, float]:
-    """Train the VAE in three parts, on `clips` clips (by default 8000, or as many as the run has). Returns the last
-    measurements."""
-    _budget(minutes, steps, 1.0)  # a wrong budget is refused before anything is rendered
+    """Train the VAE on `clips` clips (by default 8000, or as many as the run has). Returns the last measurements."""
+    budget = Budget(minutes=minutes, steps=steps)  # a wrong one is refused before anything is rendered
     store, held = stores(run, clips if clips or (run / "clips").is_dir() else CLIPS)
-    scores: dict[str, float] = {}
-    start: Path | None = None
-    for name, frames, batch, share in VAE_STAGES:
-        plan = VAEPlan(
-            budget=_budget(minutes, steps, share), crop=32, frames=frames, batch=batch, rates=(0.012, 0.0015),
-            decoder_only=name == "decoder", decay_from=0.4, device=device, seed=seed,
-        )  # fmt: skip
-        stage_log = Log(run / name, report)
-        train_vae(plan, NANO.vae, store, held, run / name, start=start, report=stage_log)
-        scores = stage_log.last
-        start = run / name
-    return scores
-
-
-def _budget(minutes: float | None, steps: int | None, share: float) -> Budget:
-    some_steps = None if steps is None else max(round(steps * share), 1)
-    return Budget(minutes=None if minutes is None else minutes * share, steps=some_steps)
+    plan = VAEPlan(
+        budget=budget, crop=32, frames=VAE_FRAMES, batch=2, rates=(0.012, 0.0015), decay_from=0.55, device=device,
+        seed=seed,
+    )  # fmt: skip
+    stage_log = Log(run / "vae", report)
+    train_vae(plan, NANO.vae, store, held, run / "vae", report=stage_log)
+    return stage_log.last
 
 
 def trained_vae(folder: Path, device: str) -> VAE:
@@ -185,8 +170,8 @@ def dit_stage(
         samples.sheet(vae, made, cached.mean, cached.std, run / "dit" / "samples" / f"{step:06d}.png")
 
     plan = DiTPlan(
-        budget=_budget(minutes, steps, 1.0), batch=32, rates=(0.02, 0.002), shift=2.2, pictures=0.15, decay_from=0.5,
-        device=device, seed=seed,
+        budget=Budget(minutes=minutes, steps=steps), batch=32, rates=(0.02, 0.002), shift=2.2, pictures=0.15,
+        decay_from=0.5, device=device, seed=seed,
     )  # fmt: skip
     train_dit(plan, NANO, cached, store.scenes, known, run / "dit", report=stage_log, look=look)
     return stage_log.last
@@ -214,8 +199,7 @@ def captions(run: Path) -> Captions:
 def ship(run: Path, folder: Path) -> None:
     """Write the averaged weights of a run as the three files that the package loads, in 16 bit."""
     state = torch.load(run / "dit" / "checkpoint.pt", map_location="cpu", weights_only=True)["averages"]
-    decoder = run / "decoder"
-    vae = trained_vae(decoder if (decoder / "checkpoint.pt").is_file() else run / "vae", "cpu").state_dict()
+    vae = trained_vae(run / "vae", "cpu").state_dict()
     encoder, dit = UMT5(NANO.umt5), DiT(NANO.dit)
     encoder.load_state_dict(state["umt5"])
     dit.load_state_dict(state["dit"])

@@ -66,16 +66,39 @@ class Muon(Optimizer):
 
 def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
     """The half-orthogonal matrix nearest to `matrix` [r, c], approximately: singular values come out near 1."""
-    a, b, c = NEWTON_SCHULZ
     x = matrix.bfloat16() if matrix.is_cuda else matrix.float()
     x = x / (torch.linalg.matrix_norm(x) + 1e-7)
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
+    x = _iterate_gram(x, iterations) if x.shape[1] >= 3 * x.shape[0] else _iterate(x, iterations)
+    result: Tensor = x.T if tall else x
+    return result
+
+
+def _iterate(x: Tensor, iterations: int) -> Tensor:
+    """X <- (a + b XX' + c (XX')^2) X, again and again."""
+    a, b, c = NEWTON_SCHULZ
     for _ in range(iterations):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    result: Tensor = x.T if tall else x
-    return result
+    return x
+
+
+def _iterate_gram(x: Tensor, iterations: int) -> Tensor:
+    """The same for wide matrices, as convolutions are, with small products only: XX' of the next step is P XX' P, and
+    the Ps of all steps, which commute, are applied to X together. In float32, because XX' squares the spread of
+    singular values."""
+    a, b, c = NEWTON_SCHULZ
+    wide = x.float()
+    gram = wide @ wide.T
+    identity = torch.eye(len(gram), device=x.device)
+    product = identity
+    for step in range(iterations):
+        p = a * identity + b * gram + c * gram @ gram
+        product = p @ product
+        if step + 1 < iterations:
+            gram = p @ gram @ p
+    return product @ wide
 
 
 def is_matrix(name: str, parameter: nn.Parameter) -> bool:

@@ -27,23 +27,21 @@ SUBJECT_WEIGHT = 3.0
 """How much more an actor's pixels count than the backdrop's."""
 
 KL_WEIGHT = 1e-4
-LATENT_NOISE = 0.1
-"""While only the decoder learns, latents are disturbed by up to this share of their spread, as samplers do."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VAEPlan:
-    """How one VAE run goes: crops of `crop` pixels and `frames` frames, `batch` of them a step.
+    """How one VAE run goes: crops of `crop` pixels, `batch` of them a step.
 
-    `decoder_only` freezes the encoder, so that latents stay what they are while pictures get sharper.
+    Each step draws one of the lengths in `frames`: short clips give more steps, but a network that saw nothing else
+    drifts later on. From `decay_from` of the budget on, while the rate falls to zero, all have the last of them.
     """
 
     budget: Budget
     crop: int
-    frames: int
+    frames: tuple[int, ...]
     batch: int
     rates: tuple[float, float]
-    decoder_only: bool
     decay_from: float
     device: str
     seed: int
@@ -56,28 +54,22 @@ def train_vae(
     held_out: ClipStore,
     folder: Path,
     *,
-    start: Path | None = None,
     report: Callable[[dict[str, float]], None] = print,
 ) -> VAE:
-    """Train until the budget is spent, resuming from `folder` if it holds a checkpoint; returns the averaged VAE.
-
-    `start` is another run's folder whose averaged weights this one begins with.
-    """
-    if plan.crop % 8 or plan.frames % 4 != 1:
+    """Train until the budget is spent, resuming from `folder` if it holds a checkpoint; returns the averaged VAE."""
+    if plan.crop % 8 or any(frames % 4 != 1 for frames in plan.frames):
         raise InvalidInput("a VAE trains on crops of a multiple of 8 pixels and 1 + 4n frames")
     torch.manual_seed(plan.seed)
-    vae = blank_vae(spec)
-    if start is not None:
-        vae.load_state_dict(torch.load(start / "checkpoint.pt", weights_only=True)["averages"]["vae"])
-    vae = layout(vae).to(plan.device)
-    for part in (vae.encoder, vae.conv1) if plan.decoder_only else ():
-        part.requires_grad_(False)
+    vae = layout(blank_vae(spec)).to(plan.device)
     run = Run({"vae": vae}, split({"vae": vae}, plan.rates), plan.budget, folder, plan.seed)
     run.resume()
     for step in run.steps():
-        video, weight = crops(store, plan, run.generator())
+        generator = run.generator()
+        early = run.progress < plan.decay_from
+        frames = plan.frames[int(torch.randint(len(plan.frames), (), generator=generator)) if early else -1]
+        video, weight = crops(store, plan, frames, generator)
         with torch.autocast(plan.device, torch.bfloat16, enabled=plan.device == "cuda"):
-            loss = vae_loss(vae, video, weight, plan, run.generator(1))
+            loss = vae_loss(vae, video, weight, run.generator(1))
         run.update(loss, decay_from=plan.decay_from)
         if step % 50 == 0:
             seconds = run.seconds / max(step, 1)
@@ -105,7 +97,7 @@ def layout(vae: VAE) -> VAE:
     return vae
 
 
-def crops(store: ClipStore, plan: VAEPlan, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def crops(store: ClipStore, plan: VAEPlan, frames: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """A batch of crops [b, 3, t, s, s] in [-1, 1] around actors, and the weight of every pixel [b, 1, t, s, s]."""
 
     def draw(limit: int) -> int:
@@ -114,9 +106,9 @@ def crops(store: ClipStore, plan: VAEPlan, generator: torch.Generator) -> tuple[
     videos, masks = [], []
     height, width = store.frames.shape[2:4]
     for _ in range(plan.batch):
-        clip, begin = draw(len(store)), draw(store.frames.shape[1] - plan.frames + 1)
-        mask = np.asarray(store.masks[clip, begin : begin + plan.frames])
-        rows, columns = np.nonzero(mask[plan.frames // 2])
+        clip, begin = draw(len(store)), draw(store.frames.shape[1] - frames + 1)
+        mask = np.asarray(store.masks[clip, begin : begin + frames])
+        rows, columns = np.nonzero(mask[frames // 2])
         spread = plan.crop // 2
         row, column = draw(height), draw(width)
         if len(rows) and draw(5):  # four of five crops look at the actor
@@ -125,7 +117,7 @@ def crops(store: ClipStore, plan: VAEPlan, generator: torch.Generator) -> tuple[
         top = min(max(row - plan.crop // 2, 0), height - plan.crop)
         left = min(max(column - plan.crop // 2, 0), width - plan.crop)
         window = (slice(top, top + plan.crop), slice(left, left + plan.crop))
-        videos.append(np.asarray(store.frames[clip, begin : begin + plan.frames])[:, *window])
+        videos.append(np.asarray(store.frames[clip, begin : begin + frames])[:, *window])
         masks.append(mask[:, *window] > 0)
     return pixels(np.stack(videos), plan.device), weights(np.stack(masks), plan.device)
 
@@ -142,15 +134,10 @@ def weights(masks: np.ndarray, device: str) -> Tensor:
     return 1 + SUBJECT_WEIGHT * near
 
 
-def vae_loss(vae: VAE, video: Tensor, weight: Tensor, plan: VAEPlan, generator: torch.Generator) -> Tensor:
+def vae_loss(vae: VAE, video: Tensor, weight: Tensor, generator: torch.Generator) -> Tensor:
     """Weighted absolute error at full and half size and of edges in space, plus KL to the unit Gaussian."""
-    with torch.set_grad_enabled(not plan.decoder_only):
-        mean, log_variance = vae.moments(video)
+    mean, log_variance = vae.moments(video)
     noise = torch.randn(mean.shape, generator=generator).to(mean)
-    if plan.decoder_only:
-        spread = mean.std(dim=(0, 2, 3, 4), keepdim=True)
-        amount = torch.rand(mean.shape[0], 1, 1, 1, 1, generator=generator).to(mean) * LATENT_NOISE
-        return reconstruction(vae.reconstruct(mean + amount * spread * noise).float(), video, weight)
     log_variance = log_variance.clamp(-20, 10)
     kl = 0.5 * (mean.float().square() + log_variance.float().exp() - 1 - log_variance.float()).mean()
     sampled = mean + (0.5 * log_variance).exp() * noise

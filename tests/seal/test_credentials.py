@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from lichtspiel.errors import MediaError, RequestError
-from lichtspiel.seal import Input, Provenance, Sealed, credentials, digest, keys, new_identity, seal, verify
+from lichtspiel.seal import Input, Provenance, Sealed, credentials, digest, keys, new_identity, reading, seal, verify
 from tests.seal.conftest import NEGATIVE, PROMPT, frames, provenance
 
 
@@ -55,7 +55,8 @@ def test_any_reader_validates_it(sealed: Sealed) -> None:
     assert manifest["label"] == sealed.manifest
     assert manifest["claim_generator_info"][0]["name"] == "Lichtspiel"
     assert manifest["signature_info"]["common_name"] == sealed.signer
-    (action,) = manifest["assertions"][0]["data"]["actions"]
+    action, bound = manifest["assertions"][0]["data"]["actions"]
+    assert bound["action"] == "c2pa.watermarked.bound"
     assert action["action"] == "c2pa.created"
     assert action["digitalSourceType"].endswith("/trainedAlgorithmicMedia")
     assert action["softwareAgent"] == {"name": "nano", "version": "0.1.0"}
@@ -71,11 +72,15 @@ def test_the_record_is_the_effective_request(tmp_path: Path) -> None:
     said = provenance(parameters=parameters, created=created, source_type="algorithmicMedia")
     seal(frames(1), said, tmp_path / "fox.mp4", fps=8)
     report = verify(tmp_path / "fox.mp4")
-    assert report.generation is not None
-    assert report.generation["parameters"] == parameters
-    assert report.generation["software"] == {"name": "Lichtspiel", "version": "0.1.0"}
-    assert (report.id, report.model, report.software) == (said.id, "nano", "Lichtspiel 0.1.0")
-    assert (report.created, report.source_type) == ("2026-08-02T12:30:00Z", "algorithmicMedia")
+    assert report.credentials.generation is not None
+    assert report.credentials.generation["parameters"] == parameters
+    assert report.credentials.generation["software"] == {"name": "Lichtspiel", "version": "0.1.0"}
+    assert (report.credentials.id, report.credentials.model, report.credentials.software) == (
+        said.id,
+        "nano",
+        "Lichtspiel 0.1.0",
+    )
+    assert (report.credentials.created, report.credentials.source_type) == ("2026-08-02T12:30:00Z", "algorithmicMedia")
 
 
 def test_the_texts_are_not_published_unless_asked(sealed: Sealed, tmp_path: Path) -> None:
@@ -86,11 +91,11 @@ def test_the_texts_are_not_published_unless_asked(sealed: Sealed, tmp_path: Path
     assert PROMPT.encode() in open_one.path.read_bytes()
     for path, text in ((sealed.path, None), (open_one.path, PROMPT)):
         report = verify(path)
-        assert report.generation is not None
-        assert report.id is not None
-        assert report.generation["prompt"].get("text") == text
-        assert report.generation["prompt"]["digest"] == digest(report.id, PROMPT)
-        assert report.generation["negative"]["digest"] == digest(report.id, NEGATIVE)
+        assert report.credentials.generation is not None
+        assert report.credentials.id is not None
+        assert report.credentials.generation["prompt"].get("text") == text
+        assert report.credentials.generation["prompt"]["digest"] == digest(report.credentials.id, PROMPT)
+        assert report.credentials.generation["negative"]["digest"] == digest(report.credentials.id, NEGATIVE)
 
 
 def test_equal_prompts_do_not_show(sealed: Sealed) -> None:
@@ -124,12 +129,15 @@ def test_inputs_are_named_by_role_and_digest(tmp_path: Path) -> None:
     last = Input.of(signed_picture(tmp_path), "last-frame")
     said = with_inputs(tmp_path, first, last)
     report = verify(tmp_path / "fox.mp4")
-    assert [(it.role, it.relationship, it.state) for it in report.ingredients] == [
+    assert [(it.role, it.relationship, it.state) for it in report.credentials.ingredients] == [
         ("first-frame", "inputTo", "none"),
         ("last-frame", "inputTo", "intact"),
     ]
-    assert report.generation is not None
-    assert report.generation["inputs"][0] == {"role": "first-frame", "digest": digest(said.id, first.sha256)}
+    assert report.credentials.generation is not None
+    assert report.credentials.generation["inputs"][0] == {
+        "role": "first-frame",
+        "digest": digest(said.id, first.sha256),
+    }
     assert b"holiday" not in (tmp_path / "fox.mp4").read_bytes()
     state, manifest = plainly_read(tmp_path / "fox.mp4")
     assert state == "Valid"
@@ -139,14 +147,14 @@ def test_inputs_are_named_by_role_and_digest(tmp_path: Path) -> None:
 def test_a_tampered_input_is_shown(tmp_path: Path) -> None:
     with_inputs(tmp_path, Input.of(signed_picture(tmp_path, altered=True), "first-frame"))
     report = verify(tmp_path / "fox.mp4")
-    assert report.state == "sealed here"
-    assert report.ingredients[0].state == "tampered"
+    assert report.credentials.state == "trusted"
+    assert report.credentials.ingredients[0].state == "tampered"
     assert "changed after it was signed: first-frame" in report.verdict
 
 
 def test_a_video_can_be_an_input(sealed: Sealed, tmp_path: Path) -> None:
     with_inputs(tmp_path, Input.of(sealed.path, "video"))
-    assert [(it.role, it.state) for it in verify(tmp_path / "fox.mp4").ingredients] == [("video", "intact")]
+    assert [(it.role, it.state) for it in verify(tmp_path / "fox.mp4").credentials.ingredients] == [("video", "intact")]
 
 
 def test_an_input_that_is_lost_or_changed_does_not_cost_the_result(tmp_path: Path) -> None:
@@ -155,10 +163,10 @@ def test_an_input_that_is_lost_or_changed_does_not_cost_the_result(tmp_path: Pat
     picture(changed.path, (0, 0, 0))
     said = with_inputs(tmp_path, gone, changed)
     report = verify(tmp_path / "fox.mp4")
-    assert report.state == "sealed here"
-    assert [(it.role, it.state) for it in report.ingredients] == [("gone", "none"), ("changed", "none")]
-    assert report.generation is not None
-    assert report.generation["inputs"][1]["digest"] == digest(said.id, changed.sha256)
+    assert report.credentials.state == "trusted"
+    assert [(it.role, it.state) for it in report.credentials.ingredients] == [("gone", "none"), ("changed", "none")]
+    assert report.credentials.generation is not None
+    assert report.credentials.generation["inputs"][1]["digest"] == digest(said.id, changed.sha256)
 
 
 def test_an_input_must_be_a_file(tmp_path: Path) -> None:
@@ -206,7 +214,7 @@ def test_nothing_is_fetched(address: tuple[str, list[str]], tmp_path: Path) -> N
     assert asked
     asked.clear()
     with_inputs(tmp_path, Input.of(remote, "first-frame"))
-    assert verify(tmp_path / "fox.mp4").state == "sealed here"
+    assert verify(tmp_path / "fox.mp4").credentials.state == "trusted"
     assert asked == []
 
 
@@ -219,32 +227,32 @@ def test_judging_needs_positive_evidence(sealed: Sealed) -> None:
         }
 
     good = ["claimSignature.validated", "assertion.bmffHash.match"]
-    assert credentials._judge(store(success=good, failure=[])).ours
-    assert credentials._judge(store(success=good[:1], failure=[])).state == "tampered"
-    assert credentials._judge(store(success=good[1:], failure=[])).state == "tampered"
-    assert credentials._judge(store(success=good, failure=["assertion.missing"])).state == "tampered"
-    assert credentials._judge({}).state == "tampered"
-    expired = credentials._judge(store(success=good, failure=["signingCredential.expired"], state="Invalid"))
+    assert reading._judge(store(success=good, failure=[])).ours
+    assert reading._judge(store(success=good[:1], failure=[])).state == "tampered"
+    assert reading._judge(store(success=good[1:], failure=[])).state == "tampered"
+    assert reading._judge(store(success=good, failure=["assertion.missing"])).state == "tampered"
+    assert reading._judge({}).state == "tampered"
+    expired = reading._judge(store(success=good, failure=["signingCredential.expired"], state="Invalid"))
     assert (expired.state, expired.ours) == ("intact", False)
 
 
 def test_ingredients_of_older_claims_are_understood() -> None:
     signed = {"active_manifest": "urn:x"}
-    assert credentials.ingredient_state(signed) == "intact"
-    assert credentials.ingredient_state({**signed, "validation_status": [{"code": "signingCredential.untrusted"}]}) == (
+    assert reading.ingredient_state(signed) == "intact"
+    assert reading.ingredient_state({**signed, "validation_status": [{"code": "signingCredential.untrusted"}]}) == (
         "intact"
     )
-    assert credentials.ingredient_state({**signed, "validation_status": [{"code": "assertion.dataHash.mismatch"}]}) == (
+    assert reading.ingredient_state({**signed, "validation_status": [{"code": "assertion.dataHash.mismatch"}]}) == (
         "tampered"
     )
 
 
 def test_a_record_that_cannot_be_parsed_is_shown_as_it_is() -> None:
     entry = {"label": credentials.GENERATION, "data": {"id": "x", "parameters": "[" * 100_000}}
-    assert credentials.record({"assertions": [{"label": "other"}, entry]}) == entry["data"]
-    assert credentials.record({}) is None
+    assert reading.record({"assertions": [{"label": "other"}, entry]}) == entry["data"]
+    assert reading.record({}) is None
 
 
 def test_a_picture_has_no_credentials_that_are_read(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="is no MP4 or MOV"):
-        credentials.read(picture(tmp_path / "plain.png"), keys.anchor())
+        reading.read(picture(tmp_path / "plain.png"), keys.anchors())

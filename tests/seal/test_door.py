@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from lichtspiel.errors import LichtspielError, OutputError, RequestError
-from lichtspiel.seal import Sealed, check_output, door, keys, new_identity, seal
-from lichtspiel.seal.credentials import Reading
+from lichtspiel.seal import Marks, Sealed, check_output, door, keys, new_identity, seal
+from lichtspiel.seal.reading import Reading
 from tests.seal.conftest import frames, provenance
 
 
@@ -55,7 +55,7 @@ def test_it_plays_before_it_is_loaded(sealed: Sealed) -> None:
 @pytest.mark.parametrize("colour", [(255, 0, 0), (0, 255, 0), (0, 0, 255), (128, 128, 128), (255, 255, 255), (0, 0, 0)])
 def test_colours_are_those_of_bt709(tmp_path: Path, colour: tuple[int, int, int]) -> None:
     flat = np.full((32, 32, 3), colour, np.uint8)
-    seal([flat], provenance(), tmp_path / "flat.mp4", fps=8)
+    seal([flat], provenance(), tmp_path / "flat.mp4", fps=8, marks=Marks.none("only the colours matter"))
     red, green, blue = colour
     luma = 0.2126 * red + 0.7152 * green + 0.0722 * blue  # ITU-R BT.709-6, item 3.2
     wanted = (16 + luma * 219 / 255, 128 + (blue - luma) / 1.8556 * 224 / 255, 128 + (red - luma) / 1.5748 * 224 / 255)
@@ -76,7 +76,7 @@ def test_the_receipt_is_true(sealed: Sealed) -> None:
 
 
 def test_the_picture_data_is_the_same_each_time(sealed: Sealed, tmp_path: Path) -> None:
-    again = seal(frames(), provenance(), tmp_path / "again.mp4", fps=16)
+    again = seal(frames(), provenance(id=sealed.id), tmp_path / "again.mp4", fps=16)
     assert again.sha256 != sealed.sha256
     assert dict(boxes(again.path.read_bytes()))[b"mdat"] == dict(boxes(sealed.path.read_bytes()))[b"mdat"]
 
@@ -144,7 +144,7 @@ def test_a_full_disk_is_an_error_with_a_remedy(tmp_path: Path) -> None:
 
 
 def test_a_seal_that_does_not_hold_is_not_let_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door.credentials, "read", lambda *_: Reading("tampered", problems=("bent",)))
+    monkeypatch.setattr(door.reading, "read", lambda *_: Reading("tampered", problems=("bent",)))
     with pytest.raises(LichtspielError, match=r"does not hold.*bent"):
         seal(frames(1), provenance(), tmp_path / "fox.mp4", fps=16)
     assert os.listdir(tmp_path) == []

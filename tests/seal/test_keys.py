@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import stat
 import threading
@@ -9,11 +11,14 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from lichtspiel import paths
 from lichtspiel.errors import LichtspielError
-from lichtspiel.seal import keys
+from lichtspiel.seal import keys, reading
+from lichtspiel.seal.signers import certificates, pem
+from tests.seal.certificates import KEY, MIDDLE, ROOT, leaf, pem_key, plainly, put, signed
 
 
 @pytest.fixture
@@ -36,7 +41,7 @@ def test_is_made_once_and_kept(fresh: Path) -> None:
     assert keys.identity() == first
     assert (mode(fresh / "identity"), mode(fresh / "identity" / "key.pem")) == (0o700, 0o600)
     assert os.listdir(fresh) == ["identity"]
-    assert keys.anchor() == first.root
+    assert keys.anchors() == first.chain
     assert "PRIVATE" not in repr(first)
 
 
@@ -104,7 +109,7 @@ def test_damage_is_named_with_its_remedy(fresh: Path) -> None:
     with pytest.raises(LichtspielError, match="files are damaged"):
         keys.identity()
     with pytest.raises(LichtspielError, match="certificates cannot be read"):
-        keys.anchor()
+        keys.anchors()
     key.unlink()
     with pytest.raises(LichtspielError, match="cannot be used: No such file"):
         keys.identity()
@@ -121,11 +126,11 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("LICHTSPIEL_HOME", str(tmp_path / "file" / "data"))
     with pytest.raises(LichtspielError, match="set LICHTSPIEL_HOME to another"):
         keys.identity()
-    assert keys.anchor() is None
+    assert keys.anchors() is None
 
 
 def test_looking_makes_nothing(fresh: Path) -> None:
-    assert keys.anchor() is None
+    assert keys.anchors() is None
     assert not fresh.exists()
 
 
@@ -160,3 +165,163 @@ def test_a_failed_first_use_leaves_no_key_behind(fresh: Path, monkeypatch: pytes
     with pytest.raises(LichtspielError, match="No space left"):
         keys.identity()
     assert os.listdir(fresh) == []
+
+
+def handed_in(folder: Path, *, fresh_key: bool = False) -> tuple[Path, Path]:
+    """A chain and its key as files, as an authority hands them out."""
+    key = ec.generate_private_key(ec.SECP256R1()) if fresh_key else KEY
+    return put(folder / "in", leaf(key), MIDDLE, ROOT, key=pem_key(key))
+
+
+def test_an_import_moves_the_former_identity_aside(fresh: Path, tmp_path: Path) -> None:
+    before = keys.identity()
+    video, _ = signed(tmp_path, before)
+    mask = os.umask(0)
+    try:
+        made = keys.import_identity(*handed_in(tmp_path), None)
+    finally:
+        os.umask(mask)
+    day = datetime.now(UTC).strftime("%Y-%m-%d")
+    assert keys.identity() == made
+    assert sorted(os.listdir(fresh)) == ["identity", f"identity-{day}"]
+    for folder in ("identity", f"identity-{day}"):
+        assert (mode(fresh / folder), mode(fresh / folder / "key.pem")) == (0o700, 0o600)
+    assert (fresh / f"identity-{day}" / "key.pem").read_text() == before.key
+    assert keys.anchors() == pem([leaf_of(made)]) + before.chain
+    assert reading.read(video, keys.anchors()).ours
+    again = keys.import_identity(*handed_in(tmp_path, fresh_key=True), None)
+    assert sorted(os.listdir(fresh)) == ["identity", f"identity-{day}", f"identity-{day}-2"]
+    assert str(keys.anchors()).count("BEGIN CERTIFICATE") == 4
+    assert keys.identity() == again
+    assert reading.read(video, keys.anchors()).ours
+
+
+def leaf_of(identity: keys.Identity) -> x509.Certificate:
+    return certificates(identity.chain.encode())[0]
+
+
+def test_an_import_may_be_the_first_identity(fresh: Path, tmp_path: Path) -> None:
+    made = keys.import_identity(*handed_in(tmp_path), None)
+    assert keys.identity() == made
+    assert os.listdir(fresh) == ["identity"]
+    assert "PRIVATE" not in repr(made)
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_an_import_that_fails_leaves_everything_as_it_was(
+    failing: int, fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, rename, calls = keys.identity(), os.rename, 0
+
+    def stubborn(source: Path, target: Path) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == failing:
+            raise OSError(28, "No space left on device")
+        rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", stubborn)
+        with pytest.raises(LichtspielError, match="No space left"):
+            keys.import_identity(*handed_in(tmp_path), None)
+    assert os.listdir(fresh) == ["identity"]
+    assert keys.identity() == before
+
+
+def test_a_full_disk_leaves_no_key_behind(fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(LichtspielError, match="No space left"):
+        keys.import_identity(*handed_in(tmp_path), None)
+    assert os.listdir(fresh) == []
+
+
+def test_an_import_that_was_cut_off_is_finished_by_the_next_use(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys.identity()
+
+    def killed(_: Path) -> None:
+        raise KeyboardInterrupt  # what no handler for errors catches
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keys, "_finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            keys.import_identity(*handed_in(tmp_path), None)
+    assert not (fresh / "identity").exists()
+    assert keys.identity() == keys.identity()
+    assert keys.describe(keys.identity())["origin"] == "imported"
+    assert sorted(name[:10] for name in os.listdir(fresh)) == ["identity", "identity-2"]
+
+
+def test_two_imports_do_not_mix(fresh: Path, tmp_path: Path) -> None:
+    before = keys.identity()
+    waiting = fresh / ".identity-next"
+    waiting.mkdir()
+    (waiting / "chain.pem").write_text("somebody else's")
+    with pytest.raises(LichtspielError, match=r"another import is under way.*delete .*\.identity-next"):
+        keys.import_identity(*handed_in(tmp_path), None)
+    assert keys.identity() == before
+    assert sorted(os.listdir(fresh)) == [".identity-next", "identity"]
+
+
+def test_a_command_that_others_could_change_is_refused(fresh: Path) -> None:
+    keys._store(keys.Identity(keys.new_identity().chain, command="/bin/true"), fresh / "identity")
+    assert mode(fresh / "identity" / "command") == 0o600
+    assert keys.identity().command == "/bin/true"
+    (fresh / "identity" / "command").chmod(0o620)
+    with pytest.raises(LichtspielError, match=r"mode 620.*chmod 600"):
+        keys.identity()
+
+
+def test_what_there_is_to_know_is_told_and_the_key_is_not(fresh: Path, tmp_path: Path) -> None:
+    made = keys.identity()
+    said = keys.describe(made)
+    assert json.loads(json.dumps(said)) == said
+    assert said["origin"] == "self-made"
+    assert said["subject"] == leaf_of(made).subject.rfc4514_string()
+    assert said["issuer"].startswith("CN=Lichtspiel root ")
+    assert (said["algorithm"], said["purposes"], said["command"]) == ("ES256", ["emailProtection"], None)
+    assert said["key"] == str(fresh / "identity" / "key.pem")
+    assert said["fingerprint"] == hashlib.sha256(leaf_of(made).public_bytes(Encoding.DER)).hexdigest()
+    assert said["valid_from"] < f"{datetime.now(UTC):%FT%TZ}" < said["valid_to"]
+    assert not any(line in str(said) for line in made.key.splitlines())
+    video, _ = signed(tmp_path, made)
+    assert plainly(video)[3]["cert_serial_number"] == said["serial"]
+    imported = keys.import_identity(*handed_in(tmp_path), None)
+    assert keys.describe(imported)["origin"] == "imported"
+    by_command = keys.describe(keys.Identity(imported.chain, command="/opt/sign --slot 1"))
+    assert (by_command["key"], by_command["command"]) == (None, "/opt/sign --slot 1")
+
+
+def test_others_are_trusted_by_a_folder(fresh: Path, tmp_path: Path) -> None:
+    assert keys.trusted_anchors() is None
+    keys.identity()
+    ours = keys.anchors()
+    theirs = keys.new_identity()
+    (fresh / "trust").mkdir()
+    assert keys.trusted_anchors() is None
+    (fresh / "trust" / "friend.pem").write_text(theirs.chain)
+    (fresh / "trust" / "authority.pem").write_text("# said on the phone\n" + pem([MIDDLE, ROOT]))
+    (fresh / "trust" / "authority again.pem").write_text(pem([ROOT]))
+    (fresh / "trust" / "notes.txt").write_text("no certificate")
+    assert keys.trusted_anchors() == pem([ROOT, MIDDLE]) + theirs.chain
+    assert keys.anchors() == ours
+    video, _ = signed(tmp_path, theirs)
+    assert plainly(video, reading._trusting(keys.trusted_anchors()))[0] == "Trusted"
+    assert plainly(video, reading._trusting(keys.anchors()))[0] == "Valid"
+    (fresh / "trust" / "friend.pem").write_text("nonsense")
+    with pytest.raises(LichtspielError, match=r"friend\.pem: its certificates cannot be read"):
+        keys.trusted_anchors()
+
+
+def test_a_folder_moved_aside_by_hand_is_recognised_and_damage_in_it_named(fresh: Path) -> None:
+    chain = keys.identity().chain
+    (fresh / "identity").rename(fresh / "identity-old")
+    (fresh / "identity-notes").write_text("no folder")
+    assert keys.anchors() == chain
+    (fresh / "identity-old" / "chain.pem").write_text("nonsense")
+    with pytest.raises(LichtspielError, match=r"identity-old/chain\.pem: its certificates cannot be read"):
+        keys.anchors()

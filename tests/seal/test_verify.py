@@ -14,8 +14,23 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from lichtspiel import container
 from lichtspiel.errors import MediaError
-from lichtspiel.seal import Report, Sealed, Signer, card, exit_code, keys, new_identity, seal, verify
+from lichtspiel.seal import (
+    Credentials,
+    Labels,
+    Marks,
+    Report,
+    Sealed,
+    Signer,
+    Watermark,
+    card,
+    exit_code,
+    keys,
+    new_identity,
+    seal,
+    verify,
+)
 from lichtspiel.seal import credentials as credentials_module
+from lichtspiel.seal import reading as reading_module
 from tests.seal.conftest import PROMPT, frames, provenance
 
 Alter = Callable[[bytes, int], Path]
@@ -50,31 +65,43 @@ def remuxed(source: Path, target: Path, form: str) -> Path:
 
 def test_our_own_is_sealed_here(sealed: Sealed) -> None:
     report = verify(sealed.path)
-    assert (report.state, report.problems, exit_code(report)) == ("sealed here", (), 0)
+    assert (report.credentials.state, report.credentials.problems, exit_code(report)) == ("trusted", (), 0)
     assert report.verdict.startswith("This installation made")
-    assert (report.id, report.manifest, report.model) == (sealed.id, sealed.manifest, "nano")
-    assert report.signer is not None
-    assert (report.signer.name, report.signer.organisation) == (sealed.signer, keys.ORGANISATION)
-    assert (report.source_type, report.time) == ("trainedAlgorithmicMedia", None)
+    assert (report.credentials.id, report.credentials.manifest, report.credentials.model) == (
+        sealed.id,
+        sealed.manifest,
+        "nano",
+    )
+    assert report.credentials.signer is not None
+    assert (report.credentials.signer.name, report.credentials.signer.organisation) == (
+        sealed.signer,
+        keys.ORGANISATION,
+    )
+    assert (report.credentials.source_type, report.credentials.time) == ("trainedAlgorithmicMedia", None)
 
 
 def test_the_report_is_json(sealed: Sealed) -> None:
     said = json.loads(json.dumps(verify(sealed.path).to_json()))
-    assert said["generation"]["parameters"] == {"seed": 7, "size": [64, 48], "guidance": 3.0, "solver": "euler"}
-    assert said["state"] == "sealed here"
+    assert said["credentials"]["generation"]["parameters"] == {
+        "seed": 7,
+        "size": [64, 48],
+        "guidance": 3.0,
+        "solver": "euler",
+    }
+    assert said["credentials"]["state"] == "trusted"
 
 
 def test_it_holds_wherever_the_file_goes(sealed: Sealed, tmp_path: Path) -> None:
     moved = tmp_path / "some other name.MP4"
     moved.write_bytes(sealed.path.read_bytes())
-    assert verify(moved).state == "sealed here"
+    assert verify(moved).credentials.here
 
 
 def test_another_installation_is_elsewhere(tmp_path: Path) -> None:
     seal(frames(1), provenance(), tmp_path / "theirs.mp4", fps=8, signer=new_identity())
     report = verify(tmp_path / "theirs.mp4")
-    assert (report.state, exit_code(report)) == ("sealed elsewhere", 0)
-    assert report.problems == ("signingCredential.untrusted: signing certificate untrusted",)
+    assert (report.credentials.state, exit_code(report)) == ("intact", 0)
+    assert report.credentials.problems == ("signingCredential.untrusted: signing certificate untrusted",)
     assert "their own claim" in report.verdict
 
 
@@ -85,7 +112,7 @@ def test_borrowed_names_and_roots_do_not_help_a_forger(tmp_path: Path, monkeypat
     monkeypatch.undo()
     leaf = second.chain.removesuffix(second.root)
     forged = keys.Identity(leaf + first.root, second.key)
-    monkeypatch.setattr(keys, "anchor", lambda: first.root)
+    monkeypatch.setattr(keys, "anchors", lambda: first.root)
     for number, signer in enumerate((second, forged, ours)):
         out = tmp_path / f"{number}.mp4"
         # The door itself would notice a chain that does not hold, so the forger signs without it.
@@ -93,15 +120,15 @@ def test_borrowed_names_and_roots_do_not_help_a_forger(tmp_path: Path, monkeypat
         credentials_module.sign(
             remuxed(tmp_path / "ours.mp4", tmp_path / "plain.mp4", "mp4"), out, provenance(), signer
         )
-        assert verify(out).state == "sealed elsewhere"
-    assert verify(tmp_path / "ours.mp4").state == "sealed here"
+        assert verify(out).credentials.state == "intact"
+    assert verify(tmp_path / "ours.mp4").credentials.here
 
 
 def test_without_an_installation_nothing_is_ours(
     sealed: Sealed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("LICHTSPIEL_HOME", str(tmp_path / "fresh"))
-    assert verify(sealed.path).state == "sealed elsewhere"
+    assert verify(sealed.path).credentials.state == "intact"
     assert not (tmp_path / "fresh").exists()
 
 
@@ -110,7 +137,7 @@ def test_signers_of_the_newest_kind_are_no_tampering(tmp_path: Path, monkeypatch
         patch.setattr(ExtendedKeyUsageOID, "EMAIL_PROTECTION", ObjectIdentifier("1.3.6.1.4.1.62558.2.1"))
         signer = new_identity()
     seal(frames(1), provenance(), tmp_path / "theirs.mp4", fps=8, signer=signer)
-    assert verify(tmp_path / "theirs.mp4").state == "sealed elsewhere"
+    assert verify(tmp_path / "theirs.mp4").credentials.state == "intact"
 
 
 @pytest.mark.parametrize(
@@ -125,8 +152,8 @@ def test_signers_of_the_newest_kind_are_no_tampering(tmp_path: Path, monkeypatch
 )
 def test_one_flipped_bit_is_tampering(altered: Alter, landmark: bytes, offset: int, problem: str) -> None:
     report = verify(altered(landmark, offset))
-    assert (report.state, exit_code(report)) == ("tampered", 5)
-    assert any(problem in entry for entry in report.problems)
+    assert (report.credentials.state, exit_code(report)) == ("tampered", 5)
+    assert any(problem in entry for entry in report.credentials.problems)
 
 
 def test_a_flipped_bit_in_the_signature_is_tampering(sealed: Sealed, tmp_path: Path) -> None:
@@ -137,8 +164,8 @@ def test_a_flipped_bit_in_the_signature_is_tampering(sealed: Sealed, tmp_path: P
     path = tmp_path / "altered.mp4"
     path.write_bytes(content)
     report = verify(path)
-    assert report.state == "tampered"
-    assert any("claimSignature.mismatch" in entry for entry in report.problems)
+    assert report.credentials.state == "tampered"
+    assert any("claimSignature.mismatch" in entry for entry in report.credentials.problems)
 
 
 def test_credentials_moved_to_another_video_are_tampering(sealed: Sealed, tmp_path: Path) -> None:
@@ -148,7 +175,7 @@ def test_credentials_moved_to_another_video_are_tampering(sealed: Sealed, tmp_pa
     before, after = find_credentials(other)
     (tmp_path / "moved.mp4").write_bytes(other[:before] + ours[start:end] + other[after:])
     report = verify(tmp_path / "moved.mp4")
-    assert (report.state, report.id) == ("tampered", sealed.id)
+    assert (report.credentials.state, report.credentials.id) == ("tampered", sealed.id)
 
 
 @pytest.mark.parametrize("damage", ["twice", "unreadable", "empty"])
@@ -162,16 +189,28 @@ def test_credentials_that_make_no_sense_prove_nothing(sealed: Sealed, tmp_path: 
     }[damage]
     (tmp_path / "odd.mp4").write_bytes(content[:start] + instead + content[end:])
     report = verify(tmp_path / "odd.mp4")
-    assert (report.state, report.generation, report.signer) == ("tampered", None, None)
+    assert (report.credentials.state, report.credentials.generation, report.credentials.signer) == (
+        "tampered",
+        None,
+        None,
+    )
     assert "make no sense" in report.verdict
 
 
 @pytest.mark.parametrize("form", ["mp4", "matroska", "mpegts"])
 def test_a_remuxed_video_has_lost_its_credentials(sealed: Sealed, tmp_path: Path, form: str) -> None:
     report = verify(remuxed(sealed.path, tmp_path / f"copy.{form}", form))
-    assert (report.state, exit_code(report)) == ("none", 4)
+    assert (report.credentials.state, report.watermark.id, exit_code(report)) == ("none", sealed.id[:8], 0)
+    assert "Its credentials are gone" in report.verdict
+    assert card(report).splitlines()[0] == f"copy.{form}: WATERMARK FOUND"
+
+
+def test_a_video_without_anything_proves_nothing(tmp_path: Path) -> None:
+    seal(frames(3), provenance(), tmp_path / "plain.mp4", fps=8, marks=Marks.none("a test"))
+    report = verify(tmp_path / "plain.mp4")
+    assert (report.credentials.state, exit_code(report)) == ("none", 4)
     assert "proves nothing" in report.verdict
-    assert card(report).splitlines()[0] == f"copy.{form}: NONE"
+    assert card(report).splitlines()[0] == "plain.mp4: NOTHING FOUND"
 
 
 def test_a_truncated_file_is_an_error(sealed: Sealed, tmp_path: Path) -> None:
@@ -179,7 +218,7 @@ def test_a_truncated_file_is_an_error(sealed: Sealed, tmp_path: Path) -> None:
     path = tmp_path / "cut.mp4"
     for length in (1, 7, 20, 100, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:length])
-        with pytest.raises(MediaError, match=r"cut\.mp4: .*(copy or download it again|is no video)"):
+        with pytest.raises(MediaError, match=r"cut\.mp4: .*(copy or download it again|is neither)"):
             verify(path)
 
 
@@ -187,10 +226,10 @@ def test_what_is_no_video_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "file.mp4"
     for content, message in (
         (b"", "is empty"),
-        (b"just some words\n" * 100, "is no video"),
-        (b"#EXTM3U\n#EXTINF:2,\nhttp://127.0.0.1:9/x.ts\n", "is no video"),
-        (bytes(5000), "is no video"),
-        (FTYP, "is no video"),
+        (b"just some words\n" * 100, "is neither a video nor a picture"),
+        (b"#EXTM3U\n#EXTINF:2,\nhttp://127.0.0.1:9/x.ts\n", "is neither a video nor a picture"),
+        (bytes(5000), "is neither a video nor a picture"),
+        (FTYP, "is no video that can be read"),
         (FTYP + b"12345", "foreign bytes"),
         (FTYP + struct.pack(">I4s", 4, b"free") + bytes(8), "smaller than its own header"),
     ):
@@ -266,7 +305,7 @@ def test_the_card_says_what_matters(sealed: Sealed, tmp_path: Path) -> None:
         assert part in said
     seal(frames(1), provenance(embed_prompt=True), tmp_path / "theirs.mp4", fps=8, signer=new_identity())
     said = card(verify(tmp_path / "theirs.mp4"))
-    for part in ("SEALED ELSEWHERE", "calls itself", PROMPT, "signingCredential.untrusted"):
+    for part in ("INTACT, UNKNOWN SIGNER", "calls itself", PROMPT, "signingCredential.untrusted"):
         assert part in said
 
 
@@ -280,12 +319,17 @@ def test_the_card_obeys_nobody() -> None:
     parameters = {f"key {number}": number for number in range(100)} | {"\x1b[2J": "x"}
     report = Report(
         path="/folder/evil\x1b]0;title\x07.mp4",
-        state="sealed elsewhere",
-        verdict="fine",
-        signer=Signer(name="Camera\x1b[31m\u202emaker", organisation=None, serial="1"),
-        time="2026-01-01T00:00:00Z",
-        source_type="unheard of",
-        generation={"prompt": {"text": "a" * 1000 + "\n\r"}, "negative": 5, "parameters": parameters},
+        verdict="fine\x1b[2J",
+        credentials=Credentials(
+            state="intact",
+            signer=Signer(name="Camera\x1b[31m\u202emaker", organisation=None, serial="1"),
+            time="2026-01-01T00:00:00Z",
+            source_type="unheard of",
+            generation={"prompt": {"text": "a" * 1000 + "\n\r"}, "negative": 5, "parameters": parameters},
+        ),
+        watermark=Watermark(found=True, id=None, score=9.0, mirrored=True),
+        labels=Labels(aigc={"Label": "1\x1b"}, comment="\x07ding"),
+        record=None,
     )
     said = card(report)
     assert not set("\x1b\x07\r\u202e") & set(said)
@@ -303,11 +347,17 @@ def test_strange_values_in_a_manifest_do_not_break_the_report(sealed: Sealed, mo
         "ingredients": [{"title": 5}],
         "signature_info": {"common_name": "x" * 20_000},
     }
-    reading = credentials_module.Reading("intact", manifest=strange)
-    monkeypatch.setattr(credentials_module, "read", lambda *_: reading)
+    reading = reading_module.Reading("intact", manifest=strange)
+    monkeypatch.setattr(reading_module, "read", lambda *_: reading)
     report = verify(sealed.path)
-    assert (report.id, report.model, report.created, report.source_type, report.software) == (None,) * 5
-    assert report.ingredients[0].role == "unnamed"
-    assert report.signer is not None
-    assert len(report.signer.name or "") == 10_000
-    assert "SEALED ELSEWHERE" in card(report)
+    assert (
+        report.credentials.id,
+        report.credentials.model,
+        report.credentials.created,
+        report.credentials.source_type,
+        report.credentials.software,
+    ) == (None,) * 5
+    assert report.credentials.ingredients[0].role == "unnamed"
+    assert report.credentials.signer is not None
+    assert len(report.credentials.signer.name or "") == 10_000
+    assert "INTACT, UNKNOWN SIGNER" in card(report)

@@ -1,0 +1,117 @@
+"""The verbs that make videos, and those that say with what."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lichtspiel.cli.common import Json, Out, Sheet, Weights, print_result, progress_bar, under_terms
+
+if TYPE_CHECKING:
+    from lichtspiel.seal import Terms
+
+__all__ = ["decode", "generate", "models", "show"]
+
+
+@under_terms
+def generate(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
+    prompt: Annotated[str, typer.Argument(help="What the video shows.")],
+    out: Out = Path("lichtspiel.mp4"),
+    model: Annotated[str, typer.Option(help="Checkpoint; see `lichtspiel models`.")] = "nano",
+    image: Annotated[Path | None, typer.Option(help="Picture that the video starts with.")] = None,
+    last_image: Annotated[Path | None, typer.Option(help="Picture that the video ends with.")] = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Number of frames, 4n+1.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Duration, instead of --frames.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Solver steps.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale; 1 is none.")] = None,
+    shift: Annotated[float | None, typer.Option(help="Shift of the time grid toward noise.")] = None,
+    solver: Annotated[str | None, typer.Option(help="unipc, dpm++ or euler.")] = None,
+    negative: Annotated[str | None, typer.Option(help="Negative prompt; empty means empty.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the noise; drawn and printed if not given.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    weights: Weights = None,
+    sheet: Sheet = None,
+    *,
+    terms: Terms,
+    as_json: Json = False,
+) -> None:
+    """Make a video from a prompt, and a first or a first and a last image, and seal it."""
+    from lichtspiel.request import Request
+
+    request = Request.of(
+        prompt=prompt, model=model, image=image, last_image=last_image, size=size, frames=frames, seconds=seconds,
+        steps=steps, guidance=guidance, shift=shift, solver=solver, negative=negative, seed=seed, device=device,
+        dtype=dtype,
+    )  # fmt: skip
+    from lichtspiel.job import generate as run
+
+    with progress_bar() as progress:
+        result = run(request, out, weights=weights, sheet=sheet, terms=terms, progress=progress)
+    print_result(result.to_json(), sheet, as_json)
+
+
+@under_terms
+def decode(
+    latents: Annotated[Path, typer.Argument(help="A latents file that generate kept.")],
+    out: Out = Path("lichtspiel.mp4"),
+    weights: Weights = None,
+    sheet: Sheet = None,
+    *,
+    terms: Terms,
+    as_json: Json = False,
+) -> None:
+    """Finish a video from latents, after an interruption or a full disk."""
+    from lichtspiel.job import decode as run
+
+    with progress_bar() as progress:
+        result = run(latents, out, weights=weights, sheet=sheet, terms=terms, progress=progress)
+    print_result(result.to_json(), sheet, as_json)
+
+
+def models(as_json: Json = False) -> None:
+    """List every checkpoint with its size and tasks."""
+    from lichtspiel.spec import MODELS
+
+    rows = list(MODELS.values())
+    if as_json:
+        keys = ("name", "title", "parameters", "embedded", "repository", "licence")
+        print(json.dumps([{key: getattr(m, key) for key in keys} | {"tasks": sorted(m.tasks)} for m in rows], indent=2))
+        return
+    for m in rows:
+        print(f"{m.name:<14}{_count(m.parameters):>7}  {', '.join(sorted(m.tasks)):<26} {m.title}")
+
+
+def show(model: Annotated[str, typer.Argument(help="Name of a checkpoint.")], as_json: Json = False) -> None:
+    """Show a checkpoint's constants, sampling defaults and files."""
+    from dataclasses import asdict
+
+    from lichtspiel.spec import model as find
+
+    row = find(model)
+    facts = {**asdict(row), "tasks": sorted(row.tasks), "parameters": row.parameters}
+    if as_json:
+        print(json.dumps(facts, ensure_ascii=False, indent=2))
+        return
+    print(f"{row.name}: {row.title}\n")
+    print(
+        f"tasks       {', '.join(sorted(row.tasks))}\nparameters  {row.parameters:,} (DiT)\nlicence     {row.licence}"
+    )
+    print(f"weights     {'inside this package' if row.embedded else row.repository}")
+    for name, value in asdict(row.sampling).items():
+        shown = ", ".join(f"{w}x{h}" for w, h in value) if name == "sizes" else repr(value) if value == "" else value
+        print(f"{name:<12}{shown}")
+    for part in ("dit", "vae", "umt5", "clip"):
+        if facts[part]:
+            print(f"{part:<12}{', '.join(f'{key} {value}' for key, value in facts[part].items())}")
+    card = Path(__file__).parent.parent / row.name / "card.md"
+    if row.embedded and card.is_file():
+        print(f"\nmodel card  {card}")
+
+
+def _count(parameters: int) -> str:
+    return f"{parameters / 1e9:.1f}B" if parameters >= 1e9 else f"{parameters / 1e6:.1f}M"
