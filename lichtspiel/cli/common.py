@@ -142,7 +142,14 @@ def print_result(result: dict[str, Any], sheet: Path | None, as_json: bool) -> N
     print(f"picture  {size}, {result['frames']} frames at {result['fps']} a second")
     print(f"made by  {result['model']}, seed {result['seed']}, {settings}, {result['dtype']} on {result['device']}")
     print(f"took     {timings['total']:.1f} s ({stages})")
-    print(f"sealed   {result['seal']['signer']}; check with: lichtspiel verify {result['path']}")
+    print(sealed_by(result["seal"]["signer"], result["path"]))
     print(f"latents  {result['latents']}")
     if result["unknown_words"]:
         print(f"note     {result['model']} does not know: {', '.join(result['unknown_words'])}")
+
+
+def sealed_by(signer: str | None, path: str) -> str:
+    """The line that says who signed."""
+    if signer is None:
+        return "sealed   no: the marks were left out"
+    return f"sealed   {signer}; check with: lichtspiel verify {path}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lichtspiel.cli.common import Json, Out, progress_bar, under_terms
+from lichtspiel.cli.common import Json, Out, progress_bar, sealed_by, under_terms
 
 if TYPE_CHECKING:
     from lichtspiel.seal import Terms
@@ -59,7 +59,7 @@ def seal(
         return
     print(f"video    {sealed.path}")
     print(f"picture  {sealed.width}x{sealed.height}, {sealed.frames} frames at {sealed.fps:g} a second")
-    print(f"sealed   {sealed.signer or 'not at all'}; check with: lichtspiel verify {sealed.path}")
+    print(sealed_by(sealed.signer, str(sealed.path)))
 
 
 def show_policy(as_json: Json = False) -> None:
@@ -115,7 +115,8 @@ def show_identity(as_json: Json = False) -> None:
         print(json.dumps(said, ensure_ascii=False, indent=2))
         return
     for name, value in said.items():
-        print(f"{name:<14}{', '.join(value) if isinstance(value, list) else value}")
+        if value:
+            print(f"{name:<14}{', '.join(value) if isinstance(value, list) else value}")
 
 
 def import_certificate(
@@ -145,7 +146,9 @@ def list_record(
         return
     for entry in found:
         text = entry.prompt if entry.prompt is not None else "(prompt not kept)"
-        print(f"{entry.created:%Y-%m-%d %H:%M}  {entry.id[:8]}  {entry.model:<12}{entry.marks:<5} {entry.path}  {text}")
+        print(
+            f"{entry.created:%Y-%m-%d %H:%M}  {entry.id[:8]}  {entry.model:<12}  {entry.marks:<4}  {entry.path}  {text}"
+        )
 
 
 def export_record() -> None:

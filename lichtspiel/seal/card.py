@@ -87,8 +87,8 @@ def _unsigned(report: Report) -> Iterator[tuple[str, str]]:
     if report.labels.comment:
         yield "Comment", report.labels.comment
     if entry := report.record:
-        yield "Record", f"made here on {entry.created:%Y-%m-%d %H:%M} UTC with {entry.model}, id {entry.id}"
-        if entry.prompt is not None:
+        yield "Record", f"sealed here on {entry.created:%Y-%m-%d %H:%M} UTC with {entry.model}, id {entry.id}"
+        if entry.prompt:
             yield "Prompt", f"{entry.prompt} (from the record on this machine)"
     for note in report.notes:
         yield "Note", note

@@ -220,7 +220,7 @@ def _sentence(said: Credentials, mark: Watermark, entry: record.Entry | None) ->
     """The verdict."""
     name = (said.signer and said.signer.name) or "somebody"
     sentence = {
-        "trusted": "This installation made and signed this video, and nothing has been changed since."
+        "trusted": "This installation sealed this video, and nothing has been changed since."
         if said.here
         else f"Signed by {name!r}, whom this installation trusts, and nothing has been changed since.",
         "intact": "Somebody else signed this video, and nothing has been changed since. "
@@ -243,7 +243,7 @@ def _marked(mark: Watermark, entry: record.Entry | None) -> str:
     if entry is not None:
         day = entry.created.strftime("%Y-%m-%d")
         return (
-            f"AI-generated: this installation made it on {day} with {entry.model}, as its watermark says. "
+            f"AI-generated with {entry.model}: this installation sealed it on {day}, as its watermark says. "
             "It has been re-encoded or edited since."
         )
     which = f"id {mark.id}, which is not in this installation's record" if mark.id else "the id cannot be read any more"

@@ -85,7 +85,7 @@ def test_an_upload_is_recognised_by_its_watermark(marked: Sealed, tmp_path: Path
     assert (report.watermark.id, report.watermark.mirrored) == (marked.id[:8], upload == "mirrored")
     assert report.record is not None
     assert report.record.id == marked.id
-    assert "this installation made it" in report.verdict
+    assert "this installation sealed it" in report.verdict
     assert "WATERMARK FOUND" in card(report)
 
 

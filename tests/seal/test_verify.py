@@ -66,7 +66,7 @@ def remuxed(source: Path, target: Path, form: str) -> Path:
 def test_our_own_is_sealed_here(sealed: Sealed) -> None:
     report = verify(sealed.path)
     assert (report.credentials.state, report.credentials.problems, exit_code(report)) == ("trusted", (), 0)
-    assert report.verdict.startswith("This installation made")
+    assert report.verdict.startswith("This installation sealed")
     assert (report.credentials.id, report.credentials.manifest, report.credentials.model) == (
         sealed.id,
         sealed.manifest,
