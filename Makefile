@@ -11,7 +11,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 READY := .venv/.ready
 READY_TO_TEST := .venv/.ready-to-test
-PROMPT := a big turtle walks to the right on a beach at sunset, it is raining
+PROMPT := a big tropical fish swims to the left under water
 
 .PHONY: demo test lint
 

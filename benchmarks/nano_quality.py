@@ -181,7 +181,8 @@ def report(judge: Judge, pipeline: Pipeline, options: argparse.Namespace) -> str
     """The whole table."""
     names = ("guidance", "steps", "shift")
     overrides = {"model": pipeline.model.name, **{name: getattr(options, name) for name in names}}
-    trial = Trial.draw(judge.vocabulary, options.count)
+    assert set(WORLD.subjects) <= set(judge.vocabulary.subjects), "the judge must know all that nano does"
+    trial = Trial.draw(WORLD, options.count)
     columns = {"renders": trial.renders, "ceiling": reconstructed(pipeline.vae, trial.renders, str(pipeline.device))}
     for language in LANGUAGES if options.languages else LANGUAGES[:1]:
         title = f"text ({language})" if options.languages else "text"

@@ -279,7 +279,7 @@ _NANO = Model(
         temporal_downsample=(False, True, True),
     ),
     umt5=UMT5Spec(
-        vocabulary=376, width=192, attention_width=192, ffn_width=384, heads=3, layers=3, buckets=32,
+        vocabulary=276, width=192, attention_width=192, ffn_width=384, heads=3, layers=3, buckets=32,
         max_distance=128, eps=1e-6,
     ),
     clip=None,
@@ -291,8 +291,8 @@ _NANO = Model(
     licence="Apache-2.0",
     files={"dit": "dit.safetensors", "vae": "vae.safetensors", "umt5": "umt5.safetensors"},
     digests={
-        "dit.safetensors": "b3cbaa6f802c4c5991af2cb31206ce5d61ca526a80c8baf01f253aa4cb0240e3",
-        "umt5.safetensors": "c75d4409aa27e48162633db672a52c37f6a22c635626f885951539c98d6df04b",
+        "dit.safetensors": "aa4f6ad6be1d9cb78ea88df615ea4988cb080a884efd4a506a35549fa1f3fd83",
+        "umt5.safetensors": "58a4bc9436ec75a66ce576810122f6c6757f8f9c0e721eead4ea302f718f9655",
         "vae.safetensors": "74f8073f247f3e73df87863286e47aaff1850465e5a41aa234940f9890bcb3e4",
     },
 )  # fmt: skip

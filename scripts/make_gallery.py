@@ -1,9 +1,9 @@
-"""Make docs/gallery: one contact sheet for each of sixteen prompts that training never saw, good and bad alike.
+"""Make docs/gallery: one contact sheet for each of up to sixteen prompts that training never saw, good and bad alike.
 
     python scripts/make_gallery.py
 
-The prompts are fixed before anything is generated: the first sixteen held-out scenes from seed 20,000,000 on, at most
-one for a subject. Each is generated once, with its scene's seed.
+The prompts are fixed before anything is generated: the first held-out scenes from seed 20,000,000 on, at most one for a
+subject and sixteen in all. Each is generated once, with its scene's seed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COUNT, FIRST = 16, 20_000_000
 
 
 def prompts() -> dict[int, str]:
-    """Sixteen prompts by their seed."""
+    """The prompts by their seed."""
     chosen: dict[int, str] = {}
     subjects: set[str] = set()
     seed = FIRST
@@ -56,7 +56,7 @@ def main() -> None:
         print(f"{number:02d}  {prompt}")
     contact_sheet(cover, columns=6, path=FOLDER / "cover.png", most=len(cover))
     text = [
-        "# Sixteen prompts that nano was not trained on",
+        "# Prompts that nano was not trained on",
         "",
         "Made by `scripts/make_gallery.py`. Each combination of subject and place, or of subject, action and",
         "direction, was held out of training. The list was fixed before anything was generated; nothing is left out.",
