@@ -142,9 +142,12 @@ def test_bad_input_is_one_line_and_writes_nothing(
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_leaves_a_message_and_no_file(sign: signal.Signals, tmp_path: Path, random_nano: Path) -> None:
     words = ["generate", PROMPT, "--weights", str(random_nano), "--steps", "1000", "-o", "long.mp4"]
+    # Where the tests run in the background, they ignore Ctrl-C, and a program they start would inherit that.
+    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [sys.executable, "-m", "lichtspiel", *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )
+    signal.signal(signal.SIGINT, ignored)
     time.sleep(15)
     process.send_signal(sign)
     _, message = process.communicate(timeout=60)
