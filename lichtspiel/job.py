@@ -94,11 +94,14 @@ class Clock:
 
 @dataclass(frozen=True)
 class Job:
-    """Where a video goes, what is said of it and under which terms, and who wants to know how far it is."""
+    """One video on its way: what was asked, with which networks, where it goes, what is said of it and under which
+    terms, and who wants to know how far it is."""
 
+    request: Request
+    pipeline: Pipeline
+    out: Path
     provenance: Provenance
     inspection: Inspection
-    out: Path
     sheet: Path | None
     progress: Progress
     clock: Clock
@@ -119,17 +122,11 @@ def generate(
     beside it, `terms` the marks and what the policy needs to know; without them the defaults hold. Raises a
     LichtspielError with one readable line; whatever finished until then is kept and named.
     """
-    clock = Clock()
-    terms = terms or Terms()
-    check_output(out, pixels=request.size[0] * request.size[1] * request.frames)
-    _check_sheet(sheet)
-    with clock.stage("policy"):
-        inspection = admit(request, terms)
-    pipeline = load(request, weights)
-    provenance = provenance_of(request, pipeline, terms)
+    job = _prepare(request, out, weights, sheet, terms or Terms(), progress, Clock())
+    pipeline, clock = job.pipeline, job.clock
     share = denoising_share(request)
     with clock.stage("load"):
-        tokenizer, _ = pipeline.tokenizer, pipeline.umt5
+        _ = pipeline.tokenizer, pipeline.umt5
     progress("reading the prompt", 0.0)
     with clock.stage("encode"):
         conditions = pipeline.encode(request)
@@ -139,14 +136,20 @@ def generate(
     with clock.stage("denoise"):
         latents = _denoise(pipeline, conditions, request, lambda stage, done: progress(stage, share * done))
     pipeline.release("dit")
-    kept = keep(latents, request, provenance.id)
-    with clock.stage("load"):
-        _ = pipeline.vae
-    sealed = _finish(pipeline, latents, Job(provenance, inspection, out, sheet, progress, clock), kept, share)
-    return Result(
-        request=request, sealed=sealed, policy=inspection.verdicts(), latents=kept, device=str(pipeline.device),
-        dtype=_name(pipeline), timings=clock.finish(), unknown_words=tokenizer.unknown_words(request.prompt),
-    )  # fmt: skip
+    return _finish(job, latents, keep(latents, request, job.provenance.id), share)
+
+
+def _prepare(
+    request: Request, out: Path, weights: Path | None, sheet: Path | None, terms: Terms, progress: Progress,
+    clock: Clock,
+) -> Job:  # fmt: skip
+    """Check everything that can be refused, in the order of its price; the networks are found, not loaded."""
+    check_output(out, pixels=request.size[0] * request.size[1] * request.frames)
+    _check_sheet(sheet)
+    inspection = admit(request, terms)
+    pipeline = load(request, weights)
+    provenance = provenance_of(request, pipeline, terms)
+    return Job(request, pipeline, out, provenance, inspection, sheet, progress, clock)
 
 
 def admit(request: Request, terms: Terms) -> Inspection:
@@ -193,32 +196,22 @@ def decode(
 ) -> Result:
     """Finish a video from a latents file that `generate` kept; raises MediaError when the file is not one."""
     clock = Clock()
-    terms = terms or Terms()
     tensor, request = read_latents(latents)
-    check_output(out, pixels=request.size[0] * request.size[1] * request.frames)
-    _check_sheet(sheet)
-    with clock.stage("policy"):
-        inspection = admit(request, terms)
-    pipeline = load(request, weights)
-    provenance = provenance_of(request, pipeline, terms)
-    with clock.stage("load"):
-        _ = pipeline.vae
-    sealed = _finish(pipeline, tensor, Job(provenance, inspection, out, sheet, progress, clock), latents, 0.0)
-    return Result(
-        request=request, sealed=sealed, policy=inspection.verdicts(), latents=latents, device=str(pipeline.device),
-        dtype=_name(pipeline), timings=clock.finish(), unknown_words=pipeline.tokenizer.unknown_words(request.prompt),
-    )  # fmt: skip
+    return _finish(_prepare(request, out, weights, sheet, terms or Terms(), progress, clock), tensor, latents, 0.0)
 
 
-def _finish(pipeline: Pipeline, latents: Tensor, job: Job, kept: Path, share: float) -> Sealed:
+def _finish(job: Job, latents: Tensor, kept: Path, share: float) -> Result:
     """Decode and seal; `share` of the work is done already. An interruption says where the latents are."""
+    pipeline, clock, terms = job.pipeline, job.clock, job.inspection.terms
     total = 1 + (latents.shape[2] - 1) * STRIDE[0]
     seen: list[NDArray[np.uint8]] = []
+    with clock.stage("load"):
+        _ = pipeline.vae
 
     def frames() -> Frames:
         source = pipeline.decode(latents)
         for index in range(total):
-            with job.clock.stage("decode"):
+            with clock.stage("decode"):
                 frame = next(source)
             job.progress(f"decoding, frame {index + 1} of {total}", share + (1 - share) * (index + 1) / total)
             if job.sheet is not None:
@@ -226,8 +219,8 @@ def _finish(pipeline: Pipeline, latents: Tensor, job: Job, kept: Path, share: fl
             yield frame
 
     try:
-        with job.clock.stage("seal"):
-            fps, terms = pipeline.model.sampling.fps, job.inspection.terms
+        with clock.stage("seal"):
+            fps = pipeline.model.sampling.fps
             watched = job.inspection.watch(frames(), fps)
             sealed = seal(watched, job.provenance, job.out, fps=fps, marks=terms.marks, timestamp=terms.timestamp)
     except Refused:
@@ -236,11 +229,15 @@ def _finish(pipeline: Pipeline, latents: Tensor, job: Job, kept: Path, share: fl
         raise Interrupted(f"stopped while decoding; {_remedy(kept, job.out)}") from None
     except (LichtspielError, RuntimeError, MemoryError, OSError) as error:  # RuntimeError: torch is out of memory
         raise LichtspielError(f"decoding failed: {error}; {_remedy(kept, job.out)}") from error
-    job.clock.seconds["seal"] -= job.clock.seconds["decode"]
+    clock.seconds["seal"] -= clock.seconds["decode"]
     job.inspection.remember(sealed, job.provenance)
     if job.sheet is not None:
         contact_sheet(seen, path=job.sheet)
-    return sealed
+    return Result(
+        request=job.request, sealed=sealed, policy=job.inspection.verdicts(), latents=kept,
+        device=str(pipeline.device), dtype=_name(pipeline), timings=clock.finish(),
+        unknown_words=pipeline.tokenizer.unknown_words(job.request.prompt),
+    )  # fmt: skip
 
 
 def _remedy(kept: Path, out: Path) -> str:

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from lichtspiel import media
+from lichtspiel.cli.common import terms
 from lichtspiel.seal import verify
 from lichtspiel.spec import MODELS
 
@@ -177,3 +178,60 @@ def test_rendered_clips_are_captioned_and_sealed(tmp_path: Path) -> None:
         assert report.credentials.source_type.endswith("algorithmicMedia")
     lines = (tmp_path / "clips" / "captions.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == rows
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--no-marks", "a test", "--marks", "cn"], "--marks"),
+        (["--no-marks", "a test", "--label"], "--label"),
+        (["--no-marks", "a test", "--label-language", "de"], "--label-language"),
+        (["--no-marks", "a test", "--label-corner", "top-left"], "--label-corner"),
+        (["--no-marks", "a test", "--label-seconds", "3"], "--label-seconds"),
+        (["--no-marks", "a test", "--embed-prompt"], "--embed-prompt"),
+        (["--no-marks", "a test", "--timestamp", "http://127.0.0.1:9"], "--timestamp"),
+        (["--no-marks", " "], "reason"),
+        (["--guard-model", "x"], "--guard"),
+        (["--guard-key", "key"], "--guard"),
+        (["--guard", "ftp://x"], "guard"),
+        (["--timestamp", "no address"], "timestamp"),
+        (["--marks", "mars"], "one of eu, us, cn, all"),
+        (["--label-corner", "top-left"], "label"),
+    ],
+    ids=" ".join,
+)
+def test_flags_that_could_not_be_obeyed_are_refused(flags: list[str], message: str, tmp_path: Path) -> None:
+    done = run("generate", PROMPT, *flags, "-o", "x.mp4", cwd=tmp_path, check=2)
+    assert message in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_flag_of_the_terms_arrives(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("secret\n")
+    chosen = terms(
+        marks="us", label=True, label_language="de", label_corner="bottom-left", label_seconds=3.0,
+        consent="Ada agreed", guard="http://127.0.0.1:9/v1/moderations", guard_model="m",
+        guard_key=tmp_path / "key", embed_prompt=True, no_record_prompt=True, timestamp="http://127.0.0.1:9/",
+    )  # fmt: skip
+    marks = chosen.marks
+    assert (marks.profile, marks.label, marks.language, marks.corner, marks.seconds) == (
+        "us", True, "de", "bottom-left", 3.0,
+    )  # fmt: skip
+    assert (chosen.consent, chosen.embed_prompt, chosen.record_prompt) == ("Ada agreed", True, False)
+    assert (chosen.guard.model, chosen.guard.key, chosen.timestamp) == ("m", "secret", "http://127.0.0.1:9/")
+
+
+def test_the_verbs_of_provenance_print_what_they_know(made: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
+    folder, said = made
+    run("seal", folder / "turtle.mp4", "--made-with", "Tool 7", "--marks", "cn", "--label-language", "zh",
+        "-o", "again.mp4", cwd=tmp_path)  # fmt: skip
+    report = verify(tmp_path / "again.mp4")
+    assert (report.credentials.model, report.labels.aigc is not None) == ("Tool 7", True)
+    listed = json.loads(run("log", "list", "--limit", "1", "--json", cwd=tmp_path).stdout)
+    assert [entry["model"] for entry in listed] == ["Tool 7"]
+    ids = [json.loads(line)["id"] for line in run("log", "export", cwd=tmp_path).stdout.splitlines()]
+    assert said["id"] in ids
+    assert "minors.sexual" in run("policy", "show", cwd=tmp_path).stdout
+    refused = run("policy", "check", "a naked child", "--json", cwd=tmp_path, check=3)
+    assert json.loads(refused.stdout)["decision"] == "refused"
+    assert json.loads(run("keys", "show", "--json", cwd=tmp_path).stdout)["origin"] == "self-made"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -28,30 +29,28 @@ app = group("Open video models that anyone can run, adapt and vouch for.")
 for verb in (make.generate, make.decode, vouch.verify, vouch.seal, make.models, make.show):
     app.command()(verb)
 
-worlds = group("The toybox: captioned clips that the package renders itself.")
-worlds.command("render")(train.render_clips)
-app.add_typer(worlds, name="worlds")
-
-training = group("Train the networks of a small model from scratch.")
-training.command("vae")(train.train_vae)
-training.command("dit")(train.train_dit)
-app.add_typer(training, name="train")
-
-policy = group("What may be asked for and what may leave.")
-policy.command("show")(vouch.show_policy)
-policy.command("check")(vouch.check_policy)
-app.add_typer(policy, name="policy")
-
-keys = group("The identity that signs videos here.")
-keys.command("init")(vouch.make_identity)
-keys.command("show")(vouch.show_identity)
-keys.command("import")(vouch.import_certificate)
-app.add_typer(keys, name="keys")
-
-log = group("The record of what was made here.")
-log.command("list")(vouch.list_record)
-log.command("export")(vouch.export_record)
-app.add_typer(log, name="log")
+GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
+    # group: (help, its verbs)
+    "worlds": ("The toybox: captioned clips that the package renders itself.", {"render": train.render_clips}),
+    "train": (
+        "Train the networks of a small model from scratch.",
+        {"vae": train.train_vae, "dit": train.train_dit},
+    ),
+    "policy": (
+        "What may be asked for and what may leave.",
+        {"show": vouch.show_policy, "check": vouch.check_policy},
+    ),
+    "keys": (
+        "The identity that signs videos here.",
+        {"init": vouch.make_identity, "show": vouch.show_identity, "import": vouch.import_certificate},
+    ),
+    "log": ("The record of what was made here.", {"list": vouch.list_record, "export": vouch.export_record}),
+}
+for title, (about, verbs) in GROUPS.items():
+    inner = group(about)
+    for name, function in verbs.items():
+        inner.command(name)(function)
+    app.add_typer(inner, name=title)
 
 
 def main() -> None:

@@ -33,7 +33,9 @@ Consent = Annotated[
 GuardUrl = Annotated[
     str | None, typer.Option("--guard", metavar="URL", help="OpenAI-compatible endpoint that judges prompts, too.")
 ]
-GuardModel = Annotated[str, typer.Option(help="The model that the guard's endpoint is asked for.")]
+GuardModel = Annotated[
+    str | None, typer.Option(help="The model that the guard's endpoint is asked for; its name is `guard` if not given.")
+]
 GuardKey = Annotated[Path | None, typer.Option(help="File that holds the key of the guard's endpoint.")]
 Embed = Annotated[bool, typer.Option("--embed-prompt", help="Publish the prompt's text in the seal, not its digest.")]
 NoRecord = Annotated[
@@ -51,16 +53,23 @@ def terms(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     no_marks: NoMarks = None,
     consent: Consent = None,
     guard: GuardUrl = None,
-    guard_model: GuardModel = "guard",
+    guard_model: GuardModel = None,
     guard_key: GuardKey = None,
     embed_prompt: Embed = False,
     no_record_prompt: NoRecord = False,
     timestamp: Timestamp = None,
 ) -> Any:
-    """The `Terms` that flags ask for."""
+    """The `Terms` that flags ask for. Raises InvalidInput for flags that others leave without effect."""
     from lichtspiel.seal import HttpGuard, Marks, Terms
 
+    if guard is None:
+        without_effect({"--guard-model": guard_model, "--guard-key": guard_key}, "they need --guard")
     if no_marks is not None:
+        left_out: dict[str, object] = {"--label": label, "--label-language": label_language}
+        left_out |= {"--label-corner": label_corner, "--label-seconds": label_seconds}
+        left_out |= {"--marks": None if marks == "eu" else marks, "--timestamp": timestamp}
+        left_out |= {"--embed-prompt": embed_prompt or None}
+        without_effect(left_out, "--no-marks leaves all of that out")
         chosen = Marks.none(no_marks)
         print("note: this video leaves without marks; the reason is kept in the record", file=sys.stderr)
     else:
@@ -68,7 +77,7 @@ def terms(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     return Terms(
         marks=chosen,
         consent=consent,
-        guard=HttpGuard(url=guard, model=guard_model, key=secret(guard_key)) if guard else None,
+        guard=HttpGuard(url=guard, model=guard_model or "guard", key=secret(guard_key)) if guard else None,
         embed_prompt=embed_prompt,
         record_prompt=not no_record_prompt,
         timestamp=timestamp,
@@ -97,6 +106,15 @@ def under_terms(verb: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
     return run
+
+
+def without_effect(flags: dict[str, object], reason: str) -> None:
+    """Refuse flags that were given (are not None) although, for this reason, nothing would come of them."""
+    from lichtspiel.errors import InvalidInput
+
+    given = [name for name, value in flags.items() if value is not None]
+    if given:
+        raise InvalidInput(f"{', '.join(given)}: would have no effect: {reason}; leave one or the other out")
 
 
 def secret(path: Path | None) -> str:

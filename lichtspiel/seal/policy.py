@@ -38,9 +38,9 @@ __all__ = [
     "judge_frames",
     "judge_image",
     "judge_prompt",
+    "marked",
     "sampled",
     "strictest",
-    "stride",
     "version",
 ]
 
@@ -181,18 +181,19 @@ def judge_frames(frames: Iterable[Frame], *, has_image: bool = False) -> Verdict
 
 def sampled(frames: Iterable[Frame], fps: float) -> Iterator[Frame]:
     """Pick two frames a second, and the last one, from a video of `fps` frames a second."""
-    last, number, every = None, -1, stride(fps)
+    return (frame for frame, looked_at in marked(frames, fps) if looked_at)
+
+
+def marked(frames: Iterable[Frame], fps: float) -> Iterator[tuple[Frame, bool]]:
+    """All frames of a video, each with whether `sampled` picks it; one behind, because the last one is picked."""
+    every = max(1, int(fps // _RATE))
+    held: Frame | None = None
     for number, frame in enumerate(frames):
-        last = frame
-        if number % every == 0:
-            yield frame
-    if last is not None and number % every:
-        yield last
-
-
-def stride(fps: float) -> int:
-    """Every how many frames one is looked at, in a video of `fps` frames a second."""
-    return max(1, int(fps // _RATE))
+        if held is not None:
+            yield held, (number - 1) % every == 0
+        held = frame
+    if held is not None:
+        yield held, True
 
 
 def version() -> str:

@@ -23,14 +23,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO, TypeAlias
+from typing import Any, TextIO
 
 from lichtspiel.errors import LichtspielError
 from lichtspiel.paths import home
+from lichtspiel.seal.credentials import JSON
 
-__all__ = ["JSON", "KEPT_DAYS", "Entry", "add", "entries", "export", "find", "find_watermark"]
-
-JSON: TypeAlias = "str | int | float | bool | Sequence[JSON] | Mapping[str, JSON] | None"
+__all__ = ["KEPT_DAYS", "Entry", "add", "entries", "export", "find", "find_watermark"]
 
 KEPT_DAYS = 184
 """How long an entry is kept, and how long the database refuses to delete it: the longest six months of a calendar, for

@@ -70,16 +70,11 @@ class Inspection:
         """Hand frames on and keep two a second; after the last one judge these, and raise Refused if they may not
         leave. The door has not let the file appear by then, so nothing of it stays.
         """
-        stride = policy.stride(fps)
         picked: list[Frame] = []
-        last, number = None, -1
-        for number, frame in enumerate(frames):
-            last = frame
-            if number % stride == 0:
+        for frame, looked_at in policy.marked(frames, fps):
+            if looked_at:
                 picked.append(frame)
             yield frame
-        if last is not None and number % stride:
-            picked.append(last)
         self.after = policy.judge_frames(picked, has_image=self.has_image)
         policy.enforce(self.after, consent=self.terms.consent)
 
