@@ -26,7 +26,7 @@ from lichtspiel.train.state import Budget, Run
 from lichtspiel.worlds.captions import caption
 from lichtspiel.worlds.scene import Scene
 
-TASKS = (0.6, 0.25, 0.15)
+TASKS = (0.7, 0.18, 0.12)
 """Shares of text, first picture, and first and last picture among whole clips."""
 
 ACTOR_WEIGHT = 3.0

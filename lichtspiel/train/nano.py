@@ -34,7 +34,16 @@ from lichtspiel.worlds.sample import STARTER, Vocabulary, sample
 
 NANO = model("nano")
 
-WORLD: Vocabulary = replace(STARTER, weathers=("clear", "rain"))
+WORLD: Vocabulary = replace(
+    STARTER,
+    subjects=(
+        *("turtle", "elephant", "penguin", "flamingo", "pig", "taxi", "bus", "fire-engine"),
+        *("helicopter", "bee", "rocket", "tropical-fish", "whale", "sailboat"),
+    ),
+    places=("meadow", "snowfield", "beach", "road", "sea", "underwater"),
+    weathers=("clear", "rain"),
+    actions=("walk", "drive", "fly", "swim", "sail"),
+)
 """What this edition of nano learns: two hours of two processor cores do not reach further."""
 
 SHAPE = Shape(width=64, height=64, frames=17)
