@@ -1,12 +1,18 @@
-"""Turning given pictures into what a DiT is conditioned on: [mask 4 | latents 16] beside the noise.
+"""Turning given pictures and videos into what a DiT is conditioned on.
 
-Follows `wan/image2video.py` and `wan/first_last_frame2video.py`. It opens no files; pictures come as tensors in
-[-1, 1].
+    first and last picture     [mask 4 | latents 16], beside the noise
+    VACE                       [inactive 16 | reactive 16 | mask 64], for the blocks of its second stream
 
-Letters: c channels, t latent frames, n frames in a latent, h and w latent height and width.
+Follows `wan/image2video.py`, `wan/first_last_frame2video.py`, `wan/vace.py` and `wan/utils/vace_processor.py`. It opens
+no files; pictures come as tensors in [-1, 1], masks in [0, 1], where 1 is what is made anew.
+
+Letters: c channels, t latent frames, n frames in a latent, f frames, h and w latent height and width, y and x pixels
+along a latent's sides.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,22 +20,70 @@ from einops import rearrange
 from torch import Tensor
 
 from lichtspiel.models.vae import VAE
-from lichtspiel.spec import STRIDE
+from lichtspiel.spec import STRIDE, Fit
 
-__all__ = ["condition", "fit", "known_frames", "video_of"]
+__all__ = ["condition", "context", "film", "frame", "known_frames", "letterbox", "resize", "video_of"]
+
+WHITE, BLACK = 1.0, -1.0
 
 
-def fit(image: Tensor, width: int, height: int, *, antialias: bool) -> Tensor:
-    """Cut [3, H, W] to the aspect ratio of width to height around its centre and resize it bicubically to that size.
+def frame(image: Tensor, width: int, height: int, how: Fit, slack: int = 0) -> Tensor:
+    """Bring [3, H, W] to the aspect ratio of width to height, at its own resolution.
 
-    The official code resizes without antialiasing; a picture that shrinks a lot looks better with it.
+    "crop" cuts around the centre, "pad" puts black bars beside, "stretch" leaves the picture whole. So does "crop" when
+    fewer than `slack` pixels of the result would be lost: sizes are rounded down to a grid, and what that costs a
+    picture's aspect ratio is squeezed in the official code, not cut.
     """
     rows, columns = image.shape[1:]
-    wide = min(columns, round(rows * width / height))
-    tall = min(rows, round(columns * height / width))
-    top, left = (rows - tall) // 2, (columns - wide) // 2
-    cut = image[:, top : top + tall, left : left + wide]
-    return resize(cut, width, height, antialias=antialias)
+    scale = max(width / columns, height / rows)
+    lost = max(scale * columns - width, scale * rows - height)
+    if how == "stretch" or (how == "crop" and lost < slack):
+        return image
+    most = min if how == "crop" else max
+    wide = most(columns, max(round(rows * width / height), 1))
+    tall = most(rows, max(round(columns * height / width), 1))
+    if how == "crop":
+        return centre(image, wide, tall)
+    return _middle(image, wide, tall, BLACK)
+
+
+def centre(image: Tensor, width: int, height: int) -> Tensor:
+    """Cut [3, H, W] to a size around its centre."""
+    top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
+    return image[:, top : top + height, left : left + width]
+
+
+def _middle(image: Tensor, width: int, height: int, colour: float) -> Tensor:
+    """Lay [3, H, W] in the middle of a canvas of one colour."""
+    rows, columns = image.shape[1:]
+    top, left = (height - rows) // 2, (width - columns) // 2
+    canvas = image.new_full((3, height, width), colour)
+    canvas[:, top : top + rows, left : left + columns] = image
+    return canvas
+
+
+def film(image: Tensor, width: int, height: int, how: Fit) -> Tensor:
+    """Bring a frame [3, H, W] of VACE's video or mask to a size, as `resize_crop` of `VaceVideoProcessor` does."""
+    if image.shape[1:] == (height, width):
+        return image
+    if how == "crop":
+        scale = max(width / image.shape[2], height / image.shape[1])
+        image = resize(image, round(scale * image.shape[2]), round(scale * image.shape[1]), antialias=True)
+        image = centre(image, width, height)
+    else:
+        image = resize(frame(image, width, height, how), width, height, antialias=True)
+    return image.clamp(-1, 1)
+
+
+def letterbox(image: Tensor, width: int, height: int) -> Tensor:
+    """Lay a reference [3, H, W] whole on a white canvas of a size, as `prepare_source` in `wan/vace.py` does."""
+    rows, columns = image.shape[1:]
+    if (rows, columns) == (height, width):
+        return image
+    scale = min(height / rows, width / columns)
+    small = max(int(rows * scale), 1), max(int(columns * scale), 1)
+    resized = F.interpolate(image[None], small, mode="bilinear", align_corners=False)[0]
+    return _middle(resized, width, height, WHITE)
 
 
 def resize(image: Tensor, width: int, height: int, *, antialias: bool) -> Tensor:
@@ -65,3 +119,26 @@ def condition(vae: VAE, first: Tensor, last: Tensor | None, frames: int) -> Tens
     latents = vae.encode(video_of(first, last, frames))
     mask = known_frames(frames, last is not None, *latents.shape[3:])
     return torch.cat([mask[None].to(latents), latents], dim=1)
+
+
+def context(vae: VAE, video: Tensor, mask: Tensor, references: Sequence[Tensor]) -> Tensor:
+    """What VACE is told [1, 2c + 64, r + t, h, w] of a video [1, 3, f, H, W], a mask [f, H, W] and r references
+    [3, H, W]: what stays and what is made anew, each encoded by itself, and the mask.
+
+    References are latents of one frame each, in their order in front of the video's; nothing of them is made anew.
+    """
+    anew = (mask > 0.5).to(video)[None, None]
+    latents = torch.cat([vae.encode(video * (1 - anew)), vae.encode(video * anew)], dim=1)
+    cells = mask_cells(mask)[None].to(latents)
+    if references:
+        known = torch.cat([vae.encode(reference[None, :, None]) for reference in references], dim=2)
+        latents = torch.cat([torch.cat([known, torch.zeros_like(known)], dim=1), latents], dim=2)
+        cells = F.pad(cells, (0, 0, 0, 0, len(references), 0))
+    return torch.cat([latents, cells], dim=1)
+
+
+def mask_cells(mask: Tensor) -> Tensor:
+    """A mask [f, H, W] as [64, t, h, w]: the pixels of a cell are channels, and of four frames one is taken."""
+    cells = rearrange(mask, "f (h y) (w x) -> (y x) f h w", y=STRIDE[1], x=STRIDE[2])
+    size = ((mask.shape[0] + STRIDE[0] - 1) // STRIDE[0], *cells.shape[2:])
+    return F.interpolate(cells[None], size, mode="nearest-exact")[0]

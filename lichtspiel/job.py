@@ -1,4 +1,4 @@
-"""From a request to a sealed video, so that no finished work is lost.
+"""From a request to a sealed video or picture, so that no finished work is lost.
 
 Output path, disk, signing identity and policy are checked before weights load; latents are on disk before decoding
 starts, and `decode` finishes from them. It parses no command line and draws nothing; progress goes to a callback.
@@ -6,6 +6,7 @@ starts, and `decode` finishes from them. It parses no command line and draws not
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -22,12 +23,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lichtspiel import __version__
-from lichtspiel.errors import Interrupted, LichtspielError, MediaError, OutputError, Refused
-from lichtspiel.media import contact_sheet, load_image
+from lichtspiel.errors import Interrupted, LichtspielError, MediaError, OutputError, Refused, RequestError
+from lichtspiel.inputs import look
+from lichtspiel.media import contact_sheet, pictures
 from lichtspiel.paths import home
 from lichtspiel.pipeline import Conditions, Pipeline, load
 from lichtspiel.request import Request
-from lichtspiel.seal import Input, Inspection, Provenance, Sealed, Terms, check_output, seal
+from lichtspiel.seal import Input, Inspection, Provenance, Sealed, Terms, check_output, seal, seal_picture
 from lichtspiel.spec import PATCH, STRIDE, dit_parameters, model
 
 __all__ = ["Progress", "Result", "decode", "generate"]
@@ -53,6 +55,7 @@ class Result:
     dtype: str
     timings: dict[str, float]
     unknown_words: list[str]
+    notes: list[str]
 
     def to_json(self) -> dict[str, Any]:
         """One flat object with the effective request, as `generate --json` prints it."""
@@ -65,6 +68,7 @@ class Result:
             **request,
             "timings": {stage: round(seconds, 3) for stage, seconds in self.timings.items()},
             "unknown_words": self.unknown_words,
+            "notes": self.notes,
             "policy": self.policy,
             "seal": self.sealed.to_json(),
         }
@@ -102,6 +106,7 @@ class Job:
     out: Path
     provenance: Provenance
     inspection: Inspection
+    notes: list[str]
     sheet: Path | None
     progress: Progress
     clock: Clock
@@ -116,7 +121,7 @@ def generate(
     terms: Terms | None = None,
     progress: Progress = lambda stage, done: None,
 ) -> Result:
-    """Make the video of a request at `out`.
+    """Make the video of a request at `out`; a request of one frame also makes a picture, where `out` ends in .png.
 
     `weights` is the folder of a checkpoint that does not ship with the package, `sheet` a picture of frames to write
     beside it, `terms` the marks and what the policy needs to know; without them the defaults hold. Raises a
@@ -144,25 +149,39 @@ def _prepare(
     clock: Clock,
 ) -> Job:  # fmt: skip
     """Check everything that can be refused, in the order of its price; the networks are found, not loaded."""
-    check_output(out, pixels=request.size[0] * request.size[1] * request.frames)
-    _check_sheet(sheet)
-    inspection = admit(request, terms)
+    _check_out(out, request)
+    check_sheet(sheet)
+    inspection, notes = admit(request, terms)
     pipeline = load(request, weights)
     provenance = provenance_of(request, pipeline, terms)
-    return Job(request, pipeline, out, provenance, inspection, sheet, progress, clock)
+    return Job(request, pipeline, out, provenance, inspection, notes, sheet, progress, clock)
 
 
-def admit(request: Request, terms: Terms) -> Inspection:
-    """Judge a request by the policy. Raises Refused, or MediaError for a picture that cannot be read.
+def admit(request: Request, terms: Terms) -> tuple[Inspection, list[str]]:
+    """Look at what a request brings and judge it by the policy; also returns what the requester should be told.
 
-    Below guidance 1 the negative prompt pulls instead of pushing, so it is judged with the prompt.
+    Raises Refused, or MediaError or RequestError for files that cannot be read or do not fit. Below guidance 1 the
+    negative prompt pulls instead of pushing, so it is judged with the prompt.
     """
     text = request.prompt if request.guidance >= 1 else f"{request.prompt}\n{request.negative}"
-    images = [load_image(picture) for picture in (request.image, request.last_image) if picture is not None]
-    return terms.admit(text, images, has_image=bool(images))
+    seen = look(request)
+    return terms.admit(text, seen.pictures, has_image=bool(seen.pictures)), seen.notes
 
 
-def _check_sheet(sheet: Path | None) -> None:
+def _check_out(out: Path, request: Request) -> None:
+    """A name that ends in .png is a picture's, of which a request makes one frame."""
+    pixels = request.size[0] * request.size[1] * request.frames
+    if out.suffix.lower() == ".png":
+        if request.frames != 1:
+            raise RequestError("frames", request.frames, f"{out} is a picture, which is one frame", 1)
+        check_output(out, pixels=pixels, suffix=".png")
+        return
+    if model(request.model).sampling.max_frames == 1:
+        raise OutputError(f"{out}: {request.model} makes pictures; nearest valid name: {out.with_suffix('.png')}")
+    check_output(out, pixels=pixels)
+
+
+def check_sheet(sheet: Path | None) -> None:
     """A contact sheet's path is checked before the work, as the video's is."""
     if sheet is None:
         return
@@ -202,7 +221,7 @@ def decode(
 
 def _finish(job: Job, latents: Tensor, kept: Path, share: float) -> Result:
     """Decode and seal; `share` of the work is done already. An interruption says where the latents are."""
-    pipeline, clock, terms = job.pipeline, job.clock, job.inspection.terms
+    pipeline, clock = job.pipeline, job.clock
     total = 1 + (latents.shape[2] - 1) * STRIDE[0]
     seen: list[NDArray[np.uint8]] = []
     with clock.stage("load"):
@@ -220,9 +239,7 @@ def _finish(job: Job, latents: Tensor, kept: Path, share: float) -> Result:
 
     try:
         with clock.stage("seal"):
-            fps = pipeline.model.sampling.fps
-            watched = job.inspection.watch(frames(), fps)
-            sealed = seal(watched, job.provenance, job.out, fps=fps, marks=terms.marks, timestamp=terms.timestamp)
+            sealed = _leave(frames(), pipeline.model.sampling.fps, job)
     except Refused:
         raise
     except KeyboardInterrupt:
@@ -236,8 +253,18 @@ def _finish(job: Job, latents: Tensor, kept: Path, share: float) -> Result:
     return Result(
         request=job.request, sealed=sealed, policy=job.inspection.verdicts(), latents=kept,
         device=str(pipeline.device), dtype=_name(pipeline), timings=clock.finish(),
-        unknown_words=pipeline.tokenizer.unknown_words(job.request.prompt),
+        unknown_words=pipeline.tokenizer.unknown_words(job.request.prompt), notes=job.notes,
     )  # fmt: skip
+
+
+def _leave(frames: Frames, fps: int, job: Job) -> Sealed:
+    """Through the door: a picture where its name says so, else a video."""
+    terms = job.inspection.terms
+    watched = job.inspection.watch(frames, fps)
+    if job.out.suffix.lower() != ".png":
+        return seal(watched, job.provenance, job.out, fps=fps, marks=terms.marks, timestamp=terms.timestamp)
+    (frame,) = watched
+    return seal_picture(frame, job.provenance, job.out, marks=terms.marks, timestamp=terms.timestamp)
 
 
 def _remedy(kept: Path, out: Path) -> str:
@@ -291,20 +318,34 @@ def denoising_share(request: Request) -> float:
 
 
 def provenance_of(request: Request, pipeline: Pipeline, terms: Terms) -> Provenance:
-    """What the seal says about this video: the effective request, and the given pictures as inputs."""
-    parameters = request.model_dump(mode="json", exclude={"prompt", "negative", "image", "last_image"})
+    """What the seal says about this video: the effective request, and the given files as inputs.
+
+    A video whose mask keeps a part of it stays the result's parent and makes it a composite.
+    """
+    files = ("image", "last_image", "video", "mask", "references")
+    parameters = request.model_dump(mode="json", exclude={"prompt", "negative", *files})
     parameters |= {"size": list(request.size), "device": str(pipeline.device), "dtype": _name(pipeline)}
-    roles = {"first-frame": request.image, "last-frame": request.last_image}
+    roles = {"first-frame": request.image, "last-frame": request.last_image, "video": request.video}
+    roles |= {"mask": request.mask}
+    roles |= {f"reference-{number}": path for number, path in enumerate(request.references, start=1)}
     return Provenance(
         model=request.model,
         version=__version__,
-        source_type="trainedAlgorithmicMedia",
+        source_type="trainedAlgorithmicMedia" if request.mask is None else "compositeWithTrainedAlgorithmicMedia",
         prompt=request.prompt,
         negative=request.negative,
         parameters=parameters,
-        inputs=tuple(Input.of(path, role) for role, path in roles.items() if path is not None),
+        inputs=tuple(_input(path, role) for role, path in roles.items() if path is not None),
         embed_prompt=terms.embed_prompt,
     )
+
+
+def _input(path: Path, role: str) -> Input:
+    """An input of the record; a folder of pictures goes by the digest of its pictures' digests, in their order."""
+    if not path.is_dir():
+        return Input.of(path, role, parent=role == "video")
+    digests = [Input.of(picture, role).sha256 for picture in pictures(path)]
+    return Input(role, path, hashlib.sha256("".join(digests).encode()).hexdigest(), parent=role == "video")
 
 
 def _name(pipeline: Pipeline) -> str:

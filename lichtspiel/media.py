@@ -29,7 +29,17 @@ if TYPE_CHECKING:
 
     Frame = npt.NDArray[np.uint8]
 
-__all__ = ["VideoInfo", "contact_sheet", "load_image", "read_video", "sample_video", "video_info"]
+__all__ = [
+    "VideoInfo",
+    "contact_sheet",
+    "is_picture",
+    "load_image",
+    "pictures",
+    "read_frames",
+    "read_video",
+    "sample_video",
+    "video_info",
+]
 
 MAX_IMAGE_BYTES = 64 << 20
 MAX_IMAGE_PIXELS = 64_000_000
@@ -39,6 +49,7 @@ MAX_VIDEO_FRAMES = 10_000
 # What is tried, and nothing else: every further format is one more parser for files from strangers. FFmpeg would also
 # take text for a video, and follow playlists to other files and addresses.
 _IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+_IMAGE_NAMES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 _VIDEO_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": "mov,mp4,matroska,webm,avi,mpegts,mpeg,gif"}
 
 _OPENING = 5.0  # seconds that opening a video, or one read from it, may take
@@ -112,6 +123,35 @@ def read_video(path: str | Path, *, max_frames: int = MAX_VIDEO_FRAMES) -> Itera
     if info.frames > max_frames:
         raise MediaError(f"{path}: has {info.frames:,} frames; at most {max_frames:,} are read; cut it first")
     return _read(path, max_frames)
+
+
+def read_frames(path: str | Path) -> Iterator[Frame]:
+    """Yield the frames of a video, of a folder of pictures in the order of their names, or of one picture.
+
+    Raises MediaError as `read_video` and `load_image` do, and for a folder without pictures.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return (load_image(picture) for picture in pictures(path))
+    return iter([load_image(path)]) if is_picture(path) else read_video(path)
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file's name is one of a picture; whether it is one shows when it is read."""
+    return path.suffix.lower() in _IMAGE_NAMES
+
+
+def pictures(folder: Path) -> list[Path]:
+    """The pictures in a folder, in the order of their names; raises MediaError when there are none, or too many."""
+    try:
+        found = sorted(path for path in folder.iterdir() if is_picture(path) and not path.name.startswith("."))
+    except OSError as error:
+        raise MediaError(f"{folder}: cannot be read: {error.strerror or error}") from error
+    if not found:
+        raise MediaError(f"{folder}: holds no picture ({', '.join(_IMAGE_NAMES)}); name a folder of frames")
+    if len(found) > MAX_VIDEO_FRAMES:
+        raise MediaError(f"{folder}: holds {len(found):,} pictures; at most {MAX_VIDEO_FRAMES:,} are read")
+    return found
 
 
 def sample_video(path: str | Path, count: int) -> Iterator[Frame]:

@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lichtspiel import flow
-from lichtspiel.conditioning import condition, fit
+from lichtspiel.conditioning import condition, context, resize
 from lichtspiel.errors import NonFinite, RequestError
-from lichtspiel.media import load_image
 from lichtspiel.models.clip import CLIPVision, preprocess
 from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
+from lichtspiel.prepare import film_of, pictures_of
 from lichtspiel.request import Request
 from lichtspiel.spec import PATCH, STRIDE, Model, model
 from lichtspiel.text import Tokenizer
@@ -44,17 +44,19 @@ BATCHED_TOKENS = 4096
 @dataclass(frozen=True)
 class Conditions:
     """What the DiT is told: text states [1, l, w], those of the negative prompt (None without guidance), the known
-    pictures as [1, 4 + c, t, h, w] (None for models that take none), and CLIP features [i, 257, w]."""
+    pictures as [1, 4 + c, t, h, w] (None for models that take none), CLIP features [i, 257, w], and VACE's context
+    [1, 2c + 64, r + t, h, w], where r references stand in front of the video's latents."""
 
     text: Tensor
     negative: Tensor | None
     pictures: Tensor | None
     clip: Tensor | None
+    vace: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Step:
-    """The state after one solver step: `index` of `total` steps is done, `latents` are [1, c, t, h, w]."""
+    """The state after one solver step: `index` of `total` steps is done, `latents` are the video's, [1, c, t, h, w]."""
 
     index: int
     total: int
@@ -103,63 +105,77 @@ class Pipeline:
 
     @torch.inference_mode()
     def encode(self, request: Request) -> Conditions:
-        """Text, and pictures if there are any, to conditions; raises MediaError for a picture that cannot be read."""
+        """Text, and pictures or a video if there are any, to conditions; raises MediaError for a file that cannot be
+        read."""
         negative = self._text(request.negative) if request.guidance != 1 else None
         text = self._text(request.prompt)
-        pictures = [self._picture(path, request) for path in (request.image, request.last_image) if path]
         known: Tensor | None = None
         clip: Tensor | None = None
         spec = self.model.dit
-        if pictures:
-            first, last = pictures[0], pictures[1] if len(pictures) == 2 else None
-            known = _finite("picture encoding", condition(self.vae, first, last, request.frames))
-            if self.model.clip is not None:
-                clip = self.clip(preprocess(torch.stack(pictures), self.model.clip.image_size).to(self.dtype))
+        if request.image is not None:
+            known, clip = self._pictures(request)
         elif spec.in_channels > spec.out_channels:
             width, height = request.size
             shape = (1, spec.in_channels - spec.out_channels, *latent_shape(request.frames, height, width))
             known = torch.zeros(shape, device=self.device)
-        return Conditions(text, negative, known, clip)
+        return Conditions(text, negative, known, clip, self._context(request) if spec.vace_layers else None)
 
     def _text(self, prompt: str) -> Tensor:
         ids = torch.tensor([self.tokenizer(prompt)], device=self.device)
         return _finite("text encoding", self.umt5(ids))
 
-    def _picture(self, path: Path, request: Request) -> Tensor:
-        """A picture as [3, h, w] in [-1, 1], cut and resized to the video's size."""
-        array = torch.from_numpy(load_image(path)).to(self.device)
-        image = rearrange(array, "h w c -> c h w").float() / 127.5 - 1
-        return fit(image, *request.size, antialias=self.model.embedded)
+    def _pictures(self, request: Request) -> tuple[Tensor, Tensor | None]:
+        """The known pictures as latents, and what CLIP sees in them, which gets them at their own resolution."""
+        pictures = [picture.to(self.device) for picture in pictures_of(request)]
+        # The official code resizes without antialiasing; a picture that shrinks to nano's size looks better with it.
+        sized = [resize(picture, *request.size, antialias=self.model.embedded) for picture in pictures]
+        last = sized[1] if len(sized) == 2 else None
+        known = _finite("picture encoding", condition(self.vae, sized[0], last, request.frames))
+        if self.model.clip is None:
+            return known, None
+        pixels = torch.cat([preprocess(picture[None], self.model.clip.image_size) for picture in pictures])
+        return known, _finite("picture encoding", self.clip(pixels.to(self.dtype)))
+
+    def _context(self, request: Request) -> Tensor:
+        """VACE's context; a request without files has one, too, in which everything is made anew."""
+        film = film_of(request)
+        references = [reference.to(self.device) for reference in film.references]
+        video, mask = film.video[None].to(self.device), film.mask.to(self.device)
+        return _finite("video encoding", context(self.vae, video, mask, references))
 
     def noise(self, request: Request) -> Tensor:
-        """The starting noise [1, c, t, h, w]: drawn on the CPU, so that a seed means the same on every device."""
+        """The starting noise [1, c, r + t, h, w], with a frame for each of r references: drawn on the CPU, so that a
+        seed means the same on every device."""
         width, height = request.size
-        shape = (1, self.model.dit.out_channels, *latent_shape(request.frames, height, width))
+        frames, rows, columns = latent_shape(request.frames, height, width)
+        shape = (1, self.model.dit.out_channels, len(request.references) + frames, rows, columns)
         return torch.randn(shape, generator=torch.Generator().manual_seed(request.seed)).to(self.device)
 
     def denoise(self, conditions: Conditions, request: Request, start: Tensor | None = None) -> Iterator[Step]:
-        """Walk from noise (or `start`) to latents, one step at a time; stop asking, and it stops computing."""
+        """Walk from noise (or `start`, of the same shape) to latents, one step at a time; stop asking, and it stops
+        computing. The frames of references are computed along and left out of what is handed on."""
         noise = self.noise(request) if start is None else start
         t, h, w = (side // patch for side, patch in zip(noise.shape[2:], PATCH, strict=True))
         batched = t * h * w <= BATCHED_TOKENS
 
         def velocity(latents: Tensor, timestep: Tensor) -> Tensor:
-            return self._guided(latents, timestep, conditions, request.guidance, batched)
+            return self._guided(latents, timestep, conditions, request, batched)
 
         with torch.inference_mode():
             for index, latents in flow.solve(velocity, noise, request.solver, request.steps, request.shift):
-                yield Step(index + 1, request.steps, _finite(f"denoising step {index + 1}", latents))
+                video = _finite(f"denoising step {index + 1}", latents)[:, :, len(request.references) :]
+                yield Step(index + 1, request.steps, video)
 
     def _guided(
-        self, latents: Tensor, timestep: Tensor, conditions: Conditions, guidance: float, batched: bool
+        self, latents: Tensor, timestep: Tensor, conditions: Conditions, request: Request, batched: bool
     ) -> Tensor:
         """The velocity under guidance; without a negative prompt there is only one branch to compute."""
         inputs = (
             latents if conditions.pictures is None else torch.cat([latents, conditions.pictures.to(latents)], dim=1)
         )
-        clip = conditions.clip
+        clip, vace, scale = conditions.clip, conditions.vace, request.context_scale
         if conditions.negative is None:
-            velocity: Tensor = self.dit(inputs, timestep, conditions.text, image=clip)
+            velocity: Tensor = self.dit(inputs, timestep, conditions.text, image=clip, vace=vace, vace_scale=scale)
             return velocity
         branches = [conditions.text, conditions.negative]
         if batched:
@@ -168,11 +184,14 @@ class Pipeline:
             both = self.dit(
                 inputs.repeat(2, 1, 1, 1, 1), timestep.repeat(2), torch.cat(padded),
                 image=None if clip is None else clip.repeat(2, 1, 1),
+                vace=None if vace is None else vace.repeat(2, 1, 1, 1, 1), vace_scale=scale,
             )  # fmt: skip
             positive, negative = both.chunk(2)
         else:
-            positive, negative = (self.dit(inputs, timestep, text, image=clip) for text in branches)
-        return flow.guide(positive, negative, guidance)
+            positive, negative = (
+                self.dit(inputs, timestep, text, image=clip, vace=vace, vace_scale=scale) for text in branches
+            )
+        return flow.guide(positive, negative, request.guidance)
 
     def decode(self, latents: Tensor) -> Iterator[NDArray[np.uint8]]:
         """Frames [h, w, 3] of latents [1, c, t, h, w], one after another; memory does not grow with their number."""

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from lichtspiel.errors import RequestError
-from lichtspiel.spec import STRIDE, Model, Sampling, Solver, Task, model
+from lichtspiel.spec import MODELS, STRIDE, Fit, Model, Sampling, Solver, Task, model
 
 __all__ = ["Request"]
 
@@ -23,6 +23,7 @@ GRID = 16
 
 MAX_SEED = 2**63 - 1
 MAX_STEPS = 1000
+MAX_REFERENCES = 8
 MAX_PROMPT = 8000
 """Characters of a prompt that are accepted at all; what the text encoder reads is limited by its tokens."""
 
@@ -40,9 +41,10 @@ def _size(value: object) -> object:
 class Request(BaseModel):
     """One video to make. Create it with `Request.of`, which raises `RequestError` with one readable line.
 
-    `image` and `last_image` are paths of the first and last picture; which of them are present decides the task.
-    `size` is (width, height) in pixels, `frames` is 4n+1 and may be given as `seconds` instead. `device` and `dtype`
-    may be "auto" until weights are loaded.
+    Which files are given decides the task: `image` and `last_image` are the first and the last picture; `video`, `mask`
+    (white is made anew) and `references` are for VACE. A video or mask is an MP4, a picture or a folder of pictures.
+    `size` is (width, height) in pixels, `frames` is 4n+1 and may be given as `seconds` instead; `inputs.ask` takes both
+    from the given files where they are left open. `device` and `dtype` may be "auto" until weights are loaded.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,6 +53,13 @@ class Request(BaseModel):
     model: str = Field(default="nano", description="Name of the checkpoint; `lichtspiel models` lists them.")
     image: Path | None = Field(default=None, description="Picture that the video starts with.")
     last_image: Path | None = Field(default=None, description="Picture that the video ends with; needs image.")
+    video: Path | None = Field(default=None, description="Video to edit, control or go on from; VACE only.")
+    mask: Path | None = Field(default=None, description="Where the video is made anew: white; needs video.")
+    references: tuple[Path, ...] = Field(
+        default=(), max_length=MAX_REFERENCES, description="Pictures of what the video shows, in order; VACE only."
+    )
+    context_scale: float = Field(default=1.0, ge=0, le=10, description="Weight of video, mask and references.")
+    fit: Fit = Field(default="crop", description="How a picture or video meets the size: crop, pad or stretch.")
     size: Annotated[tuple[int, int], BeforeValidator(_size)] = Field(description="Width and height in pixels.")
     frames: int = Field(description="Number of frames, 4n+1.")
     fps: int = Field(description="Frames a second; fixed by the checkpoint.")
@@ -66,6 +75,8 @@ class Request(BaseModel):
     @property
     def task(self) -> Task:
         """Which conditions are present."""
+        if self.video is not None or self.mask is not None or self.references:
+            return "edit"
         if self.image is None:
             return "text"
         return "image" if self.last_image is None else "first-last"
@@ -103,11 +114,12 @@ class Request(BaseModel):
         row = model(self.model)
         if not self.prompt.strip():
             raise RequestError("prompt", self.prompt, "say what the video shows, in at least one word")
-        if self.last_image is not None and self.image is None:
-            raise RequestError("last_image", str(self.last_image), "a last image needs a first one: add image")
+        _check_given(self)
         _check_task(self.task, row)
+        if self.context_scale != 1 and not row.dit.vace_layers:
+            raise RequestError("context_scale", self.context_scale, f"{row.name} has no VACE context to weigh", 1.0)
         _check_size(self.size, row)
-        _check_frames(self.frames, row)
+        _check_frames(self.frames, row, STRIDE[0] + 1 if self.task == "first-last" else 1)
         if self.fps != row.sampling.fps:
             raise RequestError("fps", self.fps, f"{row.name} was trained at its own rate", row.sampling.fps)
         return self
@@ -116,21 +128,21 @@ class Request(BaseModel):
 def _frames_of(seconds: float, row: Model) -> int:
     """The valid number of frames whose duration is `seconds`, to the frame."""
     frames = round(seconds * row.sampling.fps)
-    nearest = _nearest_frames(frames, row.sampling)
+    nearest = nearest_frames(frames, row.sampling)
     if abs(nearest - frames) > STRIDE[0] // 2:
         limit = f"{row.name} makes up to {row.sampling.max_frames / row.sampling.fps:g} seconds"
         raise RequestError("seconds", seconds, limit, round(nearest / row.sampling.fps, 3))
     return nearest
 
 
-def _nearest_frames(frames: int, sampling: Sampling) -> int:
-    return min(max(round((frames - 1) / STRIDE[0]) * STRIDE[0] + 1, 1), sampling.max_frames)
+def nearest_frames(frames: int, sampling: Sampling, least: int = 1) -> int:
+    return min(max(round((frames - 1) / STRIDE[0]) * STRIDE[0] + 1, least), sampling.max_frames)
 
 
-def _check_frames(frames: int, row: Model) -> None:
-    nearest = _nearest_frames(frames, row.sampling)
+def _check_frames(frames: int, row: Model, least: int) -> None:
+    nearest = nearest_frames(frames, row.sampling, least)
     if frames != nearest:
-        rule = f"{row.name} makes 4n+1 frames, from 1 to {row.sampling.max_frames}"
+        rule = f"{row.name} makes 4n+1 frames, from {least} to {row.sampling.max_frames}"
         raise RequestError("frames", frames, rule, nearest)
 
 
@@ -164,10 +176,28 @@ _NEEDS: dict[Task, str] = {
 }
 
 
+def _check_given(request: Request) -> None:
+    """Whether the files that are given go together."""
+    if request.last_image is not None and request.image is None:
+        raise RequestError("last_image", str(request.last_image), "a last image needs a first one: add image")
+    if request.task == "edit" and request.image is not None:
+        rule = "a request has either images or a video, mask and references; VACE takes a first frame as part of video"
+        raise RequestError("image", str(request.image), rule)
+    if request.mask is not None and request.video is None:
+        rule = "a mask says which part of a video is made anew: add video, or leave the mask out to make all of it"
+        raise RequestError("mask", str(request.mask), rule)
+    if request.fit != "crop" and request.image is None and request.video is None:
+        rule = "it says how a given image or video meets the size, and none is given"
+        raise RequestError("fit", request.fit, rule, "crop")
+
+
 def _check_task(task: Task, row: Model) -> None:
     if task not in row.tasks:
         wants = " or ".join(_NEEDS[known] for known in sorted(row.tasks))
-        raise RequestError("model", row.name, f"it takes {wants}, and this request has {_NEEDS[task]}")
+        others = [other for other in MODELS.values() if task in other.tasks]
+        nearest = min(others, key=lambda other: (other.embedded, other.dit.width != row.dit.width))
+        rule = f"it takes {wants}, and this request has {_NEEDS[task]}"
+        raise RequestError("model", row.name, rule, nearest.name)
 
 
 def _first(error: ValidationError) -> RequestError:

@@ -16,6 +16,7 @@ __all__ = [
     "MODELS",
     "CLIPSpec",
     "DiTSpec",
+    "Fit",
     "Model",
     "Part",
     "Sampling",
@@ -29,6 +30,7 @@ __all__ = [
 Task = Literal["text", "image", "first-last", "edit"]
 Solver = Literal["unipc", "dpm++", "euler"]
 Part = Literal["dit", "vae", "umt5", "clip"]
+Fit = Literal["crop", "pad", "stretch"]
 Size = tuple[int, int]
 
 STRIDE = (4, 8, 8)

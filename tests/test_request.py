@@ -32,6 +32,9 @@ def test_the_task_is_which_pictures_are_there() -> None:
     assert Request.of(prompt="x").task == "text"
     assert Request.of(prompt="x", image="a.png").task == "image"
     assert Request.of(prompt="x", image="a.png", last_image="b.png").task == "first-last"
+    assert Request.of(prompt="x", model="vace-1.3b").task == "text"
+    assert Request.of(prompt="x", model="vace-1.3b", references=["a.png"]).task == "edit"
+    assert Request.of(prompt="x", model="vace-1.3b", video="a.mp4", mask="b.png").task == "edit"
 
 
 @pytest.mark.parametrize(
@@ -58,6 +61,21 @@ def test_the_task_is_which_pictures_are_there() -> None:
         ({"prompt": "x", "last_image": "b.png"}, "^last_image: .*add image"),
         ({"prompt": "x", "model": "i2v-14b-480p"}, "^model: .*takes one image.*has no image"),
         ({"prompt": "x", "model": "t2v-14b", "image": "a.png"}, "^model: .*takes no image.*has one image"),
+        ({"prompt": "x", "model": "t2v-1.3b", "image": "a.png"}, "nearest valid value: i2v-14b-480p$"),
+        ({"prompt": "x", "model": "t2v-14b", "references": ["a.png"]}, "has a video, mask or reference; .* vace-14b$"),
+        ({"prompt": "x", "model": "t2v-1.3b", "video": "a.mp4"}, "has a video, mask or reference; .* vace-1.3b$"),
+        ({"prompt": "x", "model": "vace-1.3b", "mask": "a.png"}, "^mask: .*add video"),
+        (
+            {"prompt": "x", "model": "vace-1.3b", "image": "a.png", "video": "b.mp4"},
+            "^image: .*either images or a video",
+        ),
+        ({"prompt": "x", "model": "vace-1.3b", "references": ["a.png"] * 9}, "^references: .*at most 8"),
+        ({"prompt": "x", "model": "flf2v-14b", "image": "a", "last_image": "b", "frames": 1}, "valid value: 5$"),
+        ({"prompt": "x", "model": "flf2v-14b", "image": "a", "last_image": "b", "frames": 80}, "valid value: 81$"),
+        ({"prompt": "x", "model": "t2i-14b", "frames": 81}, "^frames: 81 .*from 1 to 1; nearest valid value: 1$"),
+        ({"prompt": "x", "context_scale": 0.5}, "^context_scale: 0.5 .*no VACE context"),
+        ({"prompt": "x", "fit": "pad"}, "^fit: 'pad' .*none is given; nearest valid value: crop$"),
+        ({"prompt": "x", "image": "a.png", "fit": "squash"}, "^fit: 'squash' .*'crop', 'pad' or 'stretch'"),
         ({"prompt": "x", "seconds": 9.0}, "^seconds: 9.0 .*nearest valid value: 2.125$"),
         ({"prompt": "x", "seconds": 1.0, "frames": 9}, "^seconds: .*not both"),
         ({"prompt": "x" * 9000}, "^prompt"),
@@ -92,4 +110,6 @@ def test_the_nearest_valid_value_is_valid(name: str, width: int, height: int, fr
 
 def test_a_request_survives_json() -> None:
     request = Request.of(prompt="a cat", image="a.png", seed=7)
+    edit = Request.of(prompt="a cat", model="vace-14b", video="a.mp4", mask="b", references=["c.png"], fit="pad")
+    assert Request.of(**Request.model_validate_json(edit.model_dump_json()).model_dump()) == edit
     assert Request.of(**Request.model_validate_json(request.model_dump_json()).model_dump()) == request

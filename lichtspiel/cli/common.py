@@ -154,16 +154,19 @@ def print_result(result: dict[str, Any], sheet: Path | None, as_json: bool) -> N
     settings = (
         f"{result['steps']} steps of {result['solver']}, guidance {result['guidance']:g}, shift {result['shift']:g}"
     )
-    print(f"video    {result['path']}")
+    picture = result["path"].lower().endswith(".png")
+    print(f"{'picture' if picture else 'video':<9}{result['path']}")
     if sheet is not None:
         print(f"sheet    {sheet}")
-    print(f"picture  {size}, {result['frames']} frames at {result['fps']} a second")
+    print(f"size     {size}" + ("" if picture else f", {result['frames']} frames at {result['fps']} a second"))
     print(f"made by  {result['model']}, seed {result['seed']}, {settings}, {result['dtype']} on {result['device']}")
     print(f"took     {timings['total']:.1f} s ({stages})")
     print(sealed_by(result["seal"]["signer"], result["path"]))
     print(f"latents  {result['latents']}")
     if result["unknown_words"]:
         print(f"note     {result['model']} does not know: {', '.join(result['unknown_words'])}")
+    for note in result["notes"]:
+        print(f"note     {note}")
 
 
 def sealed_by(signer: str | None, path: str) -> str:

@@ -8,10 +8,31 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lichtspiel.cli.common import Json, Out, Sheet, Weights, print_result, progress_bar, under_terms
+from lichtspiel.cli.common import Json, Sheet, Weights, print_result, progress_bar, under_terms
 
 if TYPE_CHECKING:
+    from lichtspiel.request import Request
     from lichtspiel.seal import Terms
+
+Made = Annotated[
+    Path, typer.Option("--out", "-o", help="The MP4 file to write, or a PNG file for a picture, which is one frame.")
+]
+Video = Annotated[Path | None, typer.Option(help="VACE: video to edit or follow; MP4, picture or folder of pictures.")]
+Mask = Annotated[
+    Path | None,
+    typer.Option(help="VACE: what of the video is made anew, in white; of the video's size and length."),
+]
+References = Annotated[
+    list[Path] | None, typer.Option(help="VACE: picture of somebody or something to show; may be repeated.")
+]
+ContextScale = Annotated[float | None, typer.Option(help="VACE: weight of video, mask and references; 1 if not given.")]
+Meeting = Annotated[
+    str | None, typer.Option(help="How a picture or video meets the size: crop (if not given), pad or stretch.")
+]
+Size = Annotated[
+    str | None, typer.Option(help="WIDTHxHEIGHT in pixels; taken from a given picture or video if it is not given.")
+]
+Preview = Annotated[Path | None, typer.Option(help="Only write a PNG of what the model would see of the given files.")]
 
 __all__ = ["decode", "generate", "models", "show"]
 
@@ -19,11 +40,16 @@ __all__ = ["decode", "generate", "models", "show"]
 @under_terms
 def generate(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     prompt: Annotated[str, typer.Argument(help="What the video shows.")],
-    out: Out = Path("lichtspiel.mp4"),
+    out: Made = Path("lichtspiel.mp4"),
     model: Annotated[str, typer.Option(help="Checkpoint; see `lichtspiel models`.")] = "nano",
     image: Annotated[Path | None, typer.Option(help="Picture that the video starts with.")] = None,
     last_image: Annotated[Path | None, typer.Option(help="Picture that the video ends with.")] = None,
-    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels.")] = None,
+    video: Video = None,
+    mask: Mask = None,
+    reference: References = None,
+    context_scale: ContextScale = None,
+    fit: Meeting = None,
+    size: Size = None,
     frames: Annotated[int | None, typer.Option(help="Number of frames, 4n+1.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Duration, instead of --frames.")] = None,
     steps: Annotated[int | None, typer.Option(help="Solver steps.")] = None,
@@ -36,18 +62,24 @@ def generate(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     weights: Weights = None,
     sheet: Sheet = None,
+    preview: Preview = None,
     *,
     terms: Terms,
     as_json: Json = False,
 ) -> None:
-    """Make a video from a prompt, and a first or a first and a last image, and seal it."""
-    from lichtspiel.request import Request
+    """Make a video from a prompt and given pictures or videos, or a picture where --out ends in .png, and seal it."""
+    from lichtspiel.inputs import ask
 
-    request = Request.of(
-        prompt=prompt, model=model, image=image, last_image=last_image, size=size, frames=frames, seconds=seconds,
-        steps=steps, guidance=guidance, shift=shift, solver=solver, negative=negative, seed=seed, device=device,
-        dtype=dtype,
+    if frames is None and seconds is None and out.suffix.lower() == ".png":
+        frames = 1
+    request = ask(
+        prompt=prompt, model=model, image=image, last_image=last_image, video=video, mask=mask, references=reference,
+        context_scale=context_scale, fit=fit, size=size, frames=frames, seconds=seconds, steps=steps, guidance=guidance,
+        shift=shift, solver=solver, negative=negative, seed=seed, device=device, dtype=dtype,
     )  # fmt: skip
+    if preview is not None:
+        _preview(request, preview, as_json)
+        return
     from lichtspiel.job import generate as run
 
     with progress_bar() as progress:
@@ -58,7 +90,7 @@ def generate(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
 @under_terms
 def decode(
     latents: Annotated[Path, typer.Argument(help="A latents file that generate kept.")],
-    out: Out = Path("lichtspiel.mp4"),
+    out: Made = Path("lichtspiel.mp4"),
     weights: Weights = None,
     sheet: Sheet = None,
     *,
@@ -71,6 +103,25 @@ def decode(
     with progress_bar() as progress:
         result = run(latents, out, weights=weights, sheet=sheet, terms=terms, progress=progress)
     print_result(result.to_json(), sheet, as_json)
+
+
+def _preview(request: Request, path: Path, as_json: bool) -> None:
+    from lichtspiel.inputs import look
+    from lichtspiel.job import check_sheet
+    from lichtspiel.prepare import preview
+
+    check_sheet(path)
+    notes = look(request).notes
+    preview(request, path)
+    if as_json:
+        said = request.model_dump(mode="json") | {"preview": str(path), "notes": notes}
+        print(json.dumps(said, ensure_ascii=False))
+        return
+    print(f"preview  {path}; nothing was generated")
+    if request.video is not None:
+        print("rows     what stays of the video, what is made anew, the mask (white is made anew), references")
+    for note in notes:
+        print(f"note     {note}")
 
 
 def models(as_json: Json = False) -> None:

@@ -8,7 +8,8 @@ Letters: b batch, l tokens, n heads, d channels of a head; t, h, w tokens in tim
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import lru_cache
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -17,24 +18,37 @@ from torch import Tensor
 
 __all__ = ["Attend", "attention", "rotary_angles", "rotate"]
 
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+class Attend(Protocol):
+    """What may stand in the place of `attention`; only cross-attention passes a bias."""
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, /) -> Tensor:
+        """See `attention`."""
+
 
 THETA = 10000.0
 """Base of the rotary frequencies (`rope_params` in `wan/modules/model.py`)."""
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Let every query see all keys: softmax(q kᵀ / √d) v over [b, l, n, d] each; all three have one dtype."""
+def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, /) -> Tensor:
+    """Let every query see all keys: softmax(q kᵀ / √d + bias) v over [b, l, n, d] each; all three have one dtype.
+
+    `bias` has a number for every key. The logarithm of m makes one key count as m that are equal to it.
+    """
+    mask = None if bias is None else bias.expand(len(q), 1, q.shape[1], -1)
     q, k, v = (rearrange(part, "b l n d -> b n l d") for part in (q, k, v))
-    return rearrange(F.scaled_dot_product_attention(q, k, v), "b n l d -> b l n d")
+    return rearrange(F.scaled_dot_product_attention(q, k, v, mask), "b n l d -> b l n d")
 
 
+@lru_cache(maxsize=2)
+@torch.inference_mode(False)
 def rotary_angles(grid: tuple[int, int, int], width: int, device: torch.device | None = None) -> Tensor:
     """Cosines and sines of the rotary angles of a whole grid of tokens, [2, t·h·w, width / 2] in float32.
 
     `grid` counts tokens in time, height and width, positions start at 0, `width` is that of one head. The pairs of
     channels are shared out as in `wan/modules/model.py`: height and width get width // 6 each, time what is left.
     Angles are taken in float64 on the CPU, for not every device has it; only t + h + w rows of them are ever needed.
+    The last two grids are kept, for every step of a run has the same: do not write into what is returned.
     """
     spatial = 2 * (width // 6)
     tables = []
@@ -52,8 +66,13 @@ def rotary_angles(grid: tuple[int, int, int], width: int, device: torch.device |
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
     """Turn adjacent pairs of channels of `x` [b, l, n, d] by `angles` [2, l, d / 2]; returns float32.
 
-    The product (a + ib)(cos + i sin), written out in reals: complex numbers are slow, and unknown to compilers.
+    The product (a + ib)(cos + i sin). On a processor it is taken as such: one pass over memory instead of seven. Other
+    devices get it written out in reals, for there complex numbers are slow, and unknown to compilers.
     """
+    if x.device.type == "cpu":
+        turn = rearrange(torch.complex(angles[0], angles[1]), "l d -> l 1 d")
+        pairs = torch.view_as_complex(rearrange(x.float(), "b l n (d two) -> b l n d two", two=2).contiguous())
+        return rearrange(torch.view_as_real(pairs * turn), "b l n d two -> b l n (d two)")
     cos, sin = rearrange(angles, "two l d -> two l 1 d")
     a, b = rearrange(x.float(), "b l n (d two) -> two b l n d", two=2)
     return rearrange(torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1), "b l n d two -> b l n (d two)")

@@ -14,6 +14,10 @@ width, each of p, q, r latent cells; c channels of a latent cell.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -59,6 +63,32 @@ class Linear32(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """Map the last dimension of `x`."""
         return F.linear(x.float(), self.weight.float(), self.bias.float())
+
+
+@dataclass(frozen=True)
+class Told:
+    """What cross-attention sees: `text` [b, l, d], whose last token counts `padding` times, and `image` [b, l, d].
+
+    Texts are padded with zeros to a fixed length, and padding is attended to. Its tokens are all equal, so they are
+    computed once: n equal keys under a softmax are one key with log(n) added to its logit.
+    """
+
+    text: Tensor
+    padding: int
+    image: Tensor | None
+
+    @cached_property
+    def bias(self) -> Tensor | None:
+        """What is added to the logit of every token of the text, [l] in float32."""
+        if self.padding == 1:
+            return None
+        bias = torch.zeros(self.text.shape[1], device=self.text.device)
+        bias[-1] = math.log(self.padding)
+        return bias
+
+    def unfold(self, *parts: Tensor) -> tuple[Tensor, ...]:
+        """Repeat the last token of parts [b, l, n, d] as often as it counts."""
+        return tuple(torch.cat([part[:, :-1], part[:, -1:].expand(-1, self.padding, -1, -1)], 1) for part in parts)
 
 
 class Attention(nn.Module):
@@ -111,11 +141,12 @@ class CrossAttention(Attention):
             pairs.append((self.split(self.norm_k_img(self.k_img(image))).type_as(v), v))
         return pairs
 
-    def forward(self, x: Tensor, text: Tensor, image: Tensor | None) -> Tensor:
-        """Attend from `x` [b, l, d] to `text` [b, text_length, d] and `image` [b, image_tokens, d]."""
-        (k, v), *more = self.keys_values(text, image)
+    def forward(self, x: Tensor, told: Told) -> Tensor:
+        """Attend from `x` [b, l, d] to text and image."""
+        (k, v), *more = self.keys_values(told.text, told.image)
         q = self.split(self.norm_q(self.q(x))).type_as(v)
-        seen = self.attend(q, k, v)
+        # One key may stand for all padding. In 16 bit its logarithm would be too coarse, so there it is repeated.
+        seen = self.attend(q, *((k, v, told.bias) if v.dtype == torch.float32 else told.unfold(k, v)))
         for k, v in more:
             seen = seen + self.attend(q, k, v)
         x = self.o(rearrange(seen, "b l n d -> b l (n d)"))
@@ -137,17 +168,17 @@ class Block(nn.Module):
         )
         self.modulation = nn.Parameter(torch.randn(1, 6, spec.width) / spec.width**0.5)
 
-    def forward(self, x: Tensor, time: Tensor, text: Tensor, image: Tensor | None, angles: Tensor) -> Tensor:
-        """Map the residual stream `x` [b, l, d]; `time` [b, 6, d] in float32, `text` in the dtype of the products."""
+    def forward(self, x: Tensor, time: Tensor, told: Told, angles: Tensor) -> Tensor:
+        """Map the residual stream `x` [b, l, d]; `time` [b, 6, d] in float32, the text in the dtype of the products."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation.float() + time).chunk(6, dim=1)
 
-        h = self.norm1(x) * (1 + scale1) + shift1
-        x = x + gate1 * self.self_attn(h.type_as(text), angles)
+        h = torch.addcmul(shift1, self.norm1(x), 1 + scale1).type_as(told.text)
+        x = torch.addcmul(x, gate1, self.self_attn(h, angles).float())
 
-        x = x + self.cross_attn(self.norm3(x).type_as(text), text, image)
+        x = x + self.cross_attn(self.norm3(x).type_as(told.text), told)
 
-        h = self.norm2(x) * (1 + scale2) + shift2
-        x = x + gate2 * self.ffn(h.type_as(text))
+        h = torch.addcmul(shift2, self.norm2(x), 1 + scale2).type_as(told.text)
+        x = torch.addcmul(x, gate2, self.ffn(h).float())
         return x
 
 
@@ -160,13 +191,13 @@ class ContextBlock(Block):
         self.after_proj = nn.Linear(spec.width, spec.width)
 
     def forward(  # type: ignore[override]  # two streams in and out
-        self, context: Tensor, x: Tensor, time: Tensor, text: Tensor, image: Tensor | None, angles: Tensor
+        self, context: Tensor, x: Tensor, time: Tensor, told: Told, angles: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Map `context` [b, l, d], beside `x` [b, l, d] as it came from the patches, to itself and to a hint for x."""
         if self.before_proj is not None:
             context = self.before_proj(context) + x
-        context = super().forward(context, time, text, image, angles)
-        return context, self.after_proj(context.type_as(text))
+        context = super().forward(context, time, told, angles)
+        return context, self.after_proj(context.type_as(told.text))
 
 
 class Head(nn.Module):
@@ -230,6 +261,14 @@ class DiT(nn.Module):
             self.vace_patch_embedding = nn.Conv3d(spec.vace_channels, width, PATCH, stride=PATCH)
             self.vace_blocks = nn.ModuleList([ContextBlock(spec, first=layer == 0) for layer in spec.vace_layers])
 
+    def tell(self, text: Tensor, image: Tensor | None) -> Told:
+        """Embed text and image features: the same in every step, so it may be kept from outside (see `forward`)."""
+        dtype, missing = self.patch_embedding.weight.dtype, self.spec.text_length - text.shape[1]
+        states = self.text_embedding(F.pad(text.to(dtype), (0, 0, 0, min(missing, 1))))
+        if image is not None:
+            image = self.img_emb(rearrange(image.to(dtype), "(b i) l d -> b (i l) d", b=len(text)))
+        return Told(states, max(missing, 1), image)
+
     def forward(
         self,
         latents: Tensor,
@@ -263,9 +302,7 @@ class DiT(nn.Module):
         moment = self.time_embedding(sinusoid(timestep, spec.time_width).to(x.device))
         time = rearrange(self.time_projection(moment), "b (six d) -> b six d", six=6)
 
-        text = self.text_embedding(F.pad(text.to(dtype), (0, 0, 0, spec.text_length - text.shape[1])))
-        if image is not None:
-            image = self.img_emb(rearrange(image.to(dtype), "(b i) l d -> b (i l) d", b=len(latents)))
+        told = self.tell(text, image)
         if vace is not None:
             vace = rearrange(self.vace_patch_embedding(vace.to(dtype)), "b d t h w -> b (t h w) d")
 
@@ -273,8 +310,8 @@ class DiT(nn.Module):
             hint: Tensor | None = None
             if vace is not None and number in spec.vace_layers:
                 context_block = self.vace_blocks[spec.vace_layers.index(number)]
-                vace, hint = context_block(vace, x, time, text, image, angles)
-            x = block(x, time, text, image, angles)
+                vace, hint = context_block(vace, x, time, told, angles)
+            x = block(x, time, told, angles)
             if hint is not None:
                 x = x + vace_scale * hint
 

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from lichtspiel.models.convolution import convolve, fast, upsample
 from lichtspiel.spec import STRIDE, VAESpec
 
 Past = dict[nn.Module, Tensor]
@@ -29,7 +31,8 @@ class CausalConv3d(nn.Conv3d):
     """A 3-D convolution that pads space on both sides and time only in front: with zeros, or with what it remembers."""
 
     def __init__(self, inputs: int, outputs: int, kernel: tuple[int, int, int]) -> None:
-        super().__init__(inputs, outputs, kernel, padding=(0, kernel[1] // 2, kernel[2] // 2))
+        self.around = (0, kernel[1] // 2, kernel[2] // 2)
+        super().__init__(inputs, outputs, kernel, padding=self.around)
         self.memory = kernel[0] - 1
 
     def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
@@ -39,7 +42,7 @@ class CausalConv3d(nn.Conv3d):
             x = F.pad(x, (0, 0, 0, 0, self.memory, 0)) if seen is None else torch.cat([seen, x], dim=2)
             if past is not None:
                 past[self] = x[:, :, -self.memory :].clone()
-        return super().forward(x)
+        return convolve(x, self.weight, self.bias, self.around)
 
 
 class RMSNorm(nn.Module):
@@ -128,7 +131,11 @@ class Upsample(nn.Module):
         """Map [b, c, t, h, w] to [b, c/2, t', 2h, 2w]; time 1 + n becomes 1 + 2n (later chunks: n becomes 2n)."""
         if self.time_conv is not None:
             x = self._double_time(self.time_conv, x, past)
-        return per_frame(self.resample, x)
+        if not fast(x):
+            return per_frame(self.resample, x)
+        conv = cast(nn.Conv2d, self.resample[1])
+        frames = upsample(rearrange(x, "b c t h w -> (b t) c h w"), conv.weight, conv.bias)
+        return rearrange(frames, "(b t) c h w -> b c t h w", b=len(x))
 
     @staticmethod
     def _double_time(time_conv: CausalConv3d, x: Tensor, past: Past | None) -> Tensor:
@@ -151,6 +158,11 @@ def per_frame(layer: nn.Module, x: Tensor) -> Tensor:
     b = x.shape[0]
     frames: Tensor = layer(rearrange(x, "b c t h w -> (b t) c h w"))
     return rearrange(frames, "(b t) c h w -> b c t h w", b=b)
+
+
+def ordered(x: Tensor) -> Tensor:
+    """Bring channels together in memory where that is faster; layers keep the order, and norms need no copies."""
+    return x.contiguous(memory_format=torch.channels_last_3d) if fast(x) else x
 
 
 def run(layers: nn.Sequential, x: Tensor, past: Past | None) -> Tensor:
@@ -241,12 +253,12 @@ class VAE(nn.Module):
 
     def moments(self, video: Tensor, past: Past | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the raw (not normalised) latents of `video`, each [b, c, t', h/8, w/8]."""
-        mean, log_variance = self.conv1(self.encoder(video, past)).chunk(2, dim=1)
+        mean, log_variance = self.conv1(self.encoder(ordered(video), past)).chunk(2, dim=1)
         return mean, log_variance
 
     def reconstruct(self, raw: Tensor, past: Past | None = None) -> Tensor:
         """Pixels of raw latents, not clamped."""
-        pixels: Tensor = self.decoder(self.conv2(raw), past)
+        pixels: Tensor = self.decoder(self.conv2(ordered(raw)), past)
         return pixels
 
     def encode(self, video: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from lichtspiel.seal.guards import Guard, HttpGuard
 from lichtspiel.seal.keys import Identity, identity, import_identity, new_identity
 from lichtspiel.seal.keys import describe as describe_identity
 from lichtspiel.seal.marks import Marks
+from lichtspiel.seal.picture import seal_picture
 from lichtspiel.seal.policy import Verdict, enforce, judge_frames, judge_image, judge_prompt, strictest
 from lichtspiel.seal.policy import describe as describe_policy
 from lichtspiel.seal.terms import Inspection, Terms
@@ -47,6 +48,7 @@ __all__ = [
     "judge_prompt",
     "new_identity",
     "seal",
+    "seal_picture",
     "strictest",
     "verify",
 ]

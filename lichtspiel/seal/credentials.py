@@ -154,9 +154,15 @@ def digest(id: str, text: str) -> str:
 
 
 def sign(
-    source: Path, target: Path, provenance: Provenance, identity: Identity, timestamp: str | None = None
+    source: Path,
+    target: Path,
+    provenance: Provenance,
+    identity: Identity,
+    timestamp: str | None = None,
+    *,
+    format: str = "video/mp4",
 ) -> str | None:
-    """Write a copy of the MP4 `source` to `target` with its provenance embedded and signed.
+    """Write a copy of `source`, a file of `format`, to `target` with its provenance embedded and signed.
 
     An input whose file is gone or changed, or which the library cannot take in, is still named by role and digest.
     `timestamp` is the address of an RFC 3161 authority. Returns None when none was asked, "stamped" when its time stamp
@@ -166,21 +172,22 @@ def sign(
 
     if timestamp is not None:
         try:
-            _sign(source, target, provenance, identity, timestamp)
+            _sign((source, target, format), provenance, identity, timestamp)
             return "stamped"
         except c2pa.C2paError as error:
             reason = f"none: {timestamp} gave no time stamp ({error})"
             target.unlink(missing_ok=True)
     try:
-        _sign(source, target, provenance, identity, None)
+        _sign((source, target, format), provenance, identity, None)
     except c2pa.C2paError as error:
-        raise LichtspielError(f"the video could not be signed: {error}") from error
+        raise LichtspielError(f"the result could not be signed: {error}") from error
     return None if timestamp is None else reason
 
 
-def _sign(source: Path, target: Path, provenance: Provenance, identity: Identity, timestamp: str | None) -> None:
+def _sign(files: tuple[Path, Path, str], provenance: Provenance, identity: Identity, timestamp: str | None) -> None:
     import c2pa
 
+    source, target, format = files
     leaf, failures = signers.certificates(identity.chain.encode())[0], list[BaseException]()
 
     def ask(data: bytes) -> bytes:
@@ -195,7 +202,7 @@ def _sign(source: Path, target: Path, provenance: Provenance, identity: Identity
     try:
         with (
             c2pa.Context.from_dict(SETTINGS) as context,
-            c2pa.Builder(_manifest(provenance), context) as builder,
+            c2pa.Builder(_manifest(provenance, format), context) as builder,
             c2pa.Signer.from_info(c2pa.C2paSignerInfo(algorithm, chain, key, url))
             if identity.command is None
             else c2pa.Signer.from_callback(ask, algorithm, identity.chain, timestamp) as signer,
@@ -203,14 +210,14 @@ def _sign(source: Path, target: Path, provenance: Provenance, identity: Identity
             for given in provenance.inputs:
                 _add(builder, given)
             with source.open("rb") as file, target.open("x+b") as signed:
-                builder.sign(signer, "video/mp4", file, signed)
+                builder.sign(signer, format, file, signed)
     except c2pa.C2paError:
         if failures:
             raise failures[0] from None
         raise
 
 
-def _manifest(provenance: Provenance) -> dict[str, Any]:
+def _manifest(provenance: Provenance, format: str) -> dict[str, Any]:
     actions = _actions(provenance)
     if provenance.watermarked:
         actions.append({"action": "c2pa.watermarked.bound", "when": actions[0]["when"]})
@@ -241,7 +248,7 @@ def _manifest(provenance: Provenance) -> dict[str, Any]:
     return {
         "claim_generator_info": [software],
         "title": provenance.id,  # not the file's name, which may say something private and changes anyway
-        "format": "video/mp4",
+        "format": format,
         "assertions": assertions,
     }
 

@@ -1,8 +1,8 @@
 """The door out: the only place in the package where a video file is made.
 
-It knows H.264 in MP4, in which order the marks go on (visible label, watermark, tags, signature) and how to let a file
-appear whole or not at all. It does not know models, requests or what the provenance says; it makes sure that nothing
-leaves without one, unless somebody opted out and said why.
+It knows H.264 in MP4 (`picture` knows PNG), in which order the marks go on (visible label, watermark, tags, signature)
+and how to let a file appear whole or not at all. It does not know models, requests or what the provenance says; it
+makes sure that nothing leaves without one, unless somebody opted out and said why.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     Frame = npt.NDArray[np.uint8]
 
-__all__ = ["Sealed", "check_output", "seal"]
+__all__ = ["Look", "Sealed", "check_output", "leave", "seal", "writing"]
 
 # threads is a number of its own, not the machine's: x264's result depends on it, and should not depend on the machine.
 _X264 = {"crf": "16", "preset": "medium", "threads": "4"}
@@ -48,7 +48,8 @@ _MAX_FPS = 240
 
 @dataclass(frozen=True, kw_only=True)
 class Sealed:
-    """A video that left: where it is, what its bytes hash to, which marks it bears, and the names in its manifest.
+    """A video that left: where it is, what its bytes hash to, which marks it bears, and the names in its manifest. A
+    picture has one frame and no rate: `fps` is 0.
 
     `watermark` is the id in the picture in hexadecimal; it, `manifest` and `signer` are None when there is none.
     `timestamp` says whether an authority stamped the time, and if it was asked in vain, why not.
@@ -74,13 +75,14 @@ class Sealed:
         return {**dataclasses.asdict(self), "path": str(self.path)}
 
 
-def check_output(out: str | Path, *, pixels: int = 0) -> Path:
-    """Make sure that a video can be written to `out` and signed, before anything costs time. Writes nothing there.
+def check_output(out: str | Path, *, pixels: int = 0, suffix: str = ".mp4") -> Path:
+    """Make sure that a video, or with the suffix ".png" a picture, can be written to `out` and signed, before anything
+    costs time. Writes nothing there.
 
     `pixels` is width * height * frames, for the disk space. Makes the signing identity if there is none yet. Raises
     OutputError, with the remedy, or LichtspielError when the identity is unusable.
     """
-    out = _check_target(Path(out))
+    out = _check_target(Path(out), suffix)
     draft = _draft(out)
     try:
         draft.touch(exist_ok=False)
@@ -94,7 +96,8 @@ def check_output(out: str | Path, *, pixels: int = 0) -> Path:
             f"{out}: {free >> 20:,} MiB are free on this disk and {needed >> 20:,} MiB may be needed; "
             "free some or choose a folder on another disk"
         )
-    _encoder()
+    if suffix == ".mp4":
+        _encoder()
     keys.identity()
     return out
 
@@ -124,14 +127,27 @@ def seal(
 
     Raises RequestError for frames that cannot be encoded and LichtspielError when writing or signing fails.
     """
-    out, marks = _check_target(Path(out)), marks or Marks.of()
+    out, marks = _check_target(Path(out), ".mp4"), marks or Marks.of()
     if not (isinstance(fps, int | Fraction) and 1 <= fps <= _MAX_FPS):
         raise RequestError("fps", fps, f"it is a whole number or a fraction from 1 to {_MAX_FPS}")
-    provenance = dataclasses.replace(provenance, watermarked=marks.watermark)
+    look = Look(fps, marks, dataclasses.replace(provenance, watermarked=marks.watermark), sound)
+    return leave(out, look, lambda draft: _encode(frames, draft, look), signer, timestamp)
+
+
+def leave(
+    out: Path,
+    look: Look,
+    draw: Callable[[Path], dict[str, int]],
+    signer: keys.Identity | None,
+    timestamp: str | None,
+) -> Sealed:
+    """Let `draw` write a draft, which returns width, height and number of frames; sign it, read it back, and let it
+    appear at `out`."""
     encoded, signed = _draft(out), _draft(out)
+    provenance, marks, fps = look.provenance, look.marks, look.fps
     try:
-        picture = _encode(frames, encoded, Look(fps, marks, provenance, sound))
-        with _writing(out):
+        picture = draw(encoded)
+        with writing(out):
             said, stamped = reading.Reading("none"), None
             if marks.credentials:
                 said, stamped = _sign(encoded, signed, provenance, signer or keys.identity(), timestamp)
@@ -164,7 +180,8 @@ def _sign(
     encoded: Path, signed: Path, provenance: credentials.Provenance, identity: keys.Identity, timestamp: str | None
 ) -> tuple[reading.Reading, str | None]:
     """Sign and read back, as a stranger would; returns what was read and what became of the time stamp."""
-    stamped = credentials.sign(encoded, signed, provenance, identity, timestamp)
+    kind = "image/png" if encoded.suffix == ".png" else "video/mp4"
+    stamped = credentials.sign(encoded, signed, provenance, identity, timestamp, format=kind)
     said = reading.read(signed, identity.root)
     if not said.ours:
         raise LichtspielError(f"the seal does not hold, so nothing was written: {'; '.join(said.problems)}")
@@ -202,10 +219,11 @@ class Look:
         return paint
 
 
-def _check_target(out: Path) -> Path:
-    if out.suffix.lower() != ".mp4":
-        nearest = f"{out.parent / (out.stem or 'out')}.mp4"
-        raise OutputError(f"{out}: videos are written as MP4; nearest valid name: {nearest}")
+def _check_target(out: Path, suffix: str) -> Path:
+    if out.suffix.lower() != suffix:
+        nearest = f"{out.parent / (out.stem or 'out')}{suffix}"
+        kind = "videos are written as MP4" if suffix == ".mp4" else "pictures are written as PNG"
+        raise OutputError(f"{out}: {kind}; nearest valid name: {nearest}")
     if out.exists() and not out.is_file():
         raise OutputError(f"{out}: is there already and is not a file; choose another name")
     if out.exists() and not os.access(out, os.W_OK):
@@ -230,7 +248,7 @@ def _encode(frames: Iterable[Frame], path: Path, look: Look) -> dict[str, int]:
     _encoder()
     with contextlib.ExitStack() as stack:
         sound = stack.enter_context(_sound(look.sound)) if look.sound else None
-        with _writing(path):
+        with writing(path):
             container = av.open(f"file:{path.absolute()}", "w", format="mp4", options=labels.muxer(look.marks))
         said = look.provenance
         tags = labels.tags(look.marks, id=said.id, model=said.model, version=said.version, created=said.created)
@@ -245,16 +263,16 @@ def _encode(frames: Iterable[Frame], path: Path, look: Look) -> dict[str, int]:
             for frame in itertools.chain([first], iterator):
                 if (found := _size(frame)) != (width, height):
                     raise RequestError("frames", found, "all have the size of the first", (width, height))
-                with _writing(path):
+                with writing(path):
                     container.mux(stream.encode(_picture(paint(frame, count))))
                 count += 1
-            with _writing(path):
+            with writing(path):
                 container.mux(stream.encode(None))
                 for packet in _packets(sound):
                     packet.stream = track
                     container.mux(packet)
         finally:
-            with _writing(path):
+            with writing(path):
                 container.close()
     return {"width": width, "height": height, "frames": count}
 
@@ -321,17 +339,17 @@ def _encoder() -> None:
 
 def _draft(out: Path) -> Path:
     # In the same folder, because a rename is atomic only within one file system; hidden, because it is not finished.
-    return out.parent / f".{uuid.uuid4().hex}.mp4"
+    return out.parent / f".{uuid.uuid4().hex}{out.suffix.lower()}"
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """Turn a failure to write into a message. Failures of the frames' own source are not touched."""
     try:
         yield
     except OSError as error:
         hint = "; free some space" if error.errno == errno.ENOSPC else ""
-        raise OutputError(f"{path.parent}: the video cannot be written: {error.strerror or error}{hint}") from error
+        raise OutputError(f"{path.parent}: the result cannot be written: {error.strerror or error}{hint}") from error
 
 
 def _sync_folder(folder: Path) -> None:

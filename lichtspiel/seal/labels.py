@@ -42,6 +42,9 @@ _GENERATED = "1"  # 2 and 3 are "possibly" and "suspected", which platforms say 
 
 _APPLE = "com.apple.quicktime.comment"
 
+PNG_NAMES = {"comment": "Comment", "AIGC": "AIGC"}
+"""The text entries of a PNG that hold the same; Comment is one of the names that the format itself has."""
+
 _MOST_ENTRY = 8192  # characters of an AIGC entry; those of others that were seen have under 1000
 _MOST_VALUE = 1024  # of one value in it
 _MOST_COMMENT = 500
@@ -109,14 +112,18 @@ class Tags:
 
 
 def read(path: Path) -> Tags:
-    """Read the entries of a video, whoever made it, in bounded time and memory.
+    """Read the entries of a video or PNG, whoever made it, in bounded time and memory.
 
-    Raises MediaError when it is missing, damaged or in no format of videos.
+    Raises MediaError when it is missing, damaged or in no such format.
     """
     import av
 
-    if survey(path).mp4 and (found := _header_bytes(path)) > _MOST_HEADERS:
-        raise MediaError(f"{path}: has {found:,} bytes of headers; at most {_MOST_HEADERS:,} are read")
+    found = survey(path)
+    if found.png:
+        entries = _png(path)
+        return Tags(aigc=_parse(entries.get("aigc", "")), comment=_claim(entries.get("comment", "")))
+    if found.mp4 and (headers := _header_bytes(path)) > _MOST_HEADERS:
+        raise MediaError(f"{path}: has {headers:,} bytes of headers; at most {_MOST_HEADERS:,} are read")
     # Formats are listed, because FFmpeg also "plays" text and playlists, which may name other files and addresses.
     options = {"protocol_whitelist": "file", "format_whitelist": "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf"}
     try:
@@ -128,6 +135,17 @@ def read(path: Path) -> Tags:
         raise MediaError(f"{path}: is no video that can be read, or is damaged ({error})") from error
     said = entries.get("comment") or entries.get(_APPLE) or ""
     return Tags(aigc=_parse(entries.get("aigc", "")), comment=_claim(said))
+
+
+def _png(path: Path) -> dict[str, str]:
+    """The text entries of a PNG that stand before its pixels."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            return {key.lower(): str(image.info[name]) for key, name in PNG_NAMES.items() if name in image.info}
+    except Exception as error:  # Pillow lets through whatever a damaged file makes it raise
+        raise MediaError(f"{path}: is damaged ({error}); copy or export it again") from error
 
 
 def _code(id: str, producer: str) -> str:

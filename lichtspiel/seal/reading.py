@@ -20,6 +20,8 @@ from lichtspiel.seal.credentials import GENERATION, SETTINGS, TRUST
 __all__ = ["Reading", "ingredient_state", "read", "record"]
 
 _STAMPS = "time stamps"
+_MATCHES = {"video/mp4": "assertion.bmffHash.match", "image/png": "assertion.dataHash.match"}
+"""What the library finds, by the file's format, where the picture is the one that was signed."""
 
 
 def _trusting(signing: str | None, stamping: str | None = None) -> dict[str, Any]:
@@ -54,21 +56,24 @@ class Reading:
 
 
 def read(path: Path, ours: str | None = None, others: str | None = None) -> Reading:
-    """Read and check the credentials of an MP4, without the network. `ours` and `others` are the certificates (PEM,
-    one after the other) of this installation, and of those it trusts.
+    """Read and check the credentials of an MP4 or PNG, without the network. `ours` and `others` are the certificates
+    (PEM, one after the other) of this installation, and of those it trusts.
 
     Only the positive counts: "intact" needs a validated signature, a matching picture and no complaint except about
-    who signed. Raises MediaError when the file is damaged, hostile or no MP4.
+    who signed. Raises MediaError when the file is damaged, hostile or neither of them.
     """
     found = survey(path)
-    if not found.mp4:
-        raise MediaError(f"{path}: is no MP4 or MOV video, so it cannot hold content credentials that can be read")
+    if not (found.mp4 or found.png):
+        raise MediaError(
+            f"{path}: is no MP4 or MOV video and no PNG, so it cannot hold content credentials that can be read"
+        )
     if not found.sealed:
         return Reading("none")
-    reading = _check(path, ours, others)
+    kind = "image/png" if found.png else "video/mp4"
+    reading = _check(path, kind, ours, others)
     if reading.ours or reading.state != "intact" or others is None:
         return dataclasses.replace(reading, trusted=reading.ours)
-    other = _check(path, others, None)  # apart: of a certificate in both lists the library names one by chance
+    other = _check(path, kind, others, None)  # apart: of a certificate in both lists the library names one by chance
     return dataclasses.replace(other, ours=False, trusted=True) if other.ours else reading
 
 
@@ -97,7 +102,7 @@ def ingredient_state(entry: Mapping[str, Any]) -> Literal["intact", "tampered", 
     return "intact" if signed and not _grave(active.get("failure")) else "tampered"
 
 
-def _check(path: Path, signing: str | None, stamping: str | None) -> Reading:
+def _check(path: Path, kind: str, signing: str | None, stamping: str | None) -> Reading:
     """The credentials of a sealed file as the library reads them; `ours` says that they lead to one of `signing`."""
     import c2pa
 
@@ -105,21 +110,21 @@ def _check(path: Path, signing: str | None, stamping: str | None) -> Reading:
         with (
             path.open("rb") as file,
             c2pa.Context.from_dict(_trusting(signing, stamping)) as context,
-            c2pa.Reader("video/mp4", file, context=context) as reader,
+            c2pa.Reader(kind, file, context=context) as reader,
         ):
             store = json.loads(reader.json())
     except (c2pa.C2paError, ValueError) as error:
         # The box is there, so this was sealed once; what is in it no longer makes sense.
         return Reading("tampered", problems=(f"the credentials cannot be read: {error}",))
-    return _judge(store)
+    return _judge(store, _MATCHES[kind])
 
 
-def _judge(store: Mapping[str, Any]) -> Reading:
+def _judge(store: Mapping[str, Any], match: str = _MATCHES["video/mp4"]) -> Reading:
     results = store.get("validation_results") or {}
     active = results.get("activeManifest") or {}
     deltas = [delta.get("validationDeltas") or {} for delta in results.get("ingredientDeltas") or ()]
     failures = [entry for part in (active, *deltas) for entry in part.get("failure") or ()]
-    proven = {"claimSignature.validated", "assertion.bmffHash.match"} <= _codes(active.get("success"))
+    proven = {"claimSignature.validated", match} <= _codes(active.get("success"))
     intact = proven and not _grave(failures)
     return Reading(
         state="intact" if intact else "tampered",

@@ -141,11 +141,11 @@ def verify(path: str | Path) -> Report:
     path = Path(path)
     found = container.survey(path)
     said = Credentials(state="none")
-    if found.mp4:
+    if found.mp4 or found.png:
         said = _credentials(reading.read(path, keys.anchors(), keys.trusted_anchors()))
     try:
         seen = _watermark(path, found.mp4)
-        tags = labels.read(path) if seen.video else labels.Tags(aigc=None, comment=None)
+        tags = labels.read(path) if seen.video or found.png else labels.Tags(aigc=None, comment=None)
     except MediaError:
         if said.state == "none":
             raise
@@ -155,9 +155,10 @@ def verify(path: str | Path) -> Report:
         entry = _recorded(said, seen.mark)
     except LichtspielError as error:  # a damaged record says nothing about the file
         entry, notes = None, (str(error),)
+    verdict = _sentence(said, seen.mark, entry)
     return Report(
         path=str(path),
-        verdict=_sentence(said, seen.mark, entry),
+        verdict=verdict.replace(" video", " picture") if found.png and said.state != "none" else verdict,
         credentials=said,
         watermark=seen.mark,
         labels=Labels(aigc=tags.aigc, comment=tags.comment),

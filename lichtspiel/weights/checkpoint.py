@@ -1,31 +1,44 @@
-"""One checkpoint's networks, each loaded from its own file when it is asked for.
+"""One checkpoint's networks, each loaded from its own files when it is asked for.
 
-Knows the embedded model and the official folder layout. It chooses no precision and moves nothing between devices.
+The files may be in any published layout: the official folder, a Diffusers folder, ComfyUI's single files, GGUF. Which
+file holds what is read from names and shapes of tensors (`stored`). It chooses no precision and moves nothing between
+devices.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lichtspiel.errors import WeightsError
-from lichtspiel.models.clip import PREFIX, CLIPVision, unused
+from lichtspiel.models.clip import CLIPVision
 from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import LATENT_MEAN, LATENT_STD, Model, Part
 from lichtspiel.text import Tokenizer
-from lichtspiel.weights.reading import check_digest, fill, read
+from lichtspiel.weights.fitting import compare, explain, fill, spec_of
+from lichtspiel.weights.reading import check_digest
+from lichtspiel.weights.stored import Scan, Stored, scan
 
-__all__ = ["Checkpoint", "checkpoint"]
+__all__ = ["EMBEDDED", "TITLES", "Checkpoint", "checkpoint"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
 EMBEDDED = Path(__file__).parent.parent / "nano"
+
+TITLES: dict[Part, str] = {
+    "dit": "diffusion transformer",
+    "vae": "video VAE",
+    "umt5": "UMT5 text encoder",
+    "clip": "CLIP image encoder",
+}
+"""What the parts are called in messages."""
 
 
 @dataclass(frozen=True)
@@ -33,64 +46,53 @@ class Checkpoint:
     """The files of one model; each method reads one network into memory in the precision asked for."""
 
     model: Model
-    folder: Path
+    parts: dict[Part, Stored]
+    digests: dict[str, str]
 
-    def _tensors(self, part: Part) -> tuple[dict[str, Tensor], Path]:
-        pattern = self.model.files[part]
-        paths = sorted(self.folder.glob(pattern))
-        if not paths:
-            raise WeightsError(f"{self.folder} has no {pattern}; it should hold the files of {self.model.repository}")
-        tensors: dict[str, Tensor] = {}
-        # Whoever trains the embedded model anew names a folder, whose files have digests of their own.
-        known = {} if self.model.embedded and self.folder != EMBEDDED else self.model.digests
-        for path in paths:
-            if path.name in known:
-                check_digest(path, known[path.name])
-            tensors |= read(path)
-        return tensors, self.folder / pattern
+    def _part(self, part: Part) -> Stored:
+        found = self.parts[part]
+        for path in found.paths:
+            if path.name in self.digests:
+                check_digest(path, self.digests[path.name])
+        return found
 
     def tokenizer(self) -> Tokenizer:
         """The UMT5 tokenizer, reduced to the model's own vocabulary where it has one."""
-        vocabulary = None
-        if self.model.embedded:
-            vocabulary = self._tensors("umt5")[0]["vocabulary"].tolist()
-        return Tokenizer.umt5(self.model.dit.text_length, vocabulary)
+        vocabulary = self._part("umt5").extra("vocabulary") if self.model.embedded else None
+        return Tokenizer.umt5(self.model.dit.text_length, None if vocabulary is None else vocabulary.tolist())
 
     def umt5(self, dtype: torch.dtype) -> UMT5:
         """The text encoder."""
-        tensors, source = self._tensors("umt5")
-        tensors.pop("vocabulary", None)
         with torch.device("meta"):
             module = UMT5(self.model.umt5)
-        fill(module, tensors, source, dtype)
+        fill(module, self._part("umt5"), self.model.umt5, dtype)
         return _frozen(module)
 
     def dit(self, dtype: torch.dtype) -> DiT:
         """The diffusion transformer."""
-        tensors, source = self._tensors("dit")
         with torch.device("meta"):
             module = DiT(self.model.dit)
-        fill(module, tensors, source, dtype)
+        fill(module, self._part("dit"), self.model.dit, dtype)
         return _frozen(module)
 
     def vae(self, dtype: torch.dtype) -> VAE:
         """The video VAE with its latent statistics: from the file for the embedded model, else the published ones."""
-        tensors, source = self._tensors("vae")
-        mean: list[float] = tensors.pop("latent_mean", torch.tensor(LATENT_MEAN)).tolist()
-        std: list[float] = tensors.pop("latent_std", torch.tensor(LATENT_STD)).tolist()
-        module = VAE(self.model.vae, mean, std)
-        fill(module, tensors, source, dtype)
+        part = self._part("vae")
+        mean, std = part.extra("latent_mean"), part.extra("latent_std")
+        module = VAE(
+            self.model.vae,
+            LATENT_MEAN if mean is None else mean.tolist(),
+            LATENT_STD if std is None else std.tolist(),
+        )
+        fill(module, part, self.model.vae, dtype)
         return _frozen(module)
 
     def clip(self, dtype: torch.dtype) -> CLIPVision:
         """The image encoder of checkpoints with image cross-attention; its file holds more than is used."""
         assert self.model.clip is not None
-        tensors, source = self._tensors("clip")
-        skip = unused(self.model.clip)
-        used = {name.removeprefix(PREFIX): value for name, value in tensors.items() if not name.startswith(skip)}
         with torch.device("meta"):
             module = CLIPVision(self.model.clip)
-        fill(module, used, source, dtype)
+        fill(module, self._part("clip"), self.model.clip, dtype)
         return _frozen(module)
 
 
@@ -98,21 +100,50 @@ def _frozen(module: Module) -> Module:
     return module.eval().requires_grad_(False)
 
 
-def checkpoint(model: Model, folder: Path | None) -> Checkpoint:
-    """The checkpoint of `model` in `folder`, or the one inside this package when the model is embedded.
+def checkpoint(model: Model, weights: Path | Sequence[Path] | None) -> Checkpoint:
+    """The checkpoint of `model` in `weights`, or the one inside this package when the model is embedded.
 
-    Raises WeightsError with what to do when a folder is needed and not given, or a part's file is not there.
+    `weights` is a folder (with its subfolders) or a file, or several of them that together hold all parts. Where they
+    hold more than one of a part, the one that fits the model is taken.
+
+    Raises WeightsError with what to do when a part is not there, is incomplete, or belongs to another model; nothing
+    is loaded before all parts are known to fit.
     """
-    if folder is None:
+    if weights is None:
         if not model.embedded:
             raise WeightsError(
                 f"{model.name} does not ship with this package; download {model.repository} and name its folder "
                 "with --weights"
             )
-        folder = EMBEDDED
-    if not folder.is_dir():
-        raise WeightsError(f"{folder} is not a folder; --weights takes the folder of {model.repository or model.name}")
-    for pattern in model.files.values():
-        if not any(folder.glob(pattern)):
-            raise WeightsError(f"{folder} has no {pattern}; it should hold the files of {model.repository or 'nano'}")
-    return Checkpoint(model, folder)
+        weights = EMBEDDED
+    paths = [weights] if isinstance(weights, Path) else list(weights)
+    found = scan(paths)
+    parts = {part: _chosen(model, part, found, paths) for part in model.files}
+    # Whoever trains the embedded model anew names a folder, whose files have digests of their own.
+    return Checkpoint(model, parts, {} if model.embedded and paths != [EMBEDDED] else model.digests)
+
+
+def _chosen(model: Model, part: Part, found: Scan, paths: list[Path]) -> Stored:
+    """The one stored part that fits the model."""
+    spec = spec_of(model, part)
+    assert spec is not None
+    candidates = [one for one in found.parts if one.part == part]
+    differences = [compare(one, spec) for one in candidates]
+    fitting = [one for one, difference in zip(candidates, differences, strict=True) if not difference]
+    if len(fitting) == 1 and not fitting[0].problems:
+        return fitting[0]
+    if len(fitting) > 1:
+        raise WeightsError(
+            f"{fitting[0].source} and {fitting[1].source} both hold the {TITLES[part]} of {model.name}; name the files "
+            "to use, not the folder"
+        )
+    if found.failures and not fitting:
+        raise next(iter(found.failures.values()))
+    if not candidates:
+        named = ", ".join(str(path) for path in paths)
+        raise WeightsError(
+            f"{named} has no {model.files[part]}, nor the {TITLES[part]} in any other layout; it should hold the files "
+            f"of {model.repository or model.name}, or name the file that has it as well"
+        )
+    difference, nearest = min(zip(differences, candidates, strict=True), key=lambda pair: pair[0].size)
+    raise WeightsError(nearest.problems[0] if nearest.problems else explain(nearest, spec, difference))

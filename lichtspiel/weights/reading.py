@@ -1,57 +1,124 @@
-"""Reading a file of tensors safely and filling a module with it strictly. It knows no model by name.
+"""Files of tensors, opened safely and read one tensor at a time. It knows no model and no layout by name.
 
-A damaged file, one that would run code, and one that does not fit are refused by name, with the remedy.
+What a file is, is read from its first bytes, never from its name. Opening reads names, shapes and precisions; the
+values stay on disk (memory-mapped) until a tensor is asked for. A damaged file, one that would run code and one in a
+precision that cannot be read are refused by name, with the remedy.
 """
 
 from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Mapping
+import zipfile
+from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from lichtspiel.errors import WeightsError
 
-__all__ = ["check_digest", "fill", "read"]
-
-SHOWN = 3
-"""How many tensor names a message lists before it says how many more there are."""
+__all__ = ["Entry", "Pickle", "SafetensorsFile", "TensorFile", "check_digest", "starts_like"]
 
 
-def read(path: Path) -> dict[str, Tensor]:
-    """All tensors of a .safetensors or .pth file by name, on the CPU, memory-mapped where the format allows.
+class Entry(NamedTuple):
+    """What is known of a tensor before it is read: its shape, and its precision as safetensors or GGML writes it."""
 
-    Raises WeightsError for a missing, truncated or foreign file, and for a pickle that holds more than tensors.
-    """
-    if not path.is_file():
-        raise WeightsError(f"{path} does not exist; name the folder that holds the checkpoint with --weights")
-    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    shape: tuple[int, ...]
+    precision: str
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
-    except SafetensorError as error:
-        raise WeightsError(f"{path} is not a whole .safetensors file ({error}); download it again") from error
+class TensorFile(ABC):
+    """One file: `entries` by name, in the file's order, and each tensor's values when they are asked for."""
+
+    def __init__(self, path: Path, kind: str, entries: dict[str, Entry]) -> None:
+        self.path, self.kind, self.entries = path, kind, entries
+
+    @abstractmethod
+    def read(self, name: str) -> Tensor:
+        """The tensor on the CPU: as it is stored if torch can hold that, else dequantised to float32."""
 
 
-def _read_pickle(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path} holds more than tensors and could run code when opened; use a .safetensors file instead"
-        ) from error
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
-        raise WeightsError(f"{path} is not a whole PyTorch checkpoint; download it again") from error
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+class SafetensorsFile(TensorFile):
+    """A .safetensors file, memory-mapped."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = cast("Any", safe_open(path, framework="pt"))
+            slices = {name: self._file.get_slice(name) for name in self._file.keys()}  # noqa: SIM118
+            entries = {name: Entry(tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+        except SafetensorError as error:
+            raise WeightsError(f"{path} is not a whole .safetensors file ({error}); download it again") from error
+        super().__init__(path, "safetensors", entries)
+
+    def read(self, name: str) -> Tensor:
+        """See the base class."""
+        tensor: Tensor = self._file.get_tensor(name)
+        return tensor
+
+
+NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+}
+"""What safetensors calls torch's precisions."""
+
+
+class Pickle(TensorFile):
+    """A .pth file; memory-mapped unless it is of the old kind that is not a zip archive."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        except pickle.UnpicklingError as error:
+            raise WeightsError(
+                f"{path} holds more than tensors and could run code when opened; use a .safetensors file instead"
+            ) from error
+        except (RuntimeError, EOFError, ValueError, OSError) as error:
+            raise WeightsError(f"{path} is not a whole PyTorch checkpoint; download it again") from error
+        self._content = _tensors(path, content)
+        entries = {
+            name: Entry(tuple(value.shape), NAMES.get(value.dtype, str(value.dtype)))
+            for name, value in self._content.items()
+        }
+        super().__init__(path, "pickle", entries)
+
+    def read(self, name: str) -> Tensor:
+        """See the base class."""
+        return self._content[name]
+
+
+def _tensors(path: Path, content: Any) -> dict[str, Tensor]:
+    if isinstance(content, dict) and set(content) == {"state_dict"}:
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
         raise WeightsError(f"{path} is not a dictionary of tensors; use the published inference checkpoint")
     return content
+
+
+def starts_like(path: Path) -> str:
+    """The kind of file that the first bytes announce: safetensors, gguf, pickle, pointer (Git LFS) or nothing known."""
+    with path.open("rb") as file:
+        head = file.read(32)
+    if head.startswith(b"GGUF"):
+        return "gguf"
+    if head[8:9] == b"{":
+        return "safetensors"
+    if head.startswith((b"PK\x03\x04", b"\x80\x02")):
+        return "pickle"
+    return "pointer" if head.startswith(b"version https://git-lfs") else ""
 
 
 def check_digest(path: Path, expected: str) -> None:
@@ -60,29 +127,3 @@ def check_digest(path: Path, expected: str) -> None:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != expected:
         raise WeightsError(f"{path} has the digest {found[:12]}…, not {expected[:12]}…; install or download it again")
-
-
-def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: Path, dtype: torch.dtype) -> None:
-    """Give every parameter of `module` (built on the meta device or not) its tensor, converted to `dtype`.
-
-    Raises WeightsError when a tensor is missing, left over or has another shape; nothing is loaded halfway.
-    """
-    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    if missing := [name for name in wanted if name not in found]:
-        raise WeightsError(f"{source} lacks {_some(missing)}; it is a different model or an incomplete download")
-    if extra := [name for name in found if name not in wanted]:
-        raise WeightsError(f"{source} has {_some(extra)} that this model does not use; it is a different model")
-    if other := [name for name in wanted if wanted[name] != found[name]]:
-        name = other[0]
-        raise WeightsError(
-            f"{source}: {name} has the shape {list(found[name])}, this model needs {list(wanted[name])} "
-            f"({len(other)} tensors differ); it is a checkpoint of another size"
-        )
-    state = {name: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()}
-    module.load_state_dict(state, strict=True, assign=True)
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

@@ -165,7 +165,9 @@ def test_padding_is_zeros_and_is_attended_to() -> None:
     short = given["text"][:, :5]
     with torch.inference_mode():
         padded = model(**given | {"text": torch.cat([short, torch.zeros(2, 7, 24)], dim=1)})
-        assert torch.equal(model(**given | {"text": short}), padded)
+        assert relative_error(model(**given | {"text": short}), padded) < 1e-6
+        assert relative_error(model.bfloat16()(**given | {"text": short}), padded) < 3e-2
+        model.float()
         model.spec = replace(TINY, text_length=5)
         assert relative_error(model(**given | {"text": short}), padded) > 1e-3
 
@@ -228,7 +230,7 @@ def test_attention_and_keys_can_be_replaced_from_outside() -> None:
     with torch.inference_mode():
         before = model(**given)
         for block in model.blocks:
-            block.self_attn.attend = lambda q, k, v: torch.zeros_like(q)
+            block.self_attn.attend = lambda q, k, v, bias=None: torch.zeros_like(q)
             block.cross_attn.keys_values = lambda text, image, kept=block.cross_attn.keys_values: kept(text * 0, image)
         assert relative_error(model(**given), before) > 1e-3
 

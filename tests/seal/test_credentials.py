@@ -253,6 +253,7 @@ def test_a_record_that_cannot_be_parsed_is_shown_as_it_is() -> None:
     assert reading.record({}) is None
 
 
-def test_a_picture_has_no_credentials_that_are_read(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match="is no MP4 or MOV"):
-        reading.read(picture(tmp_path / "plain.png"), keys.anchors())
+def test_a_picture_other_than_png_has_no_credentials_that_are_read(tmp_path: Path) -> None:
+    assert reading.read(picture(tmp_path / "plain.png"), keys.anchors()).state == "none"
+    with pytest.raises(MediaError, match="is no MP4 or MOV video and no PNG"):
+        reading.read(picture(tmp_path / "plain.bmp"), keys.anchors())

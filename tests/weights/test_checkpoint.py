@@ -12,46 +12,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lichtspiel.errors import WeightsError
-from lichtspiel.models.clip import PREFIX, CLIPVision
-from lichtspiel.models.dit import DiT
-from lichtspiel.models.umt5 import UMT5
-from lichtspiel.models.vae import VAE
-from lichtspiel.spec import LATENT_MEAN, LATENT_STD, MODELS, CLIPSpec, Model
+from lichtspiel.spec import LATENT_MEAN, MODELS, Model
 from lichtspiel.weights.checkpoint import checkpoint
 from lichtspiel.weights.reading import check_digest
-
-CLIP = CLIPSpec(
-    image_size=28, patch=14, width=32, mlp_ratio=4, heads=2, layers=3, used_layers=2, out_width=16, eps=1e-5
-)
-TINY: Model = replace(
-    MODELS["i2v-14b-480p"],
-    dit=replace(MODELS["i2v-14b-480p"].dit, width=48, ffn_width=64, heads=2, layers=2, text_width=32),
-    vae=replace(MODELS["i2v-14b-480p"].vae, width=4),
-    umt5=replace(MODELS["nano"].umt5, vocabulary=40, width=32, attention_width=32, ffn_width=48, heads=2, layers=2),
-    clip=CLIP,
-)
+from lichtspiel.weights.stored import opened
+from tests.weights import layouts
+from tests.weights.layouts import TINY, VACE
 
 
 @pytest.fixture
 def official(tmp_path: Path) -> Path:
-    """A folder laid out as the published ones: a sharded DiT and three pickles, of which CLIP's holds unused parts."""
-    torch.manual_seed(0)
-    dit = {name: value.bfloat16() for name, value in DiT(TINY.dit).state_dict().items()}
-    half = len(dit) // 2
-    for number, part in enumerate((list(dit)[:half], list(dit)[half:]), 1):
-        shard = tmp_path / f"diffusion_pytorch_model-0000{number}-of-00002.safetensors"
-        save_file({name: dit[name] for name in part}, shard)
-    torch.save(VAE(TINY.vae, LATENT_MEAN, LATENT_STD).state_dict(), tmp_path / TINY.files["vae"])
-    umt5 = {name: value.bfloat16() for name, value in UMT5(TINY.umt5).state_dict().items()}
-    torch.save(umt5, tmp_path / TINY.files["umt5"])
-    clip = {PREFIX + name: value for name, value in CLIPVision(CLIP).state_dict().items()}
-    unused = {
-        "log_scale": torch.zeros(()),
-        f"{PREFIX}head": torch.zeros(32, 16),
-        f"{PREFIX}transformer.2.norm1.weight": torch.ones(32),
-    }
-    torch.save(clip | unused, tmp_path / TINY.files["clip"])
-    return tmp_path
+    """A folder laid out as the published ones."""
+    return layouts.official(tmp_path)
 
 
 def test_the_official_folder_loads(official: Path) -> None:
@@ -81,6 +53,24 @@ def lose(folder: Path) -> None:
     shard(folder).unlink()
 
 
+def lose_with_index(folder: Path) -> None:
+    lose(folder)
+    (folder / "diffusion_pytorch_model.safetensors.index.json").unlink()
+
+
+def half_download(folder: Path) -> None:
+    shard(folder).rename(shard(folder).with_suffix(".safetensors.incomplete"))
+    (folder / "diffusion_pytorch_model.safetensors.index.json").unlink()
+
+
+def spoil_index(folder: Path) -> None:
+    (folder / "diffusion_pytorch_model.safetensors.index.json").write_text('{"weight_map": [')
+
+
+def point(folder: Path) -> None:
+    shard(folder).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
+
+
 def add(folder: Path) -> None:
     save_file(load_file(shard(folder)) | {"lora.up": torch.zeros(2)}, shard(folder))
 
@@ -94,16 +84,33 @@ def resize(folder: Path) -> None:
     ("harm", "message"),
     [
         (cut, r"00002-of-00002\.safetensors is not a whole \.safetensors file .*download it again"),
-        (lose, "lacks .*and .* more; it is a different model or an incomplete download"),
+        (
+            lose,
+            r"index\.json names .*00002-of-00002\.safetensors, which is not there; download the rest of the 2 shards",
+        ),
+        (lose_with_index, r"lacks .*and .* more; .*an incomplete download: shard 2 of 2 is not there"),
+        (half_download, r"lacks .*and .* more; .*an incomplete download: shard 2 of 2 is not there"),
+        (spoil_index, r"index\.json is not a whole index of shards; download it again"),
+        (point, r"00002-of-00002\.safetensors only points to a file in Git LFS; .*git lfs pull"),
         (add, r"has lora\.up that this model does not use"),
         (resize, "has the shape .* this model needs .*another size"),
     ],
-    ids=["truncated", "a shard lost", "unexpected", "another size"],
+    ids=[
+        "truncated",
+        "a shard lost",
+        "a shard and the index lost",
+        "half-downloaded",
+        "a spoiled index",
+        "a pointer",
+        "unexpected",
+        "another size",
+    ],
 )
 def test_what_is_wrong_with_the_dit_is_named(official: Path, harm: Callable[[Path], None], message: str) -> None:
     harm(official)
-    with pytest.raises(WeightsError, match=message):
-        checkpoint(TINY, official).dit(torch.float32)
+    with pytest.raises(WeightsError, match=message) as caught:
+        checkpoint(TINY, official)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_pickle_with_code_is_refused_and_not_run(official: Path, tmp_path: Path) -> None:
@@ -141,3 +148,55 @@ def test_a_wrong_digest_is_refused(official: Path) -> None:
         check_digest(official / TINY.files["vae"], "0" * 64)
     with pytest.raises(WeightsError, match="has the digest"):
         checkpoint(replace(TINY, digests={TINY.files["vae"]: "0" * 64}), official).vae(torch.float32)
+
+
+@pytest.mark.parametrize(("kind", "model", "named"), [("vace", TINY, "tiny-edit"), ("i2v", VACE, "tiny-image")])
+def test_weights_of_another_task_are_named(
+    kind: str, model: Model, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MODELS, "tiny-edit", VACE)
+    monkeypatch.setitem(MODELS, "tiny-image", TINY)
+    with pytest.raises(WeightsError, match=f"the weights of another model: {named}; choose one with --model"):
+        checkpoint(model, layouts.official(tmp_path, kind))
+
+
+def test_a_path_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="nothing does not exist; name the file or folder"):
+        checkpoint(TINY, tmp_path / "nothing")
+    with pytest.raises(WeightsError, match=r"i2v-14b-480p does not ship .*Wan-AI/Wan2\.1-I2V-14B-480P"):
+        checkpoint(TINY, None)
+
+
+def test_a_damaged_file_that_is_not_needed_does_no_harm(official: Path) -> None:
+    (official / "notes.bin").write_bytes(b"nothing")
+    checkpoint(TINY, official).dit(torch.float32)
+
+
+def test_the_embedded_model_needs_no_path() -> None:
+    files = checkpoint(MODELS["nano"], None)
+    assert files.vae(torch.float32).mean.flatten().tolist() != pytest.approx(LATENT_MEAN)
+    assert len(files.tokenizer()("a cat")) > 1
+
+
+def test_a_tensor_of_no_part_is_unexpected(tmp_path: Path) -> None:
+    path = layouts.one_file(tmp_path)
+    save_file(load_file(path) | {"adapter.up": torch.zeros(2)}, path)
+    with pytest.raises(WeightsError, match=r"has adapter\.up that this model does not use"):
+        checkpoint(TINY, path)
+
+
+def test_an_incomplete_file_without_a_number_lacks_tensors(tmp_path: Path) -> None:
+    path = layouts.comfy(tmp_path) / "diffusion_models" / "a.safetensors"
+    save_file(dict(list(load_file(path).items())[:30]), path)
+    with pytest.raises(WeightsError, match=r"a different model or an incomplete download$"):
+        checkpoint(TINY, tmp_path)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="nothing does not exist"):
+        opened(tmp_path / "nothing")
+
+
+def test_one_transformer_alone_is_no_checkpoint(official: Path) -> None:
+    with pytest.raises(WeightsError, match=r"has no Wan2\.1_VAE\.pth, nor the video VAE in any other layout"):
+        checkpoint(TINY, [shard(official), official / "diffusion_pytorch_model-00001-of-00002.safetensors"])

@@ -1,0 +1,22 @@
+"""LoRA files: read in any dialect, compared with a model, put on and taken off, and written in another dialect."""
+
+from __future__ import annotations
+
+from lichtspiel.lora.adapter import Delta, Dialect, LoRA, Report, match
+from lichtspiel.lora.putting import apply, remove
+from lichtspiel.lora.reading import read_lora
+from lichtspiel.lora.writing import carried, convert, write_lora
+
+__all__ = [
+    "Delta",
+    "Dialect",
+    "LoRA",
+    "Report",
+    "apply",
+    "carried",
+    "convert",
+    "match",
+    "read_lora",
+    "remove",
+    "write_lora",
+]

@@ -1,0 +1,210 @@
+"""Putting LoRAs on a DiT: merged into its weights, or added to its layers' outputs from outside, and taken off again.
+
+Both ways compute the same; a test holds them to it. Merging happens in float32 with one rounding at the end, however
+many LoRAs there are. On the fly, the weights stay as they are, so that they may be quantised; the pairs are kept in
+the precision of the layer's output, which is float32 where the model computes in float32. What is small (norms,
+modulations) is exchanged whole when its module is called, so that it is found again when weights are streamed.
+
+Put LoRAs on last, after weights are quantised and placed: both exchange what the hooks hang on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lichtspiel.errors import RequestError, WeightsError
+from lichtspiel.lora.adapter import Delta, LoRA, Report, match, parameter, shapes
+from lichtspiel.models.dit import DiT
+from lichtspiel.spec import PATCH
+
+__all__ = ["apply", "remove"]
+
+MERGEABLE = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+Change = tuple[Delta, float]
+"""A layer's change and how strongly it is wanted."""
+
+_PUT_ON: WeakKeyDictionary[nn.Module, dict[str, Addition | Exchange]] = WeakKeyDictionary()
+"""What hangs on each model, by the layer or the small parameter that it changes."""
+
+
+def apply(dit: DiT, loras: Sequence[tuple[LoRA, float]], *, merge: bool, partial: bool = False) -> list[Report]:
+    """Put LoRAs on a model, each with its strength: into the weights for good, or on the fly until `remove`.
+
+    All are checked before anything is changed. Raises WeightsError when a LoRA matches no layer, or not every layer
+    unless `partial`; when weights to be merged into are quantised or absent; and when merging meets LoRAs on the fly.
+    """
+    for lora, strength in loras:
+        if not math.isfinite(strength):
+            raise RequestError("lora", strength, f"the strength of {lora.path.name} has to be a finite number", 1.0)
+    reports = [match(lora, dit) for lora, _ in loras]
+    for report in reports:
+        report.check(partial=partial)
+    changes: dict[str, list[Change]] = defaultdict(list)
+    for (lora, strength), report in zip(loras, reports, strict=True):
+        for layer in report.matched:
+            changes[layer].append((lora.layers[layer], strength))
+    if merge:
+        _merge(dit, changes)
+    else:
+        _put_on(dit, changes)
+    return reports
+
+
+def remove(dit: DiT) -> None:
+    """Take off every LoRA that was put on the fly; the model computes exactly what it did before."""
+    for hook in _PUT_ON.pop(dit, {}).values():
+        hook.remove()
+
+
+@torch.no_grad()
+def _merge(dit: DiT, changes: Mapping[str, list[Change]]) -> None:
+    if dit in _PUT_ON:
+        raise WeightsError("a LoRA cannot be merged while others are on the fly; take them off first")
+    parameters = dict(dit.named_parameters())
+    for layer, several in changes.items():
+        for name in _touched(layer, several):
+            found = parameters.get(name)
+            if found is None or found.dtype not in MERGEABLE or found.is_meta:
+                kind = "not there" if found is None or found.is_meta else f"in {found.dtype}"
+                raise WeightsError(f"{name} is {kind}, so that no LoRA can be merged into it; put it on the fly")
+    for layer, several in changes.items():
+        for name in _touched(layer, several):
+            parameters[name].copy_(_changed(layer, name, parameters[name], several))
+
+
+def _touched(layer: str, several: Sequence[Change]) -> list[str]:
+    """The parameters of a layer that its changes change."""
+    weight = any(delta.down is not None or delta.diff is not None for delta, _ in several)
+    bias = any(delta.bias is not None for delta, _ in several)
+    return [parameter(layer)] * weight + [f"{layer}.bias"] * bias
+
+
+def _changed(layer: str, name: str, value: Tensor, several: Sequence[Change]) -> Tensor:
+    """A parameter after its changes, in the precision it had; float32 in between, or float64 if that is its own."""
+    total = value.to(torch.promote_types(value.dtype, torch.float32), copy=True)
+    for delta, strength in several:
+        if name != parameter(layer):
+            if delta.bias is not None:
+                total += strength * delta.bias.to(total)
+            continue
+        if pair := delta.matrix(strength):
+            down, up = (matrix.to(total) for matrix in pair)
+            total += (up @ down).view_as(total)
+        if delta.diff is not None:
+            total += strength * delta.diff.to(total)
+    return total.to(value.dtype)
+
+
+def _put_on(dit: DiT, changes: Mapping[str, list[Change]]) -> None:
+    hooks = _PUT_ON.setdefault(dit, {})
+    have = shapes(dit.spec)
+    for layer, several in changes.items():
+        whole = len(have[parameter(layer)]) == 1 or parameter(layer) == layer
+        for name in _touched(layer, several) if whole else [layer]:
+            if name in hooks:
+                hooks[name].more(several)
+            elif whole:
+                hooks[name] = Exchange(dit.get_submodule(name.rpartition(".")[0]), layer, name, several)
+            else:
+                convolution = len(have[parameter(layer)]) > 2
+                hooks[name] = Addition(dit.get_submodule(layer), several, convolution=convolution)
+
+
+class Exchange:
+    """A hook before a module's call that exchanges one small parameter for its changed self, anew whenever it finds
+    another one there, as it does in every call when weights are streamed."""
+
+    def __init__(self, module: nn.Module, layer: str, name: str, several: Sequence[Change]) -> None:
+        self.layer, self.name, self.several = layer, name, list(several)
+        self.last = name.rpartition(".")[2]
+        self.module = module
+        self.before: nn.Parameter | None = None
+        self.after: nn.Parameter | None = None
+        self.handle = module.register_forward_pre_hook(self)
+
+    @torch.no_grad()
+    def __call__(self, module: nn.Module, inputs: tuple[object, ...]) -> None:
+        """Make sure that the module computes with the changed parameter."""
+        found = module.get_parameter(self.last)
+        if found is not self.after:
+            changed = _changed(self.layer, self.name, found.detach(), self.several)
+            self.before, self.after = found, nn.Parameter(changed, requires_grad=found.requires_grad)
+            setattr(module, self.last, self.after)
+
+    def more(self, several: Sequence[Change]) -> None:
+        """Change the parameter further."""
+        self._give_back()
+        self.several += several
+
+    def remove(self) -> None:
+        """Give the parameter back as it was."""
+        self._give_back()
+        self.handle.remove()
+
+    def _give_back(self) -> None:
+        if self.after is not None and self.module.get_parameter(self.last) is self.after:
+            setattr(self.module, self.last, self.before)
+
+
+class Addition:
+    """A forward hook of a linear layer or a patch embedding: adds what the changes of its weight and bias make of its
+    input. Works beside weights of any kind, for it never looks at them."""
+
+    def __init__(self, module: nn.Module, several: Sequence[Change], *, convolution: bool) -> None:
+        self.several = list(several)
+        self.convolution = convolution
+        self.kept: dict[tuple[torch.device, torch.dtype], list[tuple[Tensor, ...]]] = {}
+        self.kept_bias: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+        self.handle = module.register_forward_hook(self)
+
+    def more(self, several: Sequence[Change]) -> None:
+        """Add further changes."""
+        self.several += several
+        self.kept, self.kept_bias = {}, {}
+
+    def remove(self) -> None:
+        """Leave the layer's output as it is."""
+        self.handle.remove()
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        """Return `output` with the changes added; pairs follow its device and precision and stay there."""
+        place = (output.device, output.dtype)
+        if place not in self.kept:
+            self._bring(*place)
+        x = inputs[0].to(output.dtype)
+        for first, *rest in self.kept[place]:
+            h = F.conv3d(x, first, stride=PATCH) if self.convolution else F.linear(x, first)
+            for matrix in rest:
+                h = F.conv3d(h, matrix[..., None, None, None]) if self.convolution else F.linear(h, matrix)
+            output = output + h
+        if place in self.kept_bias:
+            bias = self.kept_bias[place]
+            output = output + (bias[:, None, None, None] if self.convolution else bias)
+        return output
+
+    @torch.no_grad()
+    def _bring(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Prepare the changes for one device and precision, with their scales in them; others are let go."""
+        chains: list[tuple[Tensor, ...]] = []
+        total: Tensor | None = None
+        for delta, strength in self.several:
+            if pair := delta.matrix(strength):
+                down, up = pair
+                if self.convolution:
+                    down = down.view(len(down), -1, *PATCH)
+                chains.append((down.to(device, dtype), up.to(device, dtype)))
+            if delta.diff is not None:
+                chains.append(((strength * delta.diff.float()).to(device, dtype),))
+            if delta.bias is not None:
+                bias = strength * delta.bias.float()
+                total = bias if total is None else total + bias
+        self.kept = {(device, dtype): chains}
+        self.kept_bias = {} if total is None else {(device, dtype): total.to(device, dtype)}

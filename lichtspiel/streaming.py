@@ -1,0 +1,198 @@
+"""Networks larger than memory: weights stay in their file in 16 bit, and each block is widened just before it runs.
+
+Put on from outside: a network built on the meta device gets its small parts for good, and hooks that fill each block
+of its lists of blocks (`blocks`, `vace_blocks`) while the block before it computes. A thread prepares the next one:
+from disk to memory on a processor, from disk through pinned memory on a stream of its own to a GPU. Numbers are those
+of the loaded network, bit for bit. It knows no model by name and reads no file: the tensors are handed in.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["block_names", "place"]
+
+ROWS = 100_000
+"""An embedding with more rows is not loaded: the rows of a prompt are read where they are."""
+
+Each = Callable[[nn.Module], object]
+
+
+def place(
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    resident: int = 0,
+    each: Each | None = None,
+) -> None:
+    """Give `model`, built on the meta device, its weights for inference: some for good, the others as they are needed.
+
+    `tensors` has every name of the model's state and no other, best memory-mapped; the mapping is asked anew for each
+    use, so it may also make tensors when asked. It has to live as long as the model. Floating tensors become `dtype`.
+    The first `resident` blocks stay; `each` is called with every block that stays, when it is filled (to quantise it,
+    say), so that never more than one of them is in memory as it was. The model must not be called by two threads.
+    """
+    blocks = dict(_blocks(model))
+    assert set(tensors) == {name for name, _ in model.named_parameters()}, "whoever reads the file checks names"
+    stay, stream = list(blocks)[:resident], list(blocks)[resident:]
+    inside = tuple(f"{name}." for name in blocks)
+    for module_name, module in model.named_modules():
+        prefix = f"{module_name}." if module_name else ""
+        if prefix.startswith(inside):
+            continue
+        if isinstance(module, nn.Embedding) and module.num_embeddings > ROWS:
+            _gather(module, tensors, prefix + "weight", dtype, device)
+            continue
+        own = [name for name, _ in module.named_parameters(recurse=False)]
+        _fill(module, {name: _convert(tensors[prefix + name], dtype, device) for name in own})
+    for name in stay:
+        source = _named(blocks[name], name)
+        _fill(blocks[name], {key: _convert(tensors[full], dtype, device) for key, full in source.items()})
+        _forget([tensors[full] for full in source.values()])
+        if each is not None:
+            each(blocks[name])
+    if stream:
+        _Stream({name: blocks[name] for name in stream}, tensors, dtype, device)
+
+
+def block_names(model: nn.Module) -> list[str]:
+    """The names of the blocks of a model, in the order in which `place` counts them as resident."""
+    return [name for name, _ in _blocks(model)]
+
+
+def _blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for name, child in model.named_children():
+        if isinstance(child, nn.ModuleList):
+            yield from ((f"{name}.{number}", block) for number, block in enumerate(child))
+
+
+class _Stream:
+    """The blocks that come and go, and the thread that fetches them."""
+
+    def __init__(
+        self, blocks: dict[str, nn.Module], tensors: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.tensors, self.dtype, self.device = tensors, dtype, device
+        self.source = {block: _named(block, name) for name, block in blocks.items()}
+        order = list(self.source)
+        # What comes after what; corrected when blocks run in another order, as those of two lists do.
+        self.follows = dict(zip(order, [*order[1:], order[0]], strict=True))
+        self.last: nn.Module | None = None
+        self.ahead: tuple[nn.Module, Future[Prepared]] | None = None
+        self.worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="weights")
+        self.side = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        for block in order:
+            block.register_forward_pre_hook(self.before)
+            block.register_forward_hook(self.after, always_call=True)
+
+    def before(self, block: nn.Module, _: Any) -> None:
+        """Fill the block that is about to run and send for the one after it."""
+        if self.last is not None:
+            self.follows[self.last] = block
+        self.last = block
+        if self.ahead is not None and self.ahead[0] is block:
+            state, event = self.ahead[1].result()
+        else:
+            if self.ahead is not None:
+                self.ahead[1].cancel()
+            state, event = self.prepare(block)
+        self.ahead = None
+        if event is not None:
+            stream = torch.cuda.current_stream(self.device)
+            stream.wait_event(event)
+            for tensor in state.values():
+                tensor.record_stream(stream)  # memory of the side stream is not reused before this one is through
+        _fill(block, state)
+        coming = self.follows[block]
+        if coming is not block:
+            self.ahead = (coming, self.worker.submit(self.prepare, coming))
+
+    def after(self, block: nn.Module, *_: Any) -> None:
+        """Let the weights of a block go; also when it failed."""
+        _fill(block, {name: torch.empty_like(value, device="meta") for name, value in block.named_parameters()})
+
+    def prepare(self, block: nn.Module) -> Prepared:
+        """Tensors of a block on the device, and on a GPU what to wait for before they are used."""
+        with torch.inference_mode(False), torch.no_grad():
+            found = {key: self.tensors[full] for key, full in self.source[block].items()}
+            if self.side is None:
+                state = {key: _convert(value, self.dtype, self.device) for key, value in found.items()}
+                event = None
+            else:
+                with torch.cuda.stream(self.side):
+                    # Converted on the GPU: 16 bit travel. Pinned memory is not reused before the copy is done.
+                    pinned = {key: value.pin_memory() for key, value in found.items()}
+                    there = {key: value.to(self.device, non_blocking=True) for key, value in pinned.items()}
+                    state = {key: _convert(value, self.dtype, self.device) for key, value in there.items()}
+                    event = self.side.record_event()
+            _forget([*found.values()])
+        return state, event
+
+
+Prepared = tuple[dict[str, Tensor], torch.cuda.Event | None]
+
+
+def _convert(value: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor in the computing precision, never the one in the file, whose memory may be taken back."""
+    target = dtype if value.is_floating_point() else value.dtype
+    return value.to(device, target, copy=value.device.type == "cpu")
+
+
+def _named(block: nn.Module, name: str) -> dict[str, str]:
+    return {key: f"{name}.{key}" for key in block.state_dict()}
+
+
+def _fill(block: nn.Module, state: dict[str, Tensor]) -> None:
+    for path, value in state.items():
+        parent, _, name = path.rpartition(".")
+        setattr(block.get_submodule(parent), name, nn.Parameter(value, requires_grad=False))
+
+
+def _gather(
+    module: nn.Embedding, tensors: Mapping[str, Tensor], name: str, dtype: torch.dtype, device: torch.device
+) -> None:
+    def rows(ids: Tensor) -> Tensor:
+        return _convert(F.embedding(ids.cpu(), tensors[name]), dtype, device)
+
+    module.forward = rows  # type: ignore[method-assign, assignment]
+
+
+def _forget(values: list[Tensor]) -> None:
+    """Tell the system that the pages of a mapped file are not needed now; they stay in its cache as long as it likes.
+
+    Without this, all of a file that was ever read counts as memory of this process. Only for pages that belong to a
+    file: those of other memory would be lost.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mapped = _mapped_files()
+    for value in values:
+        if value.device.type != "cpu" or not value.is_contiguous():
+            continue
+        first = -(-value.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+        end = (value.data_ptr() + value.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+        if end > first and any(low <= first and end <= high for low, high in mapped):
+            ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), mmap.MADV_DONTNEED)
+
+
+def _mapped_files() -> list[tuple[int, int]]:
+    """First and last address of every file in this process's memory (format: `proc_pid_maps(5)`)."""
+    found = []
+    for line in Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines():
+        span, *_, path = line.split(maxsplit=5)
+        if path.endswith(".safetensors") or path.endswith(".pth"):
+            low, high = span.split("-")
+            found.append((int(low, 16), int(high, 16)))
+    return found

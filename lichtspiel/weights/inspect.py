@@ -1,0 +1,174 @@
+"""What a file or folder of weights is: its parts, their layout and precision, and the models they fit.
+
+Reads names, shapes and precisions only, so a checkpoint of any size is looked through in a moment. It loads nothing
+and judges nothing that names and shapes do not show: two models of one shape cannot be told apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lichtspiel.spec import MODELS, Part, Task
+from lichtspiel.weights.checkpoint import TITLES
+from lichtspiel.weights.fitting import compare, explain, models_of, spec_of
+from lichtspiel.weights.names import looks_like_lora
+from lichtspiel.weights.reading import TensorFile
+from lichtspiel.weights.stored import Stored, scan
+
+__all__ = ["Found", "FoundFile", "FoundPart", "inspect"]
+
+
+@dataclass(frozen=True)
+class FoundPart:
+    """One part: its files and layout, what is stored in which precision, the models it fits, and if none, why not.
+
+    `tensors` and `parameters` count what a model would be given; `precision` counts tensors as they are stored, where
+    one of ours may be three. `reason` is empty for a part that fits and can be read.
+    """
+
+    part: Part
+    layout: str
+    container: str
+    files: list[str]
+    tensors: int
+    parameters: int
+    precision: dict[str, int]
+    scaled: bool
+    models: list[str]
+    reason: str
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """A file that is no part of a checkpoint: an adapter ("LoRA"), tensors of something else, or a damaged file."""
+
+    path: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """Everything that a path holds.
+
+    `complete` are the models of which all parts are there, with `tasks` what they can do. `missing` says for every
+    model that some diffusion transformer here fits, or if there is none, that any part fits, which parts are lacking.
+    """
+
+    path: str
+    parts: list[FoundPart]
+    others: list[FoundFile]
+    complete: list[str]
+    tasks: list[Task]
+    missing: dict[str, list[Part]]
+
+    @property
+    def kind(self) -> str:
+        """In a word: checkpoint, parts, LoRA or nothing."""
+        if self.complete:
+            return "checkpoint"
+        if self.parts:
+            return "parts"
+        return "LoRA" if any(file.kind == "LoRA" for file in self.others) else "nothing"
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain data, for `--json`."""
+        return {"kind": self.kind, **asdict(self)}
+
+    def lines(self) -> list[str]:
+        """The same in words, one line per thing found."""
+        said = [f"{self.path}: {_KINDS[self.kind]}"]
+        for part in self.parts:
+            stored = ", ".join(f"{count} {name}" for name, count in part.precision.items())
+            said.append(
+                f"  {TITLES[part.part]}: {part.layout} names, {part.container}, {part.tensors} tensors, "
+                f"{part.parameters:,} parameters ({stored}{', with scales' if part.scaled else ''})"
+            )
+            said += [f"    {file}" for file in part.files]
+            if part.models:
+                said.append(f"    fits {', '.join(part.models)}")
+            if part.reason:
+                said.append(f"    {'but' if part.models else 'fits no known model'}: {part.reason}")
+        said += [f"  {file.kind}: {file.path}{f' ({file.reason})' if file.reason else ''}" for file in self.others]
+        if self.complete:
+            said.append(f"  complete for {', '.join(self.complete)}; tasks: {', '.join(self.tasks)}")
+        said += [
+            f"  for {name} it lacks: {', '.join(TITLES[part] for part in parts)} ({MODELS[name].repository or name})"
+            for name, parts in self.missing.items()
+        ]
+        return said
+
+
+_KINDS = {
+    "checkpoint": "a whole checkpoint",
+    "parts": "parts of a checkpoint",
+    "LoRA": "a LoRA, to be used on top of a checkpoint",
+    "nothing": "nothing that this package can load",
+}
+
+
+def inspect(path: Path | Sequence[Path]) -> Found:
+    """Look through a file, a folder with its subfolders, or several of them together.
+
+    A file that cannot be opened is reported among `others`. Raises WeightsError for a path that does not exist and
+    for an index that names shards which are not there.
+    """
+    paths = [path] if isinstance(path, Path) else list(path)
+    scanned = scan(paths)
+    parts = [_part(one) for one in scanned.parts]
+    fits: dict[str, set[Part]] = {name: {one.part for one in parts if name in one.models} for name in MODELS}
+    usable = {name: {one.part for one in parts if name in one.models and not one.reason} for name in MODELS}
+    transformers = any("dit" in have for have in fits.values())
+    complete = [name for name, row in MODELS.items() if usable[name] >= set(row.files)]
+    missing = {
+        name: [part for part in row.files if part not in usable[name]]
+        for name, row in MODELS.items()
+        if name not in complete and ("dit" in fits[name] if transformers else fits[name])
+    }
+    return Found(
+        path=", ".join(str(one) for one in paths),
+        parts=parts,
+        others=[
+            *(_other(file) for file in scanned.foreign),
+            *(FoundFile(str(file), "unreadable", str(error)) for file, error in scanned.failures.items()),
+        ],
+        complete=complete,
+        tasks=sorted({task for name in complete for task in MODELS[name].tasks}),
+        missing=missing,
+    )
+
+
+def _part(part: Stored) -> FoundPart:
+    models = models_of(part)
+    shapes = part.shapes()
+    return FoundPart(
+        part=part.part,
+        layout=part.dialect.name,
+        container=", ".join(sorted({file.kind for file in part.files})),
+        files=[str(path) for path in part.paths],
+        tensors=len(shapes),
+        parameters=sum(math.prod(shape) for shape in shapes.values()),
+        precision=dict(part.precisions().most_common()),
+        scaled=part.scaled,
+        models=models,
+        reason=part.problems[0] if part.problems else "" if models else _nearest(part),
+    )
+
+
+def _nearest(part: Stored) -> str:
+    """Why a part fits no model, told against the model that it is least far from."""
+    rows = [(name, spec) for name, row in MODELS.items() if (spec := spec_of(row, part.part)) is not None]
+    differences = [compare(part, spec) for _, spec in rows]
+    best = min(range(len(rows)), key=lambda index: (len(differences[index].other), differences[index].size))
+    name, spec = rows[best]
+    return f"nearest is {name}, but {explain(part, spec, differences[best])}"
+
+
+def _other(file: TensorFile) -> FoundFile:
+    kind = "LoRA" if looks_like_lora(file.entries) else "unknown"
+    example = next(iter(file.entries), "no tensors")
+    return FoundFile(str(file.path), kind, "" if kind == "LoRA" else f"{len(file.entries)} tensors such as {example}")

@@ -1,0 +1,185 @@
+"""Every published layout of one checkpoint loads to the same model, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lichtspiel.errors import WeightsError
+from lichtspiel.spec import Model, Part
+from lichtspiel.weights.checkpoint import Checkpoint, checkpoint
+from lichtspiel.weights.stored import scan
+from tests.weights import layouts
+from tests.weights.layouts import FLF2V, TINY, VACE, State, bf16, renamed, state
+
+WRITERS: dict[str, Callable[[Path], Path]] = {
+    "official": layouts.official,
+    "diffusers": layouts.diffusers,
+    "comfy": layouts.comfy,
+    "comfy, prefix of the wrapper": lambda folder: layouts.comfy(folder, prefix="diffusion_model."),
+    "comfy, prefix of a checkpoint": lambda folder: layouts.comfy(folder, prefix="model.diffusion_model."),
+    "one file": layouts.one_file,
+}
+
+
+def assert_whole(found: Checkpoint, model: Model, kind: str = "i2v") -> None:
+    """All parts hold the tiny checkpoint's values exactly."""
+    modules = {"dit": found.dit(torch.float32), "vae": found.vae(torch.float32), "umt5": found.umt5(torch.float32)}
+    if model.clip:
+        modules["clip"] = found.clip(torch.float32)
+    for part, module in modules.items():
+        true = state(kind, part)  # type: ignore[arg-type]
+        for name, value in module.state_dict().items():
+            assert torch.equal(value, true[name]), name
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_every_layout_is_the_same_model(layout: str, tmp_path: Path) -> None:
+    assert_whole(checkpoint(TINY, WRITERS[layout](tmp_path)), TINY)
+
+
+@pytest.mark.parametrize(("kind", "model"), [("flf2v", FLF2V), ("vace", VACE)])
+@pytest.mark.parametrize("writer", [layouts.official, layouts.diffusers], ids=["official", "diffusers"])
+def test_the_other_transformers_load_too(kind: str, model: Model, writer: Callable[..., Path], tmp_path: Path) -> None:
+    assert_whole(checkpoint(model, writer(tmp_path, kind)), model, kind)
+
+
+def test_the_shards_of_diffusers_are_many(tmp_path: Path) -> None:
+    layouts.diffusers(tmp_path)
+    counts = {one.part: len(one.files) for one in scan([tmp_path]).parts}
+    assert counts["dit"] > 1
+    assert counts["umt5"] > 1
+
+
+def test_files_may_be_named_one_by_one_and_be_called_anything(tmp_path: Path) -> None:
+    layouts.comfy(tmp_path)
+    paths = []
+    for number, path in enumerate(sorted(tmp_path.rglob("*.safetensors"))):
+        paths.append(path.rename(tmp_path / f"{number}.download"))
+    assert_whole(checkpoint(TINY, paths), TINY)
+
+
+def test_layouts_may_be_mixed(tmp_path: Path) -> None:
+    folder = layouts.diffusers(tmp_path / "diffusers")
+    single = layouts.comfy(tmp_path / "comfy")
+    paths = [
+        folder / "transformer",
+        folder / "image_encoder",
+        single / "vae",
+        single / "text_encoders" / "c.safetensors",
+    ]
+    assert_whole(checkpoint(TINY, paths), TINY)
+
+
+def test_tensors_keep_the_16_bit_of_their_file_until_they_are_converted(tmp_path: Path) -> None:
+    layouts.official(tmp_path)
+    parts = {one.part: one for one in scan([tmp_path]).parts}
+    assert {value.dtype for _, value in parts["dit"]} == {torch.bfloat16}
+    assert {value.dtype for _, value in parts["clip"]} == {torch.float16}
+    assert dict(parts["vae"].precisions()) == {"F32": len(parts["vae"].shapes())}
+
+
+def test_of_two_transformers_in_a_folder_the_one_that_fits_is_taken(tmp_path: Path) -> None:
+    layouts.comfy(tmp_path)
+    save_file(bf16(state("vace", "dit")), tmp_path / "diffusion_models" / "0.safetensors")
+    assert_whole(checkpoint(TINY, tmp_path), TINY)
+
+
+def test_of_two_that_fit_none_is_guessed(tmp_path: Path) -> None:
+    layouts.comfy(tmp_path)
+    save_file(bf16(state("i2v", "dit")), tmp_path / "diffusion_models" / "0.safetensors")
+    with pytest.raises(WeightsError, match=r"0\.safetensors and .*a\.safetensors both hold the diffusion transformer"):
+        checkpoint(TINY, tmp_path)
+
+
+def test_an_old_pickle_that_is_no_archive_loads(tmp_path: Path) -> None:
+    layouts.official(tmp_path)
+    torch.save({"state_dict": state("i2v", "vae")}, tmp_path / TINY.files["vae"], _use_new_zipfile_serialization=False)
+    assert_whole(checkpoint(TINY, tmp_path), TINY)
+
+
+# ---- 8-bit floats --------------------------------------------------------------------------------------------------
+
+
+def eighth(tensors: State, style: str) -> tuple[State, State]:
+    """Matrices in fp8 and the rest in 16 bit, as ComfyUI publishes them; and the values that should come back."""
+    files: State = (
+        {} if style in {"plain", "weight_scale"} else {"scaled_fp8": torch.zeros(0, dtype=torch.float8_e4m3fn)}
+    )
+    values: State = {}
+    for name, value in tensors.items():
+        if value.dim() != 2:
+            files[name] = value.half()
+            values[name] = value
+            continue
+        scale = torch.tensor(1.0) if style == "plain" else value.abs().max() / 448
+        if style == "rows":
+            scale = value.abs().amax(dim=1, keepdim=True) / 448
+        small = (value / scale).to(torch.float8_e4m3fn)
+        files[name] = small
+        values[name] = small.float() * scale
+        stem = name.removesuffix(".weight")
+        if style == "weight_scale":
+            files |= {f"{stem}.weight_scale": scale, f"{stem}.comfy_quant": torch.zeros(9, dtype=torch.uint8)}
+            files[f"{stem}.input_scale"] = torch.tensor(1.0)
+        elif style != "plain":
+            files[f"{stem}.scale_weight"] = scale
+    return files, values
+
+
+@pytest.mark.parametrize("style", ["plain", "scale_weight", "weight_scale", "rows"])
+@pytest.mark.parametrize("part", ["dit", "umt5"])
+def test_fp8_is_read_with_its_scales(style: str, part: Part, tmp_path: Path) -> None:
+    folder = layouts.comfy(tmp_path)
+    place = {"dit": "diffusion_models/a", "umt5": "text_encoders/c"}[part]
+    true = state("i2v", part)
+    files, values = eighth(true if part == "dit" else renamed(part, "transformers", true), style)
+    save_file(files, folder / f"{place}.safetensors")
+    found = checkpoint(TINY, folder)
+    module = found.dit(torch.float32) if part == "dit" else found.umt5(torch.float32)
+    expected = values if part == "dit" else None
+    for name, value in module.state_dict().items():
+        theirs = expected[name] if expected else values[layouts.dialect(part, "transformers").names(name)[0]]
+        assert torch.equal(value, theirs), name
+        # e4m3 keeps three bits behind the leading one, and below 2⁻⁶ of the scale's unit steps of 2⁻⁹.
+        assert torch.allclose(value, true[name], rtol=2**-4, atol=2**-10)
+
+
+def test_fp8_scales_that_are_lost_are_missed(tmp_path: Path) -> None:
+    folder = layouts.comfy(tmp_path)
+    files, _ = eighth(state("i2v", "dit"), "scale_weight")
+    kept = {name: value for name, value in files.items() if not name.endswith("scale_weight")}
+    save_file(kept, folder / "diffusion_models/a.safetensors")
+    with pytest.raises(WeightsError, match="have scales, but holds none; download it again"):
+        checkpoint(TINY, folder)
+
+
+def test_scales_of_blocks_are_refused(tmp_path: Path) -> None:
+    folder = layouts.comfy(tmp_path)
+    files, _ = eighth(state("i2v", "dit"), "scale_weight")
+    files["blocks.0.self_attn.q.scale_weight"] = torch.ones(3, 7)
+    save_file(files, folder / "diffusion_models/a.safetensors")
+    with pytest.raises(WeightsError, match=r"q\.scale_weight has the shape \[3, 7\]; only one scale"):
+        checkpoint(TINY, folder).dit(torch.float32)
+
+
+def test_a_scale_without_a_weight_is_unexpected(tmp_path: Path) -> None:
+    folder = layouts.comfy(tmp_path)
+    files, _ = eighth(state("i2v", "dit"), "scale_weight")
+    files["blocks.9.self_attn.q.scale_weight"] = torch.ones(())
+    save_file(files, folder / "diffusion_models/a.safetensors")
+    with pytest.raises(WeightsError, match=r"has blocks\.9\.self_attn\.q\.scale_weight that this model does not use"):
+        checkpoint(TINY, folder)
+
+
+def test_integers_are_refused(tmp_path: Path) -> None:
+    folder = layouts.comfy(tmp_path)
+    files = bf16(state("i2v", "dit"))
+    files["blocks.0.ffn.0.weight"] = files["blocks.0.ffn.0.weight"].to(torch.int8)
+    save_file(files, folder / "diffusion_models/a.safetensors")
+    with pytest.raises(WeightsError, match=r"ffn\.0\.weight is stored as I8, which cannot be read"):
+        checkpoint(TINY, folder)
