@@ -7,6 +7,7 @@
     │   ├── MediaError                       an image or video cannot be read
     │   └── OutputError                      the result could not be written where it was asked for
     ├── Refused                     exit 3   a policy does not allow it
+    ├── OutOfMemory                 exit 1   the memory of this machine or GPU does not suffice
     ├── NonFinite                   exit 1   a stage computed NaN or infinity
     └── Interrupted                 exit 1   stopped by the user or the system; says what was kept
 
@@ -21,6 +22,7 @@ __all__ = [
     "LichtspielError",
     "MediaError",
     "NonFinite",
+    "OutOfMemory",
     "OutputError",
     "Refused",
     "RequestError",
@@ -69,6 +71,10 @@ class Refused(LichtspielError):
     """A policy does not allow the request or its result."""
 
     exit_code = 3
+
+
+class OutOfMemory(LichtspielError):
+    """The memory does not suffice: known before anything is loaded, or found out while working."""
 
 
 class NonFinite(LichtspielError):

@@ -23,11 +23,20 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lichtspiel import __version__
-from lichtspiel.errors import Interrupted, LichtspielError, MediaError, OutputError, Refused, RequestError
+from lichtspiel.errors import (
+    Interrupted,
+    LichtspielError,
+    MediaError,
+    OutOfMemory,
+    OutputError,
+    Refused,
+    RequestError,
+)
 from lichtspiel.inputs import look
 from lichtspiel.media import contact_sheet, pictures
+from lichtspiel.memory import peak_memory
 from lichtspiel.paths import home
-from lichtspiel.pipeline import Conditions, Pipeline, load
+from lichtspiel.pipeline import Conditions, Files, Pipeline, load
 from lichtspiel.request import Request
 from lichtspiel.seal import Input, Inspection, Provenance, Sealed, Terms, check_output, seal, seal_picture
 from lichtspiel.spec import PATCH, STRIDE, dit_parameters, model
@@ -39,6 +48,9 @@ KEPT = 50
 
 Progress = Callable[[str, float], None]
 """Called with the stage's name and how much of the whole work is done, 0 to 1."""
+
+Say = Callable[[str], None]
+"""Called with what a person should know before the long part begins; it stands in the result, too."""
 
 Frames = Iterator[NDArray[np.uint8]]
 
@@ -53,6 +65,7 @@ class Result:
     latents: Path
     device: str
     dtype: str
+    peak: int
     timings: dict[str, float]
     unknown_words: list[str]
     notes: list[str]
@@ -67,6 +80,7 @@ class Result:
             "latents": str(self.latents),
             **request,
             "timings": {stage: round(seconds, 3) for stage, seconds in self.timings.items()},
+            "peak_bytes": self.peak,
             "unknown_words": self.unknown_words,
             "notes": self.notes,
             "policy": self.policy,
@@ -96,65 +110,91 @@ class Clock:
         return {**stages, "total": time.perf_counter() - self.started}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Job:
-    """One video on its way: what was asked, with which networks, where it goes, what is said of it and under which
-    terms, and who wants to know how far it is."""
+    """One video on its way: what was asked, where it goes, under which terms, and who wants to know how far it is.
+
+    `open` adds what that takes: the verdict on the request, the networks, and what is said of the video.
+    """
 
     request: Request
-    pipeline: Pipeline
     out: Path
-    provenance: Provenance
-    inspection: Inspection
-    notes: list[str]
     sheet: Path | None
+    terms: Terms
     progress: Progress
-    clock: Clock
+    say: Say
+    clock: Clock = field(default_factory=Clock)
+    inspection: Inspection = field(init=False)
+    pipeline: Pipeline = field(init=False)
+    provenance: Provenance = field(init=False)
+    notes: list[str] = field(init=False)
+
+    def open(self, weights: Files, pipeline: Pipeline | None) -> Pipeline:
+        """Check everything that can be refused, in the order of its price; the networks are found, not loaded."""
+        _check_out(self.out, self.request)
+        check_sheet(self.sheet)
+        self.inspection, notes = admit(self.request, self.terms)
+        self.pipeline = pipeline or load(self.request, weights)
+        self.notes = notes + self.pipeline.notes
+        for note in self.notes:
+            self.say(note)
+        self.provenance = provenance_of(self.request, self.pipeline, self.terms)
+        return self.pipeline
 
 
 def generate(
     request: Request,
     out: Path,
     *,
-    weights: Path | None = None,
+    weights: Files = None,
     sheet: Path | None = None,
     terms: Terms | None = None,
     progress: Progress = lambda stage, done: None,
+    say: Say = lambda note: None,
+    pipeline: Pipeline | None = None,
 ) -> Result:
     """Make the video of a request at `out`; a request of one frame also makes a picture, where `out` ends in .png.
 
-    `weights` is the folder of a checkpoint that does not ship with the package, `sheet` a picture of frames to write
-    beside it, `terms` the marks and what the policy needs to know; without them the defaults hold. Raises a
-    LichtspielError with one readable line; whatever finished until then is kept and named.
+    `weights` is the file or folder of a checkpoint that does not ship with the package, `sheet` a picture of frames to
+    write beside it, `terms` the marks and what the policy needs to know; without them the defaults hold. `pipeline` is
+    one that serves the request (`Pipeline.serves`) and may have weights loaded still. Raises a LichtspielError with one
+    readable line; whatever finished until then is kept and named.
     """
-    job = _prepare(request, out, weights, sheet, terms or Terms(), progress, Clock())
-    pipeline, clock = job.pipeline, job.clock
+    job = Job(request, out, sheet, terms or Terms(), progress, say)
+    pipeline, clock = job.open(weights, pipeline), job.clock
     share = denoising_share(request)
-    with clock.stage("load"):
-        _ = pipeline.tokenizer, pipeline.umt5
     progress("reading the prompt", 0.0)
-    with clock.stage("encode"):
-        conditions = pipeline.encode(request)
-    pipeline.release("umt5", "clip")
-    with clock.stage("load"):
-        _ = pipeline.dit
-    with clock.stage("denoise"):
-        latents = _denoise(pipeline, conditions, request, lambda stage, done: progress(stage, share * done))
-    pipeline.release("dit")
+    with _within_memory("encoding"):
+        with clock.stage("load"):
+            pipeline.load_encoders(request)
+        with clock.stage("encode"):
+            conditions = pipeline.encode(request)
+    pipeline.release("umt5", "clip", *_unless_roomy(pipeline, "vae"))
+    with _within_memory("denoising"):
+        with clock.stage("load"):
+            _ = pipeline.dit
+        with clock.stage("denoise"):
+            latents = _denoise(pipeline, conditions, request, lambda stage, done: progress(stage, share * done))
+    pipeline.release(*_unless_roomy(pipeline, "dit"))
     return _finish(job, latents, keep(latents, request, job.provenance.id), share)
 
 
-def _prepare(
-    request: Request, out: Path, weights: Path | None, sheet: Path | None, terms: Terms, progress: Progress,
-    clock: Clock,
-) -> Job:  # fmt: skip
-    """Check everything that can be refused, in the order of its price; the networks are found, not loaded."""
-    _check_out(out, request)
-    check_sheet(sheet)
-    inspection, notes = admit(request, terms)
-    pipeline = load(request, weights)
-    provenance = provenance_of(request, pipeline, terms)
-    return Job(request, pipeline, out, provenance, inspection, notes, sheet, progress, clock)
+def _unless_roomy(pipeline: Pipeline, part: str) -> list[str]:
+    """What has to make room for the next stage."""
+    return [] if pipeline.plan.roomy else [part]
+
+
+@contextmanager
+def _within_memory(stage: str) -> Iterator[None]:
+    """Tell a lack of memory, which torch reports in three ways, from all other errors."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        words = ("out of memory", "allocate memory")
+        if isinstance(error, RuntimeError) and not any(word in str(error) for word in words):
+            raise
+        remedy = "take a smaller size, fewer frames or a smaller model; `lichtspiel plan` says what fits"
+        raise OutOfMemory(f"{stage} needs more memory than there is; {remedy}") from error
 
 
 def admit(request: Request, terms: Terms) -> tuple[Inspection, list[str]]:
@@ -208,15 +248,17 @@ def decode(
     latents: Path,
     out: Path,
     *,
-    weights: Path | None = None,
+    weights: Files = None,
     sheet: Path | None = None,
     terms: Terms | None = None,
     progress: Progress = lambda stage, done: None,
+    say: Say = lambda note: None,
 ) -> Result:
     """Finish a video from a latents file that `generate` kept; raises MediaError when the file is not one."""
-    clock = Clock()
     tensor, request = read_latents(latents)
-    return _finish(_prepare(request, out, weights, sheet, terms or Terms(), progress, clock), tensor, latents, 0.0)
+    job = Job(request, out, sheet, terms or Terms(), progress, say)
+    job.open(weights, None)
+    return _finish(job, tensor, latents, 0.0)
 
 
 def _finish(job: Job, latents: Tensor, kept: Path, share: float) -> Result:
@@ -252,8 +294,8 @@ def _finish(job: Job, latents: Tensor, kept: Path, share: float) -> Result:
         contact_sheet(seen, path=job.sheet)
     return Result(
         request=job.request, sealed=sealed, policy=job.inspection.verdicts(), latents=kept,
-        device=str(pipeline.device), dtype=_name(pipeline), timings=clock.finish(),
-        unknown_words=pipeline.tokenizer.unknown_words(job.request.prompt), notes=job.notes,
+        device=str(pipeline.device), dtype=pipeline.precision, peak=peak_memory(str(pipeline.device)),
+        timings=clock.finish(), unknown_words=pipeline.tokenizer.unknown_words(job.request.prompt), notes=job.notes,
     )  # fmt: skip
 
 
@@ -322,12 +364,14 @@ def provenance_of(request: Request, pipeline: Pipeline, terms: Terms) -> Provena
 
     A video whose mask keeps a part of it stays the result's parent and makes it a composite.
     """
-    files = ("image", "last_image", "video", "mask", "references")
+    files = ("image", "last_image", "video", "mask", "references", "lora")
     parameters = request.model_dump(mode="json", exclude={"prompt", "negative", *files})
-    parameters |= {"size": list(request.size), "device": str(pipeline.device), "dtype": _name(pipeline)}
+    parameters |= {"size": list(request.size), "device": str(pipeline.device), "dtype": pipeline.precision}
+    parameters["lora"] = [adapter.strength for adapter in request.lora]
     roles = {"first-frame": request.image, "last-frame": request.last_image, "video": request.video}
     roles |= {"mask": request.mask}
     roles |= {f"reference-{number}": path for number, path in enumerate(request.references, start=1)}
+    roles |= {f"lora-{number}": adapter.path for number, adapter in enumerate(request.lora, start=1)}
     return Provenance(
         model=request.model,
         version=__version__,
@@ -335,18 +379,14 @@ def provenance_of(request: Request, pipeline: Pipeline, terms: Terms) -> Provena
         prompt=request.prompt,
         negative=request.negative,
         parameters=parameters,
-        inputs=tuple(_input(path, role) for role, path in roles.items() if path is not None),
+        inputs=tuple(input_of(path, role) for role, path in roles.items() if path is not None),
         embed_prompt=terms.embed_prompt,
     )
 
 
-def _input(path: Path, role: str) -> Input:
+def input_of(path: Path, role: str) -> Input:
     """An input of the record; a folder of pictures goes by the digest of its pictures' digests, in their order."""
     if not path.is_dir():
         return Input.of(path, role, parent=role == "video")
     digests = [Input.of(picture, role).sha256 for picture in pictures(path)]
     return Input(role, path, hashlib.sha256("".join(digests).encode()).hexdigest(), parent=role == "video")
-
-
-def _name(pipeline: Pipeline) -> str:
-    return str(pipeline.dtype).removeprefix("torch.")

@@ -23,7 +23,7 @@ from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import PATCH, STRIDE, DiTSpec, Model, Part, UMT5Spec, VAESpec
 
-__all__ = ["BATCHED_TOKENS", "Plan", "Stage", "computing_dtype", "free_memory", "measure_rate", "plan"]
+__all__ = ["BATCHED_TOKENS", "Plan", "Stage", "computing_dtype", "free_memory", "measure_rate", "peak_memory", "plan"]
 
 BATCHED_TOKENS = 4096
 """Up to this many tokens both branches of guidance run as one batch; above, twice the memory buys no speed."""
@@ -40,8 +40,9 @@ GIGABYTE = 1e9
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """One network's turn. Bytes: `file` is what its weights take in their file, `outside` what is resident besides
-    blocks, `block` the largest block, both in the computing precision; `activations` at the peak, without weights.
-    `flops` is for one prompt or one step, 0 where it was not counted."""
+    blocks, `block` the largest block when it stays, `passing` when it comes and goes (more with int8, for then it is
+    not turned into bytes); `activations` at the peak, without weights. `flops` is for one prompt or one step, 0 where
+    it was not counted."""
 
     name: str
     part: Part
@@ -52,6 +53,7 @@ class Stage:
     resident: int
     outside: int
     block: int
+    passing: int
     activations: int
     least: int
     flops: float
@@ -65,8 +67,12 @@ class Stage:
     @property
     def peak(self) -> int:
         """Estimated bytes at the peak; a streamed block has the next one beside it."""
-        weights = self.outside + (self.resident + min(self.streamed, 2)) * self.block
-        return weights + self.activations
+        return self.weights + min(self.streamed, 2) * self.passing + self.activations
+
+    @property
+    def weights(self) -> int:
+        """Bytes of weights that stay."""
+        return self.outside + self.resident * self.block
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +92,13 @@ class Plan:
     def peak(self) -> int:
         """The largest of all stages, in bytes."""
         return max(stage.peak for stage in self.stages)
+
+    @property
+    def roomy(self) -> bool:
+        """Whether the DiT's weights may stay while the VAE decodes, which saves loading them for the next video."""
+        dit, decoding = self.stage("dit"), self.stages[-1]
+        together = dit.weights + min(dit.streamed, 2) * dit.passing + decoding.peak
+        return self.free_bytes is not None and together <= MARGIN * self.free_bytes
 
     def stage(self, part: Part) -> Stage:
         """The first stage in which that network runs."""
@@ -142,22 +155,24 @@ def plan(
     """Plan a job of `frames` frames of `size` (width, height) on `device` with `free_bytes` free.
 
     `free_bytes` is None where it is not known: then everything is resident but a large text encoder. `dtype` is that
-    of text encoder and DiT; the VAE always computes in float32. `files_bytes` is what the weights' files take where
+    of text encoder and DiT; the VAE always computes in float32. With `torch.int8` the blocks of the DiT that stay are
+    bytes, and everything else is float32. `files_bytes` is what the weights' files take where
     they are known, else 16 bit a parameter are assumed (VAE: 32). `rate` is a measured speed in operations a second
     (`measure_rate`); without it there are no times.
     """
     cells = (1 + (frames - 1) // STRIDE[0], size[1] // STRIDE[1], size[0] // STRIDE[2])
     tokens = cells[0] * cells[1] * cells[2] // (PATCH[0] * PATCH[1] * PATCH[2])
     batch = 2 if tokens <= BATCHED_TOKENS else 1
-    wide = dtype.itemsize
+    exact = torch.float32 if dtype == torch.int8 else dtype
+    wide = exact.itemsize
     with torch.device("meta"):
         umt5, dit, vae = UMT5(model.umt5), DiT(model.dit), VAE(model.vae, *[[0.0] * model.vae.latent_channels] * 2)
         clip = CLIPVision(model.clip) if model.clip else None
     length = model.dit.text_length
-    stages = [_stage("text", "umt5", umt5, dtype, _text(model.umt5, length, wide), 2.0 * length)]
+    stages = [_stage("text", "umt5", umt5, exact, _text(model.umt5, length, wide), 2.0 * length)]
     if clip is not None:
         patches = (model.clip.image_size // model.clip.patch) ** 2 if model.clip else 0
-        stages.append(_stage("image", "clip", clip, dtype, 12 * patches * clip.pos_embedding.shape[-1] * wide, 0))
+        stages.append(_stage("image", "clip", clip, exact, 12 * patches * clip.pos_embedding.shape[-1] * wide, 0))
     if model.dit.in_channels > model.dit.out_channels or model.dit.vace_layers:
         stages.append(_stage("picture", "vae", vae, torch.float32, _video(model.vae, size), 0))
     step = _stage("denoise", "dit", dit, dtype, _denoise(model.dit, tokens, wide) * batch, 2.0 * tokens)
@@ -183,24 +198,25 @@ def _stage(name: str, part: Part, module: nn.Module, dtype: torch.dtype, activat
     total = sum(value.numel() for value in module.parameters())
     gathered = module.token_embedding.weight.numel() if isinstance(module, UMT5) and total > LARGE else 0
     outside, block = total - sum(blocks) - gathered, max(blocks, default=0)
-    wide = dtype.itemsize
+    wide = 4 if dtype == torch.int8 else dtype.itemsize
     return Stage(
         name=name, part=part, dtype=str(dtype).removeprefix("torch."), parameters=total,
         file=total * (4 if part == "vae" else 2), blocks=len(blocks), resident=0, outside=outside * wide,
-        block=block * wide, activations=activations, least=(outside + block) * wide, flops=twice * sum(blocks),
+        block=block * dtype.itemsize, passing=block * wide, activations=activations,
+        least=outside * wide + block * dtype.itemsize, flops=twice * sum(blocks),
     )  # fmt: skip
 
 
 def _placed(stage: Stage, free_bytes: int | None) -> Stage:
     """As many blocks resident as fit, with two streamed ones beside them if not all do."""
-    if stage.part == "umt5" and stage.parameters > LARGE:
+    if not stage.block or (stage.part == "umt5" and stage.parameters > LARGE):
         return stage
     if free_bytes is None:
         return replace(stage, resident=stage.blocks)
     room = int(MARGIN * free_bytes) - stage.outside - stage.activations
     if stage.blocks * stage.block <= room:
         return replace(stage, resident=stage.blocks)
-    return replace(stage, resident=min(max(room // stage.block - 2, 0), stage.blocks) if stage.block else 0)
+    return replace(stage, resident=min(max((room - 2 * stage.passing) // stage.block, 0), stage.blocks))
 
 
 def _judge(stages: list[Stage], free_bytes: int | None, device: str) -> tuple[tuple[str, ...], str | None]:
@@ -301,6 +317,17 @@ def free_memory(device: str, system: Path = Path("/")) -> int | None:
         return free if limit == "max" else min(free, max(int(limit) - int(used), 0))
     except (OSError, ValueError):
         return free
+
+
+def peak_memory(device: str) -> int:
+    """The most bytes that this process ever had: of the GPU it uses, or of the machine; 0 where that is not known."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(torch.device(device))
+    try:  # not getrusage, which begins with what the process that started this one had
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
 
 
 def measure_rate(device: str, dtype: torch.dtype, seconds: float = 0.2) -> float:

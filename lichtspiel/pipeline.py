@@ -11,10 +11,10 @@ Letters: b batch, c channels, t time, h height, w width.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,21 +24,23 @@ from torch import Tensor
 
 from lichtspiel import flow
 from lichtspiel.conditioning import condition, context, resize
-from lichtspiel.errors import NonFinite, RequestError
+from lichtspiel.errors import NonFinite, OutOfMemory, RequestError
+from lichtspiel.lora import LoRA, apply, match, read_lora
+from lichtspiel.memory import BATCHED_TOKENS, Plan, computing_dtype, free_memory, measure_rate, plan
 from lichtspiel.models.clip import CLIPVision, preprocess
 from lichtspiel.models.dit import DiT
+from lichtspiel.models.reuse import remembering
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
 from lichtspiel.prepare import film_of, pictures_of
+from lichtspiel.quantize import quantise
 from lichtspiel.request import Request
-from lichtspiel.spec import PATCH, STRIDE, Model, model
+from lichtspiel.spec import PATCH, STRIDE, Model, Part, model
+from lichtspiel.states import fingerprint, keep, recall
 from lichtspiel.text import Tokenizer
-from lichtspiel.weights.checkpoint import Checkpoint, checkpoint
+from lichtspiel.weights.checkpoint import Checkpoint, Files, checkpoint
 
-__all__ = ["Conditions", "Pipeline", "Step", "load"]
-
-BATCHED_TOKENS = 4096
-"""Up to this many tokens both branches of guidance run as one batch; above, twice the memory buys no speed."""
+__all__ = ["Conditions", "Files", "Pipeline", "Step", "foresee", "load"]
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,25 @@ class Step:
 
 @dataclass
 class Pipeline:
-    """The networks of one checkpoint on one device, each loaded when it is first needed."""
+    """The networks of one checkpoint on one device, each loaded when it is first needed, as `plan` says.
+
+    `precision` is the name of what the DiT computes in; with int8 everything else is float32. `notes` say what a
+    person should know before the work begins: how the LoRAs fit, and what may not fit into memory.
+    """
 
     model: Model
     checkpoint: Checkpoint
     device: torch.device
-    dtype: torch.dtype
+    precision: str
+    plan: Plan
+    loras: list[tuple[LoRA, float]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    _texts: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What tensors are made of, but for the VAE, which is always in float32, as it was published."""
+        return getattr(torch, self.precision) if self.precision != "int8" else torch.float32
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -80,22 +95,27 @@ class Pipeline:
     @cached_property
     def umt5(self) -> UMT5:
         """Ids to text states."""
-        return self.checkpoint.umt5(self.dtype).to(self.device)
+        return self.checkpoint.umt5(self.dtype, self.device, resident=self.plan.stage("umt5").resident)
 
     @cached_property
     def clip(self) -> CLIPVision:
         """Picture to image tokens."""
-        return self.checkpoint.clip(self.dtype).to(self.device)
+        return self.checkpoint.clip(self.dtype, self.device)
 
     @cached_property
     def dit(self) -> DiT:
-        """Latents and conditions to velocity."""
-        return self.checkpoint.dit(self.dtype).to(self.device)
+        """Latents and conditions to velocity, with the LoRAs: in the weights where all of them are there, else beside
+        them."""
+        stage, int8 = self.plan.stage("dit"), self.precision == "int8"
+        dit = self.checkpoint.dit(self.dtype, self.device, resident=stage.resident, each=quantise if int8 else None)
+        if self.loras:
+            apply(dit, self.loras, merge=not (stage.streamed or int8), partial=True)  # `load` has checked the match
+        return dit
 
     @cached_property
     def vae(self) -> VAE:
-        """Pixels to latents and back; always in float32, as it was published."""
-        return self.checkpoint.vae(torch.float32).to(self.device)
+        """Pixels to latents and back."""
+        return self.checkpoint.vae(torch.float32, self.device)
 
     def release(self, *parts: str) -> None:
         """Give the memory of networks back; they load again when they are needed."""
@@ -103,12 +123,50 @@ class Pipeline:
             self.__dict__.pop(part, None)
         gc.collect()
 
+    @cached_property
+    def _encoder(self) -> str:
+        """A name for the text encoder, by which its states are found again on disk."""
+        return fingerprint(self.checkpoint.parts["umt5"].paths, f"{self.dtype} on {self.device.type}")
+
+    def unread(self, requests: Iterable[Request]) -> list[str]:
+        """The texts of some requests that the text encoder has not read yet, now or in an earlier run."""
+        texts = dict.fromkeys(text for request in requests for text in _texts(request) if text not in self._texts)
+        for text in texts:
+            if (states := recall(text, self._encoder)) is not None:
+                self._texts[text] = states
+        return [text for text in texts if text not in self._texts]
+
+    def load_encoders(self, request: Request) -> None:
+        """Load what `encode` will need; no text encoder where the texts are known."""
+        if self.unread([request]):
+            _ = self.umt5
+
+    def serves(self, request: Request) -> bool:
+        """Whether a request wants these networks with these LoRAs, and no more memory than was planned with."""
+        device = choose_device(request.device)
+        wanted = [(adapter.path, adapter.strength) for adapter in request.lora]
+        return (
+            (request.model, device, choose_precision(request.dtype, device))
+            == (self.model.name, self.device, self.precision)
+            and wanted == [(lora.path, strength) for lora, strength in self.loras]
+            and math.prod(request.size) * request.frames <= math.prod(self.plan.size) * self.plan.frames
+        )
+
+    @torch.inference_mode()
+    def read(self, texts: Iterable[str]) -> None:
+        """Encode texts, for this pipeline and for later runs."""
+        for text in texts:
+            ids = torch.tensor([self.tokenizer(text)], device=self.device)
+            self._texts[text] = _finite("text encoding", self.umt5(ids)).cpu()
+            keep(text, self._encoder, self._texts[text])
+
     @torch.inference_mode()
     def encode(self, request: Request) -> Conditions:
         """Text, and pictures or a video if there are any, to conditions; raises MediaError for a file that cannot be
         read."""
-        negative = self._text(request.negative) if request.guidance != 1 else None
-        text = self._text(request.prompt)
+        self.read(self.unread([request]))
+        text, *others = (self._texts[text].to(self.device) for text in _texts(request))
+        negative = others[0] if others else None
         known: Tensor | None = None
         clip: Tensor | None = None
         spec = self.model.dit
@@ -119,10 +177,6 @@ class Pipeline:
             shape = (1, spec.in_channels - spec.out_channels, *latent_shape(request.frames, height, width))
             known = torch.zeros(shape, device=self.device)
         return Conditions(text, negative, known, clip, self._context(request) if spec.vace_layers else None)
-
-    def _text(self, prompt: str) -> Tensor:
-        ids = torch.tensor([self.tokenizer(prompt)], device=self.device)
-        return _finite("text encoding", self.umt5(ids))
 
     def _pictures(self, request: Request) -> tuple[Tensor, Tensor | None]:
         """The known pictures as latents, and what CLIP sees in them, which gets them at their own resolution."""
@@ -161,7 +215,7 @@ class Pipeline:
         def velocity(latents: Tensor, timestep: Tensor) -> Tensor:
             return self._guided(latents, timestep, conditions, request, batched)
 
-        with torch.inference_mode():
+        with torch.inference_mode(), remembering(self.dit):
             for index, latents in flow.solve(velocity, noise, request.solver, request.steps, request.shift):
                 video = _finite(f"denoising step {index + 1}", latents)[:, :, len(request.references) :]
                 yield Step(index + 1, request.steps, video)
@@ -201,6 +255,11 @@ class Pipeline:
                 yield from rearrange(pixels, "c t h w -> t h w c").cpu().numpy()
 
 
+def _texts(request: Request) -> list[str]:
+    """What the text encoder reads: the prompt, and the negative prompt where there is guidance."""
+    return [request.prompt] if request.guidance == 1 else [request.prompt, request.negative]
+
+
 def latent_shape(frames: int, height: int, width: int) -> tuple[int, int, int]:
     """Latent frames, rows and columns of a video."""
     return 1 + (frames - 1) // STRIDE[0], height // STRIDE[1], width // STRIDE[2]
@@ -226,18 +285,54 @@ def choose_device(asked: str) -> torch.device:
     return torch.device(asked)
 
 
-def choose_dtype(asked: str, device: torch.device) -> torch.dtype:
-    """The precision of that name; "auto" is bfloat16 on GPUs, and float32 on processors, where 16 bit is slower."""
-    if asked == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[asked]
+def choose_precision(asked: str, device: torch.device) -> str:
+    """The precision of that name; "auto" is the fastest without loss (`memory.computing_dtype`). Raises RequestError
+    for int8 on a GPU."""
+    if asked == "int8" and device.type != "cpu":
+        raise RequestError("dtype", asked, "eight-bit layers are for processors", "bfloat16")
+    return str(computing_dtype(device.type)).removeprefix("torch.") if asked == "auto" else asked
 
 
-def load(request: Request, weights: Path | None = None) -> Pipeline:
-    """The pipeline for a request's checkpoint, device and precision; networks load when they are first used.
+def load(request: Request, weights: Files = None) -> Pipeline:
+    """The pipeline for a request's checkpoint, LoRAs, device and precision; networks load when they are first used.
 
-    Raises WeightsError when files are missing, RequestError when the device is not there.
+    Raises WeightsError when files are missing or do not fit, RequestError when the device is not there, and
+    OutOfMemory when it is certain that the memory does not suffice.
     """
     row = model(request.model)
     device = choose_device(request.device)
-    return Pipeline(row, checkpoint(row, weights), device, choose_dtype(request.dtype, device))
+    precision = choose_precision(request.dtype, device)
+    found = checkpoint(row, weights)
+    loras = [(read_lora(adapter.path), adapter.strength) for adapter in request.lora]
+    reports = [match(lora, row) for lora, _ in loras]
+    for report in reports:
+        report.check(partial=request.lora_partial)
+    frames = request.frames + STRIDE[0] * len(request.references)
+    planned = _plan(row, request.size, frames, device, precision, sizes=found.sizes())
+    if planned.refusal:
+        raise OutOfMemory(f"{planned.refusal}; take a smaller size, fewer frames or a smaller model")
+    notes = [*map(str, reports), *planned.warnings]
+    return Pipeline(row, found, device, precision, planned, loras, notes)
+
+
+def foresee(
+    row: Model, size: tuple[int, int], frames: int, *, device: str, dtype: str, gigabytes: float | None, weights: Files
+) -> Plan:
+    """The plan for a job before there is one, with times from a measurement of this machine's speed. `gigabytes` is
+    planned with instead of what is free now; the weights' files count as they are where `weights` are given."""
+    place = choose_device(device)
+    precision = choose_precision(dtype, place)
+    sizes = checkpoint(row, weights).sizes() if weights or row.embedded else None
+    exact = torch.float32 if precision == "int8" else getattr(torch, precision)
+    free = None if gigabytes is None else int(gigabytes * 1e9)
+    return _plan(row, size, frames, place, precision, sizes=sizes, free=free, rate=measure_rate(str(place), exact))
+
+
+def _plan(
+    row: Model, size: tuple[int, int], frames: int, device: torch.device, precision: str, *,
+    sizes: dict[Part, int] | None, free: int | None = None, rate: float | None = None,
+) -> Plan:  # fmt: skip
+    return plan(
+        row, size=size, frames=frames, device=str(device), dtype=getattr(torch, precision),
+        free_bytes=free_memory(str(device)) if free is None else free, files_bytes=sizes, rate=rate,
+    )  # fmt: skip

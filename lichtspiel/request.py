@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from lichtspiel.errors import RequestError
 from lichtspiel.spec import MODELS, STRIDE, Fit, Model, Sampling, Solver, Task, model
 
-__all__ = ["Request"]
+__all__ = ["Request", "extent", "nearest_frames"]
 
 GRID = 16
 """Pixels per token side: the VAE's stride times the DiT's patch."""
@@ -24,6 +24,7 @@ GRID = 16
 MAX_SEED = 2**63 - 1
 MAX_STEPS = 1000
 MAX_REFERENCES = 8
+MAX_LORAS = 8
 MAX_PROMPT = 8000
 """Characters of a prompt that are accepted at all; what the text encoder reads is limited by its tokens."""
 
@@ -38,13 +39,37 @@ def _size(value: object) -> object:
     return value
 
 
+def _adapter(value: object) -> object:
+    """Accept "FILE" and "FILE:0.8" beside an object; a colon that no number follows belongs to the name."""
+    if not isinstance(value, str | Path):
+        return value
+    path, _, number = str(value).rpartition(":")
+    try:
+        return {"path": path, "strength": float(number)} if path else {"path": value}
+    except ValueError:
+        return {"path": value}
+
+
+class _Adapter(BaseModel):
+    """A LoRA file and how strongly it counts: 1 as it was trained, less, more, or negative to steer away."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: Path
+    strength: float = Field(default=1.0, allow_inf_nan=False)
+
+
+Adapter = Annotated[_Adapter, BeforeValidator(_adapter)]
+
+
 class Request(BaseModel):
     """One video to make. Create it with `Request.of`, which raises `RequestError` with one readable line.
 
     Which files are given decides the task: `image` and `last_image` are the first and the last picture; `video`, `mask`
     (white is made anew) and `references` are for VACE. A video or mask is an MP4, a picture or a folder of pictures.
     `size` is (width, height) in pixels, `frames` is 4n+1 and may be given as `seconds` instead; `inputs.ask` takes both
-    from the given files where they are left open. `device` and `dtype` may be "auto" until weights are loaded.
+    from the given files where they are left open. `device` and `dtype` may be "auto" until weights are loaded; "int8"
+    computes linear layers of the DiT in eight bits, on a processor.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -70,7 +95,11 @@ class Request(BaseModel):
     negative: str = Field(max_length=MAX_PROMPT, description="What guidance steers away from.")
     seed: int = Field(ge=0, le=MAX_SEED, description="Seed of the starting noise, drawn on the CPU.")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="Where to compute.")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="Precision.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Field(default="auto", description="Precision.")
+    lora: tuple[Adapter, ...] = Field(
+        default=(), max_length=MAX_LORAS, description="LoRA files with their strengths, as FILE or FILE:STRENGTH."
+    )
+    lora_partial: bool = Field(default=False, description="Use a LoRA even if some of its layers match no layer.")
 
     @property
     def task(self) -> Task:
@@ -125,6 +154,15 @@ class Request(BaseModel):
         return self
 
 
+def extent(row: Model, size: str | None, frames: int | None) -> tuple[tuple[int, int], int]:
+    """Size and number of frames as a request of this checkpoint would have them; raises RequestError as that would."""
+    chosen = row.sampling.sizes[0] if size is None else cast("tuple[int, int]", _size(size))
+    _check_size(chosen, row)
+    count = row.sampling.frames if frames is None else frames
+    _check_frames(count, row, 1)
+    return chosen, count
+
+
 def _frames_of(seconds: float, row: Model) -> int:
     """The valid number of frames whose duration is `seconds`, to the frame."""
     frames = round(seconds * row.sampling.fps)
@@ -136,6 +174,7 @@ def _frames_of(seconds: float, row: Model) -> int:
 
 
 def nearest_frames(frames: int, sampling: Sampling, least: int = 1) -> int:
+    """The valid number of frames that is nearest, 4n+1 within the checkpoint's limits."""
     return min(max(round((frames - 1) / STRIDE[0]) * STRIDE[0] + 1, least), sampling.max_frames)
 
 
@@ -186,6 +225,8 @@ def _check_given(request: Request) -> None:
     if request.mask is not None and request.video is None:
         rule = "a mask says which part of a video is made anew: add video, or leave the mask out to make all of it"
         raise RequestError("mask", str(request.mask), rule)
+    if request.lora_partial and not request.lora:
+        raise RequestError("lora_partial", True, "it says what may happen with a LoRA, and none is given", False)
     if request.fit != "crop" and request.image is None and request.video is None:
         rule = "it says how a given image or video meets the size, and none is given"
         raise RequestError("fit", request.fit, rule, "crop")

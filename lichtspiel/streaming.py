@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["block_names", "place"]
+__all__ = ["Each", "block_names", "place"]
 
 ROWS = 100_000
 """An embedding with more rows is not loaded: the rows of a prompt are read where they are."""

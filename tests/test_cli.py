@@ -139,7 +139,7 @@ def test_a_preview_needs_no_weights(tmp_path: Path) -> None:
         (["generate", "x", "--image", "text.png", "-o", "x.mp4"], "text.png"),
         (["generate", "x", "--image", "absent.png", "-o", "x.mp4"], "absent.png"),
         (["generate", "x", "--weights", "cut", "-o", "x.mp4"], "not a whole"),
-        (["generate", "x", "--weights", "nowhere", "-o", "x.mp4"], "is not a folder"),
+        (["generate", "x", "--weights", "nowhere", "-o", "x.mp4"], "does not exist; name the file or folder"),
         (["generate", "x", "--model", "t2v-1.3b", "-o", "x.mp4"], "--weights"),
         (["generate", "x", "--device", "gpu", "-o", "x.mp4"], "device"),
         (["decode", "text.png"], "text.png"),

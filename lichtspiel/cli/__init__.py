@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import typer
 
-from lichtspiel.cli import make, train, vouch
+from lichtspiel.cli import files, make, train, vouch
 from lichtspiel.errors import LichtspielError
 
 __all__ = ["app", "main"]
@@ -26,11 +26,19 @@ def group(help: str) -> typer.Typer:
 
 
 app = group("Open video models that anyone can run, adapt and vouch for.")
-for verb in (make.generate, make.decode, vouch.verify, vouch.seal, make.models, make.show):
+VERBS: tuple[Callable[..., None], ...] = (
+    make.generate, make.decode, make.batch, make.replay, vouch.verify, vouch.seal, make.models, make.show, files.pull,
+    files.inspect, files.plan,
+)  # fmt: skip
+for verb in VERBS:
     app.command()(verb)
 
 GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     # group: (help, its verbs)
+    "lora": (
+        "Files that adapt a model.",
+        {"inspect": files.inspect_lora, "convert": files.convert_lora},
+    ),
     "worlds": ("The toybox: captioned clips that the package renders itself.", {"render": train.render_clips}),
     "train": (
         "Train the networks of a small model from scratch.",

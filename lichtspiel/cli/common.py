@@ -16,7 +16,10 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The MP4 file to write.")]
 Sheet = Annotated[Path | None, typer.Option(help="Also write a PNG of frames, to look at without a player.")]
-Weights = Annotated[Path | None, typer.Option(help="Folder of a checkpoint that does not ship with the package.")]
+Weights = Annotated[
+    list[Path] | None,
+    typer.Option(help="Folder or file of a checkpoint, in any layout; may be repeated. See `lichtspiel pull`."),
+]
 Profile = Annotated[str, typer.Option("--marks", help="Which rules the marks follow: eu, cn, us or all.")]
 Label = Annotated[
     bool | None, typer.Option("--label/--no-label", help="Show or leave out the visible label, whatever the profile.")
@@ -129,6 +132,11 @@ def secret(path: Path | None) -> str:
         raise InvalidInput(f"{path}: the key cannot be read: {error}") from None
 
 
+def say(note: str) -> None:
+    """Tell a person something before the long part of the work begins."""
+    print(f"note: {note}", file=sys.stderr)
+
+
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, float], None]]:
     """A bar with the remaining time on stderr; nothing when stderr is not a terminal."""
@@ -165,8 +173,8 @@ def print_result(result: dict[str, Any], sheet: Path | None, as_json: bool) -> N
     print(f"latents  {result['latents']}")
     if result["unknown_words"]:
         print(f"note     {result['model']} does not know: {', '.join(result['unknown_words'])}")
-    for note in result["notes"]:
-        print(f"note     {note}")
+    if result["peak_bytes"]:
+        print(f"memory   {result['peak_bytes'] / 1e9:.2f} GB at most")
 
 
 def sealed_by(signer: str | None, path: str) -> str:

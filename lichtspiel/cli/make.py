@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lichtspiel.cli.common import Json, Sheet, Weights, print_result, progress_bar, under_terms
+from lichtspiel.cli.common import Json, Sheet, Weights, print_result, progress_bar, say, under_terms
 
 if TYPE_CHECKING:
     from lichtspiel.request import Request
@@ -32,9 +32,15 @@ Meeting = Annotated[
 Size = Annotated[
     str | None, typer.Option(help="WIDTHxHEIGHT in pixels; taken from a given picture or video if it is not given.")
 ]
+Lora = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FILE[:STRENGTH]", help="LoRA to use, at strength 1 if not given; may be repeated."),
+]
+LoraPartial = Annotated[bool, typer.Option("--lora-partial", help="Use a LoRA even if not all of its layers fit.")]
+Precision = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16 or int8 (processors only).")]
 Preview = Annotated[Path | None, typer.Option(help="Only write a PNG of what the model would see of the given files.")]
 
-__all__ = ["decode", "generate", "models", "show"]
+__all__ = ["batch", "decode", "generate", "models", "replay", "show"]
 
 
 @under_terms
@@ -59,7 +65,9 @@ def generate(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     negative: Annotated[str | None, typer.Option(help="Negative prompt; empty means empty.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the noise; drawn and printed if not given.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    dtype: Precision = "auto",
+    lora: Lora = None,
+    lora_partial: LoraPartial = False,
     weights: Weights = None,
     sheet: Sheet = None,
     preview: Preview = None,
@@ -75,7 +83,8 @@ def generate(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     request = ask(
         prompt=prompt, model=model, image=image, last_image=last_image, video=video, mask=mask, references=reference,
         context_scale=context_scale, fit=fit, size=size, frames=frames, seconds=seconds, steps=steps, guidance=guidance,
-        shift=shift, solver=solver, negative=negative, seed=seed, device=device, dtype=dtype,
+        shift=shift, solver=solver, negative=negative, seed=seed, device=device, dtype=dtype, lora=lora,
+        lora_partial=lora_partial,
     )  # fmt: skip
     if preview is not None:
         _preview(request, preview, as_json)
@@ -83,7 +92,7 @@ def generate(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     from lichtspiel.job import generate as run
 
     with progress_bar() as progress:
-        result = run(request, out, weights=weights, sheet=sheet, terms=terms, progress=progress)
+        result = run(request, out, weights=weights, sheet=sheet, terms=terms, progress=progress, say=say)
     print_result(result.to_json(), sheet, as_json)
 
 
@@ -101,7 +110,62 @@ def decode(
     from lichtspiel.job import decode as run
 
     with progress_bar() as progress:
-        result = run(latents, out, weights=weights, sheet=sheet, terms=terms, progress=progress)
+        result = run(latents, out, weights=weights, sheet=sheet, terms=terms, progress=progress, say=say)
+    print_result(result.to_json(), sheet, as_json)
+
+
+@under_terms
+def batch(
+    jobs: Annotated[Path, typer.Argument(help="JSON lines: one object a video, with the names of generate's options.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the videos; finished ones are not made again.")],
+    weights: Weights = None,
+    *,
+    terms: Terms,
+    as_json: Json = False,
+) -> None:
+    """Make many videos: all texts are encoded first, weights load once, and a second start goes on where it stopped."""
+    from lichtspiel.batch import read_jobs, run_jobs
+
+    failed = 0
+    for outcome in run_jobs(read_jobs(jobs), out, weights=weights, terms=terms, say=say):
+        failed += outcome.error is not None
+        if as_json:
+            print(json.dumps(outcome.to_json(), ensure_ascii=False), flush=True)
+        else:
+            print(
+                f"line {outcome.line:<5}{outcome.error or outcome.path}{'' if outcome.made else ' (was there)'}",
+                flush=True,
+            )
+    if failed:
+        raise typer.Exit(1)
+
+
+@under_terms
+def replay(  # noqa: PLR0913  (one parameter is one flag)
+    video: Annotated[Path, typer.Argument(help="A video or picture that this package made.")],
+    out: Made = Path("replay.mp4"),
+    prompt: Annotated[str | None, typer.Option(help="Its prompt, if this machine's record does not have it.")] = None,
+    negative: Annotated[str | None, typer.Option(help="Its negative prompt, likewise.")] = None,
+    given: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--input", help="A file that it was made from, LoRAs included; found by its digest; may be repeated."
+        ),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Another device than then.")] = None,
+    weights: Weights = None,
+    sheet: Sheet = None,
+    *,
+    terms: Terms,
+    as_json: Json = False,
+) -> None:
+    """Make a video again from the parameters in its seal, and the prompt in this machine's record."""
+    from lichtspiel.job import generate as run
+    from lichtspiel.replay import request_of
+
+    request = request_of(video, prompt=prompt, negative=negative, inputs=given or [], device=device)
+    with progress_bar() as progress:
+        result = run(request, out, weights=weights, sheet=sheet, terms=terms, progress=progress, say=say)
     print_result(result.to_json(), sheet, as_json)
 
 

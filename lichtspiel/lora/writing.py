@@ -13,31 +13,29 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lichtspiel.errors import OutputError, WeightsError
+from lichtspiel.errors import OutputError, RequestError, WeightsError
 from lichtspiel.lora.adapter import Delta, LoRA
 from lichtspiel.lora.names import to_diffusers, to_underscores
 from lichtspiel.lora.reading import ADAPTER_METADATA
 
 __all__ = ["carried", "convert", "write_lora"]
 
-Target = Literal["diffusers", "comfy", "kohya"]
 TARGETS = ("diffusers", "comfy", "kohya")
 
 
-def convert(lora: LoRA, to: Target) -> dict[str, Tensor]:
+def convert(lora: LoRA, to: str) -> dict[str, Tensor]:
     """The LoRA's tensors under the keys of another dialect; write them together with `carried(lora, to)`.
 
-    Raises WeightsError when the file has parts that are not known here and would be lost, or differences that
-    Diffusers cannot hold.
+    `to` is diffusers, comfy or kohya. Raises RequestError for another dialect, and WeightsError when the file has parts
+    that are not known here and would be lost, or differences that Diffusers cannot hold.
     """
     if to not in TARGETS:
-        raise WeightsError(f"{to!r} is no dialect to convert to; known are {', '.join(TARGETS)}")
+        raise RequestError("to", to, f"it is one of {', '.join(TARGETS)}")
     if lost := (*lora.foreign, *lora.text_encoder):
         raise WeightsError(f"{lora.path} has {len(lost)} layers that would be lost, the first is {lost[0]}")
     tensors: dict[str, Tensor] = {}
@@ -52,7 +50,7 @@ def convert(lora: LoRA, to: Target) -> dict[str, Tensor]:
     return {key: value.contiguous() for key, value in tensors.items()}
 
 
-def carried(lora: LoRA, to: Target) -> dict[str, str]:
+def carried(lora: LoRA, to: str) -> dict[str, str]:
     """The metadata that belongs beside the converted tensors: the file's own, and for Diffusers the scales, if they
     cannot be multiplied into the pairs without rounding."""
     kept = {key: value for key, value in lora.metadata.items() if key != ADAPTER_METADATA}

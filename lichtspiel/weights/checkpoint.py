@@ -1,8 +1,7 @@
 """One checkpoint's networks, each loaded from its own files when it is asked for.
 
 The files may be in any published layout: the official folder, a Diffusers folder, ComfyUI's single files, GGUF. Which
-file holds what is read from names and shapes of tensors (`stored`). It chooses no precision and moves nothing between
-devices.
+file holds what is read from names and shapes of tensors (`stored`). It chooses no precision and no device.
 """
 
 from __future__ import annotations
@@ -20,15 +19,22 @@ from lichtspiel.models.clip import CLIPVision
 from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
+from lichtspiel.paths import home
 from lichtspiel.spec import LATENT_MEAN, LATENT_STD, Model, Part
+from lichtspiel.streaming import Each, block_names, place
 from lichtspiel.text import Tokenizer
-from lichtspiel.weights.fitting import compare, explain, fill, spec_of
+from lichtspiel.weights.fitting import Spec, Weights, compare, explain, spec_of
 from lichtspiel.weights.reading import check_digest
 from lichtspiel.weights.stored import Scan, Stored, scan
 
-__all__ = ["EMBEDDED", "TITLES", "Checkpoint", "checkpoint"]
+__all__ = ["EMBEDDED", "TITLES", "Checkpoint", "Files", "checkpoint"]
 
 Module = TypeVar("Module", bound=nn.Module)
+
+Files = Path | Sequence[Path] | None
+"""Where a checkpoint lies: a folder, a file, or several; None is where this package keeps them."""
+
+CPU = torch.device("cpu")
 
 EMBEDDED = Path(__file__).parent.parent / "nano"
 
@@ -43,7 +49,11 @@ TITLES: dict[Part, str] = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The files of one model; each method reads one network into memory in the precision asked for."""
+    """The files of one model; each method builds one network in the precision asked for, on a device.
+
+    Of networks with many blocks the first `resident` stay, all if it is None; the others come from the file each time
+    they run (`streaming.place`).
+    """
 
     model: Model
     parts: dict[Part, Stored]
@@ -56,26 +66,30 @@ class Checkpoint:
                 check_digest(path, self.digests[path.name])
         return found
 
+    def sizes(self) -> dict[Part, int]:
+        """Bytes of the files of each part."""
+        return {part: sum(path.stat().st_size for path in stored.paths) for part, stored in self.parts.items()}
+
     def tokenizer(self) -> Tokenizer:
         """The UMT5 tokenizer, reduced to the model's own vocabulary where it has one."""
         vocabulary = self._part("umt5").extra("vocabulary") if self.model.embedded else None
         return Tokenizer.umt5(self.model.dit.text_length, None if vocabulary is None else vocabulary.tolist())
 
-    def umt5(self, dtype: torch.dtype) -> UMT5:
+    def umt5(self, dtype: torch.dtype, device: torch.device = CPU, *, resident: int | None = None) -> UMT5:
         """The text encoder."""
         with torch.device("meta"):
             module = UMT5(self.model.umt5)
-        fill(module, self._part("umt5"), self.model.umt5, dtype)
-        return _frozen(module)
+        return self._filled(module, "umt5", self.model.umt5, dtype, device, resident)
 
-    def dit(self, dtype: torch.dtype) -> DiT:
-        """The diffusion transformer."""
+    def dit(
+        self, dtype: torch.dtype, device: torch.device = CPU, *, resident: int | None = None, each: Each | None = None
+    ) -> DiT:
+        """The diffusion transformer; `each` is called with every block that stays."""
         with torch.device("meta"):
             module = DiT(self.model.dit)
-        fill(module, self._part("dit"), self.model.dit, dtype)
-        return _frozen(module)
+        return self._filled(module, "dit", self.model.dit, dtype, device, resident, each)
 
-    def vae(self, dtype: torch.dtype) -> VAE:
+    def vae(self, dtype: torch.dtype, device: torch.device = CPU) -> VAE:
         """The video VAE with its latent statistics: from the file for the embedded model, else the published ones."""
         part = self._part("vae")
         mean, std = part.extra("latent_mean"), part.extra("latent_std")
@@ -84,24 +98,26 @@ class Checkpoint:
             LATENT_MEAN if mean is None else mean.tolist(),
             LATENT_STD if std is None else std.tolist(),
         )
-        fill(module, part, self.model.vae, dtype)
-        return _frozen(module)
+        return self._filled(module, "vae", self.model.vae, dtype, device).to(device)
 
-    def clip(self, dtype: torch.dtype) -> CLIPVision:
+    def clip(self, dtype: torch.dtype, device: torch.device = CPU, *, resident: int | None = None) -> CLIPVision:
         """The image encoder of checkpoints with image cross-attention; its file holds more than is used."""
         assert self.model.clip is not None
         with torch.device("meta"):
             module = CLIPVision(self.model.clip)
-        fill(module, self._part("clip"), self.model.clip, dtype)
-        return _frozen(module)
+        return self._filled(module, "clip", self.model.clip, dtype, device, resident)
+
+    def _filled(
+        self, module: Module, part: Part, spec: Spec, dtype: torch.dtype, device: torch.device,
+        resident: int | None = None, each: Each | None = None,
+    ) -> Module:  # fmt: skip
+        count = len(block_names(module)) if resident is None else resident
+        place(module, Weights(self._part(part), spec), dtype, device, resident=count, each=each)
+        return module.eval().requires_grad_(False)
 
 
-def _frozen(module: Module) -> Module:
-    return module.eval().requires_grad_(False)
-
-
-def checkpoint(model: Model, weights: Path | Sequence[Path] | None) -> Checkpoint:
-    """The checkpoint of `model` in `weights`, or the one inside this package when the model is embedded.
+def checkpoint(model: Model, weights: Files = None) -> Checkpoint:
+    """The checkpoint of `model` in `weights`; without them the one inside this package, or the one that was pulled.
 
     `weights` is a folder (with its subfolders) or a file, or several of them that together hold all parts. Where they
     hold more than one of a part, the one that fits the model is taken.
@@ -110,12 +126,13 @@ def checkpoint(model: Model, weights: Path | Sequence[Path] | None) -> Checkpoin
     is loaded before all parts are known to fit.
     """
     if weights is None:
-        if not model.embedded:
+        pulled = home() / "weights" / model.repository.rpartition("/")[2]
+        if not model.embedded and not pulled.is_dir():
             raise WeightsError(
-                f"{model.name} does not ship with this package; download {model.repository} and name its folder "
-                "with --weights"
+                f"{model.name} does not ship with this package; get it with `lichtspiel pull {model.name}`, or name "
+                f"the folder with the files of {model.repository} with --weights"
             )
-        weights = EMBEDDED
+        weights = EMBEDDED if model.embedded else pulled
     paths = [weights] if isinstance(weights, Path) else list(weights)
     found = scan(paths)
     parts = {part: _chosen(model, part, found, paths) for part in model.files}

@@ -6,12 +6,12 @@ Compares names and shapes before a value is read. Knows the registry, so that we
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lichtspiel.models.clip import CLIPVision
 from lichtspiel.models.dit import DiT
@@ -20,7 +20,7 @@ from lichtspiel.models.vae import VAE
 from lichtspiel.spec import LATENT_MEAN, LATENT_STD, MODELS, CLIPSpec, DiTSpec, Model, Part, UMT5Spec, VAESpec
 from lichtspiel.weights.stored import Stored
 
-__all__ = ["Difference", "bare", "build", "compare", "explain", "fill", "models_of", "spec_of"]
+__all__ = ["Difference", "Weights", "bare", "build", "compare", "explain", "models_of", "spec_of"]
 
 Spec = DiTSpec | VAESpec | UMT5Spec | CLIPSpec
 Shapes = dict[str, tuple[int, ...]]
@@ -133,11 +133,22 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + more
 
 
-def fill(module: nn.Module, part: Stored, spec: Spec, dtype: torch.dtype) -> None:
-    """Give every parameter of `module` (built on the meta device) its tensor, converted to `dtype` one at a time.
+class Weights(Mapping[str, Tensor]):
+    """What a module needs of a stored part, by name: each tensor is read when it is asked for, and not kept.
 
-    `part` is one that `compare` found to fit. Raises WeightsError when a tensor cannot be decoded.
+    `part` is one that `compare` found to fit. Asking raises WeightsError when a tensor cannot be decoded.
     """
-    assert not part.problems
-    assert not compare(part, spec)
-    module.load_state_dict({name: part[name].to(dtype) for name in wanted(spec)}, strict=True, assign=True)
+
+    def __init__(self, part: Stored, spec: Spec) -> None:
+        assert not part.problems
+        assert not compare(part, spec)
+        self.part, self.names = part, wanted(spec)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.part[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
