@@ -30,7 +30,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "streaming": ("", "torch"),
     "quantize": ("errors", "torch"),
     "states": ("paths", "safetensors torch"),
-    "pull": ("errors paths spec", "httpx huggingface_hub"),
+    "pull": ("errors paths spec", "huggingface_hub"),
     "pipeline": (
         "conditioning errors flow lora memory models prepare quantize request spec states text weights",
         "einops numpy torch",
