@@ -1,14 +1,17 @@
 """Seconds and peak memory of the published networks at their true size, beside diffusers and transformers.
 
-    python -m benchmarks.true_size FOLDER [--tiny] [--only PART,...] [--runs N] [--keep]
+    python -m benchmarks.true_size FOLDER [--only PART,...] [--runs N] [--keep] [--tiny]
+    python -m benchmarks.true_size FOLDER --only long
+    python -m benchmarks.true_size FOLDER --model t2v-14b --size 128x128 --frames 5 --only generate --steps 1
 
-Writes files of random 16-bit weights into FOLDER (2.8 GB for the DiT, 11.4 GB for the text encoder, 0.5 GB for the
-VAE), which are removed at the end. Every row is a process of its own, so that its peak memory is its own; rows that
+Writes files of random 16-bit weights into FOLDER (2.8 or 28.6 GB for the DiT, 11.4 GB for the text encoder, 0.5 GB for
+the VAE), which are removed at the end. Every row is a process of its own, so that its peak memory is its own; rows that
 are compared run one after the other. `--tiny` takes small networks, to see that the benchmark itself works.
 
-All is 17 frames of 256x256: one velocity of T2V-1.3B, one prompt of 20 tokens, one decoding and one encoding. "first"
-is the first call in a process, "again" the median of the others. Peak memory holds the program and its libraries
-(about 0.3 GB), and what it has of the file at that time.
+Parts are `dit` (one velocity), `umt5` (one prompt of 20 tokens), `vae` (one decoding and one encoding), `generate`
+(the command, from a prompt to a sealed video), and `long`, which decodes 17 and 81 frames of 832x480. "first" is the
+first call in a process, "again" the median of the others. Peak memory holds the program and its libraries (about 0.3
+GB), and what it has of the file at that time.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +48,41 @@ from lichtspiel.spec import LATENT_MEAN, LATENT_STD, MODELS, Model
 from lichtspiel.states import keep, recall
 from lichtspiel.streaming import block_names, place
 
-FRAMES, SIDE, TOKENS = 17, 256, 20
+TOKENS = 20
+LONG = (832, 480)
 CPU = torch.device("cpu")
 Work = Callable[[], Tensor]
 
 
-def published(tiny: bool) -> Model:
-    row = MODELS["t2v-1.3b"]
+@dataclass(frozen=True)
+class Job:
+    """What all rows of a table compute."""
+
+    model: Model
+    size: tuple[int, int]
+    frames: int
+    steps: int
+    runs: int
+
+    def latents(self) -> Tensor:
+        width, height = self.size
+        shape = (1, 16, 1 + self.frames // 4, height // 8, width // 8)
+        return torch.randn(shape, generator=torch.Generator().manual_seed(2))
+
+    def video(self) -> Tensor:
+        width, height = self.size
+        drawn = torch.rand(1, 3, self.frames, height, width, generator=torch.Generator().manual_seed(3))
+        return drawn * 2 - 1
+
+    def text(self) -> Tensor:
+        return torch.randn(1, TOKENS, self.model.dit.text_width, generator=torch.Generator().manual_seed(1))
+
+    def ids(self) -> Tensor:
+        return torch.randint(3, self.model.umt5.vocabulary, (1, TOKENS), generator=torch.Generator().manual_seed(4))
+
+
+def published(name: str, tiny: bool) -> Model:
+    row = MODELS[name]
     if not tiny:
         return row
     dit = replace(row.dit, width=256, ffn_width=512, heads=2, layers=3, text_width=64)
@@ -67,8 +98,8 @@ def empty(model: Model, part: str) -> nn.Module:
 
 
 def write(model: Model, part: str, folder: Path) -> None:
-    """A file of normal numbers of a size that keeps activations near one."""
-    torch.manual_seed(0)
+    """A file of normal numbers of a size that keeps activations near one; large tensors repeat the same ten million."""
+    table = torch.randn(10_000_019, generator=torch.Generator().manual_seed(0))
     state = {}
     for name, value in empty(model, part).named_parameters():
         made = torch.empty(value.shape, dtype=torch.float32 if part == "vae" else torch.bfloat16)
@@ -76,8 +107,9 @@ def write(model: Model, part: str, folder: Path) -> None:
             made.fill_(0.0 if name.endswith("bias") else 1.0)
         else:
             fan = value[0].numel() if "embedding.weight" not in name or value.ndim > 2 else 1
-            for rows in torch.split(made, max(1, 10**7 // value[0].numel())):
-                rows.normal_(std=fan**-0.5)
+            drawn = (table * fan**-0.5).to(made.dtype)
+            for piece in torch.split(made.view(-1), len(drawn)):
+                piece.copy_(drawn[: len(piece)])
         state[name] = made
     save_file(state, folder / f"{part}.safetensors")
 
@@ -88,39 +120,22 @@ def tensors(folder: Path, part: str) -> Iterator[dict[str, Tensor]]:
         yield {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
 
 
-def text(model: Model) -> Tensor:
-    return torch.randn(1, TOKENS, model.dit.text_width, generator=torch.Generator().manual_seed(1))
-
-
-def latents() -> Tensor:
-    shape = (1, 16, 1 + FRAMES // 4, SIDE // 8, SIDE // 8)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(2))
-
-
-def video() -> Tensor:
-    return torch.rand(1, 3, FRAMES, SIDE, SIDE, generator=torch.Generator().manual_seed(3)) * 2 - 1
-
-
-def ids(model: Model) -> Tensor:
-    return torch.randint(3, model.umt5.vocabulary, (1, TOKENS), generator=torch.Generator().manual_seed(4))
-
-
-def ours_dit(model: Model, given: dict[str, Tensor], mode: str) -> Iterator[Work]:
-    dit = empty(model, "dit")
+def ours_dit(job: Job, given: dict[str, Tensor], mode: str) -> Iterator[Work]:
+    dit = empty(job.model, "dit")
     assert isinstance(dit, DiT)
     resident = 0 if mode == "streamed" else len(block_names(dit))
     place(dit, given, torch.float32, CPU, resident=resident, each=quantise if mode == "int8" else None)
-    states, noise = text(model), latents()
+    states, noise = job.text(), job.latents()
     with remembering(dit):
         yield lambda: dit(noise, torch.tensor([500.0]), states)
 
 
-def diffusers_dit(model: Model, given: dict[str, Tensor], _: str) -> Iterator[Work]:
+def diffusers_dit(job: Job, given: dict[str, Tensor], _: str) -> Iterator[Work]:
     from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
     from tests.models.test_dit import to_diffusers
 
-    spec = model.dit
+    spec = job.model.dit
     with torch.device("meta"):
         dit = WanTransformer3DModel(
             num_attention_heads=spec.heads, attention_head_dim=spec.width // spec.heads, ffn_dim=spec.ffn_width,
@@ -130,30 +145,30 @@ def diffusers_dit(model: Model, given: dict[str, Tensor], _: str) -> Iterator[Wo
     buffers = WanTransformer3DModel(num_layers=0, attention_head_dim=spec.width // spec.heads).rope
     dit.rope = buffers
     dit.load_state_dict({to_diffusers(key): value.float() for key, value in given.items()}, assign=True)
-    states = nn.functional.pad(text(model), (0, 0, 0, spec.text_length - TOKENS))
-    yield lambda: dit(latents(), torch.tensor([500.0]), states, return_dict=False)[0]
+    states = nn.functional.pad(job.text(), (0, 0, 0, spec.text_length - TOKENS))
+    yield lambda: dit(job.latents(), torch.tensor([500.0]), states, return_dict=False)[0]
 
 
-def ours_umt5(model: Model, given: dict[str, Tensor], _: str) -> Iterator[Work]:
-    encoder = empty(model, "umt5")
+def ours_umt5(job: Job, given: dict[str, Tensor], _: str) -> Iterator[Work]:
+    encoder = empty(job.model, "umt5")
     place(encoder, given, torch.float32, CPU)
 
     def encode() -> Tensor:
         states = recall("prompt", "benchmark")
         if states is None:
-            states = encoder(ids(model))
+            states = encoder(job.ids())
             keep("prompt", "benchmark", states)
         return states
 
     yield encode
 
 
-def transformers_umt5(model: Model, given: dict[str, Tensor], _: str) -> Iterator[Work]:
+def transformers_umt5(job: Job, given: dict[str, Tensor], _: str) -> Iterator[Work]:
     from transformers import UMT5Config, UMT5EncoderModel
 
     from tests.models.test_umt5 import FROM_TRANSFORMERS
 
-    spec = model.umt5
+    spec = job.model.umt5
     config = UMT5Config(
         vocab_size=spec.vocabulary, d_model=spec.width, d_kv=spec.attention_width // spec.heads, d_ff=spec.ffn_width,
         num_layers=spec.layers, num_heads=spec.heads, relative_attention_num_buckets=spec.buckets,
@@ -169,60 +184,69 @@ def transformers_umt5(model: Model, given: dict[str, Tensor], _: str) -> Iterato
         name = name.removeprefix("encoder.").replace("embed_tokens", "token_embedding")
         state[key] = given[name]  # in bfloat16: in float32 it would not fit into 24 GB
     encoder.load_state_dict(state, assign=True)
-    yield lambda: encoder(input_ids=ids(model)).last_hidden_state
+    yield lambda: encoder(input_ids=job.ids()).last_hidden_state
 
 
-def ours_vae(model: Model, given: dict[str, Tensor], mode: str) -> Iterator[Work]:
-    vae = VAE(model.vae, LATENT_MEAN, LATENT_STD).eval()
+def ours_vae(job: Job, given: dict[str, Tensor], mode: str) -> Iterator[Work]:
+    vae = VAE(job.model.vae, LATENT_MEAN, LATENT_STD).eval()
     vae.load_state_dict(given, assign=True)
     if mode == "encode":
-        clip = video()
+        clip = job.video()
         yield lambda: vae.encode(clip)
-    else:
-        yield lambda: torch.cat(list(vae.decode(latents())), dim=2)
+    elif mode == "decode":
+        yield lambda: torch.cat(list(vae.decode(job.latents())), dim=2)
+    else:  # as `generate` does: one piece after another
+        long = replace(job, size=LONG, frames=int(mode))
+        yield lambda: torch.stack([chunk.mean() for chunk in vae.decode(long.latents())])
 
 
-def diffusers_vae(model: Model, given: dict[str, Tensor], mode: str) -> Iterator[Work]:
+def diffusers_vae(job: Job, given: dict[str, Tensor], mode: str) -> Iterator[Work]:
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
-    spec = model.vae
+    spec = job.model.vae
     vae = AutoencoderKLWan(
         base_dim=spec.width, z_dim=spec.latent_channels, dim_mult=list(spec.multipliers),
         num_res_blocks=spec.residual_blocks, temperal_downsample=list(spec.temporal_downsample),
     ).eval()  # fmt: skip
-    clip, noise = video(), latents()
+    clip, noise = job.video(), job.latents()
     if mode == "encode":
         yield lambda: vae.encode(clip).latent_dist.mean
     else:
         yield lambda: vae.decode(noise, return_dict=False)[0]
 
 
-# name: (file, what makes the work, mode). What is compared stands together; the exact DiT's velocity is the reference.
-ROWS: dict[str, tuple[str, Callable[[Model, dict[str, Tensor], str], Iterator[Work]], str]] = {
-    "dit, float32, streamed from 16 bit": ("dit", ours_dit, "streamed"),
-    "dit, float32, resident": ("dit", ours_dit, "resident"),
-    "dit, int8": ("dit", ours_dit, "int8"),
-    "dit, diffusers, float32": ("dit", diffusers_dit, ""),
-    "umt5, streamed from 16 bit": ("umt5", ours_umt5, ""),
-    "umt5, transformers, bfloat16": ("umt5", transformers_umt5, ""),
-    "vae decode": ("vae", ours_vae, "decode"),
-    "vae decode, diffusers": ("vae", diffusers_vae, "decode"),
-    "vae encode": ("vae", ours_vae, "encode"),
-    "vae encode, diffusers": ("vae", diffusers_vae, "encode"),
+Make = Callable[[Job, dict[str, Tensor], str], Iterator[Work]]
+
+# name: (part of the table, file, what makes the work, mode). What is compared stands together; the exact DiT's velocity
+# is the reference.
+ROWS: dict[str, tuple[str, str, Make, str]] = {
+    "dit, float32, streamed from 16 bit": ("dit", "dit", ours_dit, "streamed"),
+    "dit, float32, resident": ("dit", "dit", ours_dit, "resident"),
+    "dit, int8": ("dit", "dit", ours_dit, "int8"),
+    "dit, diffusers, float32": ("dit", "dit", diffusers_dit, ""),
+    "umt5, streamed from 16 bit": ("umt5", "umt5", ours_umt5, ""),
+    "umt5, transformers, bfloat16": ("umt5", "umt5", transformers_umt5, ""),
+    "vae decode": ("vae", "vae", ours_vae, "decode"),
+    "vae decode, diffusers": ("vae", "vae", diffusers_vae, "decode"),
+    "vae encode": ("vae", "vae", ours_vae, "encode"),
+    "vae encode, diffusers": ("vae", "vae", diffusers_vae, "encode"),
+    "vae decode, 832x480, 17 frames": ("long", "vae", ours_vae, "17"),
+    "vae decode, 832x480, 81 frames": ("long", "vae", ours_vae, "81"),
 }
+WHOLE = {"generate": "auto", "generate, the same prompt again": "auto", "generate, int8": "int8"}
+"""Rows of the command, with its --dtype."""
 
 
-def measure(name: str, folder: Path, tiny: bool, runs: int) -> dict[str, Any]:
+def measure(name: str, folder: Path, job: Job) -> dict[str, Any]:
     """One row: seconds of every call, and the most memory that this process ever had."""
-    part, make, mode = ROWS[name]
-    model = published(tiny)
+    _, part, make, mode = ROWS[name]
     os.environ["LICHTSPIEL_HOME"] = str(folder / "home")
     with tensors(folder, part) as given, torch.inference_mode():
         began = time.perf_counter()
-        works = make(model, given, mode)
+        works = make(job, given, mode)
         work = next(works)
         row: dict[str, Any] = {"load": time.perf_counter() - began, "seconds": []}
-        for _ in range(runs):
+        for _ in range(job.runs):
             began = time.perf_counter()
             result = work()
             row["seconds"].append(time.perf_counter() - began)
@@ -237,6 +261,24 @@ def measure(name: str, folder: Path, tiny: bool, runs: int) -> dict[str, Any]:
     return row
 
 
+def generate(folder: Path, job: Job, dtype: str) -> str:
+    """A row of the command in a process of its own; the table's cells."""
+    width, height = job.size
+    command = [
+        sys.executable, "-m", "lichtspiel", "generate", "a cat walks on the beach at sunset", "--model", job.model.name,
+        "--weights", str(folder), "--size", f"{width}x{height}", "--frames", str(job.frames), "--steps",
+        str(job.steps), "--dtype", dtype, "--seed", "1", "--json", "-o", str(folder / "video.mp4"),
+    ]  # fmt: skip
+    environment = {**os.environ, "LICHTSPIEL_HOME": str(folder / "home")}
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True, env=environment)
+    if done.returncode:
+        return f"failed with exit status {done.returncode} | | | |"
+    said = json.loads(done.stdout)
+    spent = said["timings"]
+    stages = ", ".join(f"{name} {spent[name]:.0f}" for name in ("encode", "denoise", "decode", "seal"))
+    return f"{spent['load']:.1f} | {spent['total']:.1f} ({stages}) | - | {said['peak_bytes'] / 1e9:.2f} | -"
+
+
 def peak() -> int:
     """Most bytes that this process had in memory. `getrusage` would begin with what its parent had."""
     status = Path("/proc/self/status")
@@ -249,38 +291,46 @@ def peak() -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="scratch folder for the weights")
-    parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--only", default="dit,umt5,vae", help="parts to measure")
+    parser.add_argument("--model", default="t2v-1.3b")
+    parser.add_argument("--size", default="256x256")
+    parser.add_argument("--frames", type=int, default=17)
+    parser.add_argument("--steps", type=int, default=4, help="of the rows of the command")
+    parser.add_argument("--only", default="dit,umt5,vae,generate", help="parts to measure")
     parser.add_argument("--runs", type=int, default=2)
+    parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--keep", action="store_true", help="leave the files for another run")
     parser.add_argument("--row", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    width, height = map(int, given.size.split("x"))
+    job = Job(published(given.model, given.tiny), (width, height), given.frames, given.steps, given.runs)
     if given.row:
-        print(json.dumps(measure(given.row, given.folder, given.tiny, given.runs)))
+        print(json.dumps(measure(given.row, given.folder, job)))
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # clean up then, too
     given.folder.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="true-size-", dir=given.folder))
+    only = [part for part in given.only.split(",") if not (given.tiny and part == "generate")]
+    files = {"generate": ("dit", "umt5", "vae"), "long": ("vae",)}
     try:
-        for part in given.only.split(","):
-            write(published(given.tiny), part, folder)
-        report(folder, given)
+        for part in dict.fromkeys(file for name in only for file in files.get(name, (name,))):
+            write(job.model, part, folder)
+        report(folder, job, only, [argument for argument in sys.argv[1:] if argument != str(given.folder)])
     finally:
         if not given.keep:
             shutil.rmtree(folder)
 
 
-def report(folder: Path, given: argparse.Namespace) -> None:
+def report(folder: Path, job: Job, only: list[str], arguments: list[str]) -> None:
     today = datetime.datetime.now(datetime.UTC).date()
-    print(f"{today}, {os.cpu_count()} processor cores, torch {torch.__version__}, {torch.get_num_threads()} threads\n")
+    width, height = job.size
+    print(f"{today}, {os.cpu_count()} processor cores, torch {torch.__version__}, {torch.get_num_threads()} threads;")
+    print(f"{job.model.name}, {width}x{height}, {job.frames} frames, {job.steps} steps of the command\n")
     print("| what | load s | first s | again s | peak GB | error |\n|---|---|---|---|---|---|")
-    for name, (part, _, _) in ROWS.items():
-        if part not in given.only.split(","):
+    for name, (part, *_) in ROWS.items():
+        if part not in only:
             continue
-        command = [sys.executable, "-m", "benchmarks.true_size", str(folder), "--row", name, "--runs", str(given.runs)]
-        done = subprocess.run(
-            [*command, *["--tiny"] * given.tiny], check=False, stdout=subprocess.PIPE, text=True
-        )  # errors go to the terminal
+        command = [sys.executable, "-m", "benchmarks.true_size", str(folder), *arguments, "--row", name]
+        done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)  # errors go to the terminal
         if done.returncode:
             print(f"| {name} | failed with exit status {done.returncode} | | | | |", flush=True)
             continue
@@ -289,6 +339,9 @@ def report(folder: Path, given: argparse.Namespace) -> None:
         cells = [f"{row['load']:.1f}", f"{first:.2f}", f"{statistics.median(again):.2f}" if again else "-"]
         cells += [f"{row['peak'] / 1e9:.2f}", f"{row['error']:.1e}" if "error" in row else "-"]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
+    if "generate" in only:
+        for name, dtype in WHOLE.items():
+            print(f"| {name} | {generate(folder, job, dtype)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from lichtspiel import media
 from lichtspiel.cli.common import terms
 from lichtspiel.seal import verify
 from lichtspiel.spec import MODELS
+from tests.lora.files import keys, linear_layers, pairs, save
 
 PROMPT = "a turtle walks on the beach at night"
 
@@ -142,7 +143,16 @@ def test_a_preview_needs_no_weights(tmp_path: Path) -> None:
         (["generate", "x", "--weights", "nowhere", "-o", "x.mp4"], "does not exist; name the file or folder"),
         (["generate", "x", "--model", "t2v-1.3b", "-o", "x.mp4"], "--weights"),
         (["generate", "x", "--device", "gpu", "-o", "x.mp4"], "device"),
+        (["generate", "x", "--lora", "text.png:0.5", "-o", "x.mp4"], "text.png"),
+        (["generate", "x", "--lora-partial", "-o", "x.mp4"], "none is given"),
+        (["generate", "x", "--dtype", "int4", "-o", "x.mp4"], "dtype"),
         (["decode", "text.png"], "text.png"),
+        (["inspect", "nowhere"], "does not exist"),
+        (["plan", "--model", "t2v-1.3b", "--frames", "80"], "nearest valid value: 81"),
+        (["pull", "nano"], "ships with this package"),
+        (["lora", "inspect", "text.png"], "text.png"),
+        (["batch", "absent.jsonl", "-o", "out"], "absent.jsonl"),
+        (["replay", "text.png"], "text.png"),
         (["show", "sora"], "known models are nano"),
         (["verify", "text.png"], "text.png"),
         (["worlds", "render", "--size", "7x7", "-o", "clips"], "nearest valid value: 16x16"),
@@ -263,3 +273,42 @@ def test_the_verbs_of_provenance_print_what_they_know(made: tuple[Path, dict[str
     refused = run("policy", "check", "a naked child", "--json", cwd=tmp_path, check=3)
     assert json.loads(refused.stdout)["decision"] == "refused"
     assert json.loads(run("keys", "show", "--json", cwd=tmp_path).stdout)["origin"] == "self-made"
+
+
+def test_inspect_and_plan_say_what_is_there(tmp_path: Path, random_nano: Path) -> None:
+    found = json.loads(run("inspect", random_nano, "--json", cwd=tmp_path).stdout)
+    assert (found["kind"], found["complete"]) == ("checkpoint", ["nano"])
+    assert "complete for nano; tasks: first-last, image, text" in run("inspect", random_nano, cwd=tmp_path).stdout
+    assert "nothing that this package can load" in run("inspect", Path(__file__), cwd=tmp_path, check=2).stdout
+    planned = run("plan", "--model", "i2v-14b-480p", "--memory", "24", cwd=tmp_path).stdout
+    assert "i2v-14b-480p, 832x480, 81 frames, on cpu" in planned
+    assert "blocks are read from their file in every step" in planned
+    said = json.loads(run("plan", "--model", "t2v-14b", "--memory", "2", "--json", cwd=tmp_path, check=1).stdout)
+    assert said["refusal"]
+
+
+def test_a_lora_is_inspected_converted_and_used(tmp_path: Path, random_nano: Path) -> None:
+    spec = MODELS["nano"].dit
+    save(tmp_path / "a.safetensors", keys("kohya", pairs(spec, linear_layers(spec), alphas=(2.0,))))
+    assert "fits                  nano" in run("lora", "inspect", "a.safetensors", cwd=tmp_path).stdout
+    run("lora", "convert", "a.safetensors", "--to", "diffusers", "-o", "b.safetensors", cwd=tmp_path)
+    said = json.loads(run("lora", "inspect", "b.safetensors", "--json", cwd=tmp_path).stdout)
+    assert (said["dialect"], said["fits"]) == ("diffusers", ["nano"])
+    done = run(
+        "generate", PROMPT, "--weights", random_nano, "--steps", "1", "--frames", "5", "--lora", "b.safetensors:0.5",
+        "-o", "x.mp4", cwd=tmp_path,
+    )  # fmt: skip
+    assert "note: b.safetensors: matched 80/80 layers" in done.stderr
+
+
+def test_batch_and_replay(tmp_path: Path, random_nano: Path) -> None:
+    (tmp_path / "jobs.jsonl").write_text(
+        json.dumps({"prompt": PROMPT, "steps": 1, "frames": 5, "seed": 8, "out": "night.mp4"})
+    )
+    words = ("batch", "jobs.jsonl", "-o", "out", "--weights", random_nano)
+    assert "line 1    out/night.mp4\n" in run(*words, cwd=tmp_path).stdout
+    assert json.loads(run(*words, "--json", cwd=tmp_path).stdout)["made"] is False
+    again = run("replay", "out/night.mp4", "--weights", random_nano, "--json", cwd=tmp_path)
+    said = json.loads(again.stdout)
+    assert (said["seed"], said["prompt"], said["steps"], said["frames"]) == (8, PROMPT, 1, 5)
+    assert (tmp_path / "replay.mp4").is_file()

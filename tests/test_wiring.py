@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -187,3 +189,32 @@ def test_a_plan_for_less_memory_streams_more(dtype: str) -> None:
     assert rows[0].streamed > rows[1].streamed >= rows[2].streamed == 0
     assert all(row.peak < gigabytes * 1e9 for row, gigabytes in zip(rows, (12, 24, 80), strict=True))
     assert rows[0].seconds is not None
+
+
+FIFTY = """
+import sys
+from pathlib import Path
+from lichtspiel import Request, generate
+
+def resident():
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
+
+for number in range(1, 51):
+    request = Request.of(prompt="a turtle", seed=number, steps=1, frames=5, guidance=1)
+    generate(request, Path(sys.argv[2]), weights=Path(sys.argv[1]))
+    if number in (5, 50):
+        print(resident())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's account of memory")
+def test_fifty_generations_take_no_more_memory_than_five(random_nano: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FIFTY, str(random_nano), str(tmp_path / "v.mp4")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    early, late = map(int, done.stdout.split())
+    assert late < 1.02 * early, f"{early / 1e6:.0f} MB after the fifth, {late / 1e6:.0f} MB after the last"

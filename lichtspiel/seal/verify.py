@@ -211,8 +211,9 @@ def _picture(path: Path) -> media.Frame:
 
 
 def _recorded(said: Credentials, mark: Watermark) -> record.Entry | None:
-    """This installation's entry: by the signed id if that holds, else the newest of those with the watermark's id."""
-    if said.id is not None and said.state != "tampered":
+    """This installation's entry: by the id that it signed itself, else the newest of those with the watermark's id. An
+    id that somebody else signed is theirs to choose, and says nothing of our record."""
+    if said.id is not None and said.here and said.state == "trusted":
         return record.find(said.id)
     return next(iter(record.find_watermark(int(mark.id, 16))), None) if mark.id is not None else None
 
