@@ -10,6 +10,7 @@
     ├── OutOfMemory                 exit 1   the memory of this machine or GPU does not suffice
     ├── NonFinite                   exit 1   a stage computed NaN or infinity
     └── Interrupted                 exit 1   stopped by the user or the system; says what was kept
+        └── Cancelled                        stopped because whoever asked for it does not want it any more
 
 Messages are one line: what is wrong, with which value, by which rule, and the nearest thing that would work.
 """
@@ -17,6 +18,7 @@ Messages are one line: what is wrong, with which value, by which rule, and the n
 from __future__ import annotations
 
 __all__ = [
+    "Cancelled",
     "Interrupted",
     "InvalidInput",
     "LichtspielError",
@@ -87,3 +89,7 @@ class NonFinite(LichtspielError):
 
 class Interrupted(LichtspielError):
     """The run was stopped from outside; the message says what is kept and how to go on."""
+
+
+class Cancelled(Interrupted):
+    """Whoever asked for the work does not want it any more; nothing is kept for them."""

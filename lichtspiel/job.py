@@ -7,7 +7,6 @@ starts, and `decode` finishes from them. It parses no command line and draws not
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -18,36 +17,34 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lichtspiel import __version__
 from lichtspiel.errors import (
+    Cancelled,
     Interrupted,
     LichtspielError,
-    MediaError,
     OutOfMemory,
     OutputError,
     Refused,
     RequestError,
 )
 from lichtspiel.inputs import look
+from lichtspiel.latents import keep, read_latents
 from lichtspiel.media import contact_sheet, pictures
 from lichtspiel.memory import peak_memory
-from lichtspiel.paths import home
-from lichtspiel.pipeline import Conditions, Files, Pipeline, load
+from lichtspiel.pipeline import Conditions, Files, Pipeline, Step, load
 from lichtspiel.request import Request
 from lichtspiel.seal import Input, Inspection, Provenance, Sealed, Terms, check_output, seal, seal_picture
 from lichtspiel.spec import PATCH, STRIDE, dit_parameters, model
 
-__all__ = ["Progress", "Result", "decode", "generate"]
-
-KEPT = 50
-"""Latents files that stay in the data folder; older ones are removed when a new one is written."""
+__all__ = ["Job", "Progress", "Result", "decode", "generate"]
 
 Progress = Callable[[str, float], None]
 """Called with the stage's name and how much of the whole work is done, 0 to 1."""
+
+Watch = Callable[[Step], None]
+"""Called after every solver step, with its latents."""
 
 Say = Callable[[str], None]
 """Called with what a person should know before the long part begins; it stands in the result, too."""
@@ -114,7 +111,9 @@ class Clock:
 class Job:
     """One video on its way: what was asked, where it goes, under which terms, and who wants to know how far it is.
 
-    `open` adds what that takes: the verdict on the request, the networks, and what is said of the video.
+    `open` adds what that takes: the verdict on the request, the networks, and what is said of the video. Then come
+    `denoise` and `finish`, with the latents on disk between them. `watch` sees every solver step, and may raise
+    Cancelled, as `progress` may.
     """
 
     request: Request
@@ -123,7 +122,9 @@ class Job:
     terms: Terms
     progress: Progress
     say: Say
+    watch: Watch = lambda step: None
     clock: Clock = field(default_factory=Clock)
+    share: float = 0.0
     inspection: Inspection = field(init=False)
     pipeline: Pipeline = field(init=False)
     provenance: Provenance = field(init=False)
@@ -140,6 +141,51 @@ class Job:
             self.say(note)
         self.provenance = provenance_of(self.request, self.pipeline, self.terms)
         return self.pipeline
+
+    def denoise(self) -> Path:
+        """From the request to latents on disk."""
+        request, pipeline, clock = self.request, self.pipeline, self.clock
+        self.share = denoising_share(request)
+        self.progress("reading the prompt", 0.0)
+        with _within_memory("encoding"):
+            with clock.stage("load"):
+                pipeline.load_encoders(request)
+            with clock.stage("encode"):
+                conditions = pipeline.encode(request)
+        pipeline.release("umt5", "clip", *_unless_roomy(pipeline, "vae"))
+        with _within_memory("denoising"):
+            with clock.stage("load"):
+                _ = pipeline.dit
+            with clock.stage("denoise"):
+                latents = _denoise(self, conditions)
+        pipeline.release(*_unless_roomy(pipeline, "dit"))
+        return keep(latents, request, self.provenance.id)
+
+    def finish(self, kept: Path) -> Result:
+        """Decode and seal latents that were kept. An interruption says where they are."""
+        clock = self.clock
+        with clock.stage("load"):
+            _ = self.pipeline.vae
+        try:
+            with clock.stage("seal"):
+                sealed, seen = _leave(self, read_latents(kept)[0])
+        except (Refused, Cancelled):
+            raise
+        except KeyboardInterrupt:
+            raise Interrupted(f"stopped while decoding; {_remedy(kept, self.out)}") from None
+        except (LichtspielError, RuntimeError, MemoryError, OSError) as error:  # RuntimeError: torch is out of memory
+            raise LichtspielError(f"decoding failed: {error}; {_remedy(kept, self.out)}") from error
+        clock.seconds["seal"] -= clock.seconds["decode"]
+        self.inspection.remember(sealed, self.provenance)
+        if self.sheet is not None:
+            contact_sheet(seen, path=self.sheet)
+        pipeline = self.pipeline
+        return Result(
+            request=self.request, sealed=sealed, policy=self.inspection.verdicts(), latents=kept,
+            device=str(pipeline.device), dtype=pipeline.precision, peak=peak_memory(str(pipeline.device)),
+            timings=clock.finish(), unknown_words=pipeline.tokenizer.unknown_words(self.request.prompt),
+            notes=self.notes,
+        )  # fmt: skip
 
 
 def generate(
@@ -161,22 +207,8 @@ def generate(
     readable line; whatever finished until then is kept and named.
     """
     job = Job(request, out, sheet, terms or Terms(), progress, say)
-    pipeline, clock = job.open(weights, pipeline), job.clock
-    share = denoising_share(request)
-    progress("reading the prompt", 0.0)
-    with _within_memory("encoding"):
-        with clock.stage("load"):
-            pipeline.load_encoders(request)
-        with clock.stage("encode"):
-            conditions = pipeline.encode(request)
-    pipeline.release("umt5", "clip", *_unless_roomy(pipeline, "vae"))
-    with _within_memory("denoising"):
-        with clock.stage("load"):
-            _ = pipeline.dit
-        with clock.stage("denoise"):
-            latents = _denoise(pipeline, conditions, request, lambda stage, done: progress(stage, share * done))
-    pipeline.release(*_unless_roomy(pipeline, "dit"))
-    return _finish(job, latents, keep(latents, request, job.provenance.id), share)
+    job.open(weights, pipeline)
+    return job.finish(job.denoise())
 
 
 def _unless_roomy(pipeline: Pipeline, part: str) -> list[str]:
@@ -233,15 +265,15 @@ def check_sheet(sheet: Path | None) -> None:
         raise OutputError(f"{sheet}: the folder {sheet.parent} does not exist or cannot be written; choose another")
 
 
-def _denoise(pipeline: Pipeline, conditions: Conditions, request: Request, progress: Progress) -> Tensor:
+def _denoise(job: Job, conditions: Conditions) -> Tensor:
     """All steps; returns the last one's latents."""
     try:
-        for step in pipeline.denoise(conditions, request):
-            latents = step.latents
-            progress(f"denoising, step {step.index} of {step.total}", step.index / step.total)
+        for step in job.pipeline.denoise(conditions, job.request):
+            job.watch(step)
+            job.progress(f"denoising, step {step.index} of {step.total}", job.share * step.index / step.total)
     except KeyboardInterrupt:
-        raise Interrupted(f"stopped while denoising {request.prompt!r}; no file was written") from None
-    return latents
+        raise Interrupted(f"stopped while denoising {job.request.prompt!r}; no file was written") from None
+    return step.latents
 
 
 def decode(
@@ -255,93 +287,37 @@ def decode(
     say: Say = lambda note: None,
 ) -> Result:
     """Finish a video from a latents file that `generate` kept; raises MediaError when the file is not one."""
-    tensor, request = read_latents(latents)
-    job = Job(request, out, sheet, terms or Terms(), progress, say)
+    job = Job(read_latents(latents)[1], out, sheet, terms or Terms(), progress, say)
     job.open(weights, None)
-    return _finish(job, tensor, latents, 0.0)
+    return job.finish(latents)
 
 
-def _finish(job: Job, latents: Tensor, kept: Path, share: float) -> Result:
-    """Decode and seal; `share` of the work is done already. An interruption says where the latents are."""
-    pipeline, clock = job.pipeline, job.clock
+def _leave(job: Job, latents: Tensor) -> tuple[Sealed, list[NDArray[np.uint8]]]:
+    """Frames as they are decoded through the door: a picture where its name says so, else a video. Also returns the
+    frames where somebody wants a contact sheet of them."""
     total = 1 + (latents.shape[2] - 1) * STRIDE[0]
     seen: list[NDArray[np.uint8]] = []
-    with clock.stage("load"):
-        _ = pipeline.vae
 
     def frames() -> Frames:
-        source = pipeline.decode(latents)
+        source = job.pipeline.decode(latents)
         for index in range(total):
-            with clock.stage("decode"):
+            with job.clock.stage("decode"):
                 frame = next(source)
-            job.progress(f"decoding, frame {index + 1} of {total}", share + (1 - share) * (index + 1) / total)
+            job.progress(f"decoding, frame {index + 1} of {total}", job.share + (1 - job.share) * (index + 1) / total)
             if job.sheet is not None:
                 seen.append(frame)
             yield frame
 
-    try:
-        with clock.stage("seal"):
-            sealed = _leave(frames(), pipeline.model.sampling.fps, job)
-    except Refused:
-        raise
-    except KeyboardInterrupt:
-        raise Interrupted(f"stopped while decoding; {_remedy(kept, job.out)}") from None
-    except (LichtspielError, RuntimeError, MemoryError, OSError) as error:  # RuntimeError: torch is out of memory
-        raise LichtspielError(f"decoding failed: {error}; {_remedy(kept, job.out)}") from error
-    clock.seconds["seal"] -= clock.seconds["decode"]
-    job.inspection.remember(sealed, job.provenance)
-    if job.sheet is not None:
-        contact_sheet(seen, path=job.sheet)
-    return Result(
-        request=job.request, sealed=sealed, policy=job.inspection.verdicts(), latents=kept,
-        device=str(pipeline.device), dtype=pipeline.precision, peak=peak_memory(str(pipeline.device)),
-        timings=clock.finish(), unknown_words=pipeline.tokenizer.unknown_words(job.request.prompt), notes=job.notes,
-    )  # fmt: skip
-
-
-def _leave(frames: Frames, fps: int, job: Job) -> Sealed:
-    """Through the door: a picture where its name says so, else a video."""
-    terms = job.inspection.terms
-    watched = job.inspection.watch(frames, fps)
+    terms, fps = job.inspection.terms, job.pipeline.model.sampling.fps
+    watched = job.inspection.watch(frames(), fps)
     if job.out.suffix.lower() != ".png":
-        return seal(watched, job.provenance, job.out, fps=fps, marks=terms.marks, timestamp=terms.timestamp)
+        return seal(watched, job.provenance, job.out, fps=fps, marks=terms.marks, timestamp=terms.timestamp), seen
     (frame,) = watched
-    return seal_picture(frame, job.provenance, job.out, marks=terms.marks, timestamp=terms.timestamp)
+    return seal_picture(frame, job.provenance, job.out, marks=terms.marks, timestamp=terms.timestamp), seen
 
 
 def _remedy(kept: Path, out: Path) -> str:
     return f"nothing is lost: lichtspiel decode '{kept}' -o '{out}' finishes the video"
-
-
-def keep(latents: Tensor, request: Request, identity: str) -> Path:
-    """Write latents with their request to the data folder, by atomic rename, and remove the oldest beyond `KEPT`.
-
-    The file holds the prompt, so only its owner may read it.
-    """
-    folder = home() / "latents"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = folder / f"{identity}.safetensors"
-    draft = path.with_suffix(".partial")
-    metadata = {"lichtspiel": __version__, "request": request.model_dump_json()}
-    save_file({"latents": latents.float().cpu().contiguous()}, draft, metadata)
-    draft.chmod(0o600)
-    draft.replace(path)
-    files = sorted(folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime, reverse=True)
-    for old in files[KEPT:]:
-        old.unlink(missing_ok=True)
-    return path
-
-
-def read_latents(path: Path) -> tuple[Tensor, Request]:
-    """Latents [1, c, t, h, w] and the request they came from; raises MediaError when `path` holds no such thing."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if "request" not in metadata or "latents" not in file.keys():  # noqa: SIM118  (safe_open is no mapping)
-                raise MediaError(f"{path}: holds no latents of this package; name the file that generate kept")
-            return file.get_tensor("latents"), Request.of(**json.loads(metadata["request"]))
-    except (OSError, SafetensorError) as error:
-        raise MediaError(f"{path}: cannot be read as latents: {error}") from None
 
 
 def denoising_share(request: Request) -> float:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from lichtspiel import job
+from lichtspiel import latents
 from lichtspiel.errors import Interrupted, LichtspielError, MediaError, NonFinite
-from lichtspiel.job import decode, denoising_share, generate, keep, read_latents
+from lichtspiel.job import decode, denoising_share, generate
+from lichtspiel.latents import keep, read_latents
 from lichtspiel.pipeline import Pipeline
 from lichtspiel.request import Request
 
@@ -66,7 +67,7 @@ def test_progress_runs_from_zero_to_one_and_includes_decoding(random_nano: Path,
 
 
 def test_only_the_newest_latents_are_kept(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "KEPT", 3)
+    monkeypatch.setattr(latents, "KEPT", 3)
     request = Request.of(prompt="a turtle")
     for number in range(5):
         latest = keep(torch.zeros(1, 16, 1, 8, 8), request, f"{number:032d}")

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from lichtspiel.errors import InvalidInput
-from lichtspiel.job import generate, read_latents
+from lichtspiel.job import generate
+from lichtspiel.latents import read_latents
 from lichtspiel.replay import request_of
 from lichtspiel.request import Request
 from lichtspiel.seal import Marks, Terms
