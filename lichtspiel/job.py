@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lichtspiel import __version__
+from lichtspiel.admission import admit
 from lichtspiel.errors import (
     Cancelled,
     Interrupted,
@@ -29,7 +30,6 @@ from lichtspiel.errors import (
     Refused,
     RequestError,
 )
-from lichtspiel.inputs import look
 from lichtspiel.latents import keep, read_latents
 from lichtspiel.media import contact_sheet, pictures
 from lichtspiel.memory import peak_memory
@@ -227,17 +227,6 @@ def _within_memory(stage: str) -> Iterator[None]:
             raise
         remedy = "take a smaller size, fewer frames or a smaller model; `lichtspiel plan` says what fits"
         raise OutOfMemory(f"{stage} needs more memory than there is; {remedy}") from error
-
-
-def admit(request: Request, terms: Terms) -> tuple[Inspection, list[str]]:
-    """Look at what a request brings and judge it by the policy; also returns what the requester should be told.
-
-    Raises Refused, or MediaError or RequestError for files that cannot be read or do not fit. Below guidance 1 the
-    negative prompt pulls instead of pushing, so it is judged with the prompt.
-    """
-    text = request.prompt if request.guidance >= 1 else f"{request.prompt}\n{request.negative}"
-    seen = look(request)
-    return terms.admit(text, seen.pictures, has_image=bool(seen.pictures)), seen.notes
 
 
 def _check_out(out: Path, request: Request) -> None:
