@@ -45,8 +45,13 @@ ROOMS: dict[str, tuple[str, str]] = {
     "worlds": ("errors", "PIL cv2 numpy"),
     "clips": ("errors seal worlds", ""),
     "train": ("conditioning errors flow media models spec text worlds", "cv2 einops numpy safetensors torch"),
+    "serve": (
+        "admission errors inputs job paths pipeline request seal spec",
+        "alembic botocore fastapi fsspec prometheus_client sqlalchemy starlette uvicorn",
+    ),
     "cli": (
-        "adopt batch clips errors inputs job lora media pipeline prepare pull replay request seal spec train weights",
+        "adopt batch clips errors inputs job lora media pipeline prepare pull replay request seal serve spec train "
+        "weights",
         "rich typer",
     ),
     "__main__": ("cli", ""),

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import typer
 
-from lichtspiel.cli import files, make, train, vouch
+from lichtspiel.cli import files, make, serving, train, vouch
 from lichtspiel.errors import LichtspielError
 
 __all__ = ["app", "main"]
@@ -28,7 +28,7 @@ def group(help: str) -> typer.Typer:
 app = group("Open video models that anyone can run, adapt and vouch for.")
 VERBS: tuple[Callable[..., None], ...] = (
     make.generate, make.decode, make.batch, make.replay, vouch.verify, vouch.seal, make.models, make.show, files.pull,
-    files.inspect, files.plan,
+    files.inspect, files.plan, serving.serve,
 )  # fmt: skip
 for verb in VERBS:
     app.command()(verb)
@@ -43,6 +43,14 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "train": (
         "Train the networks of a small model from scratch.",
         {"vae": train.train_vae, "dit": train.train_dit},
+    ),
+    "key": (
+        "Keys of the server.",
+        {"create": serving.create_key, "list": serving.list_keys, "revoke": serving.revoke_key},
+    ),
+    "jobs": (
+        "Jobs of the server.",
+        {"list": serving.list_jobs, "show": serving.show_job, "cancel": serving.cancel_job},
     ),
     "policy": (
         "What may be asked for and what may leave.",

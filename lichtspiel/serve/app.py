@@ -1,0 +1,71 @@
+"""The application: the endpoints, what stands before them, how errors are answered, and the page.
+
+It knows no torch and no weights: it writes jobs into the store and reads them there. Workers do the rest.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+from lichtspiel import __version__
+from lichtspiel.errors import LichtspielError
+from lichtspiel.serve import others, videos
+from lichtspiel.serve.guarding import Guarding
+from lichtspiel.serve.state import Server
+from lichtspiel.serve.wire import error_body, error_of
+
+__all__ = ["create_app"]
+
+PAGE = Path(__file__).parent / "page"
+
+
+def create_app(server: Server) -> FastAPI:
+    """The application; it serves what `server` holds."""
+    app = FastAPI(
+        title="Lichtspiel", version=__version__, description=__doc__.split("\n\n")[0], docs_url=None, redoc_url=None
+    )
+    app.add_middleware(Guarding, settings=server.settings)
+    app.middleware("http")(server.metrics.timed)
+    _answer_errors(app)
+    app.state.server = server
+    app.include_router(videos.router)
+    app.include_router(others.router)
+    app.mount("/page", StaticFiles(directory=PAGE), name="page")
+
+    @app.get("/", include_in_schema=False)
+    def page() -> FileResponse:
+        return FileResponse(PAGE / "index.html")
+
+    return app
+
+
+def _answer_errors(app: FastAPI) -> None:
+    @app.exception_handler(LichtspielError)
+    async def ours(_: Request, error: Exception) -> JSONResponse:
+        status, body = error_of(cast("LichtspielError", error))
+        retry = getattr(error, "retry_after", None)
+        return JSONResponse(body, status, headers={"Retry-After": str(int(retry))} if retry else None)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: Exception) -> JSONResponse:
+        problem = cast("RequestValidationError", error).errors()[0]
+        param = str(problem["loc"][-1])
+        return JSONResponse(error_body(f"{param}: {problem['msg']}", "invalid_request", 400, param), 400)
+
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, error: Exception) -> JSONResponse:  # the traceback goes to the log, not to clients
+        return JSONResponse(error_body(f"an error of the server: {type(error).__name__}", "failed", 500), 500)
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, error: Exception) -> JSONResponse:
+        problem = cast("HTTPException", error)
+        code = {404: "not_found", 413: "too_large"}.get(problem.status_code, "invalid_request")
+        body = error_body(str(problem.detail), code, problem.status_code)
+        return JSONResponse(body, problem.status_code, headers=problem.headers)

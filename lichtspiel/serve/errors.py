@@ -1,0 +1,119 @@
+"""What can go wrong with the queue, its keys and its files; part of the tree in `lichtspiel.errors`.
+
+    LichtspielError
+    ├── InvalidInput
+    │   ├── NotFound             not_found        404
+    │   ├── BadName              invalid_request  400
+    │   ├── TooLarge             too_large        413
+    │   ├── InvalidKey           invalid_key      401
+    │   └── Conflict             conflict         409
+    │       ├── IdempotencyError
+    │       └── Busy
+    ├── QueueFull                queue_full       429   says when to come back
+    ├── LimitReached             limit_reached    429   says when to come back
+    ├── Interrupted, Cancelled
+    │   └── Lost                 interrupted      500   meant for workers, not for clients
+    └── StoreError               failed           503   the database or the files cannot be reached
+
+`code` is what the HTTP API says and `status` its HTTP status. No message contains a prompt.
+"""
+
+from __future__ import annotations
+
+from lichtspiel.errors import Cancelled, InvalidInput, LichtspielError
+
+__all__ = [
+    "BadName",
+    "Busy",
+    "Conflict",
+    "IdempotencyError",
+    "InvalidKey",
+    "LimitReached",
+    "Lost",
+    "NotFound",
+    "QueueFull",
+    "StoreError",
+    "TooLarge",
+]
+
+
+class NotFound(InvalidInput):
+    """There is no such thing, or it belongs to somebody else; which of the two is not said."""
+
+    code = "not_found"
+    status = 404
+
+
+class BadName(InvalidInput):
+    """A name of a file that this server would not have made."""
+
+    code = "invalid_request"
+    status = 400
+
+
+class TooLarge(InvalidInput):
+    """More was sent than this server takes."""
+
+    code = "too_large"
+    status = 413
+
+
+class InvalidKey(InvalidInput):
+    """The request has no key, or one that is not known here or was revoked."""
+
+    code = "invalid_key"
+    status = 401
+
+
+class Conflict(InvalidInput):
+    """It contradicts what is there already."""
+
+    code = "conflict"
+    status = 409
+
+
+class IdempotencyError(Conflict):
+    """The idempotency key was used before, for another request."""
+
+
+class Busy(Conflict):
+    """The job has not ended, so it cannot be removed; cancel it first."""
+
+
+class QueueFull(LichtspielError):
+    """As many jobs wait as may wait; `retry_after` is a guess, in seconds, of when the next one starts."""
+
+    code = "queue_full"
+    status = 429
+
+    def __init__(self, limit: int, retry_after: int) -> None:
+        self.retry_after = retry_after
+        super().__init__(f"{limit} videos are waiting already, which is the limit; try again in {retry_after} seconds")
+
+
+class LimitReached(LichtspielError):
+    """The key has made as many jobs as it may; `retry_after` is in how many seconds it may make the next one."""
+
+    code = "limit_reached"
+    status = 429
+
+    def __init__(self, limit: str, retry_after: int) -> None:
+        self.retry_after = retry_after
+        super().__init__(f"this key may ask for {limit} videos, and has; try again in {retry_after} seconds")
+
+
+class Lost(Cancelled):
+    """The job is not this worker's any more: its lease ran out, or the job has ended. Nothing was written."""
+
+    code = "interrupted"
+    status = 500
+
+    def __init__(self, id: str, attempt: int) -> None:
+        super().__init__(f"{id}: attempt {attempt} is not the current one any more; its result is not taken")
+
+
+class StoreError(LichtspielError):
+    """The database or the place of the files cannot be read or written; the message says why."""
+
+    code = "failed"
+    status = 503

@@ -1,0 +1,181 @@
+"""Where the files of jobs are: a folder, or a bucket that several machines share. Knows names, not what is in them.
+
+A file is there completely or not at all. Files in a folder are for their owner's eyes; who may read a bucket is for its
+owner to say. The credentials for it are found where the tools of S3 look for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import fsspec
+
+from lichtspiel.errors import InvalidInput
+from lichtspiel.serve.errors import BadName, NotFound, StoreError
+
+__all__ = ["Files"]
+
+CHUNK = 1 << 20
+RETRIES = 10
+
+# A part never begins with a dot, so none is `..` and none is taken for a file that is not finished.
+_NAME = re.compile(r"[a-z0-9_]+(/[a-z0-9_-][a-z0-9_.-]*)*")
+
+
+class Files:
+    """The files below `url`: a folder, which is made if it is not there, or `s3://bucket/prefix`.
+
+    All methods take names such as `video_1f/input.png`. They raise BadName for any other form, NotFound for a file that
+    is not there, and StoreError when the place cannot be read or written.
+    """
+
+    def __init__(self, url: str | Path) -> None:
+        protocol, given, rest = str(url).partition("://")
+        self._failures: tuple[type[Exception], ...] = (OSError,)
+        self._folder: Path | None = None
+        if not given or protocol == "file":
+            self._folder = Path(rest if given else url).absolute()
+            with self._explained(str(self._folder)):
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._root, self._system = str(self._folder), fsspec.filesystem("file")
+        elif protocol == "s3" and rest.strip("/"):
+            try:
+                from botocore.exceptions import BotoCoreError
+
+                # Another machine writes, too, so what was seen before must not be believed.
+                self._system = fsspec.filesystem("s3", use_listings_cache=False, skip_instance_cache=True)
+            except ImportError as error:
+                raise InvalidInput(f"{url}: S3 needs more packages; run: pip install 'lichtspiel[s3]'") from error
+            self._root, self._failures = rest.strip("/"), (OSError, BotoCoreError)
+        else:
+            raise InvalidInput(f"files: {str(url)!r} is not valid: a folder, or s3://bucket/prefix")
+
+    def put(self, local: Path, name: str) -> None:
+        """Copy a file here under this name, in place of what has it; it is on the disk when this returns."""
+        place = self._place(name)
+        with self._explained(name):
+            if self._folder is None:
+                self._system.put_file(str(local), place)
+            else:
+                _copy_into(local, self._folder, Path(place))
+
+    def open(self, name: str) -> BinaryIO:
+        """The file, open for reading; it can seek."""
+        with self._explained(name):
+            return self._opened(name)
+
+    def read(self, name: str, start: int, end: int) -> Iterator[bytes]:
+        """The bytes from `start` up to `end`, not included, or up to the end of the file, in pieces of up to 1 MiB.
+
+        Whether the file is there is known at once, and not when the first piece is asked for.
+        """
+        assert 0 <= start <= end, (start, end)
+        with self._explained(name):
+            # Without read-ahead: from a bucket just these bytes come, a request a piece.
+            file = self._opened(name, block_size=CHUNK, cache_type="none")
+        return self._pieces(name, file, start, end)
+
+    def fetch(self, name: str, local: Path) -> None:
+        """Copy the file to this path, which has it completely or not at all, for its owner's eyes."""
+        with (
+            self._explained(name),
+            _finished(local) as partial,
+            self.open(name) as source,
+            partial.open("wb") as target,
+        ):
+            shutil.copyfileobj(source, target, CHUNK)
+
+    def size(self, name: str) -> int:
+        """Its length in bytes."""
+        with self._explained(name):
+            said = self._system.info(self._place(name))
+            if said["type"] != "file":
+                raise IsADirectoryError(name)
+            return int(said["size"])
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such a file."""
+        with self._explained(name):
+            return bool(self._system.isfile(self._place(name)))
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove these files, and in a folder the folders that become empty; those that are gone already do no harm."""
+        for name, place in [(name, self._place(name)) for name in names]:
+            with self._explained(name), contextlib.suppress(FileNotFoundError):
+                self._system.rm_file(place)
+            if self._folder is not None:
+                with contextlib.suppress(OSError):  # not empty, or gone
+                    for parent in Path(place).relative_to(self._folder).parents[:-1]:
+                        (self._folder / parent).rmdir()
+
+    def _opened(self, name: str, **options: object) -> BinaryIO:
+        file = self._system.open(self._place(name), "rb", **options)
+        if self._folder is None and file.details["type"] != "file":  # what names in a bucket begin with opens as empty
+            file.close()
+            raise IsADirectoryError(name)
+        return cast(BinaryIO, file)
+
+    def _pieces(self, name: str, file: BinaryIO, start: int, end: int) -> Iterator[bytes]:
+        with self._explained(name), file:
+            file.seek(start)
+            while start < end and (piece := file.read(min(CHUNK, end - start))):
+                start += len(piece)
+                yield piece
+
+    def _place(self, name: str) -> str:
+        if len(name) > 512 or not _NAME.fullmatch(name):
+            raise BadName(f"{name!r} is not valid: small letters, digits, _ - . and / between parts")
+        return f"{self._root}/{name}"
+
+    @contextlib.contextmanager
+    def _explained(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, IsADirectoryError) as error:
+            raise NotFound(f"there is no file {name!r}") from error
+        except self._failures as error:
+            raise StoreError(
+                f"{name}: cannot be read or written: {error}; see that there is room and access"
+            ) from error
+
+
+@contextlib.contextmanager
+def _finished(target: Path) -> Iterator[Path]:
+    """A path to write to, beside `target` and with mode 0600; it takes its place when all went well."""
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".partial")
+    os.close(handle)
+    try:
+        yield Path(name)
+        with Path(name).open("rb") as written:
+            os.fsync(written.fileno())
+        os.replace(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _copy_into(local: Path, root: Path, target: Path) -> None:
+    with local.open("rb") as source:
+        for left in reversed(range(RETRIES)):
+            try:
+                for parent in reversed(target.relative_to(root).parents[:-1]):
+                    (root / parent).mkdir(mode=0o700, exist_ok=True)
+                with _finished(target) as partial, partial.open("wb") as copy:
+                    shutil.copyfileobj(source, copy, CHUNK)
+                break
+            except FileNotFoundError:  # another thread removed the last file here, and so the folder
+                if not left:
+                    raise
+                source.seek(0)
+    folder = os.open(target.parent, os.O_RDONLY)  # a name is on the disk when its folder is
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

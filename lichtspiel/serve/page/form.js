@@ -1,0 +1,263 @@
+// The form that asks for a video: what a model takes, what was given, and what the server thinks of it.
+import * as api from "./api.js";
+import { $, announce, el, explain } from "./dom.js";
+import * as jobs from "./jobs.js";
+import * as pictures from "./pictures.js";
+import { duration, number, onLanguage, t } from "./words.js";
+
+const NUMBERS = ["steps", "guidance", "shift"];
+const FIELDS = ["prompt", "image", "consent", "model", "size", "frames", ...NUMBERS, "seed", "solver", "negative"];
+const PLACES = { last_image: "image", input_reference: "image", last_reference: "image", seconds: "frames", fit: "size" };
+
+let models = [];
+let sending = false;
+
+const chosen = () => models.find((model) => model.id === $("model").value);
+const makesPictures = (model) => model?.max_frames === 1;
+export const modelOf = (id) => models.find((model) => model.id === id);
+
+/** Learn which models there are; what was chosen stays chosen. */
+export async function load() {
+  models = await api.models();
+  const before = $("model").value;
+  $("model").replaceChildren(...models.map((model) => el("option", { value: model.id })));
+  if (!models.length) $("model").append(el("option", { value: "", text: t("model_none") }));
+  if (models.some((model) => model.id === before)) $("model").value = before;
+  name();
+  if (before !== $("model").value) setModel();
+  else fitPictures();
+}
+
+function name() {
+  for (const option of $("model").options) {
+    const model = modelOf(option.value);
+    if (model) option.textContent = model.state === "loading" ? `${model.id} (${t("model_loading")})` : model.id;
+  }
+}
+
+/** Everything that depends on the model, at its defaults. */
+function setModel() {
+  const model = chosen();
+  if (!model) return;
+  Object.assign($("frames"), { min: 1, max: model.max_frames, value: model.frames });
+  $("frames-field").hidden = makesPictures(model);
+  for (const field of NUMBERS) $(field).value = model[field];
+  $("negative").value = model.negative ?? "";
+  $("solver").value = "";
+  fitPictures();
+  examples();
+}
+
+function setSizes() {
+  const model = chosen();
+  const before = $("size").value;
+  const like = model.free_size && pictures.given().image;
+  $("size").replaceChildren(
+    ...(like ? [el("option", { value: "picture", text: t("size_picture") })] : []),
+    ...model.sizes.map((size) => el("option", { value: size, text: size.replace("x", " × ") })),
+    ...(model.free_size ? [el("option", { value: "own", text: t("size_own") })] : []),
+  );
+  if ([...$("size").options].some((option) => option.value === before)) $("size").value = before;
+  $("own").hidden = $("size").value !== "own";
+}
+
+/** What the model does with pictures decides which places for them there are. */
+function fitPictures() {
+  const model = chosen();
+  if (!model) return;
+  pictures.offer(model.tasks.includes("image") || model.tasks.includes("first-last"), model.tasks.includes("first-last"));
+  const given = pictures.given();
+  $("consent-field").hidden = !given.image;
+  $("fit-field").hidden = !given.image;
+  $("frames").min = given.last_image ? 5 : 1;
+  setSizes();
+  about();
+}
+
+function about() {
+  const model = chosen();
+  if (!model) return;
+  const edits = model.tasks.every((task) => task === "edit");
+  $("model-about").textContent = edits ? t("model_edit") : model.title ?? "";
+  $("model-about").lang = edits ? document.documentElement.lang : "en";
+  $("generate").disabled = edits;
+  const frames = Number($("frames").value);
+  $("frames-word").textContent = t("length_word", { frames: number(frames), seconds: duration(frames / model.fps) });
+  $("frames").setAttribute("aria-valuetext", $("frames-word").textContent);
+  const changed = details(model);
+  const count = Object.keys(changed).length;
+  $("changed").textContent = count ? t("details_changed", { n: number(count) }) : "";
+}
+
+/** The details that differ from what the model would do by itself. An emptied negative prompt is meant to be empty. */
+function details(model) {
+  const fields = {};
+  for (const field of NUMBERS) {
+    if ($(field).value !== "" && Number($(field).value) !== model[field]) fields[field] = Number($(field).value);
+  }
+  if (!makesPictures(model) && Number($("frames").value) !== model.frames) fields.frames = Number($("frames").value);
+  const seed = $("seed").value.trim();
+  if (seed) fields.seed = Number.isSafeInteger(Number(seed)) ? Number(seed) : seed;
+  if ($("solver").value) fields.solver = $("solver").value;
+  if ($("negative").value !== (model.negative ?? "")) fields.negative = $("negative").value;
+  if (pictures.given().image && $("fit").value !== "crop") fields.fit = $("fit").value;
+  return fields;
+}
+
+function read() {
+  const model = chosen();
+  const given = pictures.given();
+  const fields = { prompt: $("prompt").value.trim(), model: model.id, ...details(model) };
+  const size = $("size").value === "own" ? `${$("width").value}x${$("height").value}` : $("size").value;
+  if (size && size !== "picture") fields.size = size;
+  if (given.image && $("consent").value.trim()) fields.consent = $("consent").value.trim();
+  const files = {};
+  if (given.image) files.input_reference = given.image;
+  if (given.last_image) files.last_reference = given.last_image;
+  return { fields, files };
+}
+
+// What is wrong, where it is wrong
+
+function clear() {
+  for (const field of FIELDS) wrong(field, "");
+  $("form-error").replaceChildren();
+}
+
+function wrong(field, text) {
+  $(`${field}-error`).textContent = text;
+  if (text) $(field).setAttribute("aria-invalid", "true");
+  else $(field).removeAttribute("aria-invalid");
+}
+
+function point(field, text) {
+  wrong(field, text);
+  if ($("details").contains($(field))) $("details").open = true;
+  $(field).focus();
+}
+
+/** The first thing that can be seen to be wrong without asking; whether there was none. */
+function sound(model) {
+  const given = pictures.given();
+  const { tasks } = model;
+  if (!$("prompt").value.trim()) return void point("prompt", t("prompt_missing"));
+  if (!given.image && !tasks.includes("text")) {
+    return void point("image", t(tasks.includes("image") ? "image_missing" : "image_last_missing"));
+  }
+  if (given.image && !given.last_image && !tasks.includes("image")) return void point("image", t("image_last_missing"));
+  for (const field of NUMBERS) {
+    if (!$(field).validity.valid) return void point(field, t("number_wrong"));
+  }
+  if (!/^\d{0,19}$/.test($("seed").value.trim())) return void point("seed", t("seed_wrong"));
+  return true;
+}
+
+/** Nothing can be asked for before the server has told its models: it wants a key, or it is away. */
+function without() {
+  if ($("key-form").hidden) refuse(new api.ApiError("", { code: "network" }));
+  else $("key").focus();
+}
+
+function refuse(error) {
+  $("form-error").replaceChildren(explain(error));
+  const field = PLACES[error.param] ?? error.param;
+  if (FIELDS.includes(field) && error.code === "invalid_request") {
+    $("form-error").replaceChildren();
+    point(field, `${t("error_invalid_request")} ${error.message}`);
+  } else if (error.code === "refused_by_policy" && pictures.given().image && /consent/i.test(error.message)) {
+    $("consent").focus();
+  }
+}
+
+async function send(event) {
+  event.preventDefault();
+  const model = chosen();
+  if (sending || $("generate").disabled) return;
+  clear();
+  if (!model) return void without();
+  if (!sound(model)) return;
+  busy(true);
+  try {
+    const { fields, files } = read();
+    const job = await api.create(fields, files);
+    if (Object.keys(files).length) jobs.keepFiles(job.id, { ...pictures.given() });
+    jobs.put(job);
+    api.emit("show", { id: job.id, scroll: true });
+  } catch (error) {
+    refuse(error);
+  } finally {
+    busy(false);
+  }
+}
+
+function busy(now) {
+  sending = now;
+  $("generate").setAttribute("aria-busy", String(now));
+  $("generate").firstElementChild.textContent = t(now ? "sending" : "generate");
+  about();
+}
+
+/** Put all values of a job into the form, its seed included. */
+export function again(job) {
+  clear();
+  const made = job.parameters ?? {};
+  if (modelOf(job.model)) $("model").value = job.model;
+  const model = chosen();
+  const files = jobs.filesOf(job.id);
+  pictures.set(files ?? {});
+  setModel();
+  $("prompt").value = job.prompt ?? "";
+  for (const field of [...NUMBERS, "frames", "seed", "negative"]) {
+    if (made[field] !== undefined && made[field] !== null) $(field).value = made[field];
+  }
+  if (made.solver && [...$("solver").options].some((option) => option.value === made.solver)) $("solver").value = made.solver;
+  if (made.fit) $("fit").value = made.fit;
+  if (job.size && [...$("size").options].some((option) => option.value === job.size)) $("size").value = job.size;
+  else if (job.size && model?.free_size) {
+    $("size").value = "own";
+    [$("width").value, $("height").value] = job.size.split("x");
+  }
+  $("own").hidden = $("size").value !== "own";
+  $("details").open = true;
+  about();
+  if (!files && (job.inputs?.length || model?.tasks.every((task) => task !== "text"))) wrong("image", t("image_again"));
+  announce(t("again_filled"));
+  $("prompt").focus();
+  $("prompt").select();
+}
+
+function examples() {
+  const nano = chosen()?.id === "nano" || !models.length;
+  $("examples").replaceChildren(...t(nano ? "examples_nano" : "examples_any").map((text) =>
+    el("button", { type: "button", class: "example", text, onclick: () => {
+      $("prompt").value = text;
+      wrong("prompt", "");
+      $("prompt").focus();
+    } })));
+}
+
+function shortcut() {
+  const apple = /Mac|iPhone|iPad/.test(navigator.platform);
+  $("shortcut").textContent = apple ? "⌘ ↵" : t("shortcut");
+}
+
+export function start() {
+  shortcut();
+  $("form").addEventListener("submit", send);
+  $("form").addEventListener("input", (event) => {
+    if (FIELDS.includes(event.target.id)) wrong(event.target.id, "");
+    about();
+  });
+  $("create").addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && $("form").contains(event.target)) send(event);
+  });
+  $("model").addEventListener("change", () => { clear(); setModel(); });
+  $("size").addEventListener("change", () => { $("own").hidden = $("size").value !== "own"; });
+  $("defaults").addEventListener("click", () => { $("seed").value = ""; clear(); setModel(); });
+  pictures.start((trouble) => {
+    wrong("image", trouble ?? "");
+    fitPictures();
+  });
+  onLanguage(() => { shortcut(); clear(); name(); fitPictures(); examples(); busy(sending); });
+  examples();
+}

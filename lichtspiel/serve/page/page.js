@@ -1,0 +1,163 @@
+// Starts the page: its parts, language, theme, key, and the state of the server.
+import * as api from "./api.js";
+import { $, el, ended } from "./dom.js";
+import * as form from "./form.js";
+import * as gallery from "./gallery.js";
+import * as jobs from "./jobs.js";
+import * as screen from "./screen.js";
+import * as verify from "./verify.js";
+import { current, fill, kept, onLanguage, speak, t } from "./words.js";
+
+const READY_PAUSE = 30000;
+const WAITING_PAUSE = 3000;
+
+// Parts of the page: Create and Verify
+
+const tabs = [$("tab-create"), $("tab-verify")];
+
+function turn(to, { focus = false } = {}) {
+  for (const tab of tabs) {
+    const here = tab.id === `tab-${to}`;
+    tab.setAttribute("aria-selected", String(here));
+    tab.tabIndex = here ? 0 : -1;
+    $(tab.getAttribute("aria-controls")).hidden = !here;
+    if (here && focus) tab.focus();
+  }
+  if (to !== "create") $("video").pause();
+}
+
+function startTabs() {
+  const named = () => (location.hash === "#verify" ? "verify" : "create");
+  for (const tab of tabs) {
+    tab.addEventListener("click", () => { location.hash = tab.id === "tab-verify" ? "verify" : "create"; });
+    tab.addEventListener("keydown", (event) => {
+      const goal = { ArrowLeft: 0, Home: 0, ArrowRight: 1, End: 1 }[event.key];
+      if (goal === undefined) return;
+      event.preventDefault();
+      location.hash = goal ? "verify" : "create";
+      turn(named(), { focus: true });
+    });
+  }
+  addEventListener("hashchange", () => turn(named()));
+  turn(named());
+}
+
+// Light and dark
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const isDark = () => (document.documentElement.dataset.theme ?? (dark.matches ? "dark" : "light")) === "dark";
+
+function paintTheme() {
+  const label = t(isDark() ? "theme_light" : "theme_dark");
+  $("theme").setAttribute("aria-label", label);
+  $("theme").title = label;
+  $("theme").querySelector("use").setAttribute("href", isDark() ? "#i-sun" : "#i-moon");
+}
+
+function startTheme() {
+  $("theme").addEventListener("click", () => {
+    const next = isDark() ? "light" : "dark";
+    document.documentElement.dataset.theme = next;
+    kept.set("lichtspiel.theme", next);
+    paintTheme();
+  });
+  dark.addEventListener("change", paintTheme);
+  onLanguage(paintTheme);
+  paintTheme();
+}
+
+// The state of the server
+
+let server = { state: "unknown", reasons: [] };
+let watch = null;
+
+function paintServer() {
+  const { state, reasons } = server;
+  $("server").dataset.state = state;
+  $("server-word").textContent = t(`server_${state}`);
+  const told = state === "loading" || state === "away";
+  $("notice").hidden = !told;
+  if (!told) return;
+  $("notice").replaceChildren(el("p", { text: t(`notice_${state}`) }),
+    ...(reasons.length ? [el("p", { class: "said", lang: "en", text: reasons.join("; ") })] : []));
+}
+
+async function look() {
+  clearTimeout(watch);
+  const before = server.state;
+  server = await api.ready();
+  if (before !== server.state || server.state === "loading") paintServer();
+  if (server.state === "ready" && before !== "ready" && before !== "unknown") refresh();
+  watch = setTimeout(look, server.state === "ready" ? READY_PAUSE : WAITING_PAUSE);
+}
+
+// The key
+
+function askForKey(given) {
+  $("key-form").hidden = false;
+  $("key-hint").textContent = t(given ? "key_wrong" : "key_hint");
+  $("key-form").dataset.wrong = String(given);
+  $("forget").hidden = true;
+}
+
+function startKey() {
+  $("forget").hidden = !api.key.get();
+  api.bus.addEventListener("key", ({ detail }) => askForKey(detail.given));
+  $("key-form").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const secret = $("key").value.trim();
+    if (!secret) return;
+    jobs.forgetAll();
+    api.key.set(secret);
+    $("key").value = "";
+    await refresh();
+    if (!api.key.get()) return void $("key").focus();
+    $("key-form").hidden = true;
+    $("forget").hidden = false;
+    $("prompt").focus();
+  });
+  $("forget").addEventListener("click", () => {
+    api.key.set(null);
+    jobs.forgetAll();
+    $("forget").hidden = true;
+    refresh();
+  });
+}
+
+async function refresh() {
+  await Promise.all([form.load().catch(() => {}), gallery.load()]);
+}
+
+/** The title tells how far the work is to whoever looks at another tab. */
+function startTitle() {
+  const paint = () => {
+    const job = jobs.newestFirst().find((each) => !ended(each) && each.status === "in_progress");
+    document.title = job ? `${job.progress ?? 0} % · Lichtspiel` : "Lichtspiel";
+  };
+  api.bus.addEventListener("job", paint);
+  api.bus.addEventListener("gone", paint);
+}
+
+async function start() {
+  fill();
+  $("language").value = current();
+  $("language").addEventListener("change", () => speak($("language").value));
+  onLanguage(paintServer);
+  startTabs();
+  startTheme();
+  startKey();
+  startTitle();
+  form.start();
+  screen.start();
+  gallery.start();
+  verify.start();
+  paintServer();
+  api.bus.addEventListener("away", () => server.state !== "away" && look());
+  api.bus.addEventListener("back", () => server.state === "away" && look());
+  look();
+  await refresh();
+  const first = gallery.unfinished().at(-1) ?? jobs.newestFirst()[0];
+  if (first && !screen.current()) api.emit("show", { id: first.id });
+}
+
+start();

@@ -1,0 +1,59 @@
+"""What a server is started with. It is handed to worker processes, so it holds plain values only."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lichtspiel.errors import InvalidInput, RequestError
+from lichtspiel.paths import home
+from lichtspiel.seal import Terms
+from lichtspiel.spec import model
+
+__all__ = ["Settings"]
+
+LIMIT_BODY = 256_000_000
+"""Bytes of a request at most; a given video is the largest part of one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """`database` is an SQLAlchemy address and `storage` a folder or an fsspec address; `models` are what is offered and
+    `weights` where they lie if not where `pull` puts them; `loras` is a folder whose files requests may name. `devices`
+    has one entry for each worker. Raises InvalidInput for an address that strangers reach without keys."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    database: str = field(default_factory=lambda: f"sqlite:///{home() / 'serve' / 'jobs.sqlite'}")
+    storage: str = field(default_factory=lambda: str(home() / "serve" / "files"))
+    models: tuple[str, ...] = ("nano",)
+    weights: tuple[Path, ...] = ()
+    loras: Path | None = None
+    devices: tuple[str, ...] = ("auto",)
+    require_key: bool = False
+    queue_limit: int = 100
+    keep_days: float = 30.0
+    body_limit: int = LIMIT_BODY
+    terms: Terms = field(default_factory=Terms)
+
+    def __post_init__(self) -> None:
+        if self.keep_days <= 0:
+            raise RequestError("keep_days", self.keep_days, "videos are kept for some time, such as 0.1 days")
+        for name in self.models:
+            model(name)
+        if not self.loopback and not self.require_key:
+            raise InvalidInput(
+                f"{self.host} can be reached by others, so every request needs a key: add --require-key, and make keys "
+                "with `lichtspiel key create NAME`"
+            )
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False

@@ -1,0 +1,69 @@
+"""A live server for tests: the real application on a port of this machine, and a real worker in a thread."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+from openai import OpenAI
+
+from lichtspiel.serve.app import create_app
+from lichtspiel.serve.server import open_server
+from lichtspiel.serve.settings import Settings
+from lichtspiel.serve.state import Server
+from lichtspiel.serve.worker import Worker
+
+PROMPT = "a turtle walks on the beach at night"
+SMALL = {"steps": 1, "frames": 5}
+
+
+def settings(folder: Path, weights: Path, **changes: object) -> Settings:
+    plain = {"database": f"sqlite:///{folder / 'jobs.sqlite'}", "storage": str(folder / "files"), "weights": (weights,)}
+    return Settings(**{**plain, "devices": ("cpu",), **changes})  # type: ignore[arg-type]
+
+
+def worker(server: Server) -> Worker:
+    return Worker(server.settings, "cpu", server.jobs, server.files)
+
+
+@contextmanager
+def live(chosen: Settings) -> Iterator[tuple[Server, str]]:
+    """The application without a worker, and its address."""
+    server = open_server(chosen)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    runner = uvicorn.Server(uvicorn.Config(create_app(server), port=port, log_level="warning", ws="none"))
+    thread = threading.Thread(target=runner.run, daemon=True)
+    thread.start()
+    while not runner.started:
+        time.sleep(0.01)
+    try:
+        yield server, f"http://127.0.0.1:{port}"
+    finally:
+        runner.should_exit = True
+        thread.join()
+        server.jobs.close()
+
+
+@contextmanager
+def working(server: Server) -> Iterator[Worker]:
+    """A worker that takes jobs as they come."""
+    stop, found = threading.Event(), worker(server)
+    thread = threading.Thread(target=found.run, args=(stop,), kwargs={"idle": 0.05}, daemon=True)
+    server.workers[0] = "ready"
+    thread.start()
+    try:
+        yield found
+    finally:
+        stop.set()
+        thread.join()
+
+
+def client(address: str, key: str = "unused") -> OpenAI:
+    return OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0)

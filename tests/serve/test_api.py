@@ -1,0 +1,293 @@
+"""The API as OpenAI's own client meets it, and what that client does not know: events, ranges, limits."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import openai
+import pytest
+from PIL import Image
+
+from lichtspiel.errors import InvalidInput
+from lichtspiel.media import video_info
+from lichtspiel.seal import verify
+from lichtspiel.serve.keys import Keys
+from lichtspiel.serve.settings import Settings
+from lichtspiel.serve.state import Server
+from lichtspiel.spec import MODELS
+from tests.lora.files import keys, linear_layers, pairs, save
+from tests.serve.live import PROMPT, SMALL, client, live, settings, worker, working
+
+pytestmark = pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")
+
+Served = tuple[Server, str]
+
+
+@pytest.fixture
+def served(random_nano: Path, tmp_path: Path) -> Iterator[Served]:
+    """An application on a port, with nobody at work."""
+    with live(settings(tmp_path / "server", random_nano)) as found:
+        yield found
+
+
+def picture(color: int = 90) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.full((64, 64, 3), color, np.uint8)).save(file, format="PNG")
+    return file.getvalue()
+
+
+def post(address: str, **sent: Any) -> httpx.Response:
+    return httpx.post(f"{address}/v1/videos", timeout=30, **sent)
+
+
+def code(answer: httpx.Response) -> tuple[int, str]:
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["message"]
+    return answer.status_code, error["code"]
+
+
+def test_the_openai_client_makes_watches_and_fetches_a_video(served: Served, tmp_path: Path) -> None:
+    server, address = served
+    videos = client(address).videos
+    with working(server):
+        video = videos.create_and_poll(
+            model="nano", prompt=PROMPT, seconds="0.625", extra_body={"steps": 1, "seed": 7}, poll_interval_ms=50
+        )  # type: ignore[call-overload]
+    assert (video.status, video.progress, video.error, video.seconds, video.size) == (
+        "completed", 100, None, "0.625", "64x64",
+    )  # fmt: skip
+    assert (video.parameters["seed"], video.parameters["steps"], video.parameters["dtype"]) == (7, 1, "auto")  # type: ignore[attr-defined]
+    path = tmp_path / "video.mp4"
+    path.write_bytes(videos.download_content(video.id).read())
+    assert video_info(path).frames == 5
+    assert verify(path).credentials.state == "trusted"
+    assert [one.id for one in videos.list()] == [video.id]
+    assert videos.retrieve(video.id) == video
+    assert videos.delete(video.id).deleted
+    assert [*videos.list()] == []
+    with pytest.raises(openai.NotFoundError):
+        videos.retrieve(video.id)
+    assert [*(tmp_path / "server" / "files").rglob("*.*")] == []
+
+
+@pytest.mark.parametrize("way", ["upload", "data address"])
+def test_a_first_picture_comes_as_openai_sends_it(served: Served, way: str) -> None:
+    server, address = served
+    if way == "upload":
+        reference = ("first.png", picture())
+        id = client(address).videos.create(prompt=PROMPT, input_reference=reference, extra_body=SMALL).id
+    else:  # the client's types have it, the client itself does not send it yet
+        written = {"image_url": "data:image/png;base64," + base64.b64encode(picture()).decode()}
+        id = post(address, json={"prompt": PROMPT, "input_reference": written, **SMALL}).json()["id"]
+    assert worker(server).once()
+    created = client(address).videos.retrieve(id)
+    assert (created.status, created.inputs) == ("completed", ["image"])  # type: ignore[attr-defined]
+    again = client(address).videos.remix(created.id, prompt="a taxi")
+    assert (again.remixed_from_video_id, again.inputs) == (created.id, ["image"])  # type: ignore[attr-defined]
+    assert again.parameters["seed"] == created.parameters["seed"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected", "said"),
+    [
+        ({"json": {"prompt": PROMPT, "frames": 80}}, (400, "invalid_request"), "nearest valid value: 17"),
+        ({"json": {"prompt": PROMPT, "colour": "red"}}, (400, "invalid_request"), "no such field"),
+        ({"json": {"prompt": PROMPT, "model": "t2v-14b"}}, (400, "invalid_request"), "this server has nano"),
+        ({"json": {"prompt": PROMPT, "device": "cuda"}}, (400, "invalid_request"), "the server chooses"),
+        ({"json": {"prompt": PROMPT, "image": "/etc/passwd"}}, (400, "invalid_request"), "input_reference"),
+        ({"json": {"prompt": PROMPT, "lora": ["x"]}}, (400, "invalid_request"), "offers none"),
+        ({"json": {"prompt": PROMPT, "video": "/etc/passwd"}}, (400, "invalid_request"), "video"),
+        ({"json": {"prompt": PROMPT, "input_reference": "https://a.org/a.png"}}, (400, "invalid_request"), "fetched"),
+        ({"json": [1]}, (400, "invalid_request"), "JSON object"),
+        ({"content": "{", "headers": {"content-type": "application/json"}}, (400, "invalid_request"), "not JSON"),
+        ({"json": {}}, (400, "invalid_request"), "required"),
+        ({"data": {"prompt": PROMPT}, "files": {"input_reference": b"text"}}, (400, "invalid_request"), "image"),
+        ({"data": {"prompt": PROMPT}, "files": {"weights": b"text"}}, (400, "invalid_request"), "files are sent as"),
+        ({"json": {"prompt": "a naked child"}}, (403, "refused_by_policy"), "minors"),
+        ({"json": {"prompt": PROMPT}, "headers": {"Origin": "https://a.org"}}, (403, "invalid_request"), "a.org"),
+        ({"json": {"prompt": PROMPT}, "headers": {"Host": "evil.example"}}, (403, "invalid_request"), "evil.example"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)  # fmt: skip
+def test_what_is_wrong_is_answered_at_once(
+    served: Served, sent: dict[str, Any], expected: tuple[int, str], said: str
+) -> None:
+    server, address = served
+    answer = post(address, **sent)
+    assert code(answer) == expected
+    assert said in answer.json()["error"]["message"]
+    assert sum(server.jobs.counts().values()) == 0
+    assert [*Path(server.settings.storage).rglob("*.*")] == []
+
+
+def test_too_large_is_refused_before_it_is_read(random_nano: Path, tmp_path: Path) -> None:
+    with live(settings(tmp_path, random_nano, body_limit=2000)) as (_, address):
+        assert code(post(address, json={"prompt": "x" * 3000})) == (413, "too_large")
+        pieces = (b'{"prompt": "' + b"x" * 1000 for _ in range(4))  # without a Content-Length
+        assert code(post(address, content=pieces, headers={"content-type": "application/json"})) == (413, "too_large")
+        assert post(address, json={"prompt": PROMPT}).status_code == 200
+
+
+def test_a_full_queue_says_when_to_come_back(random_nano: Path, tmp_path: Path) -> None:
+    with live(settings(tmp_path, random_nano, queue_limit=1)) as (_, address):
+        client(address).videos.create(model="nano", prompt=PROMPT)
+        with pytest.raises(openai.RateLimitError) as caught:
+            client(address).videos.create(model="nano", prompt=PROMPT)
+        assert caught.value.code == "queue_full"
+        assert int(caught.value.response.headers["retry-after"]) > 0
+
+
+def test_keys_separate_people_and_limit_them(random_nano: Path, tmp_path: Path) -> None:
+    with live(settings(tmp_path, random_nano, require_key=True)) as (server, address):
+        ada, grace = (Keys(server.jobs).create(name, limit)[1] for name, limit in (("ada", "1/h"), ("grace", None)))
+        with pytest.raises(openai.AuthenticationError) as refused:
+            client(address, "ls_wrong").videos.create(model="nano", prompt=PROMPT)
+        assert refused.value.code == "invalid_key"
+        assert code(httpx.get(f"{address}/v1/videos")) == (401, "invalid_key")
+        mine = client(address, ada).videos.create(model="nano", prompt=PROMPT)
+        with pytest.raises(openai.RateLimitError) as limited:
+            client(address, ada).videos.create(model="nano", prompt=PROMPT)
+        assert limited.value.code == "limit_reached"
+        assert [*client(address, grace).videos.list()] == []
+        for act in (client(address, grace).videos.retrieve, client(address, grace).videos.delete):
+            with pytest.raises(openai.NotFoundError):
+                act(mine.id)
+        Keys(server.jobs).revoke("ada")
+        with pytest.raises(openai.AuthenticationError):
+            client(address, ada).videos.list()
+
+
+def test_strangers_need_keys(random_nano: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="--require-key"):
+        settings(tmp_path, random_nano, host="0.0.0.0")
+    assert not Settings(host="0.0.0.0", require_key=True).loopback
+
+
+def test_the_same_idempotency_key_makes_one_video(served: Served) -> None:
+    _, address = served
+    headers = {"Idempotency-Key": "one"}
+    first, second = (post(address, json={"prompt": PROMPT, "seed": 1}, headers=headers).json() for _ in range(2))
+    assert first["id"] == second["id"]
+    assert code(post(address, json={"prompt": "a taxi"}, headers=headers)) == (409, "conflict")
+
+
+def test_cancelling(served: Served) -> None:
+    server, address = served
+    waiting, running = (post(address, json={"prompt": PROMPT, "steps": 500}).json()["id"] for _ in range(2))
+    assert httpx.post(f"{address}/v1/videos/{waiting}/cancel").json()["status"] == "cancelled"
+    with working(server):
+        while httpx.get(f"{address}/v1/videos/{running}").json()["step"] < 1:
+            time.sleep(0.1)
+        assert code(httpx.delete(f"{address}/v1/videos/{running}")) == (409, "conflict")
+        assert httpx.post(f"{address}/v1/videos/{running}/cancel").json()["status"] == "in_progress"
+        while (now := httpx.get(f"{address}/v1/videos/{running}").json())["status"] == "in_progress":
+            time.sleep(0.05)
+    assert now["status"] == "cancelled"
+    assert now["step"] < 400
+    assert code(httpx.get(f"{address}/v1/videos/{running}/content")) == (404, "not_found")
+    assert httpx.delete(f"{address}/v1/videos/{running}").json()["deleted"]
+
+
+def test_events_tell_every_change_until_the_end(served: Served) -> None:
+    server, address = served
+    id = post(address, json={"prompt": PROMPT, **SMALL}).json()["id"]
+    seen: list[dict[str, Any]] = []
+    begun = threading.Event()
+
+    def listen() -> None:
+        with httpx.stream("GET", f"{address}/v1/videos/{id}/events", timeout=60) as stream:
+            assert stream.headers["content-type"].startswith("text/event-stream")
+            for line in stream.iter_lines():
+                if line.startswith("data: "):
+                    seen.append(json.loads(line.removeprefix("data: ")))
+                    begun.set()
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    begun.wait(10)
+    with working(server):
+        thread.join(60)
+    assert (seen[0]["status"], seen[0]["position"]) == ("queued", 1)
+    assert seen[-1]["status"] == "completed"
+    progress = [each["progress"] for each in seen]
+    assert progress == sorted(progress)
+
+
+def test_ranges_and_etags_are_what_players_want(served: Served) -> None:
+    server, address = served
+    id = post(address, json={"prompt": PROMPT, **SMALL}).json()["id"]
+    assert worker(server).once()
+    there = f"{address}/v1/videos/{id}/content"
+    whole = httpx.get(there)
+    assert whole.headers["content-type"] == "video/mp4"
+    assert whole.headers["content-security-policy"].startswith("default-src 'self'")
+    part = httpx.get(there, headers={"Range": "bytes=10-19"})
+    assert (part.status_code, part.content) == (206, whole.content[10:20])
+    assert part.headers["content-range"] == f"bytes 10-19/{len(whole.content)}"
+    assert httpx.get(there, headers={"Range": "bytes=-7"}).content == whole.content[-7:]
+    assert httpx.get(there, headers={"Range": f"bytes={len(whole.content)}-"}).status_code == 416
+    assert httpx.get(there, headers={"If-None-Match": whole.headers["etag"]}).status_code == 304
+    old = httpx.get(there, headers={"Range": "bytes=10-19", "If-Range": '"old"'})
+    assert (old.status_code, old.content) == (200, whole.content)
+
+
+def test_anybody_may_verify(served: Served, tmp_path: Path) -> None:
+    server, address = served
+    id = post(address, json={"prompt": PROMPT, **SMALL}).json()["id"]
+    assert worker(server).once()
+    video = httpx.get(f"{address}/v1/videos/{id}/content").content
+    said = httpx.post(f"{address}/v1/verify", files={"file": video}, timeout=60).json()
+    assert said["credentials"]["state"] == "trusted"
+    assert said["record"] is None, "prompts and paths of this machine are not for strangers"
+    assert PROMPT not in json.dumps(said)
+    bad = httpx.post(f"{address}/v1/verify", files={"file": video[:-200] + bytes(200)}, timeout=60).json()
+    assert bad["credentials"]["state"] == "tampered"
+    assert code(httpx.post(f"{address}/v1/verify", files={"file": b"text"}))[0] == 400
+    assert code(httpx.post(f"{address}/v1/verify", json={}))[0] == 400
+
+
+def test_models_state_and_numbers(served: Served) -> None:
+    server, address = served
+    (model,) = client(address).models.list()
+    assert (model.id, model.sizes, model.max_frames, model.state) == ("nano", ["64x64"], 17, "idle")  # type: ignore[attr-defined]
+    assert httpx.get(f"{address}/health").status_code == 200
+    assert httpx.get(f"{address}/ready").status_code == 503
+    server.workers[0] = "loading"
+    assert httpx.get(f"{address}/ready").json()["workers"] == ["loading"]
+    server.workers[0] = "ready"
+    assert httpx.get(f"{address}/ready").status_code == 200
+    post(address, json={"prompt": PROMPT, **SMALL})
+    assert 'lichtspiel_jobs{state="queued"} 1.0' in httpx.get(f"{address}/metrics").text
+    assert worker(server).once()
+    post(address, json={"prompt": "a naked child"})
+    numbers = httpx.get(f"{address}/metrics").text
+    assert 'lichtspiel_jobs{state="completed"} 1.0' in numbers
+    assert 'lichtspiel_stage_seconds_total{stage="denoise"}' in numbers
+    assert 'lichtspiel_api_seconds_count{method="POST",route="/v1/videos",status="403"} 1.0' in numbers
+
+
+def test_loras_are_named_not_pathed(random_nano: Path, tmp_path: Path) -> None:
+    spec = MODELS["nano"].dit
+    (tmp_path / "loras").mkdir()
+    save(tmp_path / "loras" / "style.safetensors", keys("comfy", pairs(spec, linear_layers(spec))))
+    save(tmp_path / "secret.safetensors", keys("comfy", pairs(spec, linear_layers(spec))))
+    with live(settings(tmp_path / "server", random_nano, loras=tmp_path / "loras")) as (server, address):
+        for wrong in ("../secret", "/etc/passwd", "other"):
+            assert code(post(address, json={"prompt": PROMPT, "lora": [wrong]})) == (400, "invalid_request")
+        made = post(address, json={"prompt": PROMPT, "lora": ["style:0.5"], **SMALL}).json()
+        assert made["parameters"]["lora"] == [{"path": "style", "strength": 0.5}]
+        assert worker(server).once()
+        done = httpx.get(f"{address}/v1/videos/{made['id']}").json()
+        assert done["status"] == "completed"
+        assert any("matched 80/80 layers" in note for note in done["notes"])
+        assert str(tmp_path) not in json.dumps(done)

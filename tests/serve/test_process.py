@@ -1,0 +1,103 @@
+"""The command itself: a server with worker processes that are killed, and what becomes of their jobs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from lichtspiel.seal import verify
+from tests.serve.live import PROMPT
+
+
+@contextmanager
+def running(folder: Path, weights: Path, *words: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    database = f"sqlite:///{folder / 'jobs.sqlite'}"
+    command = [sys.executable, "-m", "lichtspiel", "serve", "--port", str(port), "--weights", str(weights)]
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen(
+            [*command, "--database", database, "--storage", str(folder / "files"), *words], stderr=log, stdout=log
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        wait(lambda: answers(address), 120)
+        yield process, address
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def answers(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/health").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def wait(until: object, seconds: float) -> None:
+    assert callable(until)
+    end = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.1)
+
+
+def children(process: subprocess.Popen[bytes]) -> list[int]:
+    """The processes that a process started which are workers: they hold much memory."""
+    found = Path(f"/proc/{process.pid}/task").glob("*/children")
+    pids = [int(pid) for path in found for pid in path.read_text().split()]
+    return [pid for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds workers by Linux's list of processes")
+def test_a_killed_worker_and_a_killed_server_lose_no_job(
+    random_nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(tmp_path, random_nano) as (server, address):
+        asked = {"prompt": PROMPT, "steps": 40, "frames": 5}
+        first = httpx.post(f"{address}/v1/videos", json=asked, timeout=30).json()["id"]
+        second = httpx.post(f"{address}/v1/videos", json={**asked, "steps": 1}, timeout=30).json()["id"]
+        wait(lambda: httpx.get(f"{address}/v1/videos/{first}").json()["step"] > 0, 90)
+        for pid in children(server):
+            os.kill(pid, signal.SIGKILL)
+        wait(lambda: httpx.get(f"{address}/v1/videos/{second}").json()["status"] == "completed", 90)
+        server.send_signal(signal.SIGKILL)
+        server.wait()
+    with running(tmp_path, random_nano) as (_, address):
+        wait(lambda: httpx.get(f"{address}/v1/videos/{first}").json()["status"] == "completed", 120)
+        for id in (first, second):
+            path = tmp_path / f"{id}.mp4"
+            path.write_bytes(httpx.get(f"{address}/v1/videos/{id}/content").content)
+            assert verify(path).credentials.state == "trusted"
+
+
+def test_the_verbs_of_the_server(tmp_path: Path) -> None:
+    def run(*words: str, check: int = 0) -> str:
+        command = [sys.executable, "-m", "lichtspiel", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == check, done.stderr
+        return done.stdout if check == 0 else done.stderr
+
+    database = f"sqlite:///{tmp_path / 'jobs.sqlite'}"
+    secret = run("key", "create", "ada", "--limit", "20/h", "--database", database).strip()
+    assert secret.startswith("ls_")
+    listed = run("key", "list", "--database", database)
+    assert "ada" in listed
+    assert secret not in listed
+    run("key", "revoke", "ada", "--database", database)
+    assert run("jobs", "list", "--json", "--database", database).strip() == "[]"
+    assert "there is no" in run("jobs", "show", "video_" + "0" * 32, "--database", database, check=2)
+    assert "there is no" in run("jobs", "cancel", "video_" + "0" * 32, "--database", database, check=2)
+    assert "--require-key" in run("serve", "--host", "0.0.0.0", check=2)

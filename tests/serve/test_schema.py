@@ -1,0 +1,44 @@
+"""The published OpenAPI document, and that nothing which it allows makes the server fail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hypothesis
+import pytest
+import schemathesis
+from fastapi import FastAPI
+from hypothesis import HealthCheck
+from schemathesis import Case
+
+from lichtspiel.serve.app import create_app
+from lichtspiel.serve.server import open_server
+from tests.serve.live import settings
+
+
+@pytest.fixture(scope="module")
+def app(random_nano: Path, tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
+    server = open_server(settings(tmp_path_factory.mktemp("schema"), random_nano, queue_limit=10_000))
+    server.workers[0] = "ready"
+    return create_app(server)
+
+
+def test_no_request_makes_the_server_fail(app: FastAPI) -> None:
+    schema = schemathesis.openapi.from_asgi("/openapi.json", app, headers={"Host": "localhost"})
+    tried = set()
+    for found in schema.get_all_operations():
+        operation = found.ok()
+        if operation.path.endswith("/events"):  # it ends with its job, and nobody works here
+            continue
+        tried.add(operation.path)
+
+        @hypothesis.given(case=operation.as_strategy())
+        @hypothesis.settings(max_examples=25, deadline=None, database=None, suppress_health_check=[*HealthCheck])
+        def check(case: Case) -> None:
+            answer = case.call(headers={"Host": "localhost"})
+            assert answer.status_code < 500, (case.method, case.path, case.body, answer.text)
+            if answer.status_code >= 400:
+                assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+        check()
+    assert {"/v1/videos", "/v1/videos/{id}/content", "/v1/verify", "/metrics"} <= tried

@@ -1,0 +1,170 @@
+"""A worker brings every job to an end: finished, failed with its code, cancelled, or left to another worker."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lichtspiel import pipeline as pipeline_room
+from lichtspiel.errors import NonFinite, OutOfMemory
+from lichtspiel.pipeline import Pipeline
+from lichtspiel.seal import verify
+from lichtspiel.serve.form import read_form, stored
+from lichtspiel.serve.jobs import Job
+from lichtspiel.serve.server import open_server, sweep
+from lichtspiel.serve.state import Server
+from lichtspiel.weights.checkpoint import Checkpoint
+from tests.serve.live import PROMPT, SMALL, settings, worker
+
+
+@pytest.fixture
+def server(random_nano: Path, tmp_path: Path) -> Iterator[Server]:
+    found = open_server(settings(tmp_path / "server", random_nano))
+    yield found
+    found.jobs.close()
+
+
+def ask(server: Server, tmp_path: Path, **fields: Any) -> Job:
+    asked = read_form({"prompt": PROMPT, **SMALL, **fields}, {}, tmp_path, server.settings)
+    return server.jobs.add(owner="", model="nano", request=stored(asked), inputs={})[0]
+
+
+def now(server: Server, job: Job) -> Job:
+    return server.jobs.get(job.id, None)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (NonFinite("denoising step 1", "x"), "non_finite"),
+        (RuntimeError("CUDA out of memory"), "out_of_memory"),
+        (RuntimeError("a bug with /home/ada in it"), "failed"),
+        (OSError("disk"), "failed"),
+    ],
+)
+def test_a_failure_ends_the_job_with_its_code_and_the_next_one_succeeds(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    first, second = ask(server, tmp_path), ask(server, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Pipeline, "denoise", fail)
+        if code == "out_of_memory":
+            with pytest.raises(OutOfMemory):  # the process ends, and another one begins with its memory free
+                worker(server).once()
+        else:
+            worker(server).once()
+    ended = now(server, first)
+    assert (ended.state, ended.error_code) == ("failed", code)
+    assert "/home/ada" not in str(ended.error_message)
+    worker(server).once()
+    assert now(server, second).state == "completed"
+
+
+def test_what_cannot_fit_is_told(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline_room, "free_memory", lambda device: 1000)
+    job = ask(server, tmp_path)
+    with pytest.raises(OutOfMemory):
+        worker(server).once()
+    assert now(server, job).error_code == "out_of_memory"
+
+
+def test_another_worker_finishes_from_the_latents(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = ask(server, tmp_path)
+
+    def die(*_: object) -> None:
+        raise SystemExit  # as if the process were killed: nobody catches it
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pipeline, "decode", die)
+        with pytest.raises(SystemExit):
+            worker(server).once()
+    left = now(server, job)
+    assert left.state == "in_progress"
+    assert left.latents is not None
+    clock = server.jobs.clock
+    monkeypatch.setattr(server.jobs, "clock", lambda: clock() + 100)  # the lease runs out
+    monkeypatch.setattr(Pipeline, "denoise", die)
+    worker(server).once()
+    done = now(server, job)
+    assert (done.state, done.attempt) == ("completed", 2)
+    server.files.fetch(str(done.video), tmp_path / "v.mp4")
+    assert verify(tmp_path / "v.mp4").credentials.state == "trusted"
+
+
+def test_a_worker_that_lost_its_job_leaves_nothing(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = ask(server, tmp_path)
+    whole, clock = Pipeline.decode, server.jobs.clock
+
+    def late(self: Pipeline, latents: torch.Tensor) -> Iterator[object]:
+        monkeypatch.setattr(server.jobs, "clock", lambda: clock() + 100)
+        assert server.jobs.claim("another", ["nano"], 1000) is not None
+        yield from whole(self, latents)
+
+    monkeypatch.setattr(Pipeline, "decode", late)
+    worker(server).once()
+    left = now(server, job)
+    assert (left.state, left.worker, left.video) == ("in_progress", "another", None)
+    assert [*Path(server.settings.storage).rglob("*.mp4")] == []
+
+
+def test_a_worker_that_is_told_to_stop_gives_its_job_back(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, stop = ask(server, tmp_path, steps=5), threading.Event()
+    whole = Pipeline.denoise
+
+    def told(self: Pipeline, *given: Any) -> Iterator[object]:
+        for step in whole(self, *given):
+            if step.index == 2:
+                stop.set()
+            yield step
+
+    monkeypatch.setattr(Pipeline, "denoise", told)
+    worker(server).once(stop)
+    assert now(server, job).state == "queued"
+    monkeypatch.undo()
+    worker(server).once()
+    assert now(server, job).state == "completed"
+
+
+def test_weights_stay_and_waiting_prompts_are_read_together(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[str] = []
+    for part in ("umt5", "dit", "vae"):
+        whole = getattr(Checkpoint, part)
+
+        def counted(self: Checkpoint, *given: Any, part: str = part, whole: Any = whole, **more: Any) -> object:
+            loads.append(part)
+            return whole(self, *given, **more)
+
+        monkeypatch.setattr(Checkpoint, part, counted)
+    jobs = [ask(server, tmp_path, prompt=f"a turtle {number}") for number in range(3)]
+    found = worker(server)
+    while found.once():
+        pass
+    assert [now(server, job).state for job in jobs] == ["completed"] * 3
+    assert sorted(loads) == ["dit", "umt5", "vae"]
+
+
+def test_what_expired_goes_with_its_files(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask(server, tmp_path)
+    worker(server).once()
+    assert sweep(server) == 0
+    clock = server.jobs.clock
+    monkeypatch.setattr(server.jobs, "clock", lambda: clock() + 31 * 86400)
+    assert sweep(server) == 1
+    assert [*Path(server.settings.storage).rglob("*.*")] == []
+    assert server.jobs.page(None)[0] == []
