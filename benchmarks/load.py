@@ -1,0 +1,173 @@
+"""Many clients at once against a real server: nothing lost, nothing made twice, and how fast the API answers.
+
+    python -m benchmarks.load [--jobs 200] [--clients 20] [--workers 2] [--kill] [--steps 1]
+
+Starts `lichtspiel serve` with an empty database, lets clients make jobs with nano and ask after them as a page does,
+and counts what came of them. With `--kill` a worker is killed every 20 seconds, and the server itself twice. At the
+end every video is fetched and verified. Linux only: it finds workers in the list of processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from lichtspiel.seal import verify
+
+SUBJECTS = ("turtle", "taxi", "whale", "elephant", "penguin")
+
+
+@dataclass
+class Site:
+    """The server as it is now, and what was measured; clients go on asking while it is away."""
+
+    folder: Path
+    port: int
+    workers: int
+    process: subprocess.Popen[bytes] | None = None
+    answers: list[float] = field(default_factory=list)
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def start(self) -> None:
+        database, storage = f"sqlite:///{self.folder / 'jobs.sqlite'}", str(self.folder / "files")
+        words = ["serve", "--port", str(self.port), "--workers", str(self.workers), "--queue", "1000"]
+        command = [sys.executable, "-m", "lichtspiel", *words, "--database", database, "--storage", storage]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        while True:
+            try:
+                httpx.get(f"{self.address}/health")
+                return
+            except httpx.TransportError:
+                time.sleep(0.2)
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ask(self, method: str, path: str, **sent: object) -> httpx.Response:
+        """One request; tried again while the server is away. Only answers count into the times."""
+        while True:
+            began = time.perf_counter()
+            try:
+                answer = httpx.request(method, self.address + path, timeout=60, **sent)  # type: ignore[arg-type]
+            except httpx.TransportError:
+                time.sleep(0.5)
+                continue
+            self.answers.append(time.perf_counter() - began)
+            return answer
+
+    def worker_ids(self) -> list[int]:
+        assert self.process is not None
+        found = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        pids = [int(pid) for path in found for pid in path.read_text().split()]
+        return [pid for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def client(site: Site, number: int, count: int, steps: int) -> list[tuple[str, float]]:
+    """One client: its jobs by id, with the seconds from asking to the end."""
+    draw, made = random.Random(number), []
+    for job in range(count):
+        sent = {"prompt": f"a {draw.choice(SUBJECTS)} walks to the left", "steps": steps, "frames": 5, "seed": job}
+        began = time.perf_counter()
+        headers = {"Idempotency-Key": f"{number}-{job}"}  # so that a request which is tried again makes one job
+        id = site.ask("POST", "/v1/videos", json=sent, headers=headers).json()["id"]
+        while site.ask("GET", f"/v1/videos/{id}").json()["status"] in {"queued", "in_progress"}:
+            time.sleep(0.5)
+        made.append((id, time.perf_counter() - began))
+    return made
+
+
+def killing(site: Site) -> None:
+    """Every 20 seconds a worker; after the third and the sixth, the server."""
+    count = 0
+    while not site.over.wait(20):
+        for pid in random.sample(site.worker_ids(), 1):
+            os.kill(pid, signal.SIGKILL)
+            count += 1
+        if count in {3, 6} and site.process is not None:
+            site.process.kill()
+            site.process.wait()
+            site.start()
+
+
+def percentile(values: list[float], share: float) -> float:
+    return sorted(values)[min(int(share * len(values)), len(values) - 1)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=200)
+    parser.add_argument("--clients", type=int, default=20)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=1)
+    parser.add_argument("--kill", action="store_true")
+    given = parser.parse_args()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory(prefix="load-") as folder:
+        site = Site(Path(folder), port, given.workers)
+        site.start()
+        if given.kill:
+            threading.Thread(target=killing, args=(site,), daemon=True).start()
+        began = time.perf_counter()
+        share = given.jobs // given.clients
+        with ThreadPoolExecutor(given.clients) as pool:
+            futures = [pool.submit(client, site, number, share, given.steps) for number in range(given.clients)]
+            made = [one for future in futures for one in future.result()]
+        spent = time.perf_counter() - began
+        site.over.set()
+        report(site, made, spent, given)
+        assert site.process is not None
+        site.process.terminate()
+        site.process.wait()
+
+
+def report(site: Site, made: list[tuple[str, float]], spent: float, given: argparse.Namespace) -> None:
+    objects = [site.ask("GET", f"/v1/videos/{id}").json() for id, _ in made]
+    states = Counter(one["status"] for one in objects)
+    listed, after = 0, ""
+    while True:
+        page = site.ask("GET", f"/v1/videos?limit=100{after}").json()
+        listed += len(page["data"])
+        if not page["has_more"]:
+            break
+        after = f"&after={page['last_id']}"
+    sound = 0
+    for one in objects:
+        if one["status"] == "completed":
+            path = site.folder / "video.mp4"
+            path.write_bytes(site.ask("GET", f"/v1/videos/{one['id']}/content").content)
+            sound += verify(path).credentials.state == "trusted"
+    waits = [seconds for _, seconds in made]
+    print(f"{datetime.datetime.now(datetime.UTC).date()}, {os.cpu_count()} processor cores, {given.workers} workers")
+    print(f"{len(made)} jobs of {given.clients} clients in {spent:.0f} s{', with kills' if given.kill else ''}")
+    print(f"ends: {dict(states)}; rows: {listed}; completed files that verify: {sound}")
+    print(
+        "from asking to the end: "
+        + ", ".join(f"p{int(100 * p)} {percentile(waits, p):.1f} s" for p in (0.5, 0.9, 0.99))
+    )
+    times = [1000 * seconds for seconds in site.answers]
+    print(
+        "answers of the API: " + ", ".join(f"p{int(100 * p)} {percentile(times, p):.0f} ms" for p in (0.5, 0.9, 0.99))
+    )
+
+
+if __name__ == "__main__":
+    main()
