@@ -6,13 +6,14 @@ It knows no torch and no weights: it writes jobs into the store and reads them t
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 
 from lichtspiel import __version__
 from lichtspiel.errors import LichtspielError
@@ -24,6 +25,19 @@ from lichtspiel.serve.wire import error_body, error_of
 __all__ = ["create_app"]
 
 PAGE = Path(__file__).parent / "page"
+
+FRESH = {"Cache-Control": "no-cache"}
+"""Browsers ask whether a file has changed, so that they never mix files of two editions."""
+
+
+class Page(StaticFiles):
+    """The files of the page."""
+
+    def file_response(self, *given: Any, **more: Any) -> Response:
+        """A file, with the header that keeps it fresh."""
+        response = super().file_response(*given, **more)
+        response.headers.update(FRESH)
+        return response
 
 
 def create_app(server: Server) -> FastAPI:
@@ -37,11 +51,11 @@ def create_app(server: Server) -> FastAPI:
     app.state.server = server
     app.include_router(videos.router)
     app.include_router(others.router)
-    app.mount("/page", StaticFiles(directory=PAGE), name="page")
+    app.mount("/page", Page(directory=PAGE), name="page")
 
     @app.get("/", include_in_schema=False)
     def page() -> FileResponse:
-        return FileResponse(PAGE / "index.html")
+        return FileResponse(PAGE / "index.html", headers=FRESH)
 
     return app
 

@@ -64,7 +64,8 @@ def ready(server: Here) -> JSONResponse:
     """Whether there is a worker that can take a job now, and what they do."""
     states = [*server.workers.values()]
     fine = any(state in {"ready", "working"} for state in states)
-    said = {"ready": fine, "workers": states, "queue": server.jobs.counts()}
+    reasons = [] if fine else [f"worker {number}: {state}" for number, state in server.workers.items()] or ["no worker"]
+    said = {"ready": fine, "reasons": reasons, "workers": states, "queue": server.jobs.counts()}
     return JSONResponse(said, 200 if fine else 503)
 
 

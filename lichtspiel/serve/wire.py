@@ -14,6 +14,9 @@ __all__ = ["error_of", "model_object", "video_object"]
 HIDDEN = ("prompt", "consent")
 """Fields that stand elsewhere in the video object, or are nobody's business."""
 
+CHOSEN = ("device", "dtype")
+"""Fields that may be left to the worker, and are known when it is done."""
+
 
 def video_object(job: Job, position: int | None = None) -> dict[str, Any]:
     """A job as clients see it; `position` counts from 1 in the queue."""
@@ -43,7 +46,8 @@ def video_object(job: Job, position: int | None = None) -> dict[str, Any]:
         "eta": job.eta,
         "has_preview": job.preview is not None,
         "position": position,
-        "parameters": {name: value for name, value in asked.items() if name not in HIDDEN},
+        "parameters": {name: value for name, value in asked.items() if name not in HIDDEN}
+        | {name: result[name] for name in CHOSEN if name in result},
         "inputs": sorted(job.inputs),
         "timings": result.get("timings"),
         "notes": result.get("notes", []),

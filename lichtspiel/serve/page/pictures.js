@@ -3,7 +3,7 @@ import { t } from "./words.js";
 
 const ROLES = ["image", "last_image"];
 const files = {};
-let offered = { image: false, last_image: false };
+let offered = { image: true, last_image: false }; // until the models are known, a picture is kept in hand
 let changed = () => {};
 
 const place = (role) => document.querySelector(`.picture[data-role="${role}"]`);

@@ -166,11 +166,12 @@ function how() {
     [t("solver"), made.solver],
     [t("how_seed"), made.seed === undefined ? null : String(made.seed), { class: "code" }],
     [t("how_negative"), made.negative === undefined ? null : made.negative || t("how_negative_none")],
-    [t("how_device"), made.device],
-    [t("how_dtype"), made.dtype],
+    [t("how_device"), made.device === "auto" ? null : made.device],
+    [t("how_dtype"), made.dtype === "auto" ? null : made.dtype],
     [t("how_made"), job.completed_at && when(new Date(job.completed_at * 1000))],
     [t("how_expires"), job.expires_at && when(new Date(job.expires_at * 1000))],
     [t("how_id"), job.id, { class: "code" }],
+    [t("found_notes"), job.notes?.length ? job.notes.join("; ") : null, { lang: "en" }],
   ];
   $("how-body").replaceChildren(facts(rows), ...timings(job), el("p", { class: "about", text: t("how_seal") }));
 }

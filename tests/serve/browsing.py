@@ -1,0 +1,109 @@
+"""What the tests of the page share: a browser, a visit to the page on a server of its own, and a few gestures."""
+
+from __future__ import annotations
+
+import base64
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("playwright", reason="the page is tested with Playwright, which is not installed")
+pytest.importorskip("fastapi", reason="the page is tested with a small server, and FastAPI is not installed")
+pytest.importorskip("uvicorn", reason="the page is tested with a small server, and uvicorn is not installed")
+
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+
+from tests.serve.fake_server import Clip, Fake, make_clips, serve
+
+CHROMIUM = shutil.which("chromium")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="the page is tested with Chromium; none is on the path")
+
+PATIENCE = 20_000
+expect.set_options(timeout=PATIENCE)
+
+Opened = tuple[Page, Fake]
+Open = Callable[..., Opened]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
+    return make_clips(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture
+def visit(browser: Browser, clips: list[Clip]) -> Iterator[Open]:
+    """Opens the page on a server of its own; `statuses` are answers that a test provokes and browsers complain of."""
+    closers: list[Callable[[], None]] = []
+
+    def opened(fake: Fake | None = None, *, statuses: tuple[int, ...] = (), **context: Any) -> Opened:
+        fake = fake or Fake(clips)
+        place = serve(fake)
+        address = place.__enter__()
+        settings: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}, "locale": "en-GB", **context}
+        page = browser.new_context(**settings).new_page()
+        page.set_default_timeout(PATIENCE)
+        complaints: list[str] = []
+        expected = re.compile(rf"status of ({'|'.join(map(str, statuses)) or 'none'})\b|ERR_INTERNET_DISCONNECTED")
+
+        def heard(message: ConsoleMessage) -> None:
+            if message.type in {"error", "warning"} and not expected.search(message.text):
+                complaints.append(message.text)
+
+        page.on("console", heard)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+
+        def close() -> None:
+            page.context.close()
+            place.__exit__(None, None, None)
+            assert complaints == []
+
+        closers.append(close)
+        page.goto(address)
+        return page, fake
+
+    yield opened
+    for close in closers:
+        close()
+
+
+def ask(page: Page, prompt: str) -> None:
+    page.get_by_label("What the video shows").fill(prompt)
+    page.get_by_role("button", name="Generate").click()
+
+
+def await_video(page: Page) -> None:
+    page.locator("#video:not([hidden])").wait_for()
+    page.wait_for_function("() => document.getElementById('video').readyState >= 3")
+
+
+def drawn(folder: Path, name: str = "first.png") -> Path:
+    Image.new("RGB", (64, 48), (200, 80, 40)).save(folder / name)
+    return folder / name
+
+
+DROP = """([selector, data, name]) => {
+  const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([bytes], name, { type: name.endsWith("png") ? "image/png" : "text/plain" }));
+  const target = document.querySelector(selector);
+  for (const kind of ["dragover", "drop"]) {
+    target.dispatchEvent(new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true }));
+  }
+}"""
+
+
+def drop(page: Page, selector: str, path: Path) -> None:
+    page.evaluate(DROP, [selector, base64.b64encode(path.read_bytes()).decode(), path.name])
