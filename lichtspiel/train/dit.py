@@ -2,7 +2,7 @@
 
 One network learns three tasks at once: in every batch some clips come with only their caption, some with their first
 picture and some with their first and last. Some batches hold shorter videos, down to single pictures, mostly early,
-because a picture teaches what things look like at a fifth of the price.
+because a picture teaches what things look like at a fifth of the price: as many more of them fill a batch.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ VALIDATION_TIMES = (0.2, 0.5, 0.8, 0.95)
 
 @dataclass(frozen=True, kw_only=True)
 class DiTPlan:
-    """How one DiT run goes; `shift` moves training times toward noise, `pictures` is how much of the run comes first
-    with mostly single pictures."""
+    """How one DiT run goes; `batch` counts whole clips, `shift` moves training times toward noise, `pictures` is how
+    much of the run comes first with mostly single pictures."""
 
     budget: Budget
     batch: int
@@ -100,18 +100,20 @@ HELD_BACK = 64
 def batch_loss(run: Run, plan: DiTPlan, latents: LatentStore, scenes: Sequence[Scene], captions: Captions) -> Tensor:
     """The flow-matching loss of one random batch."""
     generator = run.generator()
-    length = _length(run.progress, plan, latents.latents.shape[2], generator)
+    full = latents.latents.shape[2]
+    length = _length(run.progress, plan, full, generator)
+    count = plan.batch * full // length
     rows, conditions = [], []
-    for _ in range(plan.batch):
+    for _ in range(count):
         task = int(torch.multinomial(torch.tensor(TASKS), 1, generator=generator)) if length > 1 else 0
-        task = task if length == latents.latents.shape[2] or task == 0 else 1
+        task = task if length == full or task == 0 else 1
         source = (latents.latents[:-HELD_BACK], latents.first, latents.first_last)[task]
         row = int(torch.randint(len(source), (), generator=generator))
         rows.append(row)
         conditions.append(conditioned(source[row], length, task))
     clean = latents.latents[rows, :, :length].to(plan.device).float()
     states = captions.encode(run.modules["umt5"], [captions.draw(scenes[row], generator) for row in rows], plan.device)
-    times = flow.sample_times(plan.batch, plan.shift, generator)
+    times = flow.sample_times(count, plan.shift, generator)
     noise = torch.randn(clean.shape, generator=generator).to(clean)
     noisy, target = flow.training_pair(clean, noise, times)
     velocity = run.modules["dit"](
@@ -132,7 +134,7 @@ def conditioned(latents: Tensor, length: int, task: int) -> Tensor:
 def _length(progress: float, plan: DiTPlan, full: int, generator: torch.Generator) -> int:
     """Latent frames of this batch."""
     chance = float(torch.rand((), generator=generator))
-    share = 0.7 if progress < plan.pictures else 0.1
+    share = 0.7 if progress < plan.pictures else 0.25
     if chance < share:
         return 1
     if progress >= plan.pictures and chance < share + 0.1 and full > 2:

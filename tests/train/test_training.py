@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lichtspiel import flow
 from lichtspiel.errors import InvalidInput, NonFinite
 from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
@@ -192,3 +193,26 @@ def test_encoder_and_dit_learn_together(store: ClipStore, latents: LatentStore, 
     assert isinstance(encoder, UMT5)
     assert isinstance(dit, DiT)
     assert seen[-1]["validation"] < 0.85 * seen[0]["validation"]
+
+
+def test_a_batch_of_short_clips_holds_as_many_frames_as_one_of_whole_clips(
+    store: ClipStore, latents: LatentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, captions = tiny_model(store.scenes)
+    plan = DiTPlan(
+        budget=Budget(steps=25), batch=6, rates=(0.02, 0.003), shift=2.2, pictures=0.5, decay_from=0.5, device="cpu",
+        seed=1,
+    )  # fmt: skip
+    shapes: list[tuple[int, int]] = []
+    whole = flow.training_pair
+
+    def seen(clean: torch.Tensor, *given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        shapes.append((clean.shape[0], clean.shape[2]))
+        return whole(clean, *given)
+
+    monkeypatch.setattr(flow, "training_pair", seen)
+    monkeypatch.setattr("lichtspiel.train.dit.validate", lambda *_: {})
+    train_dit(plan, model, latents, store.scenes, captions, tmp_path, report=lambda values: None)
+    full = latents.latents.shape[2]
+    assert {length for _, length in shapes} >= {1, full}
+    assert all(6 * full - length < count * length <= 6 * full for count, length in shapes)
