@@ -46,6 +46,7 @@ def work(settings: Settings, number: int, states: States | None = None) -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the server, which then tells its workers
+    threading.Thread(target=_stop_with_server, args=(stop,), daemon=True).start()
     jobs = Jobs.open(settings.database, queue_limit=settings.queue_limit)
     say: Callable[[str], None] = (lambda state: states.put((number, state))) if states else lambda state: None
     say("loading")
@@ -56,6 +57,14 @@ def work(settings: Settings, number: int, states: States | None = None) -> None:
         log.warning("worker %s ran out of memory and starts anew", number)
     finally:
         jobs.close()
+
+
+def _stop_with_server(stop: threading.Event) -> None:
+    """A server that was killed tells nobody; the next one has workers of its own."""
+    server = multiprocessing.parent_process()
+    if server is not None:
+        server.join()
+        stop.set()
 
 
 class Workers:

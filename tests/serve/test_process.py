@@ -61,6 +61,14 @@ def children(process: subprocess.Popen[bytes]) -> list[int]:
     return [pid for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that ended may wait to be asked after."""
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds workers by Linux's list of processes")
 def test_a_killed_worker_and_a_killed_server_lose_no_job(
     random_nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -73,8 +81,11 @@ def test_a_killed_worker_and_a_killed_server_lose_no_job(
         for pid in children(server):
             os.kill(pid, signal.SIGKILL)
         wait(lambda: httpx.get(f"{address}/v1/videos/{second}").json()["status"] == "completed", 90)
+        left = children(server)
+        assert left
         server.send_signal(signal.SIGKILL)
         server.wait()
+        wait(lambda: not any(alive(pid) for pid in left), 60)  # no worker outlives its server
     with running(tmp_path, random_nano) as (_, address):
         wait(lambda: httpx.get(f"{address}/v1/videos/{first}").json()["status"] == "completed", 120)
         for id in (first, second):
