@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lichtspiel.errors import OutputError, WeightsError
+from lichtspiel.errors import OutputError, RequestError, WeightsError
 from lichtspiel.lora import Delta, LoRA, carried, convert, read_lora, write_lora
 from tests.lora.files import IMAGE, TINY, keys, linear_layers, pairs, save
 
@@ -84,9 +84,8 @@ def test_nothing_is_lost_in_silence(tmp_path: Path) -> None:
     lora = read_lora(save(tmp_path / "a.safetensors", tensors))
     with pytest.raises(WeightsError, match="would be lost, the first is lora_te_block_0"):
         convert(lora, "comfy")
-    nonsense: Any = "gguf"
-    with pytest.raises(WeightsError, match="known are diffusers, comfy, kohya"):
-        convert(lora, nonsense)
+    with pytest.raises(RequestError, match="one of diffusers, comfy, kohya"):
+        convert(lora, "gguf")
 
 
 def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from lichtspiel.serve.worker import Worker
 
 PROMPT = "a turtle walks on the beach at night"
 SMALL = {"steps": 1, "frames": 5}
+CLIENTS: list[OpenAI] = []
 
 
 def settings(folder: Path, weights: Path, **changes: object) -> Settings:
@@ -46,6 +47,8 @@ def live(chosen: Settings) -> Iterator[tuple[Server, str]]:
     try:
         yield server, f"http://127.0.0.1:{port}"
     finally:
+        while CLIENTS:
+            CLIENTS.pop().close()
         runner.should_exit = True
         thread.join()
         server.jobs.close()
@@ -66,4 +69,7 @@ def working(server: Server) -> Iterator[Worker]:
 
 
 def client(address: str, key: str = "unused") -> OpenAI:
-    return OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0)
+    """OpenAI's own client; its connections end with the server."""
+    made = OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0, timeout=60)
+    CLIENTS.append(made)
+    return made

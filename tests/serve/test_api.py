@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning"
 
 Served = tuple[Server, str]
 
+get, send, remove = (partial(call, timeout=60) for call in (httpx.get, httpx.post, httpx.delete))
+"""A server in the same process waits while a model loads."""
+
 
 @pytest.fixture
 def served(random_nano: Path, tmp_path: Path) -> Iterator[Served]:
@@ -46,7 +50,7 @@ def picture(color: int = 90) -> bytes:
 
 
 def post(address: str, **sent: Any) -> httpx.Response:
-    return httpx.post(f"{address}/v1/videos", timeout=30, **sent)
+    return send(f"{address}/v1/videos", **sent)
 
 
 def code(answer: httpx.Response) -> tuple[int, str]:
@@ -153,7 +157,7 @@ def test_keys_separate_people_and_limit_them(random_nano: Path, tmp_path: Path) 
         with pytest.raises(openai.AuthenticationError) as refused:
             client(address, "ls_wrong").videos.create(model="nano", prompt=PROMPT)
         assert refused.value.code == "invalid_key"
-        assert code(httpx.get(f"{address}/v1/videos")) == (401, "invalid_key")
+        assert code(get(f"{address}/v1/videos")) == (401, "invalid_key")
         mine = client(address, ada).videos.create(model="nano", prompt=PROMPT)
         with pytest.raises(openai.RateLimitError) as limited:
             client(address, ada).videos.create(model="nano", prompt=PROMPT)
@@ -184,18 +188,18 @@ def test_the_same_idempotency_key_makes_one_video(served: Served) -> None:
 def test_cancelling(served: Served) -> None:
     server, address = served
     waiting, running = (post(address, json={"prompt": PROMPT, "steps": 500}).json()["id"] for _ in range(2))
-    assert httpx.post(f"{address}/v1/videos/{waiting}/cancel").json()["status"] == "cancelled"
+    assert send(f"{address}/v1/videos/{waiting}/cancel").json()["status"] == "cancelled"
     with working(server):
-        while httpx.get(f"{address}/v1/videos/{running}").json()["step"] < 1:
+        while get(f"{address}/v1/videos/{running}").json()["step"] < 1:
             time.sleep(0.1)
-        assert code(httpx.delete(f"{address}/v1/videos/{running}")) == (409, "conflict")
-        assert httpx.post(f"{address}/v1/videos/{running}/cancel").json()["status"] == "in_progress"
-        while (now := httpx.get(f"{address}/v1/videos/{running}").json())["status"] == "in_progress":
+        assert code(remove(f"{address}/v1/videos/{running}")) == (409, "conflict")
+        assert send(f"{address}/v1/videos/{running}/cancel").json()["status"] == "in_progress"
+        while (now := get(f"{address}/v1/videos/{running}").json())["status"] == "in_progress":
             time.sleep(0.05)
     assert now["status"] == "cancelled"
     assert now["step"] < 400
-    assert code(httpx.get(f"{address}/v1/videos/{running}/content")) == (404, "not_found")
-    assert httpx.delete(f"{address}/v1/videos/{running}").json()["deleted"]
+    assert code(get(f"{address}/v1/videos/{running}/content")) == (404, "not_found")
+    assert remove(f"{address}/v1/videos/{running}").json()["deleted"]
 
 
 def test_events_tell_every_change_until_the_end(served: Served) -> None:
@@ -228,16 +232,16 @@ def test_ranges_and_etags_are_what_players_want(served: Served) -> None:
     id = post(address, json={"prompt": PROMPT, **SMALL}).json()["id"]
     assert worker(server).once()
     there = f"{address}/v1/videos/{id}/content"
-    whole = httpx.get(there)
+    whole = get(there)
     assert whole.headers["content-type"] == "video/mp4"
     assert whole.headers["content-security-policy"].startswith("default-src 'self'")
-    part = httpx.get(there, headers={"Range": "bytes=10-19"})
+    part = get(there, headers={"Range": "bytes=10-19"})
     assert (part.status_code, part.content) == (206, whole.content[10:20])
     assert part.headers["content-range"] == f"bytes 10-19/{len(whole.content)}"
-    assert httpx.get(there, headers={"Range": "bytes=-7"}).content == whole.content[-7:]
-    assert httpx.get(there, headers={"Range": f"bytes={len(whole.content)}-"}).status_code == 416
-    assert httpx.get(there, headers={"If-None-Match": whole.headers["etag"]}).status_code == 304
-    old = httpx.get(there, headers={"Range": "bytes=10-19", "If-Range": '"old"'})
+    assert get(there, headers={"Range": "bytes=-7"}).content == whole.content[-7:]
+    assert get(there, headers={"Range": f"bytes={len(whole.content)}-"}).status_code == 416
+    assert get(there, headers={"If-None-Match": whole.headers["etag"]}).status_code == 304
+    old = get(there, headers={"Range": "bytes=10-19", "If-Range": '"old"'})
     assert (old.status_code, old.content) == (200, whole.content)
 
 
@@ -245,32 +249,32 @@ def test_anybody_may_verify(served: Served, tmp_path: Path) -> None:
     server, address = served
     id = post(address, json={"prompt": PROMPT, **SMALL}).json()["id"]
     assert worker(server).once()
-    video = httpx.get(f"{address}/v1/videos/{id}/content").content
-    said = httpx.post(f"{address}/v1/verify", files={"file": video}, timeout=60).json()
+    video = get(f"{address}/v1/videos/{id}/content").content
+    said = send(f"{address}/v1/verify", files={"file": video}).json()
     assert said["credentials"]["state"] == "trusted"
     assert said["record"] is None, "prompts and paths of this machine are not for strangers"
     assert PROMPT not in json.dumps(said)
-    bad = httpx.post(f"{address}/v1/verify", files={"file": video[:-200] + bytes(200)}, timeout=60).json()
+    bad = send(f"{address}/v1/verify", files={"file": video[:-200] + bytes(200)}).json()
     assert bad["credentials"]["state"] == "tampered"
-    assert code(httpx.post(f"{address}/v1/verify", files={"file": b"text"}))[0] == 400
-    assert code(httpx.post(f"{address}/v1/verify", json={}))[0] == 400
+    assert code(send(f"{address}/v1/verify", files={"file": b"text"}))[0] == 400
+    assert code(send(f"{address}/v1/verify", json={}))[0] == 400
 
 
 def test_models_state_and_numbers(served: Served) -> None:
     server, address = served
     (model,) = client(address).models.list()
     assert (model.id, model.sizes, model.max_frames, model.state) == ("nano", ["64x64"], 17, "idle")  # type: ignore[attr-defined]
-    assert httpx.get(f"{address}/health").status_code == 200
-    assert httpx.get(f"{address}/ready").status_code == 503
+    assert get(f"{address}/health").status_code == 200
+    assert get(f"{address}/ready").status_code == 503
     server.workers[0] = "loading"
-    assert httpx.get(f"{address}/ready").json()["workers"] == ["loading"]
+    assert get(f"{address}/ready").json()["workers"] == ["loading"]
     server.workers[0] = "ready"
-    assert httpx.get(f"{address}/ready").status_code == 200
+    assert get(f"{address}/ready").status_code == 200
     post(address, json={"prompt": PROMPT, **SMALL})
-    assert 'lichtspiel_jobs{state="queued"} 1.0' in httpx.get(f"{address}/metrics").text
+    assert 'lichtspiel_jobs{state="queued"} 1.0' in get(f"{address}/metrics").text
     assert worker(server).once()
     post(address, json={"prompt": "a naked child"})
-    numbers = httpx.get(f"{address}/metrics").text
+    numbers = get(f"{address}/metrics").text
     assert 'lichtspiel_jobs{state="completed"} 1.0' in numbers
     assert 'lichtspiel_stage_seconds_total{stage="denoise"}' in numbers
     assert 'lichtspiel_api_seconds_count{method="POST",route="/v1/videos",status="403"} 1.0' in numbers
@@ -287,7 +291,7 @@ def test_loras_are_named_not_pathed(random_nano: Path, tmp_path: Path) -> None:
         made = post(address, json={"prompt": PROMPT, "lora": ["style:0.5"], **SMALL}).json()
         assert made["parameters"]["lora"] == [{"path": "style", "strength": 0.5}]
         assert worker(server).once()
-        done = httpx.get(f"{address}/v1/videos/{made['id']}").json()
+        done = get(f"{address}/v1/videos/{made['id']}").json()
         assert done["status"] == "completed"
         assert any("matched 80/80 layers" in note for note in done["notes"])
         assert str(tmp_path) not in json.dumps(done)

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -17,6 +18,8 @@ import pytest
 
 from lichtspiel.seal import verify
 from tests.serve.live import PROMPT
+
+get, send = (partial(call, timeout=60) for call in (httpx.get, httpx.post))
 
 
 @contextmanager
@@ -41,7 +44,7 @@ def running(folder: Path, weights: Path, *words: str) -> Iterator[tuple[subproce
 
 def answers(address: str) -> bool:
     try:
-        return httpx.get(f"{address}/health").status_code == 200
+        return get(f"{address}/health").status_code == 200
     except httpx.TransportError:
         return False
 
@@ -75,22 +78,22 @@ def test_a_killed_worker_and_a_killed_server_lose_no_job(
 ) -> None:
     with running(tmp_path, random_nano) as (server, address):
         asked = {"prompt": PROMPT, "steps": 40, "frames": 5}
-        first = httpx.post(f"{address}/v1/videos", json=asked, timeout=30).json()["id"]
-        second = httpx.post(f"{address}/v1/videos", json={**asked, "steps": 1}, timeout=30).json()["id"]
-        wait(lambda: httpx.get(f"{address}/v1/videos/{first}").json()["step"] > 0, 90)
+        first = send(f"{address}/v1/videos", json=asked).json()["id"]
+        second = send(f"{address}/v1/videos", json={**asked, "steps": 1}).json()["id"]
+        wait(lambda: get(f"{address}/v1/videos/{first}").json()["step"] > 0, 90)
         for pid in children(server):
             os.kill(pid, signal.SIGKILL)
-        wait(lambda: httpx.get(f"{address}/v1/videos/{second}").json()["status"] == "completed", 90)
+        wait(lambda: get(f"{address}/v1/videos/{second}").json()["status"] == "completed", 90)
         left = children(server)
         assert left
         server.send_signal(signal.SIGKILL)
         server.wait()
         wait(lambda: not any(alive(pid) for pid in left), 60)  # no worker outlives its server
     with running(tmp_path, random_nano) as (_, address):
-        wait(lambda: httpx.get(f"{address}/v1/videos/{first}").json()["status"] == "completed", 120)
+        wait(lambda: get(f"{address}/v1/videos/{first}").json()["status"] == "completed", 120)
         for id in (first, second):
             path = tmp_path / f"{id}.mp4"
-            path.write_bytes(httpx.get(f"{address}/v1/videos/{id}/content").content)
+            path.write_bytes(get(f"{address}/v1/videos/{id}/content").content)
             assert verify(path).credentials.state == "trusted"
 
 
