@@ -87,15 +87,10 @@ def ours(spec: DiTSpec, given: dict[str, Tensor], state: dict[str, Tensor]) -> I
 def theirs(spec: DiTSpec, given: dict[str, Tensor], state: dict[str, Tensor]) -> Iterator[Step]:
     from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
-    from tests.models.test_dit import to_diffusers
+    from tests.models.test_dit import diffusers_config, to_diffusers
 
-    image = {"image_dim": spec.image_width, "added_kv_proj_dim": spec.width} if spec.image_tokens else {}
     with torch.device("meta"):
-        dit = WanTransformer3DModel(
-            num_attention_heads=spec.heads, attention_head_dim=spec.width // spec.heads, ffn_dim=spec.ffn_width,
-            in_channels=spec.in_channels, out_channels=spec.out_channels, text_dim=spec.text_width,
-            freq_dim=spec.time_width, num_layers=spec.layers, cross_attn_norm=True, eps=spec.eps, **image,
-        ).eval()  # fmt: skip
+        dit = WanTransformer3DModel(**diffusers_config(spec)).eval()
     dit.rope = WanTransformer3DModel(num_layers=0, attention_head_dim=spec.width // spec.heads).rope.to(
         given["latents"].device
     )

@@ -133,15 +133,11 @@ def ours_dit(job: Job, given: dict[str, Tensor], mode: str) -> Iterator[Work]:
 def diffusers_dit(job: Job, given: dict[str, Tensor], _: str) -> Iterator[Work]:
     from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
-    from tests.models.test_dit import to_diffusers
+    from tests.models.test_dit import diffusers_config, to_diffusers
 
     spec = job.model.dit
     with torch.device("meta"):
-        dit = WanTransformer3DModel(
-            num_attention_heads=spec.heads, attention_head_dim=spec.width // spec.heads, ffn_dim=spec.ffn_width,
-            in_channels=spec.in_channels, out_channels=spec.out_channels, text_dim=spec.text_width,
-            freq_dim=spec.time_width, num_layers=spec.layers, cross_attn_norm=True, eps=spec.eps,
-        ).eval()  # fmt: skip
+        dit = WanTransformer3DModel(**diffusers_config(spec)).eval()
     buffers = WanTransformer3DModel(num_layers=0, attention_head_dim=spec.width // spec.heads).rope
     dit.rope = buffers
     dit.load_state_dict({to_diffusers(key): value.float() for key, value in given.items()}, assign=True)

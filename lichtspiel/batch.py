@@ -144,7 +144,7 @@ def _run(
     group: Sequence[Line], folder: Path, weights: Files, terms: Terms, say: Callable[[str], None]
 ) -> Iterator[Outcome]:
     """Plan for the largest, encode the texts of some, then make these, and so on."""
-    largest = max((line.request for line in group), key=lambda asked: asked.size[0] * asked.size[1] * asked.frames)
+    largest = max((line.request for line in group), key=lambda asked: asked.pixels)
     pipeline = load(largest, weights)
     for begin in range(0, len(group), TEXTS):
         some = group[begin : begin + TEXTS]

@@ -231,15 +231,14 @@ def _within_memory(stage: str) -> Iterator[None]:
 
 def _check_out(out: Path, request: Request) -> None:
     """A name that ends in .png is a picture's, of which a request makes one frame."""
-    pixels = request.size[0] * request.size[1] * request.frames
     if out.suffix.lower() == ".png":
         if request.frames != 1:
             raise RequestError("frames", request.frames, f"{out} is a picture, which is one frame", 1)
-        check_output(out, pixels=pixels, suffix=".png")
+        check_output(out, pixels=request.pixels, suffix=".png")
         return
     if model(request.model).sampling.max_frames == 1:
         raise OutputError(f"{out}: {request.model} makes pictures; nearest valid name: {out.with_suffix('.png')}")
-    check_output(out, pixels=pixels)
+    check_output(out, pixels=request.pixels)
 
 
 def check_sheet(sheet: Path | None) -> None:
@@ -316,11 +315,10 @@ def denoising_share(request: Request) -> float:
     squared base width of the VAE (counted from its layers).
     """
     row = model(request.model)
-    pixels = request.size[0] * request.size[1] * request.frames
-    tokens = pixels / (STRIDE[0] * STRIDE[1] * STRIDE[2] * PATCH[1] * PATCH[2])
+    tokens = request.pixels / (STRIDE[0] * STRIDE[1] * STRIDE[2] * PATCH[1] * PATCH[2])
     branches = 1 if request.guidance == 1 else 2
     denoising = 2.0 * dit_parameters(row.dit) * tokens * branches * request.steps
-    decoding = 500.0 * row.vae.width**2 * pixels
+    decoding = 500.0 * row.vae.width**2 * request.pixels
     return denoising / (denoising + decoding)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lichtspiel.errors import LichtspielError
 
-__all__ = ["home"]
+__all__ = ["home", "pulled"]
 
 
 def home() -> Path:
@@ -25,3 +25,8 @@ def home() -> Path:
         return Path.home() / ".local" / "share" / "lichtspiel"
     except RuntimeError as error:
         raise LichtspielError("no home folder is known for this user; set LICHTSPIEL_HOME to a folder") from error
+
+
+def pulled(repository: str) -> Path:
+    """Where a checkpoint of the hub lies once it was pulled, by its repository, such as Wan-AI/Wan2.1-T2V-1.3B."""
+    return home() / "weights" / repository.rpartition("/")[2]

@@ -149,7 +149,7 @@ class Pipeline:
             (request.model, device, choose_precision(request.dtype, device))
             == (self.model.name, self.device, self.precision)
             and wanted == [(lora.path, strength) for lora, strength in self.loras]
-            and math.prod(request.size) * request.frames <= math.prod(self.plan.size) * self.plan.frames
+            and request.pixels <= math.prod(self.plan.size) * self.plan.frames
         )
 
     @torch.inference_mode()

@@ -15,10 +15,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from lichtspiel.errors import LichtspielError, OutputError, RequestError, WeightsError
-from lichtspiel.paths import home
+from lichtspiel.paths import pulled
 from lichtspiel.spec import Model
 
-__all__ = ["Published", "folder_of", "pull"]
+__all__ = ["Published", "pull"]
 
 HUB = "https://huggingface.co"
 MARGIN = 1_000_000_000
@@ -32,11 +32,6 @@ class Published:
     name: str
     size: int
     sha256: str
-
-
-def folder_of(model: Model) -> Path:
-    """Where a pulled checkpoint lies; `generate` looks there when no --weights are given."""
-    return home() / "weights" / model.repository.rpartition("/")[2]
 
 
 def pull(
@@ -55,7 +50,7 @@ def pull(
     """
     if model.embedded:
         raise RequestError("model", model.name, "it ships with this package; there is nothing to get")
-    folder = folder or folder_of(model)
+    folder = folder or pulled(model.repository)
     folder.mkdir(parents=True, exist_ok=True)
     commit, files = _listed(model, folder, endpoint, token)
     _check_space(folder, files)

@@ -102,6 +102,11 @@ class Request(BaseModel):
     lora_partial: bool = Field(default=False, description="Use a LoRA even if some of its layers match no layer.")
 
     @property
+    def pixels(self) -> int:
+        """Pixels of all frames together."""
+        return self.size[0] * self.size[1] * self.frames
+
+    @property
     def task(self) -> Task:
         """Which conditions are present."""
         if self.video is not None or self.mask is not None or self.references:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from lichtspiel.errors import LichtspielError, OutputError, RequestError, WeightsError
-from lichtspiel.pull import folder_of, pull
+from lichtspiel.paths import pulled
+from lichtspiel.pull import pull
 from lichtspiel.spec import MODELS
 from lichtspiel.weights.checkpoint import checkpoint
 
@@ -100,7 +101,7 @@ def test_all_parts_come_and_only_those(hub: str) -> None:
     assert {path.name: path.read_bytes() for path in paths} == {
         name: data for name, data in CONTENT.items() if name != "README.md"
     }
-    assert folder_of(T2V) == paths[0].parent
+    assert pulled(T2V.repository) == paths[0].parent
     Hub.fetched.clear()
     said: list[str] = []
     assert pull(T2V, endpoint=hub, say=said.append) == paths
@@ -122,14 +123,14 @@ def test_a_broken_download_goes_on_where_it_stopped(hub: str) -> None:
     resumed = [asked for name, asked in Hub.fetched if name == "Wan2.1_VAE.pth" and asked]
     assert resumed
     assert int(resumed[-1].removeprefix("bytes=").partition("-")[0]) > 0
-    assert (folder_of(T2V) / "Wan2.1_VAE.pth").read_bytes() == CONTENT["Wan2.1_VAE.pth"]
+    assert (pulled(T2V.repository) / "Wan2.1_VAE.pth").read_bytes() == CONTENT["Wan2.1_VAE.pth"]
 
 
 def test_a_file_with_another_digest_is_removed(hub: str) -> None:
     Hub.damaged = {"Wan2.1_VAE.pth"}
     with pytest.raises(WeightsError, match=r"Wan2\.1_VAE\.pth came with the digest"):
         pull(T2V, endpoint=hub)
-    assert not (folder_of(T2V) / "Wan2.1_VAE.pth").exists()
+    assert not (pulled(T2V.repository) / "Wan2.1_VAE.pth").exists()
 
 
 def test_without_a_network_it_says_what_to_copy_where(tmp_path: Path) -> None:
@@ -153,5 +154,5 @@ def test_generate_looks_where_pull_puts(hub: str) -> None:
     with pytest.raises(WeightsError, match="lichtspiel pull t2v-1"):
         checkpoint(T2V)
     pull(T2V, endpoint=hub)
-    with pytest.raises(WeightsError, match=str(folder_of(T2V))):  # found, and these are no tensors
+    with pytest.raises(WeightsError, match=str(pulled(T2V.repository))):  # found, and these are no tensors
         checkpoint(T2V)

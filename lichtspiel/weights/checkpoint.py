@@ -19,7 +19,7 @@ from lichtspiel.models.clip import CLIPVision
 from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
-from lichtspiel.paths import home
+from lichtspiel.paths import pulled
 from lichtspiel.spec import LATENT_MEAN, LATENT_STD, Model, Part
 from lichtspiel.streaming import Each, block_names, place
 from lichtspiel.text import Tokenizer
@@ -126,13 +126,13 @@ def checkpoint(model: Model, weights: Files = None) -> Checkpoint:
     is loaded before all parts are known to fit.
     """
     if weights is None:
-        pulled = home() / "weights" / model.repository.rpartition("/")[2]
-        if not model.embedded and not pulled.is_dir():
+        there = EMBEDDED if model.embedded else pulled(model.repository)
+        if not there.is_dir():
             raise WeightsError(
                 f"{model.name} does not ship with this package; get it with `lichtspiel pull {model.name}`, or name "
                 f"the folder with the files of {model.repository} with --weights"
             )
-        weights = EMBEDDED if model.embedded else pulled
+        weights = there
     paths = [weights] if isinstance(weights, Path) else list(weights)
     found = scan(paths)
     parts = {part: _chosen(model, part, found, paths) for part in model.files}

@@ -16,6 +16,7 @@ from lichtspiel.lora.names import to_diffusers
 from lichtspiel.spec import DiTSpec
 from tests.golden import relative_error
 from tests.lora.files import IMAGE, TINY, build, inputs, keys, linear_layers, pairs, run, save
+from tests.models.test_dit import diffusers_config
 
 pytest.importorskip("peft")
 
@@ -23,14 +24,7 @@ pytest.importorskip("peft")
 def reference(spec: DiTSpec) -> Any:
     from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
-    config: dict[str, Any] = {
-        "num_attention_heads": spec.heads, "attention_head_dim": spec.width // spec.heads, "ffn_dim": spec.ffn_width,
-        "in_channels": spec.in_channels, "out_channels": spec.out_channels, "text_dim": spec.text_width,
-        "freq_dim": spec.time_width, "num_layers": spec.layers, "cross_attn_norm": True, "eps": spec.eps,
-    }  # fmt: skip
-    if spec.image_tokens:
-        config |= {"image_dim": spec.image_width, "added_kv_proj_dim": spec.width}
-    model = WanTransformer3DModel(**config).eval()
+    model = WanTransformer3DModel(**diffusers_config(spec)).eval()
     state = {}
     for name, value in build(spec).state_dict().items():
         layer, _, last = name.rpartition(".")

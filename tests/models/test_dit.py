@@ -119,11 +119,8 @@ def to_diffusers(key: str) -> str:
     return key.replace("self_attn", "attn1").replace("cross_attn", "attn2")
 
 
-@pytest.mark.parametrize("spec", [TINY, IMAGE, FIRST_LAST, VACE], ids=["text", "image", "first-last", "vace"])
-def test_agrees_with_diffusers(spec: DiTSpec) -> None:
-    from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-    from diffusers.models.transformers.transformer_wan_vace import WanVACETransformer3DModel
-
+def diffusers_config(spec: DiTSpec) -> dict[str, Any]:
+    """What Diffusers' class of the same network is made with."""
     config: dict[str, Any] = {
         "num_attention_heads": spec.heads, "attention_head_dim": spec.width // spec.heads, "ffn_dim": spec.ffn_width,
         "in_channels": spec.in_channels, "out_channels": spec.out_channels, "text_dim": spec.text_width,
@@ -134,7 +131,17 @@ def test_agrees_with_diffusers(spec: DiTSpec) -> None:
         config["pos_embed_seq_len"] = spec.image_tokens if spec.image_tokens > 257 else None
     if spec.vace_layers:
         config |= {"vace_layers": list(spec.vace_layers), "vace_in_channels": spec.vace_channels}
-    reference = (WanVACETransformer3DModel if spec.vace_layers else WanTransformer3DModel)(**config).eval()
+    return config
+
+
+@pytest.mark.parametrize("spec", [TINY, IMAGE, FIRST_LAST, VACE], ids=["text", "image", "first-last", "vace"])
+def test_agrees_with_diffusers(spec: DiTSpec) -> None:
+    from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+    from diffusers.models.transformers.transformer_wan_vace import WanVACETransformer3DModel
+
+    reference = (WanVACETransformer3DModel if spec.vace_layers else WanTransformer3DModel)(
+        **diffusers_config(spec)
+    ).eval()
     ours, given = build(spec), inputs(spec)
     reference.load_state_dict({to_diffusers(key): value for key, value in ours.state_dict().items()}, strict=True)
     conditions: dict[str, Any] = {"encoder_hidden_states_image": given.get("image")}
