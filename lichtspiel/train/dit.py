@@ -22,6 +22,7 @@ from lichtspiel.spec import STRIDE, Model
 from lichtspiel.train.captions import Captions
 from lichtspiel.train.latents import LatentStore
 from lichtspiel.train.optim import split
+from lichtspiel.train.reading import Reader
 from lichtspiel.train.state import Budget, Run
 from lichtspiel.worlds.captions import caption
 from lichtspiel.worlds.scene import Scene
@@ -31,6 +32,9 @@ TASKS = (0.7, 0.18, 0.12)
 
 ACTOR_WEIGHT = 3.0
 """How much more a latent cell counts in the loss that an actor fills: small, and what a person looks at."""
+
+READING_WEIGHT = 0.1
+"""How much the error counts with which facts are read from text states, beside the velocity's."""
 
 VALIDATION_TIMES = (0.2, 0.5, 0.8, 0.95)
 
@@ -70,21 +74,22 @@ def train_dit(
     umt5, dit = UMT5(model.umt5).to(plan.device), DiT(model.dit)
     dit.initialise()
     dit.to(plan.device)
-    modules: dict[str, nn.Module] = {"umt5": umt5, "dit": dit}
+    reader = Reader(model.umt5.width, scenes).to(plan.device)
+    modules: dict[str, nn.Module] = {"umt5": umt5, "dit": dit, "reader": reader}
     run = Run(modules, split(modules, plan.rates), plan.budget, folder, plan.seed)
     run.resume()
     for step in run.steps():
         with torch.autocast(plan.device, torch.bfloat16, enabled=plan.device == "cuda"):
-            loss = batch_loss(run, plan, latents, scenes, captions)
-        run.update(loss, decay_from=plan.decay_from)
+            velocity, reading = batch_loss(run, plan, latents, scenes, captions)
+        run.update(velocity + READING_WEIGHT * reading, decay_from=plan.decay_from)
         if step % 50 == 0:
             scores = {}
             if step % 500 == 0:
                 scores = validate(run.averages, latents, scenes, captions, plan.device)
                 look(step, run.averages)
             seconds = run.seconds / max(step, 1)
-            now = {"step": step, "progress": run.progress, "loss": float(loss.detach()), "seconds/step": seconds}
-            report(now | scores)
+            losses = {"loss": float(velocity.detach()), "reading": float(reading.detach())}
+            report({"step": step, "progress": run.progress, **losses, "seconds/step": seconds} | scores)
     look(run.step, run.averages)
     scores = validate(run.averages, latents, scenes, captions, plan.device)
     report({"step": run.step, "progress": 1.0, **scores})
@@ -97,8 +102,10 @@ def train_dit(
 HELD_BACK = 64
 
 
-def batch_loss(run: Run, plan: DiTPlan, latents: LatentStore, scenes: Sequence[Scene], captions: Captions) -> Tensor:
-    """The flow-matching loss of one random batch."""
+def batch_loss(
+    run: Run, plan: DiTPlan, latents: LatentStore, scenes: Sequence[Scene], captions: Captions
+) -> tuple[Tensor, Tensor]:
+    """The flow-matching loss of one random batch, and the error of reading its scenes from its text states."""
     generator = run.generator()
     full = latents.latents.shape[2]
     length = _length(run.progress, plan, full, generator)
@@ -112,14 +119,18 @@ def batch_loss(run: Run, plan: DiTPlan, latents: LatentStore, scenes: Sequence[S
         rows.append(row)
         conditions.append(conditioned(source[row], length, task))
     clean = latents.latents[rows, :, :length].to(plan.device).float()
-    states = captions.encode(run.modules["umt5"], [captions.draw(scenes[row], generator) for row in rows], plan.device)
+    texts = [captions.draw(scenes[row], generator) for row in rows]
+    states = captions.encode(run.modules["umt5"], texts, plan.device)
+    reading = run.modules["reader"](
+        states, [scenes[row] if text else None for row, text in zip(rows, texts, strict=True)]
+    )
     times = flow.sample_times(count, plan.shift, generator)
     noise = torch.randn(clean.shape, generator=generator).to(clean)
     noisy, target = flow.training_pair(clean, noise, times)
     velocity = run.modules["dit"](
         torch.cat([noisy, torch.stack(conditions).to(clean)], dim=1), times.to(plan.device) * flow.TIMESTEPS, states
     )
-    return flow.loss(velocity, target, 1 + ACTOR_WEIGHT * latents.actors[rows, :, :length].to(clean))
+    return flow.loss(velocity, target, 1 + ACTOR_WEIGHT * latents.actors[rows, :, :length].to(clean)), reading
 
 
 def conditioned(latents: Tensor, length: int, task: int) -> Tensor:

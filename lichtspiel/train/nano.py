@@ -179,7 +179,7 @@ def dit_stage(
         samples.sheet(vae, made, cached.mean, cached.std, run / "dit" / "samples" / f"{step:06d}.png")
 
     plan = DiTPlan(
-        budget=Budget(minutes=minutes, steps=steps), batch=32, rates=(0.02, 0.002), shift=2.2, pictures=0.2,
+        budget=Budget(minutes=minutes, steps=steps), batch=32, rates=(0.02, 0.002), shift=2.2, pictures=0.3,
         decay_from=0.5, device=device, seed=seed,
     )  # fmt: skip
     train_dit(plan, NANO, cached, store.scenes, known, run / "dit", report=stage_log, look=look)

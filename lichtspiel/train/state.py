@@ -120,6 +120,8 @@ class Run:
         state = torch.load(path, map_location=device, weights_only=True)
         if state["seed"] != self.seed:
             raise InvalidInput(f"{path} was started with seed {state['seed']}, not {self.seed}; use another folder")
+        if state["modules"].keys() != self.modules.keys():
+            raise InvalidInput(f"{path} was made by an edition that trained other networks; use another folder")
         for name, module in self.modules.items():
             module.load_state_dict(state["modules"][name], strict=True)
             self.averages[name].load_state_dict(state["averages"][name], strict=True)

@@ -39,6 +39,14 @@ def vae_plan(steps: int, **changes: object) -> VAEPlan:
     return replace(plan, **changes)
 
 
+def dit_plan(steps: int, **changes: object) -> DiTPlan:
+    plan = DiTPlan(
+        budget=Budget(steps=steps), batch=8, rates=(0.02, 0.003), shift=2.2, pictures=0.2, decay_from=0.5, device="cpu",
+        seed=1,
+    )  # fmt: skip
+    return replace(plan, **changes)
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
     folder = tmp_path_factory.mktemp("run") / "clips"
@@ -184,25 +192,31 @@ def tiny_model(scenes: Sequence[Scene]) -> tuple[Model, Captions]:
 
 def test_encoder_and_dit_learn_together(store: ClipStore, latents: LatentStore, tmp_path: Path) -> None:
     model, captions = tiny_model(store.scenes)
-    plan = DiTPlan(
-        budget=Budget(steps=60), batch=8, rates=(0.02, 0.003), shift=2.2, pictures=0.2, decay_from=0.5, device="cpu",
-        seed=1,
-    )  # fmt: skip
+    plan = dit_plan(60)
     seen: list[dict[str, float]] = []
     encoder, dit = train_dit(plan, model, latents, store.scenes, captions, tmp_path, report=seen.append)
     assert isinstance(encoder, UMT5)
     assert isinstance(dit, DiT)
     assert seen[-1]["validation"] < 0.85 * seen[0]["validation"]
+    assert seen[-2]["reading"] < seen[0]["reading"]
+
+
+def test_a_run_of_another_edition_is_refused(store: ClipStore, latents: LatentStore, tmp_path: Path) -> None:
+    model, captions = tiny_model(store.scenes)
+    train_dit(dit_plan(1), model, latents, store.scenes, captions, tmp_path, report=quiet)
+    path = tmp_path / "checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    del state["modules"]["reader"]
+    torch.save(state, path)
+    with pytest.raises(InvalidInput, match="another folder"):
+        train_dit(dit_plan(2), model, latents, store.scenes, captions, tmp_path, report=quiet)
 
 
 def test_a_batch_of_short_clips_holds_as_many_frames_as_one_of_whole_clips(
     store: ClipStore, latents: LatentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, captions = tiny_model(store.scenes)
-    plan = DiTPlan(
-        budget=Budget(steps=25), batch=6, rates=(0.02, 0.003), shift=2.2, pictures=0.5, decay_from=0.5, device="cpu",
-        seed=1,
-    )  # fmt: skip
+    plan = dit_plan(25, batch=6, pictures=0.5)
     shapes: list[tuple[int, int]] = []
     whole = flow.training_pair
 
