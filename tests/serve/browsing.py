@@ -6,6 +6,7 @@ import base64
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,40 +44,40 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
     return make_clips(tmp_path_factory.mktemp("clips"))
 
 
+@contextmanager
+def window(browser: Browser, address: str, *, statuses: tuple[int, ...] = (), **context: Any) -> Iterator[Page]:
+    """The page in a window of its own; `statuses` are answers that a test provokes and browsers complain of."""
+    settings: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}, "locale": "en-GB", **context}
+    page = browser.new_context(**settings).new_page()
+    page.set_default_timeout(PATIENCE)
+    complaints: list[str] = []
+    expected = re.compile(rf"status of ({'|'.join(map(str, statuses)) or 'none'})\b|ERR_INTERNET_DISCONNECTED")
+
+    def heard(message: ConsoleMessage) -> None:
+        if message.type in {"error", "warning"} and not expected.search(message.text):
+            complaints.append(message.text)
+
+    page.on("console", heard)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(address)
+    try:
+        yield page
+    finally:
+        page.context.close()
+    assert complaints == []
+
+
 @pytest.fixture
 def visit(browser: Browser, clips: list[Clip]) -> Iterator[Open]:
-    """Opens the page on a server of its own; `statuses` are answers that a test provokes and browsers complain of."""
-    closers: list[Callable[[], None]] = []
+    """Opens the page on a server of its own."""
+    with ExitStack() as stack:
 
-    def opened(fake: Fake | None = None, *, statuses: tuple[int, ...] = (), **context: Any) -> Opened:
-        fake = fake or Fake(clips)
-        place = serve(fake)
-        address = place.__enter__()
-        settings: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}, "locale": "en-GB", **context}
-        page = browser.new_context(**settings).new_page()
-        page.set_default_timeout(PATIENCE)
-        complaints: list[str] = []
-        expected = re.compile(rf"status of ({'|'.join(map(str, statuses)) or 'none'})\b|ERR_INTERNET_DISCONNECTED")
+        def opened(fake: Fake | None = None, **more: Any) -> Opened:
+            fake = fake or Fake(clips)
+            address = stack.enter_context(serve(fake))
+            return stack.enter_context(window(browser, address, **more)), fake
 
-        def heard(message: ConsoleMessage) -> None:
-            if message.type in {"error", "warning"} and not expected.search(message.text):
-                complaints.append(message.text)
-
-        page.on("console", heard)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-
-        def close() -> None:
-            page.context.close()
-            place.__exit__(None, None, None)
-            assert complaints == []
-
-        closers.append(close)
-        page.goto(address)
-        return page, fake
-
-    yield opened
-    for close in closers:
-        close()
+        yield opened
 
 
 def ask(page: Page, prompt: str) -> None:
