@@ -37,6 +37,7 @@ from lichtspiel.pipeline import Conditions, Files, Pipeline, Step, load
 from lichtspiel.request import Request
 from lichtspiel.seal import Input, Inspection, Provenance, Sealed, Terms, check_output, seal, seal_picture
 from lichtspiel.spec import PATCH, STRIDE, dit_parameters, model
+from lichtspiel.upscale import Upscaler
 
 __all__ = ["Job", "Progress", "Result", "decode", "generate"]
 
@@ -104,7 +105,7 @@ class Clock:
     def finish(self) -> dict[str, float]:
         """All stages and the total."""
         stages = {name: self.seconds.get(name, 0.0) for name in ("load", "encode", "denoise", "decode", "seal")}
-        return {**stages, "total": time.perf_counter() - self.started}
+        return {**stages, **self.seconds, "total": time.perf_counter() - self.started}
 
 
 @dataclass
@@ -175,7 +176,7 @@ class Job:
             raise Interrupted(f"stopped while decoding; {_remedy(kept, self.out)}") from None
         except (LichtspielError, RuntimeError, MemoryError, OSError) as error:  # RuntimeError: torch is out of memory
             raise LichtspielError(f"decoding failed: {error}; {_remedy(kept, self.out)}") from error
-        clock.seconds["seal"] -= clock.seconds["decode"]
+        clock.seconds["seal"] -= clock.seconds["decode"] + clock.seconds.get("upscale", 0.0)
         self.inspection.remember(sealed, self.provenance)
         if self.sheet is not None:
             contact_sheet(seen, path=self.sheet)
@@ -231,14 +232,15 @@ def _within_memory(stage: str) -> Iterator[None]:
 
 def _check_out(out: Path, request: Request) -> None:
     """A name that ends in .png is a picture's, of which a request makes one frame."""
+    pixels = request.pixels * request.upscale**2
     if out.suffix.lower() == ".png":
         if request.frames != 1:
             raise RequestError("frames", request.frames, f"{out} is a picture, which is one frame", 1)
-        check_output(out, pixels=request.pixels, suffix=".png")
+        check_output(out, pixels=pixels, suffix=".png")
         return
     if model(request.model).sampling.max_frames == 1:
         raise OutputError(f"{out}: {request.model} makes pictures; nearest valid name: {out.with_suffix('.png')}")
-    check_output(out, pixels=request.pixels)
+    check_output(out, pixels=pixels)
 
 
 def check_sheet(sheet: Path | None) -> None:
@@ -288,9 +290,14 @@ def _leave(job: Job, latents: Tensor) -> tuple[Sealed, list[NDArray[np.uint8]]]:
 
     def frames() -> Frames:
         source = job.pipeline.decode(latents)
+        factor = job.request.upscale
+        enlarge = Upscaler(factor, job.pipeline.device) if factor > 1 else None
         for index in range(total):
             with job.clock.stage("decode"):
                 frame = next(source)
+            if enlarge is not None:
+                with job.clock.stage("upscale"):
+                    frame = enlarge(frame)
             job.progress(f"decoding, frame {index + 1} of {total}", job.share + (1 - job.share) * (index + 1) / total)
             if job.sheet is not None:
                 seen.append(frame)

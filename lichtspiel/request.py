@@ -100,6 +100,7 @@ class Request(BaseModel):
         default=(), max_length=MAX_LORAS, description="LoRA files with their strengths, as FILE or FILE:STRENGTH."
     )
     lora_partial: bool = Field(default=False, description="Use a LoRA even if some of its layers match no layer.")
+    upscale: Literal[1, 2, 4] = Field(default=1, description="How much larger frames become after decoding; 1 is none.")
 
     @property
     def pixels(self) -> int:

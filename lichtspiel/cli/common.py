@@ -157,8 +157,10 @@ def print_result(result: dict[str, Any], sheet: Path | None, as_json: bool) -> N
     if as_json:
         print(json.dumps(result, ensure_ascii=False))
         return
-    size, timings = "x".join(map(str, result["size"])), result["timings"]
-    stages = ", ".join(f"{stage} {timings[stage]:.1f}" for stage in ("load", "encode", "denoise", "decode", "seal"))
+    timings, upscale = result["timings"], result["upscale"]
+    size = "x".join(str(side * upscale) for side in result["size"])
+    size += "" if upscale == 1 else f", made as {'x'.join(map(str, result['size']))}"
+    stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in timings.items() if stage != "total")
     settings = (
         f"{result['steps']} steps of {result['solver']}, guidance {result['guidance']:g}, shift {result['shift']:g}"
     )

@@ -37,6 +37,9 @@ Lora = Annotated[
     typer.Option(metavar="FILE[:STRENGTH]", help="LoRA to use, at strength 1 if not given; may be repeated."),
 ]
 LoraPartial = Annotated[bool, typer.Option("--lora-partial", help="Use a LoRA even if not all of its layers fit.")]
+Upscale = Annotated[
+    int | None, typer.Option(help="Make frames 2 or 4 times as wide and high, with a network that sharpens edges.")
+]
 Precision = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16 or int8 (processors only).")]
 Preview = Annotated[Path | None, typer.Option(help="Only write a PNG of what the model would see of the given files.")]
 
@@ -68,6 +71,7 @@ def generate(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     dtype: Precision = "auto",
     lora: Lora = None,
     lora_partial: LoraPartial = False,
+    upscale: Upscale = None,
     weights: Weights = None,
     sheet: Sheet = None,
     preview: Preview = None,
@@ -84,7 +88,7 @@ def generate(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
         prompt=prompt, model=model, image=image, last_image=last_image, video=video, mask=mask, references=reference,
         context_scale=context_scale, fit=fit, size=size, frames=frames, seconds=seconds, steps=steps, guidance=guidance,
         shift=shift, solver=solver, negative=negative, seed=seed, device=device, dtype=dtype, lora=lora,
-        lora_partial=lora_partial,
+        lora_partial=lora_partial, upscale=upscale,
     )  # fmt: skip
     if preview is not None:
         _preview(request, preview, as_json)

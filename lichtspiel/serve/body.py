@@ -68,7 +68,8 @@ BODY = schema(
         "seconds": {"anyOf": [TEXT, {"type": "number"}]}, "frames": {"type": "integer"}, "steps": {"type": "integer"},
         "guidance": {"type": "number"}, "shift": {"type": "number"}, "solver": TEXT, "negative": TEXT,
         "seed": {"type": "integer"}, "fit": TEXT, "context_scale": {"type": "number"}, "dtype": TEXT,
-        "lora": {"type": "array", "items": TEXT}, "lora_partial": {"type": "boolean"}, "consent": TEXT,
+        "lora": {"type": "array", "items": TEXT}, "lora_partial": {"type": "boolean"},
+        "upscale": {"type": "integer", "enum": [1, 2, 4]}, "consent": TEXT,
     },
     ["prompt"], ("application/json",),
 )  # fmt: skip

@@ -80,7 +80,7 @@ class Job:
         return [name for name in (*self.inputs.values(), self.latents, self.video, self.preview) if name is not None]
 
 
-STAGES = ("load", "encode", "denoise", "decode", "seal")
+STAGES = ("load", "encode", "denoise", "decode", "upscale", "seal")
 """The stages of a job, as its result names them."""
 
 _COLUMNS = [table.c[each.name] for each in fields(Job)]

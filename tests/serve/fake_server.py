@@ -191,6 +191,7 @@ class Fake:
         done = job.status == "completed"
         parameters = {name: job.fields.get(name, model[name]) for name in ("frames", "steps", "guidance", "shift")}
         parameters |= {"seed": int(job.fields.get("seed", 1234)), "solver": "euler", "fps": model["fps"]}
+        parameters["upscale"] = job.fields.get("upscale", 1)
         parameters |= {"negative": job.fields.get("negative", model["negative"]), "dtype": "float32", "device": "cpu"}
         timings = {"load": 0.7, "encode": 0.2, "denoise": 8.1, "decode": 2.9, "seal": 0.4, "total": 12.3}
         return {

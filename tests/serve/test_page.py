@@ -96,17 +96,21 @@ def test_again_with_changes_fills_the_form_with_the_same_seed(visit: Open, clips
     page.get_by_label("Steps").fill("4")
     page.get_by_label("Seed").fill("9007199254740993")
     page.locator("#frames").fill("9")
+    page.get_by_label("Larger").select_option("4")
     expect(page.locator("#frames-word")).to_have_text("9 frames, 1.1 sec")
-    expect(page.locator("#changed")).to_have_text("3 changed")
+    expect(page.locator("#changed")).to_have_text("4 changed")
     ask(page, "a bee flies")
     await_video(page)
     page.get_by_role("button", name="Back to the model's defaults").click()
     page.get_by_role("button", name="Again with changes").click()
     expect(page.get_by_label("What the video shows")).to_be_focused()
-    values = {name: page.locator(f"#{name}").input_value() for name in ("prompt", "steps", "seed", "frames", "model")}
-    wanted = {"prompt": "a bee flies", "steps": "4", "seed": "9007199254740993", "frames": "9", "model": "nano"}
+    values = {name: page.locator(f"#{name}").input_value() for name in ("prompt", "steps", "seed", "frames", "upscale")}
+    wanted = {"prompt": "a bee flies", "steps": "4", "seed": "9007199254740993", "frames": "9", "upscale": "4"}
     assert values == wanted
     assert str(fake.asked[0]["seed"]) == "9007199254740993"
+    assert fake.asked[0]["upscale"] == 4
+    page.get_by_text("How it was made").click()
+    expect(page.locator("#how-body")).to_contain_text("256 × 256")
 
 
 def test_two_videos_queue_and_the_gallery_survives_a_reload(visit: Open, clips: list[Clip]) -> None:

@@ -61,11 +61,12 @@ export function whereWords(job) {
   return parts.join(" · ");
 }
 
-/** Width and height of a job, however they are written. */
+/** Width and height of what a job makes, however they are written. */
 export function sizeOf(job) {
   const given = job.size ?? job.parameters?.size ?? "";
   const [width, height] = Array.isArray(given) ? given : String(given).split("x").map(Number);
-  return width > 0 && height > 0 ? [width, height] : null;
+  const times = job.parameters?.upscale ?? 1;
+  return width > 0 && height > 0 ? [width * times, height * times] : null;
 }
 
 /** A file name that says what is inside: lichtspiel-a-whale-swims-3f2a.mp4. */

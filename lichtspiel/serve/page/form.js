@@ -6,7 +6,7 @@ import * as pictures from "./pictures.js";
 import { duration, number, onLanguage, t } from "./words.js";
 
 const NUMBERS = ["steps", "guidance", "shift"];
-const FIELDS = ["prompt", "image", "consent", "model", "size", "frames", ...NUMBERS, "seed", "solver", "negative"];
+const FIELDS = ["prompt", "image", "consent", "model", "size", "frames", ...NUMBERS, "seed", "solver", "upscale", "negative"];
 const PLACES = { last_image: "image", input_reference: "image", last_reference: "image", seconds: "frames", fit: "size" };
 
 let models = [];
@@ -44,6 +44,7 @@ function setModel() {
   for (const field of NUMBERS) $(field).value = model[field];
   $("negative").value = model.negative ?? "";
   $("solver").value = "";
+  $("upscale").value = "1";
   fitPictures();
   examples();
 }
@@ -99,6 +100,7 @@ function details(model) {
   const seed = $("seed").value.trim();
   if (seed) fields.seed = Number.isSafeInteger(Number(seed)) ? Number(seed) : seed;
   if ($("solver").value) fields.solver = $("solver").value;
+  if ($("upscale").value !== "1") fields.upscale = Number($("upscale").value);
   if ($("negative").value !== (model.negative ?? "")) fields.negative = $("negative").value;
   if (pictures.given().image && $("fit").value !== "crop") fields.fit = $("fit").value;
   return fields;
@@ -211,6 +213,7 @@ export function again(job) {
     if (made[field] !== undefined && made[field] !== null) $(field).value = made[field];
   }
   if (made.solver && [...$("solver").options].some((option) => option.value === made.solver)) $("solver").value = made.solver;
+  if (made.upscale) $("upscale").value = String(made.upscale);
   if (made.fit) $("fit").value = made.fit;
   if (job.size && [...$("size").options].some((option) => option.value === job.size)) $("size").value = job.size;
   else if (job.size && model?.free_size) {

@@ -6,7 +6,7 @@ import * as jobs from "./jobs.js";
 import { duration, number, onLanguage, t, when } from "./words.js";
 
 const PREVIEW_PAUSE = 1500;
-const STAGES = ["load", "encode", "denoise", "decode", "seal"];
+const STAGES = ["load", "encode", "denoise", "decode", "upscale", "seal"];
 
 let shown = null; // id of the job on the screen
 let loaded = null; // id of the job whose result is loaded
