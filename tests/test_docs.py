@@ -1,12 +1,21 @@
-"""Texts that are written by a program are what the program writes, and README's Python runs."""
+"""Texts that are written by a program are what the program writes, README's Python runs, and manifests are valid."""
 
 from __future__ import annotations
 
 import re
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
+import yaml
+from prometheus_client import generate_latest
+
+from lichtspiel.cli import app
+from lichtspiel.serve.app import create_app
+from lichtspiel.serve.server import open_server
+from lichtspiel.serve.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 
@@ -21,3 +30,31 @@ def test_the_python_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
     assert (tmp_path / "whale.mp4").is_file()
+
+
+def containers() -> list[dict[str, Any]]:
+    documents = list(yaml.safe_load_all((ROOT / "docs" / "kubernetes.yaml").read_text(encoding="utf-8")))
+    pod = next(one for one in documents if one["kind"] == "Deployment")["spec"]["template"]["spec"]
+    found: list[dict[str, Any]] = [*pod["initContainers"], *pod["containers"]]
+    return found
+
+
+@pytest.mark.parametrize("container", containers(), ids=lambda container: container["name"])
+def test_what_the_pods_run_is_a_command_of_this_program(container: dict[str, Any]) -> None:
+    command, words = typer.main.get_command(app), list(container["args"])
+    while hasattr(command, "commands"):
+        command = command.commands[words.pop(0)]
+    command.make_context(container["name"], words)  # refuses unknown options and wrong values
+
+
+def test_the_cluster_asks_what_the_server_answers(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "kubernetes.yaml").read_text(encoding="utf-8")
+    server = open_server(Settings(database=f"sqlite:///{tmp_path / 'jobs'}", storage=str(tmp_path)))
+    try:
+        paths = set(create_app(server).openapi()["paths"])
+        for container in containers():
+            assert {container[name]["httpGet"]["path"] for name in container if "Probe" in name} <= paths
+        (metric,) = set(re.findall(r"lichtspiel_\w+", text))
+        assert f'{metric}{{state="queued"}}' in generate_latest(server.metrics.registry).decode()
+    finally:
+        server.jobs.close()

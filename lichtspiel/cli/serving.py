@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lichtspiel.cli.common import Json, Weights, under_terms
+from lichtspiel.errors import InvalidInput
 
 if TYPE_CHECKING:
     from lichtspiel.seal import Terms
@@ -39,10 +40,18 @@ def serve(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
         str | None,
         typer.Option(metavar="URL", help="Folder for files, or an fsspec address such as s3://bucket/folder."),
     ] = None,
-    workers: Annotated[int, typer.Option(help="Worker processes.", min=0)] = 1,
+    workers: Annotated[int, typer.Option(help="Workers that are always there.", min=0)] = 1,
+    max_workers: Annotated[
+        int | None, typer.Option(help="Workers at most, while jobs wait; as many as --workers if not given.")
+    ] = None,
     device: Annotated[
         list[str] | None, typer.Option(help="Device of each worker: auto, cpu, cuda:N; may be repeated.")
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Run workers on a Ray cluster: auto, ray://HOST:10001, local."),
+    ] = None,
+    cores: Annotated[int, typer.Option(help="Cores that each worker asks the Ray cluster for.", min=1)] = 1,
     require_key: Annotated[bool, typer.Option("--require-key", help="Ask every request for a key.")] = False,
     queue: Annotated[int, typer.Option(help="Jobs that may wait; more are told when to come back.", min=1)] = 100,
     keep_days: Annotated[float, typer.Option(help="Days that videos are kept after they ended.", min=0)] = 30.0,
@@ -50,29 +59,39 @@ def serve(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     terms: Terms,
 ) -> None:
     """Serve the API that OpenAI's clients speak, and a page, from a durable queue of jobs."""
-    from lichtspiel.errors import InvalidInput
-
     try:
         from lichtspiel.serve.server import serve as run
         from lichtspiel.serve.settings import Settings
+
+        if ray is not None:
+            from lichtspiel.serve.cluster import Cluster
     except ModuleNotFoundError as error:
-        raise InvalidInput(
-            f"{error.name} is not installed; the server needs: pip install 'lichtspiel[serve]'"
-        ) from None
-    devices = device or ["auto"]
-    if workers and len(devices) not in {1, workers}:
-        raise InvalidInput(f"device: {len(devices)} devices for {workers} workers; give one for each, or one for all")
+        extra = "cluster" if error.name == "ray" else "serve"
+        raise InvalidInput(f"{error.name} is not installed; this needs: pip install 'lichtspiel[{extra}]'") from None
+    if cores != 1 and ray is None:
+        raise InvalidInput("cores: workers on this machine share its cores; --cores goes with --ray")
     given: dict[str, Any] = {"database": database, "storage": storage, "models": tuple(model) if model else None}
     settings = Settings(
         **{name: value for name, value in given.items() if value is not None},
         host=host, port=port, weights=tuple(weights or ()), loras=loras, require_key=require_key, queue_limit=queue,
-        keep_days=keep_days, terms=terms, devices=tuple(devices * workers if len(devices) == 1 else devices)[:workers],
+        keep_days=keep_days, terms=terms, devices=_devices(device or ["auto"], workers, max_workers), least=workers,
+        cores=cores,
     )  # fmt: skip
-    print(
-        f"serving {', '.join(settings.models)} on http://{host}:{port} with {workers} workers; Ctrl-C ends it",
-        file=sys.stderr,
-    )
-    run(settings)
+    place = Cluster(ray, settings) if ray is not None else None
+    count = workers if max_workers is None else f"{workers} to {max_workers}"
+    address = f"http://{host}:{port}"
+    print(f"serving {', '.join(settings.models)} on {address} with {count} workers; Ctrl-C ends it", file=sys.stderr)
+    run(settings, place)
+
+
+def _devices(given: list[str], least: int, most: int | None) -> tuple[str, ...]:
+    """The device of each worker that there may be."""
+    most = least if most is None else most
+    if most < least:
+        raise InvalidInput(f"max-workers: {most} is fewer than the {least} that are always there")
+    if most and len(given) not in {1, most}:
+        raise InvalidInput(f"device: {len(given)} devices for {most} workers; give one for each, or one for all")
+    return tuple(given * most if len(given) == 1 else given)[:most]
 
 
 def _jobs(database: str | None) -> Jobs:

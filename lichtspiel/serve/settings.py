@@ -21,7 +21,8 @@ LIMIT_BODY = 256_000_000
 class Settings:
     """`database` is an SQLAlchemy address and `storage` a folder or an fsspec address; `models` are what is offered and
     `weights` where they lie if not where `pull` puts them; `loras` is a folder whose files requests may name. `devices`
-    has one entry for each worker. Raises InvalidInput for an address that strangers reach without keys."""
+    has one entry for each worker; the first `least` of them always run, the others while jobs wait. `cores` is what a
+    worker asks a cluster for. Raises InvalidInput for an address that strangers reach without keys."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -31,6 +32,8 @@ class Settings:
     weights: tuple[Path, ...] = ()
     loras: Path | None = None
     devices: tuple[str, ...] = ("auto",)
+    least: int = 1
+    cores: int = 1
     require_key: bool = False
     queue_limit: int = 100
     keep_days: float = 30.0

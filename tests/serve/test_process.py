@@ -23,15 +23,14 @@ get, send = (partial(call, timeout=60) for call in (httpx.get, httpx.post))
 
 
 @contextmanager
-def running(folder: Path, weights: Path, *words: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def running(folder: Path, weights: Path, url: str, *words: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    database = f"sqlite:///{folder / 'jobs.sqlite'}"
     command = [sys.executable, "-m", "lichtspiel", "serve", "--port", str(port), "--weights", str(weights)]
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
-            [*command, "--database", database, "--storage", str(folder / "files"), *words], stderr=log, stdout=log
+            [*command, "--database", url, "--storage", str(folder / "files"), *words], stderr=log, stdout=log
         )
     address = f"http://127.0.0.1:{port}"
     try:
@@ -57,11 +56,25 @@ def wait(until: object, seconds: float) -> None:
         time.sleep(0.1)
 
 
-def children(process: subprocess.Popen[bytes]) -> list[int]:
-    """The processes that a process started which are workers: they hold much memory."""
-    found = Path(f"/proc/{process.pid}/task").glob("*/children")
-    pids = [int(pid) for path in found for pid in path.read_text().split()]
-    return [pid for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+def workers(process: subprocess.Popen[bytes]) -> list[int]:
+    """The workers among the processes that a process started, and those started; Ray calls its by their class."""
+    left, found = [process.pid], []
+    while left:
+        try:
+            lists = [path.read_text() for path in Path(f"/proc/{left.pop()}/task").glob("*/children")]
+        except OSError:  # it has ended
+            continue
+        pids = [int(pid) for pid in " ".join(lists).split()]
+        left += pids
+        found += [pid for pid in pids if any(word in command(pid) for word in (b"spawn_main", b"ray::Life"))]
+    return found
+
+
+def command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def alive(pid: int) -> bool:
@@ -73,28 +86,45 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds workers by Linux's list of processes")
-def test_a_killed_worker_and_a_killed_server_lose_no_job(
-    random_nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        pytest.param("sqlite", (), id="sqlite"),
+        pytest.param("postgresql", (), id="postgresql"),
+        pytest.param("postgresql", ("--ray", "local", "--max-workers", "2"), id="ray"),
+    ],
+    indirect=["url"],
+)
+def test_killed_workers_and_a_killed_server_lose_no_job(
+    url: str, words: tuple[str, ...], random_nano: Path, tmp_path: Path
 ) -> None:
-    with running(tmp_path, random_nano) as (server, address):
+    def status(id: str) -> str:
+        found: str = get(f"{address}/v1/videos/{id}").json()["status"]
+        return found
+
+    with running(tmp_path, random_nano, url, *words) as (server, address):
         asked = {"prompt": PROMPT, "steps": 40, "frames": 5}
         first = send(f"{address}/v1/videos", json=asked).json()["id"]
         second = send(f"{address}/v1/videos", json={**asked, "steps": 1}).json()["id"]
-        wait(lambda: get(f"{address}/v1/videos/{first}").json()["step"] > 0, 90)
-        for pid in children(server):
+        wait(lambda: get(f"{address}/v1/videos/{first}").json()["step"] > 0, 120)
+        if words:
+            wait(lambda: len(workers(server)) == 2, 60)  # there were two jobs
+        for pid in workers(server):
             os.kill(pid, signal.SIGKILL)
-        wait(lambda: get(f"{address}/v1/videos/{second}").json()["status"] == "completed", 90)
-        left = children(server)
+        wait(lambda: status(second) == "completed", 120)
+        left = workers(server)
         assert left
         server.send_signal(signal.SIGKILL)
         server.wait()
         wait(lambda: not any(alive(pid) for pid in left), 60)  # no worker outlives its server
-    with running(tmp_path, random_nano) as (_, address):
-        wait(lambda: get(f"{address}/v1/videos/{first}").json()["status"] == "completed", 120)
+    with running(tmp_path, random_nano, url, *words) as (_, address):
+        wait(lambda: status(first) == "completed", 120)
         for id in (first, second):
             path = tmp_path / f"{id}.mp4"
             path.write_bytes(get(f"{address}/v1/videos/{id}/content").content)
             assert verify(path).credentials.state == "trusted"
+        assert get(f"{address}/v1/videos").json()["data"][0]["id"] == second
+        assert len(get(f"{address}/v1/videos").json()["data"]) == 2
 
 
 def test_the_verbs_of_the_server(tmp_path: Path) -> None:
@@ -115,3 +145,6 @@ def test_the_verbs_of_the_server(tmp_path: Path) -> None:
     assert "there is no" in run("jobs", "show", "video_" + "0" * 32, "--database", database, check=2)
     assert "there is no" in run("jobs", "cancel", "video_" + "0" * 32, "--database", database, check=2)
     assert "--require-key" in run("serve", "--host", "0.0.0.0", check=2)
+    assert "fewer than the 2" in run("serve", "--workers", "2", "--max-workers", "1", check=2)
+    assert "3 devices for 2 workers" in run("serve", "--workers", "2", *["--device", "cpu"] * 3, check=2)
+    assert "--cores goes with --ray" in run("serve", "--cores", "2", check=2)
