@@ -27,6 +27,7 @@ from PIL import Image
 from lichtspiel.pipeline import Pipeline, load
 from lichtspiel.request import Request
 from lichtspiel.train.data import Frames, render_store
+from lichtspiel.train.editions import SMALL
 from lichtspiel.train.judge import (
     ATTRIBUTES,
     RELIABLE,
@@ -41,12 +42,13 @@ from lichtspiel.train.judge import (
     values,
     verdicts,
 )
-from lichtspiel.train.nano import SHAPE, WORLD
 from lichtspiel.train.state import Budget
 from lichtspiel.worlds.captions import LANGUAGES, Language, caption
 from lichtspiel.worlds.render import render
 from lichtspiel.worlds.sample import Vocabulary, is_held_out, sample
 from lichtspiel.worlds.scene import Scene
+
+WORLD, SHAPE = SMALL.world, SMALL.shape
 
 FIRST_SEED = 20_000_000
 TRAINING_SEEDS = range(30_000_000, 30_009_000)

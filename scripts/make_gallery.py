@@ -16,7 +16,7 @@ import numpy as np
 from lichtspiel.media import contact_sheet
 from lichtspiel.pipeline import load
 from lichtspiel.request import Request
-from lichtspiel.train.nano import WORLD
+from lichtspiel.train.editions import SMALL
 from lichtspiel.worlds.captions import caption
 from lichtspiel.worlds.sample import sample
 
@@ -30,7 +30,7 @@ def prompts() -> dict[int, str]:
     subjects: Counter[str] = Counter()
     seed = FIRST
     while len(chosen) < COUNT and seed < FIRST + 2000:
-        scene = sample(seed, WORLD, held_out=True)
+        scene = sample(seed, SMALL.world, held_out=True)
         subject = scene.actors[0].subject
         if subjects[subject] < 2:
             subjects[subject] += 1

@@ -14,7 +14,7 @@ from PIL import Image
 from lichtspiel.pipeline import Pipeline, load
 from lichtspiel.request import Request
 from lichtspiel.spec import MODELS
-from lichtspiel.train.nano import WORLD
+from lichtspiel.train.editions import SMALL
 from lichtspiel.weights.checkpoint import EMBEDDED
 from lichtspiel.worlds.captions import LANGUAGES, caption
 from lichtspiel.worlds.render import Clip, render
@@ -31,7 +31,7 @@ def pipeline() -> Pipeline:
 
 @pytest.fixture(scope="module")
 def clip() -> Clip:
-    return render(sample(SEED, WORLD, held_out=True), SEED, width=64, height=64, frames=17)
+    return render(sample(SEED, SMALL.world, held_out=True), SEED, width=64, height=64, frames=17)
 
 
 def psnr(ours: np.ndarray, reference: np.ndarray) -> float:
@@ -54,7 +54,7 @@ def test_the_files_are_those_of_the_registry_and_small() -> None:
 def test_it_knows_every_word_of_its_world(pipeline: Pipeline) -> None:
     for seed in range(SEED, SEED + 30):
         for language in LANGUAGES:
-            assert pipeline.tokenizer.unknown_words(caption(sample(seed, WORLD), language, 0)) == []
+            assert pipeline.tokenizer.unknown_words(caption(sample(seed, SMALL.world), language, 0)) == []
     assert pipeline.tokenizer.unknown_words("a spaceship") == ["spaceship"]
 
 

@@ -12,6 +12,11 @@ from lichtspiel.cli.common import Json, progress_bar
 
 __all__ = ["render_clips", "train_dit", "train_vae"]
 
+EditionName = Annotated[
+    str | None, typer.Option(help="small (64x64, for processors) or large (128x128, for a GPU); small if not given.")
+]
+Start = Annotated[Path | None, typer.Option(help="Folder of weights that a recipe wrote, to begin from.")]
+
 
 def render_clips(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the clips; made if it is not there.")],
@@ -33,19 +38,26 @@ def render_clips(
         print(f"{row['path']}  {row['captions']['en']}")
 
 
-def train_vae(
+def train_vae(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     run: Annotated[Path, typer.Option(help="Folder of the run; an existing run goes on.")],
     minutes: Annotated[float | None, typer.Option(help="Time box.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps, instead of --minutes.")] = None,
-    clips: Annotated[int | None, typer.Option(min=128, help="Clips to render for training; 8000 if none are.")] = None,
+    clips: Annotated[
+        int | None, typer.Option(min=128, help="Clips to render, if none are; else the edition's.")
+    ] = None,
+    edition: EditionName = None,
+    start: Start = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     seed: Annotated[int, typer.Option(help="Seed of the run.")] = 1,
     as_json: Json = False,
 ) -> None:
     """Train nano's video VAE on rendered clips; resumes where it stopped."""
-    from lichtspiel.train.nano import vae_stage
+    from lichtspiel.train.nano import Stage, vae_stage
+    from lichtspiel.train.state import Budget
 
-    scores = vae_stage(run, minutes=minutes, steps=steps, clips=clips, device=device, seed=seed)
+    budget = Budget(minutes=minutes, steps=steps)
+    stage = Stage(budget=budget, edition=edition, start=start, device=device, seed=seed)
+    scores = vae_stage(run, stage, clips=clips)
     _print_scores(scores, as_json)
 
 
@@ -53,14 +65,17 @@ def train_dit(
     run: Annotated[Path, typer.Option(help="Folder of the run, with a trained VAE; an existing run goes on.")],
     minutes: Annotated[float | None, typer.Option(help="Time box.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps, instead of --minutes.")] = None,
+    start: Start = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     seed: Annotated[int, typer.Option(help="Seed of the run.")] = 1,
     as_json: Json = False,
 ) -> None:
     """Train nano's text encoder and DiT on the latents of the run's VAE; resumes where it stopped."""
-    from lichtspiel.train.nano import dit_stage
+    from lichtspiel.train.nano import Stage, dit_stage
+    from lichtspiel.train.state import Budget
 
-    scores = dit_stage(run, minutes=minutes, steps=steps, device=device, seed=seed)
+    budget = Budget(minutes=minutes, steps=steps)
+    scores = dit_stage(run, Stage(budget=budget, start=start, device=device, seed=seed))
     _print_scores(scores, as_json)
 
 

@@ -7,9 +7,11 @@ because a picture teaches what things look like at a fifth of the price: as many
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +20,13 @@ from lichtspiel import flow
 from lichtspiel.conditioning import known_frames
 from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
-from lichtspiel.spec import STRIDE, Model
+from lichtspiel.spec import PATCH, STRIDE, Model
 from lichtspiel.train.captions import Captions
 from lichtspiel.train.latents import LatentStore
 from lichtspiel.train.optim import split
 from lichtspiel.train.reading import Reader
-from lichtspiel.train.state import Budget, Run
+from lichtspiel.train.speed import Speed
+from lichtspiel.train.state import Budget, Run, Weights
 from lichtspiel.worlds.captions import caption
 from lichtspiel.worlds.scene import Scene
 
@@ -42,7 +45,8 @@ VALIDATION_TIMES = (0.2, 0.5, 0.8, 0.95)
 @dataclass(frozen=True, kw_only=True)
 class DiTPlan:
     """How one DiT run goes; `batch` counts whole clips, `shift` moves training times toward noise, `pictures` is how
-    much of the run comes first with mostly single pictures."""
+    much of the run comes first with mostly single pictures, `start` may hold weights of "umt5" and "dit" to begin from.
+    """
 
     budget: Budget
     batch: int
@@ -52,6 +56,7 @@ class DiTPlan:
     decay_from: float
     device: str
     seed: int
+    start: Weights = field(default_factory=dict)
 
 
 def train_dit(
@@ -77,19 +82,22 @@ def train_dit(
     reader = Reader(model.umt5.width, scenes).to(plan.device)
     modules: dict[str, nn.Module] = {"umt5": umt5, "dit": dit, "reader": reader}
     run = Run(modules, split(modules, plan.rates), plan.budget, folder, plan.seed)
-    run.resume()
+    if not run.resume():
+        run.start_from(plan.start)
+    speed = Speed(sum(parameter.numel() for parameter in dit.parameters()), plan.device)
     for step in run.steps():
         with torch.autocast(plan.device, torch.bfloat16, enabled=plan.device == "cuda"):
-            velocity, reading = batch_loss(run, plan, latents, scenes, captions)
-        run.update(velocity + READING_WEIGHT * reading, decay_from=plan.decay_from)
+            losses = batch_loss(run, plan, latents, scenes, captions)
+        run.update(losses.velocity + READING_WEIGHT * losses.reading, decay_from=plan.decay_from)
+        speed.add(losses.samples, losses.tokens)
         if step % 50 == 0:
             scores = {}
             if step % 500 == 0:
                 scores = validate(run.averages, latents, scenes, captions, plan.device)
                 look(step, run.averages)
             seconds = run.seconds / max(step, 1)
-            losses = {"loss": float(velocity.detach()), "reading": float(reading.detach())}
-            report({"step": step, "progress": run.progress, **losses, "seconds/step": seconds} | scores)
+            now = {"loss": float(losses.velocity.detach()), "reading": float(losses.reading.detach())}
+            report({"step": step, "progress": run.progress, **now, "seconds/step": seconds} | speed.read() | scores)
     look(run.step, run.averages)
     scores = validate(run.averages, latents, scenes, captions, plan.device)
     report({"step": run.step, "progress": 1.0, **scores})
@@ -102,10 +110,17 @@ def train_dit(
 HELD_BACK = 64
 
 
-def batch_loss(
-    run: Run, plan: DiTPlan, latents: LatentStore, scenes: Sequence[Scene], captions: Captions
-) -> tuple[Tensor, Tensor]:
-    """The flow-matching loss of one random batch, and the error of reading its scenes from its text states."""
+class Losses(NamedTuple):
+    """The flow-matching loss of a batch, the error of reading its scenes from its text states, and its size."""
+
+    velocity: Tensor
+    reading: Tensor
+    samples: int
+    tokens: int
+
+
+def batch_loss(run: Run, plan: DiTPlan, latents: LatentStore, scenes: Sequence[Scene], captions: Captions) -> Losses:
+    """What one random batch costs."""
     generator = run.generator()
     full = latents.latents.shape[2]
     length = _length(run.progress, plan, full, generator)
@@ -130,7 +145,8 @@ def batch_loss(
     velocity = run.modules["dit"](
         torch.cat([noisy, torch.stack(conditions).to(clean)], dim=1), times.to(plan.device) * flow.TIMESTEPS, states
     )
-    return flow.loss(velocity, target, 1 + ACTOR_WEIGHT * latents.actors[rows, :, :length].to(clean)), reading
+    error = flow.loss(velocity, target, 1 + ACTOR_WEIGHT * latents.actors[rows, :, :length].to(clean))
+    return Losses(error, reading, count, clean[:, 0].numel() // math.prod(PATCH))
 
 
 def conditioned(latents: Tensor, length: int, task: int) -> Tensor:

@@ -9,48 +9,32 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lichtspiel.errors import InvalidInput
-from lichtspiel.models.dit import DiT
-from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
-from lichtspiel.spec import model
+from lichtspiel.spec import VAESpec
 from lichtspiel.text import END, UNKNOWN, Tokenizer, clean, umt5
 from lichtspiel.train import samples
 from lichtspiel.train.captions import Captions
-from lichtspiel.train.data import ClipStore, Shape, render_store
+from lichtspiel.train.data import ClipStore, render_store
 from lichtspiel.train.dit import DiTPlan, train_dit
+from lichtspiel.train.editions import Edition, edition_of
 from lichtspiel.train.latents import LatentStore, encode_store
 from lichtspiel.train.state import Budget
 from lichtspiel.train.vae import VAEPlan, blank_vae, layout, train_vae
 from lichtspiel.worlds.captions import LANGUAGES, WORDINGS, caption
-from lichtspiel.worlds.sample import STARTER, Vocabulary, sample
+from lichtspiel.worlds.sample import Vocabulary, sample
 
-NANO = model("nano")
-
-WORLD: Vocabulary = replace(
-    STARTER,
-    subjects=(
-        *("turtle", "elephant", "penguin", "flamingo", "pig", "taxi", "bus", "fire-engine"),
-        *("helicopter", "bee", "rocket", "tropical-fish", "whale", "sailboat"),
-    ),
-    places=("meadow", "snowfield", "beach", "road", "sea", "underwater"),
-    weathers=("clear", "rain"),
-    actions=("walk", "drive", "fly", "swim", "sail"),
-)
-"""What this edition of nano learns: two hours of two processor cores do not reach further."""
-
-SHAPE = Shape(width=64, height=64, frames=17)
-CLIPS = 8000
 HELD_OUT_CLIPS = range(10_000_000, 10_000_256)
-VAE_FRAMES = (5, 9, 17)
-"""Lengths of the clips that the VAE trains on; in the last part of its time only the longest."""
+
+FILE_BYTES = 15_000_000
+"""A file of weights that would be larger is written as several, so that each can be carried anywhere."""
 
 CAPTION_SEEDS = range(40_000_000, 40_003_000)
 """Scenes from whose captions the vocabulary is read."""
@@ -62,6 +46,19 @@ def log(values: dict[str, float]) -> None:
     """Print one line of numbers."""
     numbers = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
     print(f"{time.strftime('%H:%M:%S')}  {numbers}", flush=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """How a stage is run: for how long, of which edition if the run has none yet, and from which shipped weights (a
+    folder) instead of from nothing."""
+
+    budget: Budget
+    edition: str | None = None
+    device: str = "cpu"
+    seed: int = 1
+    start: Path | None = None
+    report: Report = log
 
 
 class Log:
@@ -95,7 +92,7 @@ class Log:
             self.scalars.flush()
 
 
-def stores(run: Path, count: int | None = None) -> tuple[ClipStore, ClipStore]:
+def stores(run: Path, edition: Edition, count: int | None = None) -> tuple[ClipStore, ClipStore]:
     """Training clips and clips of held-out combinations; rendered where `count` says how many and none are there.
 
     Raises InvalidInput when the run has another number of clips already, or none and no number is given.
@@ -104,8 +101,9 @@ def stores(run: Path, count: int | None = None) -> tuple[ClipStore, ClipStore]:
         raise InvalidInput(f"{run} holds no run; start one with `lichtspiel train vae --run {run}`")
     workers = os.cpu_count() or 1
     run.mkdir(parents=True, exist_ok=True)
-    held = render_store(run / "held", WORLD, HELD_OUT_CLIPS, SHAPE, held_out=True, workers=workers)
-    store = render_store(run / "clips", WORLD, range(count or 0), SHAPE, held_out=False, workers=workers)
+    world, shape = edition.world, edition.shape
+    held = render_store(run / "held", world, HELD_OUT_CLIPS, shape, held_out=True, workers=workers)
+    store = render_store(run / "clips", world, range(count or 0), shape, held_out=False, workers=workers)
     if count not in (None, len(store)):
         raise InvalidInput(
             f"{run} has {len(store)} clips already, not {count}; leave --clips out or use another folder"
@@ -113,50 +111,44 @@ def stores(run: Path, count: int | None = None) -> tuple[ClipStore, ClipStore]:
     return store, held
 
 
-def vae_stage(
-    run: Path,
-    *,
-    minutes: float | None,
-    steps: int | None,
-    clips: int | None,
-    device: str,
-    seed: int,
-    report: Report = log,
-) -> dict[str, float]:
-    """Train the VAE on `clips` clips (by default 8000, or as many as the run has). Returns the last measurements."""
-    budget = Budget(minutes=minutes, steps=steps)  # a wrong one is refused before anything is rendered
-    store, held = stores(run, clips if clips or (run / "clips").is_dir() else CLIPS)
+def vae_stage(run: Path, stage: Stage, *, clips: int | None = None) -> dict[str, float]:
+    """Train the VAE on `clips` clips (by default the edition's, or as many as the run has). Returns the last
+    measurements."""
+    run.mkdir(parents=True, exist_ok=True)
+    edition = edition_of(run, stage.edition)
+    store, held = stores(run, edition, clips if clips or (run / "clips").is_dir() else edition.clips)
     plan = VAEPlan(
-        budget=budget, crop=32, frames=VAE_FRAMES, batch=2, rates=(0.012, 0.0015), decay_from=0.55, device=device,
-        seed=seed,
+        budget=stage.budget, crop=edition.crop, frames=edition.vae_frames, batch=edition.vae_batch,
+        rates=edition.vae_rates, decay_from=0.55, device=stage.device, seed=stage.seed,
+        start=shipped(stage.start, "vae"),
     )  # fmt: skip
-    stage_log = Log(run / "vae", report)
-    train_vae(plan, NANO.vae, store, held, run / "vae", report=stage_log)
+    stage_log = Log(run / "vae", stage.report)
+    train_vae(plan, edition.model.vae, store, held, run / "vae", report=stage_log)
     return stage_log.last
 
 
-def trained_vae(folder: Path, device: str) -> VAE:
+def trained_vae(folder: Path, spec: VAESpec, device: str) -> VAE:
     """The averaged VAE of a stage's folder, with neutral statistics."""
     path = folder / "checkpoint.pt"
     if not path.is_file():
         raise InvalidInput(f"{folder} holds no trained VAE; run `lichtspiel train vae` for this run first")
-    vae = blank_vae(NANO.vae)
+    vae = blank_vae(spec)
     vae.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["averages"]["vae"])
     return layout(vae).to(device).eval().requires_grad_(False)
 
 
-def latents(run: Path, store: ClipStore, device: str) -> LatentStore:
+def latents(run: Path, edition: Edition, store: ClipStore, device: str) -> LatentStore:
     """Latents of all clips under the frozen encoder, and conditions for a quarter and an eighth of them."""
-    vae = trained_vae(run / "vae", device)
+    vae = trained_vae(run / "vae", edition.model.vae, device)
     path = run / "latents.safetensors"
     return encode_store(vae, store, path, first=len(store) // 4, first_last=len(store) // 8, device=device)
 
 
-def vocabulary() -> list[int]:
-    """Every UMT5 id that captions of this world use, in order, with the two that every encoder needs."""
+def vocabulary(world: Vocabulary) -> list[int]:
+    """Every UMT5 id that captions of a world use, in order, with the two that every encoder needs."""
     unigram = umt5()
     texts = {
-        caption(sample(seed, WORLD), language, wording)
+        caption(sample(seed, world), language, wording)
         for seed in CAPTION_SEEDS
         for language in LANGUAGES
         for wording in range(WORDINGS)
@@ -165,13 +157,13 @@ def vocabulary() -> list[int]:
     return sorted(pieces | {END, UNKNOWN})
 
 
-def dit_stage(
-    run: Path, *, minutes: float | None, steps: int | None, device: str, seed: int, report: Report = log
-) -> dict[str, float]:
+def dit_stage(run: Path, stage: Stage) -> dict[str, float]:
     """Train text encoder and DiT on the run's latents. Returns the last measurements."""
-    store, _ = stores(run)
-    cached = latents(run, store, device)
-    vae, known, stage_log = trained_vae(run / "vae", device), captions(run), Log(run / "dit", report)
+    edition, device = edition_of(run, stage.edition), stage.device
+    store, _ = stores(run, edition)
+    cached = latents(run, edition, store, device)
+    vae, known = trained_vae(run / "vae", edition.model.vae, device), captions(run, edition)
+    stage_log = Log(run / "dit", stage.report)
 
     def look(step: int, averages: dict[str, nn.Module]) -> None:
         shape = tuple(cached.latents.shape[1:])
@@ -179,49 +171,82 @@ def dit_stage(
         samples.sheet(vae, made, cached.mean, cached.std, run / "dit" / "samples" / f"{step:06d}.png")
 
     plan = DiTPlan(
-        budget=Budget(minutes=minutes, steps=steps), batch=32, rates=(0.02, 0.002), shift=2.2, pictures=0.3,
-        decay_from=0.5, device=device, seed=seed,
+        budget=stage.budget, batch=edition.batch, rates=edition.rates, shift=2.2, pictures=0.3, decay_from=0.5,
+        device=device, seed=stage.seed, start=shipped(stage.start, "umt5", "dit"),
     )  # fmt: skip
-    train_dit(plan, NANO, cached, store.scenes, known, run / "dit", report=stage_log, look=look)
+    train_dit(plan, edition.model, cached, store.scenes, known, run / "dit", report=stage_log, look=look)
     return stage_log.last
 
 
-def known_pieces(run: Path) -> list[int]:
+def known_pieces(run: Path, world: Vocabulary) -> list[int]:
     """The vocabulary of a run, found once and kept in its folder."""
     path = run / "vocabulary.json"
     if not path.is_file():
         draft = path.with_suffix(".partial")
-        draft.write_text(json.dumps(vocabulary()))
+        draft.write_text(json.dumps(vocabulary(world)))
         draft.replace(path)
     pieces: list[int] = json.loads(path.read_text())
     return pieces
 
 
-def captions(run: Path) -> Captions:
-    """Captions tokenised with nano's own vocabulary."""
-    rows = known_pieces(run)
-    if len(rows) != NANO.umt5.vocabulary:
-        raise InvalidInput(f"the world's captions use {len(rows)} pieces, the registry says {NANO.umt5.vocabulary}")
-    return Captions(Tokenizer.umt5(NANO.dit.text_length, rows))
+def captions(run: Path, edition: Edition) -> Captions:
+    """Captions tokenised with the run's own vocabulary."""
+    rows, expected = known_pieces(run, edition.world), edition.model.umt5.vocabulary
+    if len(rows) != expected:
+        raise InvalidInput(f"the world's captions use {len(rows)} pieces, the {edition.name} edition says {expected}")
+    return Captions(Tokenizer.umt5(edition.model.dit.text_length, rows))
 
 
-def ship(run: Path, folder: Path) -> None:
-    """Write the averaged weights of a run as the three files that the package loads, in 16 bit."""
+def ship(run: Path, folder: Path) -> list[Path]:
+    """Write the averaged weights of a run as the files that the package loads, in 16 bit; returns their paths."""
+    edition = edition_of(run)
     state = torch.load(run / "dit" / "checkpoint.pt", map_location="cpu", weights_only=True)["averages"]
-    vae = trained_vae(run / "vae", "cpu").state_dict()
-    encoder, dit = UMT5(NANO.umt5), DiT(NANO.dit)
-    encoder.load_state_dict(state["umt5"])
-    dit.load_state_dict(state["dit"])
-    cached = latents(run, stores(run)[0], "cpu")
-    statistics = {"latent_mean": cached.mean.float(), "latent_std": cached.std.float()}
-    half = {"vae": _half(vae), "umt5": _half(encoder.state_dict()), "dit": _half(dit.state_dict())}
-    half["vae"] |= statistics
-    half["umt5"]["vocabulary"] = torch.tensor(known_pieces(run), dtype=torch.int32)
+    vae = trained_vae(run / "vae", edition.model.vae, "cpu").state_dict()
+    cached = latents(run, edition, stores(run, edition)[0], "cpu")
+    half = {"vae": _half(vae), "umt5": _half(state["umt5"]), "dit": _half(state["dit"])}
+    half["vae"] |= {"latent_mean": cached.mean.float(), "latent_std": cached.std.float()}
+    half["umt5"]["vocabulary"] = torch.tensor(known_pieces(run, edition.world), dtype=torch.int32)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, tensors in half.items():
-        draft = folder / f"{name}.partial"
-        save_file(tensors, draft)
-        draft.replace(folder / f"{name}.safetensors")
+    return [path for name, tensors in half.items() for path in _write(tensors, folder, name)]
+
+
+def shipped(folder: Path | None, *parts: str) -> dict[str, dict[str, Tensor]]:
+    """The weights of some parts that `ship` wrote, to start another run from; none without a folder.
+
+    Raises InvalidInput if they are not there.
+    """
+    found: dict[str, dict[str, Tensor]] = {}
+    if folder is None:
+        return found
+    for part in parts:
+        files = sorted(folder.glob(f"{part}.safetensors")) + sorted(folder.glob(f"{part}-*.safetensors"))
+        if not files:
+            raise InvalidInput(f"{folder} holds no {part} to start from; name the folder a recipe wrote weights to")
+        found[part] = {name: value.float() for file in files for name, value in load_file(file).items()}
+        for extra in ("latent_mean", "latent_std", "vocabulary"):
+            found[part].pop(extra, None)
+    return found
+
+
+def _write(tensors: dict[str, Tensor], folder: Path, name: str) -> list[Path]:
+    """One file, or several of at most `FILE_BYTES` named as the published shards are."""
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for key, value in tensors.items():
+        size += value.nbytes
+        if size > FILE_BYTES and shards[-1]:
+            shards.append({})
+            size = value.nbytes
+        shards[-1][key] = value
+    count = len(shards)
+    names = [name] if count == 1 else [f"{name}-{number:05d}-of-{count:05d}" for number in range(1, count + 1)]
+    for old in folder.glob(f"{name}*.safetensors"):
+        old.unlink()
+    for shard, stem in zip(shards, names, strict=True):
+        draft = folder / f"{stem}.partial"
+        save_file(shard, draft)
+        draft.replace(folder / f"{stem}.safetensors")
+    return [folder / f"{stem}.safetensors" for stem in names]
 
 
 def _half(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,9 @@ from torch import Tensor, nn
 
 from lichtspiel.errors import InvalidInput, NonFinite
 from lichtspiel.train.optim import Muon
+
+Weights = Mapping[str, Mapping[str, Tensor]]
+"""Weights of some modules of a run, by the module's name."""
 
 EMA_DECAY = 0.998
 
@@ -110,6 +113,15 @@ class Run:
             os.fsync(file.fileno())
         draft.replace(path)
         return path
+
+    def start_from(self, weights: Weights) -> None:
+        """Begin with given weights instead of random ones. Raises InvalidInput if they do not fit."""
+        for name, tensors in weights.items():
+            try:
+                self.modules[name].load_state_dict(tensors, strict=True)
+            except RuntimeError as error:
+                raise InvalidInput(f"these weights of {name} are of another edition: {error}") from error
+            self.averages[name].load_state_dict(self.modules[name].state_dict(), strict=True)
 
     def resume(self) -> bool:
         """Go on from `checkpoint.pt` if there is one; says whether there was."""

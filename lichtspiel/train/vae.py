@@ -7,7 +7,7 @@ network. Crops are drawn around the actors, because backdrops are easy and subje
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from lichtspiel.models.vae import VAE
 from lichtspiel.spec import VAESpec
 from lichtspiel.train.data import ClipStore
 from lichtspiel.train.optim import split
-from lichtspiel.train.state import Budget, Run
+from lichtspiel.train.state import Budget, Run, Weights
 
 SUBJECT_WEIGHT = 3.0
 """How much more an actor's pixels count than the backdrop's."""
@@ -35,6 +35,7 @@ class VAEPlan:
 
     Each step draws one of the lengths in `frames`: short clips give more steps, but a network that saw nothing else
     drifts later on. From `decay_from` of the budget on, while the rate falls to zero, all have the last of them.
+    `start` may hold weights of the module "vae" to begin from.
     """
 
     budget: Budget
@@ -45,6 +46,7 @@ class VAEPlan:
     decay_from: float
     device: str
     seed: int
+    start: Weights = field(default_factory=dict)
 
 
 def train_vae(
@@ -62,7 +64,8 @@ def train_vae(
     torch.manual_seed(plan.seed)
     vae = layout(blank_vae(spec)).to(plan.device)
     run = Run({"vae": vae}, split({"vae": vae}, plan.rates), plan.budget, folder, plan.seed)
-    run.resume()
+    if not run.resume():
+        run.start_from(plan.start)
     for step in run.steps():
         generator = run.generator()
         early = run.progress < plan.decay_from

@@ -11,6 +11,7 @@ import torch
 
 from benchmarks import nano_quality
 from lichtspiel.errors import InvalidInput, WeightsError
+from lichtspiel.train import editions
 from lichtspiel.train.data import ClipStore, Shape, render_store
 from lichtspiel.train.judge import (
     FROZEN,
@@ -33,13 +34,13 @@ from lichtspiel.train.judge import (
     values,
     verdicts,
 )
-from lichtspiel.train.nano import WORLD
 from lichtspiel.train.state import Budget
 from lichtspiel.train.vae import blank_vae
 from lichtspiel.worlds.sample import FULL, STARTER, Vocabulary, sample
 from lichtspiel.worlds.scene import Action, Actor, Direction, Place, Scene
 from tests.models.test_vae import TINY
 
+WORLD = editions.SMALL.world
 SMALL = replace(
     STARTER,
     subjects=("pig", "taxi"),
