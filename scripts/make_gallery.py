@@ -17,6 +17,7 @@ from lichtspiel.media import contact_sheet
 from lichtspiel.pipeline import load
 from lichtspiel.request import Request
 from lichtspiel.train.editions import SMALL
+from lichtspiel.upscale import Upscaler
 from lichtspiel.worlds.captions import caption
 from lichtspiel.worlds.sample import sample
 
@@ -45,14 +46,15 @@ def main() -> None:
         old.unlink()
     rows, cover = [], []
     pipeline = load(Request.of(prompt="any"))
+    enlarge = Upscaler(2, pipeline.device)
     for number, (seed, prompt) in enumerate(prompts().items(), 1):
         request = Request.of(prompt=prompt, seed=seed)
         *_, last = pipeline.denoise(pipeline.encode(request), request)
         frames = list(pipeline.decode(last.latents))
-        picked = [frames[index] for index in np.linspace(0, len(frames) - 1, 6).astype(int)]
+        picked = [enlarge(frames[index]) for index in np.linspace(0, len(frames) - 1, 6).astype(int)]
         name = f"{number:02d}.png"
         contact_sheet(picked, columns=6, path=FOLDER / name)
-        cover += [frames[index] for index in (0, 8, 16)]
+        cover += [enlarge(frames[index]) for index in (0, 8, 16)]
         rows.append(f"| {prompt} | {seed} | ![{prompt}](gallery/{name}) |")
         print(f"{number:02d}  {prompt}")
     contact_sheet(cover, columns=6, path=FOLDER / "cover.png", most=len(cover))
@@ -60,7 +62,8 @@ def main() -> None:
         "# Prompts that nano was not trained on",
         "",
         "Made by `scripts/make_gallery.py`. Each combination of subject and place, or of subject, action and",
-        "direction, was held out of training. The list was fixed before anything was generated; nothing is left out.",
+        "direction, was held out of training. The list was fixed before anything was generated; nothing is left out. The",
+        "frames are twice as large as nano makes them, as with `--upscale 2`.",
         "",
         "| prompt | seed | six of 17 frames |",
         "|---|---|---|",
