@@ -47,7 +47,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "clips": ("errors seal worlds", ""),
     "train": ("conditioning errors flow media models spec text worlds", "cv2 einops numpy safetensors torch"),
     "serve": (
-        "admission errors inputs job paths pipeline request seal spec",
+        "admission errors inputs job media paths pipeline request seal spec",
         "alembic botocore fastapi fsspec prometheus_client ray sqlalchemy starlette uvicorn",
     ),
     "cli": (

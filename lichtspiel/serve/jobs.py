@@ -249,9 +249,10 @@ class Jobs:
         """Note where the latents are, so that another attempt need only decode. Raises Lost."""
         self._write(job, latents=name)
 
-    def complete(self, job: Job, *, video: str, result: Mapping[str, Any]) -> None:
+    def complete(self, job: Job, *, video: str, result: Mapping[str, Any], preview: str | None = None) -> None:
         """End the job with its video, also when it was to be cancelled: it is done. Raises Lost."""
-        self._write(job, **end("completed", self.clock(), self._keep), video=video, result=dict(result), progress=1.0)
+        ended = {**end("completed", self.clock(), self._keep), "progress": 1.0, "result": dict(result)}
+        self._write(job, **ended, video=video, **({} if preview is None else {"preview": preview}))
 
     def fail(self, job: Job, code: str, message: str) -> None:
         """End the job with an error for its owner. Raises Lost."""

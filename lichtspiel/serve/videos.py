@@ -104,12 +104,14 @@ def _remixed(
 
 @router.get("/v1/videos/{id}/content", response_class=Response)
 def video(id: str, request: Request, server: Here, owner: Who, variant: str = "video") -> Response:
-    """The MP4 or PNG itself; ranges and ETag as players want them."""
-    if variant != "video":
-        raise RequestError("variant", variant, "there is the video only", "video")
+    """The MP4 or PNG itself, or with `variant=thumbnail` a picture of it; ranges and ETag as players want them."""
+    if variant not in {"video", "thumbnail"}:
+        raise RequestError("variant", variant, "there are the video and a thumbnail", "video")
     job = server.jobs.get(id, owner)
     if job.video is None or job.result is None:
         raise NotFound(f"{id} is {job.state}; there is no video of it")
+    if variant == "thumbnail":
+        return _picture(server, job, request)
     digest = str(job.result["seal"]["sha256"])
     return content(server.files, job.video, digest, request.headers, download=f"{id}{Path(job.video).suffix}")
 
@@ -117,9 +119,12 @@ def video(id: str, request: Request, server: Here, owner: Who, variant: str = "v
 @router.get("/v1/videos/{id}/preview", response_class=Response)
 def preview(id: str, request: Request, server: Here, owner: Who) -> Response:
     """The newest picture of a video in progress."""
-    job = server.jobs.get(id, owner)
+    return _picture(server, server.jobs.get(id, owner), request)
+
+
+def _picture(server: Server, job: Job, request: Request) -> Response:
     if job.preview is None:
-        raise NotFound(f"{id} has no preview")
+        raise NotFound(f"there is no picture of {job.id}")
     return content(server.files, job.preview, job.preview.replace("/", "-"), request.headers)
 
 

@@ -16,11 +16,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from lichtspiel.errors import Cancelled, InvalidInput, LichtspielError, NonFinite, OutOfMemory, Refused
 from lichtspiel.job import Job as Work
 from lichtspiel.job import Result, denoising_share
+from lichtspiel.media import load_image, sample_video
 from lichtspiel.pipeline import Pipeline, Step, load
 from lichtspiel.request import Request
 from lichtspiel.seal import seal_picture
@@ -30,6 +31,9 @@ from lichtspiel.serve.form import restore
 from lichtspiel.serve.jobs import Job, Jobs
 from lichtspiel.serve.settings import Settings
 from lichtspiel.spec import model as find
+
+if TYPE_CHECKING:
+    from lichtspiel.media import Frame
 
 __all__ = ["Worker", "code_of"]
 
@@ -113,7 +117,7 @@ class Worker:
                 self.jobs.fail(job, "failed", f"an error of the server: {type(error).__name__}")
             else:
                 pulse.rest()
-                self._hand_over(job, result, video)
+                self._hand_over(job, result, video, pulse)
 
     def _make(self, job: Job, folder: Path, pulse: Pulse) -> tuple[Result, Path]:
         given = {}
@@ -158,18 +162,19 @@ class Worker:
                 others.append(restore(waiting.request, {}, self.settings)[0])
         pipeline.read(pipeline.unread([request, *others]))
 
-    def _hand_over(self, job: Job, result: Result, video: Path) -> None:
+    def _hand_over(self, job: Job, result: Result, video: Path, pulse: Pulse) -> None:
         name = f"videos/{job.id}_{job.attempt}{video.suffix}"
         self.files.put(video, name)
+        thumbnail = pulse.picture(lambda: middle(video), "made")
         said = result.to_json() | {"bytes": video.stat().st_size}
         for private in ("path", "latents", "prompt", "negative", "image", "last_image", "video", "mask", "references"):
             said.pop(private, None)
         said["lora"] = [one["strength"] for one in said["lora"]]
         said["seal"].pop("path", None)
         try:
-            self.jobs.complete(job, video=name, result=said)
+            self.jobs.complete(job, video=name, preview=thumbnail, result=said)
         except Lost:
-            self.files.remove([name])
+            self.files.remove([name, *([thumbnail] if thumbnail else [])])
             raise
 
     @contextmanager
@@ -222,23 +227,27 @@ class Pulse:
         self.previewed = self.previewed or time.monotonic()
         due = time.monotonic() - self.previewed >= PREVIEW
         if due and self.work is not None and self.work.pipeline.plan.roomy:
-            try:
-                self._preview(self.work, step)
-            except Exception:  # the video matters more than a look at it
-                log.exception("no preview of %s", self.job.id)
+            pipeline = self.work.pipeline
+            self.picture(lambda: next(pipeline.decode(step.latents[:, :, :1])), str(step.index))
             self.previewed = time.monotonic()
 
-    def _preview(self, work: Work, step: Step) -> None:
-        """The first frame as it is now, sealed like everything that leaves."""
-        name = f"previews/{self.job.id}_{self.job.attempt}_{step.index}.png"
-        frame = next(work.pipeline.decode(step.latents[:, :, :1]))
-        with tempfile.TemporaryDirectory(prefix="lichtspiel-") as folder:
-            path = Path(folder) / "preview.png"
-            seal_picture(frame, work.provenance, path, marks=work.terms.marks)
-            self.worker.files.put(path, name)
+    def picture(self, draw: Callable[[], Frame], name: str) -> str | None:
+        """Keep a picture of the work in the place of the last one, sealed like everything that leaves; returns its
+        name, or None if there is none, for the video matters more than a look at it."""
+        assert self.work is not None
+        name = f"previews/{self.job.id}_{self.job.attempt}_{name}.png"
+        try:
+            with tempfile.TemporaryDirectory(prefix="lichtspiel-") as folder:
+                path = Path(folder) / "preview.png"
+                seal_picture(draw(), self.work.provenance, path, marks=self.work.terms.marks)
+                self.worker.files.put(path, name)
+        except Exception:
+            log.exception("no picture of %s", self.job.id)
+            return self.preview
         before, self.preview = self.preview, name
         if before is not None:
             self.worker.files.remove([before])
+        return name
 
     def _beat(self) -> None:
         while not self.over.is_set():
@@ -252,3 +261,11 @@ class Pulse:
             except Exception:  # a database that is away for a moment; the lease is longer than that
                 log.exception("the store could not be told of %s", self.job.id)
             self.over.wait(BEAT)
+
+
+def middle(path: Path) -> Frame:
+    """The frame of a video in its middle; of a picture, itself."""
+    if path.suffix == ".png":
+        return load_image(path)
+    frames = list(sample_video(path, 3))
+    return frames[len(frames) // 2]

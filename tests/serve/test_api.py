@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from lichtspiel.errors import InvalidInput
-from lichtspiel.media import video_info
+from lichtspiel.media import load_image, read_video, video_info
 from lichtspiel.seal import verify
 from lichtspiel.serve.keys import Keys
 from lichtspiel.serve.settings import Settings
@@ -75,6 +75,12 @@ def test_the_openai_client_makes_watches_and_fetches_a_video(served: Served, tmp
     path.write_bytes(videos.download_content(video.id).read())
     assert video_info(path).frames == 5
     assert verify(path).credentials.state == "trusted"
+    thumbnail = tmp_path / "thumbnail.png"
+    thumbnail.write_bytes(videos.download_content(video.id, variant="thumbnail").read())
+    assert verify(thumbnail).credentials.state == "trusted"
+    frames = list(read_video(path))
+    apart = [abs(load_image(thumbnail).astype(float) - frame).mean() for frame in frames]
+    assert min(apart) < 4  # both are marked, so it is not the same to the last bit
     assert [one.id for one in videos.list()] == [video.id]
     assert videos.retrieve(video.id) == video
     assert videos.delete(video.id).deleted

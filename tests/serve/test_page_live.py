@@ -36,6 +36,7 @@ def test_a_stranger_asks_watches_reloads_and_verifies(browser: Browser, tmp_path
         page.wait_for_function("() => document.getElementById('video').currentTime > 0.1")
         page.reload()
         expect(page.locator('.card[data-state="completed"]')).to_have_count(1)
+        page.wait_for_function("() => document.querySelector('.card img').naturalWidth === 64")
         page.locator(".card .open").click()
         await_video(page)
         expect(page.locator("#screen-title")).to_have_text(PROMPT)
