@@ -29,7 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ from lichtspiel.streaming import block_names, place
 
 TOKENS = 20
 LONG = (832, 480)
+SHARD = 8_000_000_000
 CPU = torch.device("cpu")
 Work = Callable[[], Tensor]
 
@@ -98,10 +99,19 @@ def empty(model: Model, part: str) -> nn.Module:
 
 
 def write(model: Model, part: str, folder: Path) -> None:
-    """A file of normal numbers of a size that keeps activations near one; large tensors repeat the same ten million."""
+    """Files of normal numbers of a size that keeps activations near one; large tensors repeat the same ten million.
+
+    More than one file if one would be larger than `SHARD` bytes, as the published checkpoints are.
+    """
     table = torch.randn(10_000_019, generator=torch.Generator().manual_seed(0))
-    state = {}
-    for name, value in empty(model, part).named_parameters():
+    parameters = dict(empty(model, part).named_parameters())
+    count = -(-sum((4 if part == "vae" else 2) * value.numel() for value in parameters.values()) // SHARD)
+    state: dict[str, Tensor] = {}
+    number = 1
+    for name, value in parameters.items():
+        if sum(tensor.nbytes for tensor in state.values()) + 2 * value.numel() > SHARD and number < count:
+            save_file(state, folder / f"{part}-{number:05d}-of-{count:05d}.safetensors")
+            state, number = {}, number + 1
         made = torch.empty(value.shape, dtype=torch.float32 if part == "vae" else torch.bfloat16)
         if value.ndim == 1 or "norm" in name or "gamma" in name:
             made.fill_(0.0 if name.endswith("bias") else 1.0)
@@ -111,13 +121,15 @@ def write(model: Model, part: str, folder: Path) -> None:
             for piece in torch.split(made.view(-1), len(drawn)):
                 piece.copy_(drawn[: len(piece)])
         state[name] = made
-    save_file(state, folder / f"{part}.safetensors")
+    last = f"{part}.safetensors" if count == 1 else f"{part}-{number:05d}-of-{count:05d}.safetensors"
+    save_file(state, folder / last)
 
 
 @contextmanager
 def tensors(folder: Path, part: str) -> Iterator[dict[str, Tensor]]:
-    with safe_open(folder / f"{part}.safetensors", framework="pt") as file:
-        yield {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
+    with ExitStack() as stack:
+        opened = [stack.enter_context(safe_open(path, framework="pt")) for path in sorted(folder.glob(f"{part}*"))]
+        yield {name: file.get_tensor(name) for file in opened for name in file.keys()}  # noqa: SIM118  (no mapping)
 
 
 def ours_dit(job: Job, given: dict[str, Tensor], mode: str) -> Iterator[Work]:

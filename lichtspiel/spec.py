@@ -286,15 +286,15 @@ _NANO = Model(
     ),
     clip=None,
     sampling=Sampling(
-        solver="euler", steps=16, guidance=3.0, shift=3.0, frames=17, max_frames=17, fps=8, sizes=((64, 64),),
+        solver="euler", steps=16, guidance=5.0, shift=3.0, frames=17, max_frames=17, fps=8, sizes=((64, 64),),
         free_size=False, negative="",
     ),
     repository="",
     licence="Apache-2.0",
     files={"dit": "dit.safetensors", "vae": "vae.safetensors", "umt5": "umt5.safetensors"},
     digests={
-        "dit.safetensors": "aa4f6ad6be1d9cb78ea88df615ea4988cb080a884efd4a506a35549fa1f3fd83",
-        "umt5.safetensors": "58a4bc9436ec75a66ce576810122f6c6757f8f9c0e721eead4ea302f718f9655",
+        "dit.safetensors": "18b12ae244325b77b2dc73981688a803f87c18668066e229ceede5368b050e67",
+        "umt5.safetensors": "347ef7b4aff08a927c4744029d014141e6c668488ea50296d0cf732ec61764e9",
         "vae.safetensors": "74f8073f247f3e73df87863286e47aaff1850465e5a41aa234940f9890bcb3e4",
     },
 )  # fmt: skip

@@ -58,6 +58,8 @@ class Database:
                 _make(Path(str(where.database)))
             self._engine = _engine(where)
             self._writing = self._engine.execution_options(writes=True)
+            # SQLite lets one write at a time, and whoever waits for it sleeps longer and longer between two looks.
+            self._turn = contextlib.nullcontext() if self._postgresql else threading.Lock()
             try:
                 self._migrate()
             except BaseException:
@@ -73,7 +75,7 @@ class Database:
     @contextlib.contextmanager
     def writing(self, *, alone: bool = False) -> Iterator[Connection]:
         """A transaction that writes, all or nothing; of those that want to be `alone` there is one at a time."""
-        with self._explained(), self._writing.begin() as connection:
+        with self._explained(), self._turn, self._writing.begin() as connection:
             if alone and self._postgresql:
                 connection.execute(select(func.pg_advisory_xact_lock(_ALONE)))
             yield connection

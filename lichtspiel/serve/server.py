@@ -8,6 +8,7 @@ from pathlib import Path
 
 import uvicorn
 
+from lichtspiel.seal import judge_prompt
 from lichtspiel.serve.app import create_app
 from lichtspiel.serve.files import Files
 from lichtspiel.serve.jobs import Jobs
@@ -55,6 +56,7 @@ def serve(settings: Settings, place: Place | None = None) -> None:
             except Exception:  # tried again in a minute
                 log.exception("jobs whose time is over could not be removed")
 
+    judge_prompt("", has_image=False)  # reads the rules, half a second that the first client would wait for
     workers.start()
     threading.Thread(target=sweeping, daemon=True).start()
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import signal
 import threading
 import time
@@ -29,6 +30,9 @@ LOOK = 2.0
 
 QUIET = 60.0
 """Seconds without a job after which a worker that is not always wanted goes."""
+
+NICE = 10
+"""How far workers stand back behind the API where both want one processor: a video takes long, an answer does not."""
 
 log = logging.getLogger("lichtspiel.serve")
 
@@ -111,6 +115,8 @@ class Processes:
 
 
 def _work(settings: Settings, number: int, states: States) -> None:
+    if hasattr(os, "nice"):
+        os.nice(NICE)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the server, which then tells its workers
