@@ -16,7 +16,7 @@ from lichtspiel.seal.verify import SOURCES, Credentials, Report
 
 __all__ = ["card"]
 
-_LABEL = 11
+_LABEL = 13
 _MAX_VALUE = 400
 _MAX_ROWS = 60
 
