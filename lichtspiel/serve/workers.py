@@ -31,7 +31,7 @@ LOOK = 2.0
 QUIET = 60.0
 """Seconds without a job after which a worker that is not always wanted goes."""
 
-NICE = 10
+NICE = 19
 """How far workers stand back behind the API where both want one processor: a video takes long, an answer does not."""
 
 log = logging.getLogger("lichtspiel.serve")
