@@ -32,13 +32,20 @@ from lichtspiel.seal import verify
 SUBJECTS = ("turtle", "taxi", "whale", "elephant", "penguin")
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
 @dataclass
 class Site:
     """The server as it is now, and what was measured; clients go on asking while it is away."""
 
     folder: Path
-    port: int
     workers: int
+    port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
     answers: list[tuple[str, float]] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
@@ -56,6 +63,11 @@ class Site:
                 return
             except httpx.TransportError:
                 time.sleep(0.2)
+
+    def stop(self) -> None:
+        assert self.process is not None
+        self.process.terminate()
+        self.process.wait()
 
     @property
     def address(self) -> str:
@@ -126,11 +138,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--kill", action="store_true")
     given = parser.parse_args()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="load-") as folder:
-        site = Site(Path(folder), port, given.workers)
+        site = Site(Path(folder), given.workers)
         site.start()
         if given.kill:
             threading.Thread(target=killing, args=(site,), daemon=True).start()
@@ -142,9 +151,7 @@ def main() -> None:
         spent = time.perf_counter() - began
         site.over.set()
         report(site, made, spent, given)
-        assert site.process is not None
-        site.process.terminate()
-        site.process.wait()
+        site.stop()
 
 
 def report(site: Site, made: list[tuple[str, float]], spent: float, given: argparse.Namespace) -> None:

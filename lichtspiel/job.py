@@ -104,7 +104,7 @@ class Clock:
 
     def finish(self) -> dict[str, float]:
         """All stages and the total."""
-        stages = {name: self.seconds.get(name, 0.0) for name in ("load", "encode", "denoise", "decode", "seal")}
+        stages = dict.fromkeys(("load", "encode", "denoise", "decode", "seal"), 0.0)
         return {**stages, **self.seconds, "total": time.perf_counter() - self.started}
 
 

@@ -1,6 +1,6 @@
 """Take the pictures of the server's page in docs/: a real server, videos by nano, a real browser.
 
-    python scripts/make_page_pictures.py
+    python -m scripts.make_page_pictures
 
 It needs Chromium on the path and the extras `serve` and `test`. The server has an empty database and folder of its own.
 """
@@ -8,15 +8,15 @@ It needs Chromium on the path and the extras `serve` and `test`. The server has 
 from __future__ import annotations
 
 import shutil
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-import httpx
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, sync_playwright
+
+from benchmarks.load import Site
+from tests.serve.browsing import window
 
 DOCS = Path(__file__).parent.parent / "docs"
 PROMPTS = (
@@ -25,7 +25,7 @@ PROMPTS = (
     "a sailboat sails to the right on the sea at sunset",
     "a big tropical fish swims to the left under water",
 )
-PICTURES = {
+PICTURES: dict[str, dict[str, Any]] = {
     "page-light": {"viewport": {"width": 1280, "height": 1150}, "color_scheme": "light", "locale": "en-GB"},
     "page-dark": {"viewport": {"width": 1280, "height": 1150}, "color_scheme": "dark", "locale": "de-DE"},
     "page-phone": {
@@ -38,52 +38,38 @@ PICTURES = {
 """Names of the pictures, and the windows they are taken in."""
 
 
-def make_videos(address: str) -> None:
-    client = httpx.Client(base_url=address, timeout=60)
+def make_videos(site: Site) -> None:
     asked = [{"prompt": prompt, "seed": 3, "upscale": 4} for prompt in PROMPTS]
-    ids = [client.post("/v1/videos", json=one).json()["id"] for one in asked]
-    while {client.get(f"/v1/videos/{id}").json()["status"] for id in ids} != {"completed"}:
+    ids = [site.ask("POST", "/v1/videos", json=one).json()["id"] for one in asked]
+    while {site.ask("GET", f"/v1/videos/{id}").json()["status"] for id in ids} != {"completed"}:
         time.sleep(1)
 
 
-def take(browser: Browser, address: str, name: str, window: dict[str, object]) -> None:
-    page: Page = browser.new_context(**window).new_page()  # type: ignore[arg-type]
-    page.goto(address)
-    page.locator('.card[data-state="completed"]').nth(len(PROMPTS) - 1).wait_for()
-    page.locator(".card .open").first.click()
-    page.wait_for_function("() => document.getElementById('video').currentTime > 0.5")
-    page.evaluate("() => document.getElementById('video').pause()")
-    if name == "page-phone":  # a window as small as that shows the form or the video
-        page.locator("#screen-title").evaluate("title => title.scrollIntoView({ block: 'center' })")
-    else:
-        page.evaluate("() => window.scrollTo(0, 0)")
-    page.screenshot(path=DOCS / f"{name}.png")
-    page.context.close()
+def take(browser: Browser, site: Site, name: str, look: dict[str, Any]) -> None:
+    with window(browser, site.address, **look) as page:
+        page.locator('.card[data-state="completed"]').nth(len(PROMPTS) - 1).wait_for()
+        page.locator(".card .open").first.click()
+        page.wait_for_function("() => document.getElementById('video').currentTime > 0.5")
+        page.evaluate("() => document.getElementById('video').pause()")
+        if name == "page-phone":  # a window as small as that shows the form or the video
+            page.locator("#screen-title").evaluate("title => title.scrollIntoView({ block: 'center' })")
+        else:
+            page.evaluate("() => window.scrollTo(0, 0)")
+        page.screenshot(path=DOCS / f"{name}.png")
 
 
 def main() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory(prefix="page-") as folder, sync_playwright() as playwright:
-        place = ["--database", f"sqlite:///{folder}/jobs.sqlite", "--storage", f"{folder}/files"]
-        server = subprocess.Popen([sys.executable, "-m", "lichtspiel", "serve", "--port", str(port), *place])
+        site = Site(Path(folder), workers=1)
+        site.start()
         try:
-            while True:
-                try:
-                    httpx.get(f"{address}/health")
-                    break
-                except httpx.TransportError:
-                    time.sleep(0.2)
-            make_videos(address)
+            make_videos(site)
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-            for name, window in PICTURES.items():
-                take(browser, address, name, window)
+            for name, look in PICTURES.items():
+                take(browser, site, name, look)
             browser.close()
         finally:
-            server.terminate()
-            server.wait()
+            site.stop()
 
 
 if __name__ == "__main__":

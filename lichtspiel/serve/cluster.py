@@ -51,7 +51,10 @@ class Cluster:
 
 
 def check_shared(settings: Settings, machines: int) -> None:
-    """Raise InvalidInput if workers on other machines could not reach what they share."""
+    """Raise InvalidInput if workers elsewhere could not reach what they share, or are told which GPU to take."""
+    for device in settings.devices:
+        if device.startswith("cuda:"):
+            raise InvalidInput(f"device: {device} is not valid: the cluster chooses the GPU; nearest valid value: cuda")
     if machines > 1 and settings.database.startswith("sqlite"):
         raise InvalidInput(
             f"the cluster has {machines} machines and SQLite is a file of one: give --database postgresql://… and "
@@ -61,9 +64,10 @@ def check_shared(settings: Settings, machines: int) -> None:
 
 def resources(device: str, cores: int) -> dict[str, float]:
     """What a worker for a device asks the cluster for. Ray gives PyTorch as many threads as it was asked for cores."""
-    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    gpu = device.startswith("cuda") or (device == "auto" and there.get("GPU", 0) >= 1)
-    return {"num_cpus": cores, "num_gpus": 1 if gpu else 0}
+    if device == "auto":
+        there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        device = "cuda" if there.get("GPU", 0) >= 1 else "cpu"
+    return {"num_cpus": cores, "num_gpus": 1 if device == "cuda" else 0}
 
 
 class Life:

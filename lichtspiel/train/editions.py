@@ -27,11 +27,11 @@ class Edition:
     shape: Shape
     clips: int
     crop: int
-    vae_frames: tuple[int, ...]
     vae_batch: int
-    vae_rates: tuple[float, float]
     batch: int
-    rates: tuple[float, float]
+    vae_frames: tuple[int, ...] = (5, 9, 17)
+    vae_rates: tuple[float, float] = (0.012, 0.0015)
+    rates: tuple[float, float] = (0.02, 0.002)
 
 
 _NANO = model("nano")
@@ -52,11 +52,8 @@ SMALL = Edition(
     shape=Shape(width=64, height=64, frames=17),
     clips=8000,
     crop=32,
-    vae_frames=(5, 9, 17),
     vae_batch=2,
-    vae_rates=(0.012, 0.0015),
     batch=32,
-    rates=(0.02, 0.002),
 )
 """What ships. Its world is small because two processor cores do not reach further in some hours."""
 
@@ -74,11 +71,8 @@ LARGE = Edition(
     shape=Shape(width=128, height=128, frames=17),
     clips=24_000,
     crop=64,
-    vae_frames=(5, 9, 17),
     vae_batch=16,
-    vae_rates=(0.012, 0.0015),
     batch=256,
-    rates=(0.02, 0.002),
 )
 """All subjects, places, actions and cameras at 128x128, for one GPU. It has not been trained yet."""
 
@@ -97,6 +91,7 @@ def edition_of(run: Path, name: str | None = None) -> Edition:
         raise InvalidInput(f"there is no edition {chosen} of nano; choose {' or '.join(EDITIONS)}")
     if name not in {None, chosen}:
         raise InvalidInput(f"{run} is a run of the {chosen} edition, not the {name} one; use another folder")
-    if found is None and run.is_dir():
-        path.write_text(chosen + "\n")
+    if found is None and name is not None:
+        run.mkdir(parents=True, exist_ok=True)
+        path.write_text(name + "\n")
     return EDITIONS[chosen]

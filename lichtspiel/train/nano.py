@@ -114,7 +114,6 @@ def stores(run: Path, edition: Edition, count: int | None = None) -> tuple[ClipS
 def vae_stage(run: Path, stage: Stage, *, clips: int | None = None) -> dict[str, float]:
     """Train the VAE on `clips` clips (by default the edition's, or as many as the run has). Returns the last
     measurements."""
-    run.mkdir(parents=True, exist_ok=True)
     edition = edition_of(run, stage.edition)
     store, held = stores(run, edition, clips if clips or (run / "clips").is_dir() else edition.clips)
     plan = VAEPlan(

@@ -136,3 +136,13 @@ def test_machines_of_a_cluster_do_not_share_a_file() -> None:
     check_shared(Settings(database="postgresql://host/jobs"), 3)
     with pytest.raises(InvalidInput, match="3 machines"):
         check_shared(Settings(), 3)
+    with pytest.raises(InvalidInput, match="nearest valid value: cuda"):  # it would not be that one there
+        check_shared(Settings(devices=("cpu", "cuda:1")), 1)
+
+
+def test_a_worker_asks_the_cluster_for_its_device_and_cores() -> None:
+    pytest.importorskip("ray")
+    from lichtspiel.serve.cluster import resources
+
+    assert resources("cpu", 4) == {"num_cpus": 4, "num_gpus": 0}
+    assert resources("cuda", 2) == {"num_cpus": 2, "num_gpus": 1}
