@@ -4,7 +4,8 @@
 
 Starts `lichtspiel serve` with an empty database, lets clients make jobs with nano and ask after them as a page does,
 and counts what came of them. With `--kill` a worker is killed every 20 seconds, and the server itself twice. At the
-end every video is fetched and verified. Linux only: it finds workers in the list of processes.
+end every video is fetched and verified, and what the server said is printed. Linux only: it finds workers in the list
+of processes.
 """
 
 from __future__ import annotations
@@ -152,6 +153,7 @@ def main() -> None:
         site.over.set()
         report(site, made, spent, given)
         site.stop()
+        print((site.folder / "log").read_text(), end="")
 
 
 def report(site: Site, made: list[tuple[str, float]], spent: float, given: argparse.Namespace) -> None:
@@ -164,6 +166,9 @@ def report(site: Site, made: list[tuple[str, float]], spent: float, given: argpa
         if not page["has_more"]:
             break
         after = f"&after={page['last_id']}"
+    for one in objects:
+        if one["error"]:
+            print(f"{one['id']}: {one['error']['code']}: {one['error']['message']}")
     sound = 0
     for one in objects:
         if one["status"] == "completed":

@@ -298,7 +298,8 @@ def _leave(job: Job, latents: Tensor) -> tuple[Sealed, list[NDArray[np.uint8]]]:
             if enlarge is not None:
                 with job.clock.stage("upscale"):
                     frame = enlarge(frame)
-            job.progress(f"decoding, frame {index + 1} of {total}", job.share + (1 - job.share) * (index + 1) / total)
+            left = (total - 1 - index) / total
+            job.progress(f"decoding, frame {index + 1} of {total}", 1 - (1 - job.share) * left)
             if job.sheet is not None:
                 seen.append(frame)
             yield frame

@@ -1,8 +1,9 @@
-"""nano's whole recipe as one command: render, train the VAE, cache latents, train text encoder and DiT, write weights.
+"""nano's whole recipe as one command: render clips, train the VAE, cache latents, train text encoder and DiT, distil
+(where the edition ships a student), write weights, measure.
 
     python recipes/nano.py --run runs/nano --minutes 180
-    python recipes/nano.py --run runs/large --edition large --minutes 25 --device cuda
-    python recipes/nano.py --run runs/again --edition large --minutes 25 --device cuda --start runs/large/weights
+    python recipes/nano.py --run runs/big --edition large --minutes 25 --device cuda --compile
+    python recipes/nano.py --run runs/more --edition large --minutes 25 --device cuda --compile --start runs/big/weights
 
 A run is one folder and goes on where it stopped; `--start` begins another one with weights that a run wrote. It needs
 Python, torch, NumPy, OpenCV, Pillow and this package; no network. In the end it says what each stage took.
@@ -12,16 +13,18 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from lichtspiel.train.editions import EDITIONS
-from lichtspiel.train.nano import Stage, dit_stage, ship, vae_stage
+from lichtspiel.train.nano import Stage, distil_stage, dit_stage, score_stage, ship, vae_stage
 from lichtspiel.train.state import Budget
 
-VAE_SHARE = 0.6
-"""The VAE is what limits pictures, so it gets more than half of the time."""
+SHARES = {"vae": 0.5, "dit": 0.35, "distil": 0.1, "judge": 0.05}
+"""Of the time; the VAE is what limits pictures, so it gets most."""
 
 
 def main() -> None:
@@ -33,26 +36,40 @@ def main() -> None:
     parser.add_argument("--clips", type=int, help="clips to render; default: the edition's")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--compile", action="store_true", help="let torch write kernels for the DiT first")
     parser.add_argument("--start", type=Path, help="folder of weights to begin from")
     parser.add_argument("--ship", type=Path, help="folder for the weights; default: weights/ in the run's folder")
+    parser.add_argument("--count", type=int, default=96, help="clips to measure with in the end; 0: none")
     options = parser.parse_args()
     torch.set_float32_matmul_precision("high")  # on a GPU, products that are still in 32 bit take fewer bits
     took: dict[str, float] = {}
 
-    def stage(share: float) -> Stage:
-        minutes = None if options.minutes is None else share * options.minutes
+    def stage(name: str) -> Stage:
+        minutes = None if options.minutes is None else SHARES[name] * options.minutes
         budget = Budget(minutes=minutes, steps=options.steps)
         return Stage(
-            budget=budget, edition=options.edition, device=options.device, seed=options.seed, start=options.start
-        )
+            budget=budget, edition=options.edition, device=options.device, seed=options.seed, start=options.start,
+            compiled=options.compile,
+        )  # fmt: skip
 
-    began = time.monotonic()
-    vae_stage(options.run, stage(VAE_SHARE), clips=options.clips)
-    took["clips and VAE"], began = time.monotonic() - began, time.monotonic()
-    dit_stage(options.run, stage(1 - VAE_SHARE))
-    took["latents, text encoder and DiT"], began = time.monotonic() - began, time.monotonic()
-    files = ship(options.run, options.ship or options.run / "weights")
-    took["weights"] = time.monotonic() - began
+    @contextmanager
+    def timed(name: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        took[name] = time.monotonic() - began
+
+    run = options.run
+    with timed("clips and VAE"):
+        vae_stage(run, stage("vae"), clips=options.clips)
+    with timed("latents, text encoder and DiT"):
+        dit_stage(run, stage("dit"))
+    with timed("distillation"):
+        distil_stage(run, stage("distil"))
+    with timed("weights"):
+        files = ship(run, options.ship or run / "weights")
+    if options.count:
+        with timed("judge and measurement"):
+            print(score_stage(run, stage("judge"), options.count))
     for path in files:
         print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
     print(", ".join(f"{name} {seconds / 60:.1f} min" for name, seconds in took.items()))

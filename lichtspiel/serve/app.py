@@ -19,6 +19,7 @@ from lichtspiel import __version__
 from lichtspiel.errors import LichtspielError
 from lichtspiel.serve import others, videos
 from lichtspiel.serve.guarding import Guarding
+from lichtspiel.serve.metrics import Timed
 from lichtspiel.serve.state import Server
 from lichtspiel.serve.wire import error_body, error_of
 
@@ -46,7 +47,7 @@ def create_app(server: Server) -> FastAPI:
         title="Lichtspiel", version=__version__, description=__doc__.split("\n\n")[0], docs_url=None, redoc_url=None
     )
     app.add_middleware(Guarding, settings=server.settings)
-    app.middleware("http")(server.metrics.timed)
+    app.add_middleware(Timed, metrics=server.metrics)
     _answer_errors(app)
     app.state.server = server
     app.include_router(videos.router)

@@ -1,18 +1,31 @@
 """Whose turn it is, who holds a job, and how it ends: the statements that `jobs` is made of.
 
 All work inside a transaction that is handed in. They know rows, no policy: durations and counts are arguments.
+Statements are built once, with places for their values: to build one takes SQLAlchemy longer than SQLite to run it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, insert, select, update
 
 from lichtspiel.serve.schema import job, turn
 
-__all__ = ["AGAIN", "end", "fence", "held", "line", "next_queued", "now_served", "sweep"]
+__all__ = [
+    "LINE",
+    "LINE_FOR",
+    "end",
+    "held",
+    "hold",
+    "next_queued",
+    "now_served",
+    "spare",
+    "sweep",
+    "write",
+    "write_held",
+]
 
 AGAIN: dict[str, Any] = {
     "state": "queued",
@@ -33,14 +46,55 @@ def end(state: str, now: float, keep: float) -> dict[str, Any]:
     return {"state": state, "ended": now, "expires": now + keep, "lease": None, "cancel": False, "eta": None}
 
 
-def fence(id: str, attempt: int, worker: str | None) -> tuple[ColumnElement[bool], ...]:
-    """Holds for a job that this worker still has since this claim, even if its lease ran out and nobody noticed."""
-    return job.c.id == id, job.c.state == "in_progress", job.c.attempt == attempt, job.c.worker == worker
+_ONE = job.c.id == bindparam("this_id")
+_OURS = (_ONE, job.c.state == "in_progress", job.c.attempt == bindparam("ours"), job.c.worker == bindparam("us"))
+"""Hold for a job that this worker still has since this claim, even if its lease ran out and nobody noticed."""
+
+_HELD = select(job.c.cancel).where(*_OURS).with_for_update()
+_WRITE = update(job).where(_ONE)
+_WRITE_HELD = update(job).where(*_OURS).returning(job.c.cancel)
 
 
 def held(connection: Connection, id: str, attempt: int, worker: str | None) -> bool | None:
     """Whether a job that is held is to be cancelled, or None if it is not held; its row is locked until the end."""
-    return connection.scalar(select(job.c.cancel).where(*fence(id, attempt, worker)).with_for_update())
+    return connection.scalar(_HELD, {"this_id": id, "ours": attempt, "us": worker})
+
+
+def write_held(connection: Connection, id: str, attempt: int, worker: str | None, **values: Any) -> bool | None:
+    """Write to a job that is held; the answer is that of `held`, and None means that nothing was written."""
+    asked: bool | None = connection.scalar(_WRITE_HELD, {"this_id": id, "ours": attempt, "us": worker, **values})
+    return asked
+
+
+_HOLD = update(job).where(_ONE).values(state="in_progress", attempt=job.c.attempt + 1)
+_SPARE = update(job).where(_ONE).values(**AGAIN, spared=job.c.spared + 1)
+
+
+def hold(connection: Connection, id: str, worker: str, now: float, lease: float) -> None:
+    """Give a job that waits to a worker, until `lease` at first."""
+    connection.execute(_HOLD, {"this_id": id, "worker": worker, "lease": lease, "started": now})
+
+
+def spare(connection: Connection, id: str) -> None:
+    """Let a job wait again, and not count this attempt."""
+    connection.execute(_SPARE, {"this_id": id})
+
+
+def write(connection: Connection, id: str, values: Mapping[str, Any]) -> None:
+    """Write to the job with this id, whoever holds it."""
+    connection.execute(_WRITE, {"this_id": id, **values})
+
+
+_MODELS = job.c.model.in_(bindparam("models", expanding=True))
+
+_NEXT = (
+    select(job.c.id, job.c.owner)
+    .outerjoin(turn, turn.c.owner == job.c.owner)
+    .where(job.c.state == "queued", _MODELS)
+    .order_by(turn.c.started.asc().nulls_first(), job.c.number)
+    .limit(1)
+    .with_for_update(skip_locked=True, of=job)
+)
 
 
 def next_queued(connection: Connection, models: Collection[str]) -> tuple[str, str] | None:
@@ -48,31 +102,21 @@ def next_queued(connection: Connection, models: Collection[str]) -> tuple[str, s
 
     A row that another transaction changes just now, as to cancel it, is passed over instead of waited for.
     """
-    query = (
-        select(job.c.id, job.c.owner)
-        .outerjoin(turn, turn.c.owner == job.c.owner)
-        .where(job.c.state == "queued", job.c.model.in_(models))
-        .order_by(turn.c.started.asc().nulls_first(), job.c.number)
-        .limit(1)
-        .with_for_update(skip_locked=True, of=job)
-    )
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(_NEXT, {"models": list(models)}).one_or_none()
     return None if row is None else (row.id, row.owner)
+
+
+_SERVED = update(turn).where(turn.c.owner == bindparam("this_owner"))
+_FIRST_SERVED = insert(turn)
 
 
 def now_served(connection: Connection, owner: str, now: float) -> None:
     """Note that a job of `owner` was started; the caller is alone."""
-    if not connection.execute(update(turn).where(turn.c.owner == owner).values(started=now)).rowcount:
-        connection.execute(insert(turn).values(owner=owner, started=now))
+    if not connection.execute(_SERVED, {"this_owner": owner, "started": now}).rowcount:
+        connection.execute(_FIRST_SERVED, {"owner": owner, "started": now})
 
 
-def line(models: Collection[str] | None) -> Select[Any]:
-    """The ids of the jobs that wait for one of `models`, or for any, in the order in which they would be claimed.
-
-    Owners take turns, so the second job of one comes after the first of all others. Among owners it is as in
-    `next_queued`, and those who were never served come by their oldest job in every round.
-    """
-    waits = job.c.state == "queued" if models is None else (job.c.state == "queued") & job.c.model.in_(models)
+def _line(*which: ColumnElement[bool]) -> Select[Any]:
     ranked = (
         select(
             job.c.id,
@@ -80,7 +124,7 @@ def line(models: Collection[str] | None) -> Select[Any]:
             func.row_number().over(partition_by=job.c.owner, order_by=job.c.number).label("round"),
             func.min(job.c.number).over(partition_by=job.c.owner).label("oldest"),
         )
-        .where(waits)
+        .where(job.c.state == "queued", *which)
         .subquery()
     )
     return (
@@ -90,14 +134,29 @@ def line(models: Collection[str] | None) -> Select[Any]:
     )
 
 
+LINE = _line()
+"""The ids of the jobs that wait, in the order in which they would be claimed.
+
+Owners take turns, so the second job of one comes after the first of all others. Among owners it is as in
+`next_queued`, and those who were never served come by their oldest job in every round.
+"""
+
+LINE_FOR = _line(_MODELS).limit(bindparam("limit"))
+"""The same of the jobs that wait for one of `models`, the first `limit` of them."""
+
+_LAPSED = job.c.state == "in_progress", job.c.lease <= bindparam("now")
+_CANCELLED = update(job).where(*_LAPSED, job.c.cancel)
+_USED_UP = update(job).where(*_LAPSED, job.c.attempt - job.c.spared >= bindparam("attempts"))
+_AGAIN = update(job).where(*_LAPSED)
+
+
 def sweep(connection: Connection, now: float, attempts: int, keep: float) -> None:
     """Cancel, fail or queue again every job whose lease ran out."""
-    lapsed = job.c.state == "in_progress", job.c.lease <= now
-    connection.execute(update(job).where(*lapsed, job.c.cancel).values(end("cancelled", now, keep)))
+    connection.execute(_CANCELLED, {"now": now, **end("cancelled", now, keep)})
     used_up = {
         **end("failed", now, keep),
         "error_code": "interrupted",
         "error_message": f"it was begun {attempts} times, and each time its worker stopped without a word",
     }
-    connection.execute(update(job).where(*lapsed, job.c.attempt - job.c.spared >= attempts).values(used_up))
-    connection.execute(update(job).where(*lapsed).values(AGAIN))
+    connection.execute(_USED_UP, {"now": now, "attempts": attempts, **used_up})
+    connection.execute(_AGAIN, {"now": now, **AGAIN})

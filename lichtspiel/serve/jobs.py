@@ -17,13 +17,13 @@ from __future__ import annotations
 import hashlib
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select
 
-from lichtspiel.serve.claims import AGAIN, end, fence, held, line, next_queued, now_served, sweep
+from lichtspiel.serve import claims
 from lichtspiel.serve.database import Database
 from lichtspiel.serve.errors import Busy, IdempotencyError, Lost, NotFound
 from lichtspiel.serve.limits import check_limit, check_queue
@@ -85,6 +85,17 @@ STAGES = ("load", "encode", "denoise", "decode", "upscale", "seal")
 
 _COLUMNS = [table.c[each.name] for each in fields(Job)]
 
+# Built once, see `claims`
+_ONE = table.c.id == bindparam("this_id")
+_READ = select(*_COLUMNS).where(_ONE)
+_READ_LOCKED = _READ.with_for_update()
+_KNOWN = select(table.c.digest, *_COLUMNS).where(
+    table.c.owner == bindparam("owner"), table.c.idempotency == bindparam("key")
+)
+_ADD = insert(table)
+_FRESH = {"state": "queued", "attempt": 0, "spared": 0, "cancel": False}
+_FRESH |= {"stage": "", "progress": 0.0, "step": 0, "steps": 0}
+
 
 class Jobs:
     """The jobs of one database. Threads may share it; each process opens its own."""
@@ -135,11 +146,12 @@ class Jobs:
         with self.database.writing(alone=True) as connection:
             now = self.clock()
             if key is not None:
-                known = select(table.c.digest, *_COLUMNS).where(table.c.owner == owner, table.c.idempotency == key)
-                if (found := connection.execute(known).one_or_none()) is not None:
-                    if found.digest != digest:
+                found = connection.execute(_KNOWN, {"owner": owner, "key": key}).one_or_none()
+                if found is not None:
+                    known, *row = found
+                    if known != digest:
                         raise IdempotencyError("this Idempotency-Key was used for another request; use a new one")
-                    return _job(found), False
+                    return _job(row), False
             check_queue(connection, self._queue_limit)
             check_limit(connection, owner, now)
             id = f"video_{uuid.uuid4().hex}"
@@ -151,8 +163,7 @@ class Jobs:
                 "inputs": dict(inputs),
             }
             said |= {"remixed_from": remixed_from, "idempotency": key, "digest": digest, "created": now}
-            fresh = {"attempt": 0, "spared": 0, "cancel": False, "stage": "", "progress": 0.0, "step": 0, "steps": 0}
-            connection.execute(insert(table).values(state="queued", **said, **fresh))
+            connection.execute(_ADD, {**_FRESH, **said})
             return _read(connection, id, None), True
 
     def get(self, id: str, owner: str | None) -> Job:
@@ -187,14 +198,13 @@ class Jobs:
         """
         with self.database.writing(alone=True) as connection:
             now = self.clock()
-            sweep(connection, now, self._attempts, self._keep)
-            found = next_queued(connection, models)
+            claims.sweep(connection, now, self._attempts, self._keep)
+            found = claims.next_queued(connection, models)
             if found is None:
                 return None
             id, owner = found
-            hold = {"state": "in_progress", "worker": worker, "lease": now + lease, "started": now}
-            connection.execute(update(table).where(table.c.id == id).values(**hold, attempt=table.c.attempt + 1))
-            now_served(connection, owner, now)
+            claims.hold(connection, id, worker, now, now + lease)
+            claims.now_served(connection, owner, now)
             return _read(connection, id, None)
 
     def sweep(self) -> None:
@@ -204,19 +214,19 @@ class Jobs:
         up, and else waits again, at its old place.
         """
         with self.database.writing(alone=True) as connection:
-            sweep(connection, self.clock(), self._attempts, self._keep)
+            claims.sweep(connection, self.clock(), self._attempts, self._keep)
 
     def waiting(self, models: Collection[str], limit: int) -> list[Job]:
         """The first `limit` jobs that wait for one of `models`, in the order in which they would be claimed."""
         with self.database.reading() as connection:
-            ids = list(connection.scalars(line(models).limit(limit)))
+            ids = list(connection.scalars(claims.LINE_FOR, {"models": list(models), "limit": limit}))
             found = {row.id: _job(row) for row in connection.execute(select(*_COLUMNS).where(table.c.id.in_(ids)))}
         return [found[id] for id in ids]
 
     def positions(self) -> dict[str, int]:
         """The place in the queue of every job that waits, from 1, if nobody else comes and all models take turns."""
         with self.database.reading() as connection:
-            return {id: place for place, id in enumerate(connection.scalars(line(None)), start=1)}
+            return {id: place for place, id in enumerate(connection.scalars(claims.LINE), start=1)}
 
     def beat(
         self,
@@ -239,11 +249,8 @@ class Jobs:
         if preview is not None:
             said["preview"] = preview
         with self.database.writing() as connection:
-            asked = held(connection, job.id, job.attempt, job.worker)
-            if asked is None:
-                return "lost"
-            connection.execute(update(table).where(table.c.id == job.id).values(lease=self.clock() + lease, **said))
-            return "cancel" if asked else "go on"
+            asked = claims.write_held(connection, job.id, job.attempt, job.worker, lease=self.clock() + lease, **said)
+        return "lost" if asked is None else "cancel" if asked else "go on"
 
     def keep_latents(self, job: Job, name: str) -> None:
         """Note where the latents are, so that another attempt need only decode. Raises Lost."""
@@ -251,18 +258,18 @@ class Jobs:
 
     def complete(self, job: Job, *, video: str, result: Mapping[str, Any], preview: str | None = None) -> None:
         """End the job with its video, also when it was to be cancelled: it is done. Raises Lost."""
-        ended = {**end("completed", self.clock(), self._keep), "progress": 1.0, "result": dict(result)}
+        ended = {**claims.end("completed", self.clock(), self._keep), "progress": 1.0, "result": dict(result)}
         self._write(job, **ended, video=video, **({} if preview is None else {"preview": preview}))
 
     def fail(self, job: Job, code: str, message: str) -> None:
         """End the job with an error for its owner. Raises Lost."""
         # Names of files may not be text, and PostgreSQL knows no zero character.
         message = message.encode("utf-8", "replace").decode().replace("\0", "?")
-        self._write(job, **end("failed", self.clock(), self._keep), error_code=code, error_message=message)
+        self._write(job, **claims.end("failed", self.clock(), self._keep), error_code=code, error_message=message)
 
     def end_cancelled(self, job: Job) -> None:
         """Confirm that the job has stopped because that was asked for. Raises Lost."""
-        self._write(job, **end("cancelled", self.clock(), self._keep))
+        self._write(job, **claims.end("cancelled", self.clock(), self._keep))
 
     def give_back(self, job: Job) -> None:
         """Let the job wait again, for a worker that is asked to stop; the attempt does not count. Raises Lost.
@@ -270,11 +277,13 @@ class Jobs:
         If it was to be cancelled, it is. Its latents are kept.
         """
         with self.database.writing() as connection:
-            asked = held(connection, job.id, job.attempt, job.worker)
+            asked = claims.held(connection, job.id, job.attempt, job.worker)
             if asked is None:
                 raise Lost(job.id, job.attempt)
-            again = end("cancelled", self.clock(), self._keep) if asked else {**AGAIN, "spared": table.c.spared + 1}
-            connection.execute(update(table).where(table.c.id == job.id).values(again))
+            if asked:
+                claims.write(connection, job.id, claims.end("cancelled", self.clock(), self._keep))
+            else:
+                claims.spare(connection, job.id)
 
     def cancel(self, id: str, owner: str | None) -> Job:
         """Stop a job: at once if it waits or its worker is gone, else at the worker's next beat. Raises NotFound.
@@ -286,8 +295,8 @@ class Jobs:
             if found.state in ENDED:
                 return found
             gone = found.lease is None or found.lease <= now
-            said = end("cancelled", now, self._keep) if gone else {"cancel": True}
-            connection.execute(update(table).where(table.c.id == id).values(said))
+            said = claims.end("cancelled", now, self._keep) if gone else {"cancel": True}
+            claims.write(connection, id, said)
             return _read(connection, id, owner)
 
     def delete(self, id: str, owner: str | None) -> Job:
@@ -340,21 +349,21 @@ class Jobs:
     def _write(self, job: Job, **values: Any) -> None:
         """Write to a job that is still held as it is in `job`, or raise Lost."""
         with self.database.writing() as connection:
-            ours = fence(job.id, job.attempt, job.worker)
-            if not connection.execute(update(table).where(*ours).values(values)).rowcount:
+            if claims.write_held(connection, job.id, job.attempt, job.worker, **values) is None:
                 raise Lost(job.id, job.attempt)
 
 
-def _job(row: Any) -> Job:
-    return Job(**{column.name: getattr(row, column.name) for column in _COLUMNS})
+_NAMES = [column.name for column in _COLUMNS]
+
+
+def _job(row: Sequence[Any]) -> Job:
+    return Job(**dict(zip(_NAMES, row, strict=True)))
 
 
 def _read(connection: Connection, id: str, owner: str | None, *, lock: bool = False) -> Job:
     """The job, its row locked if it is to be changed. Any string may be asked for, also one that no database takes."""
-    query = select(*_COLUMNS).where(table.c.id == id)
-    if lock:
-        query = query.with_for_update()
-    row = connection.execute(query).one_or_none() if id.isascii() and id.isprintable() else None
+    query = _READ_LOCKED if lock else _READ
+    row = connection.execute(query, {"this_id": id}).one_or_none() if id.isascii() and id.isprintable() else None
     if row is None or owner not in {None, row.owner}:
         raise NotFound(f"there is no video {id[:64]!r}")
     return _job(row)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, bindparam, delete, func, insert, select
 
 from lichtspiel.errors import InvalidInput
 from lichtspiel.serve.errors import LimitReached, QueueFull
@@ -30,32 +30,41 @@ def understood(limit: str) -> tuple[int, int]:
     return int(found[1]), SECONDS[found[2]]
 
 
+_FORGET = delete(arrival).where(arrival.c.created <= bindparam("before"))
+_LIMIT = select(api_key.c.limit).where(api_key.c.id == bindparam("owner"))
+_IN_WINDOW = arrival.c.owner == bindparam("owner"), arrival.c.created > bindparam("since")
+# Of the newest so many that are still in the window the oldest one, which is the next to leave it
+_OLDEST = select(arrival.c.created).where(*_IN_WINDOW).order_by(arrival.c.created.desc())
+_NEXT_TO_LEAVE = _OLDEST.offset(bindparam("newer")).limit(1)
+_NOTE = insert(arrival)
+
+
 def check_limit(connection: Connection, owner: str, now: float) -> None:
     """Note that `owner` asks for a video now; raises LimitReached when the key's limit does not allow it.
 
     The window slides: 20/h are twenty in any sixty minutes. What was asked for stays counted when it is deleted.
     """
-    connection.execute(delete(arrival).where(arrival.c.created <= now - max(SECONDS.values())))
-    limit = connection.scalar(select(api_key.c.limit).where(api_key.c.id == owner))
+    connection.execute(_FORGET, {"before": now - max(SECONDS.values())})
+    limit = connection.scalar(_LIMIT, {"owner": owner})
     if limit is not None:
         count, seconds = understood(limit)
-        window = arrival.c.owner == owner, arrival.c.created > now - seconds
-        # Of the newest `count` that are still in the window the oldest one, which is the next to leave it
-        query = select(arrival.c.created).where(*window).order_by(arrival.c.created.desc()).offset(count - 1).limit(1)
-        last = connection.scalar(query)
+        window = {"owner": owner, "since": now - seconds, "newer": count - 1}
+        last = connection.scalar(_NEXT_TO_LEAVE, window)
         if last is not None:
             raise LimitReached(limit, max(1, math.ceil(last + seconds - now)))
-    connection.execute(insert(arrival).values(owner=owner, created=now))
+    connection.execute(_NOTE, {"owner": owner, "created": now})
+
+
+_OF_STATE = select(func.count()).select_from(job).where(job.c.state == bindparam("state"))
+_RECENT = select(job.c.started, job.c.ended).where(job.c.state == "completed").order_by(job.c.ended.desc())
 
 
 def check_queue(connection: Connection, limit: int) -> None:
     """Raise QueueFull when `limit` jobs or more are waiting."""
-    of_state = select(func.count()).select_from(job)
-    waiting = connection.scalar(of_state.where(job.c.state == "queued")) or 0
+    waiting = connection.scalar(_OF_STATE, {"state": "queued"}) or 0
     if waiting < limit:
         return
-    recent = select(job.c.started, job.c.ended).where(job.c.state == "completed").order_by(job.c.ended.desc())
-    took = [ended - started for started, ended in connection.execute(recent.limit(RECENT))]
-    workers = connection.scalar(of_state.where(job.c.state == "in_progress")) or 1
+    took = [ended - started for started, ended in connection.execute(_RECENT.limit(RECENT))]
+    workers = connection.scalar(_OF_STATE, {"state": "in_progress"}) or 1
     seconds = sum(took) / len(took) / workers if took else 60.0
     raise QueueFull(limit, min(600, max(1, math.ceil(seconds))))

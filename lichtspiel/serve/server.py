@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from lichtspiel.seal import judge_prompt
 from lichtspiel.serve.app import create_app
@@ -56,15 +57,24 @@ def serve(settings: Settings, place: Place | None = None) -> None:
             except Exception:  # tried again in a minute
                 log.exception("jobs whose time is over could not be removed")
 
-    judge_prompt("", has_image=False)  # reads the rules, half a second that the first client would wait for
+    app = create_app(server)
+    _warm(server, app)
     workers.start()
     threading.Thread(target=sweeping, daemon=True).start()
     try:
         uvicorn.run(
-            create_app(server), host=settings.host, port=settings.port, log_level="warning", access_log=False,
+            app, host=settings.host, port=settings.port, log_level="warning", access_log=False,
             server_header=False, timeout_graceful_shutdown=5,
         )  # fmt: skip
     finally:
         over.set()
         workers.stop()
         server.jobs.close()
+
+
+def _warm(server: Server, app: FastAPI) -> None:
+    """What is done at first use, the first clients need not wait for: reading the rules, building endpoints and SQL."""
+    judge_prompt("", has_image=False)
+    app.openapi()
+    server.jobs.positions()
+    server.jobs.page(None, limit=1)

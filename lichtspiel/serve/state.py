@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request
+from starlette.concurrency import run_in_threadpool
 
 from lichtspiel.admission import admit
 from lichtspiel.errors import LichtspielError
@@ -80,7 +81,8 @@ class Server:
         return video_object(job, self.jobs.positions().get(job.id) if job.state == "queued" else None)
 
 
-def _here(request: Request) -> Server:
+# Both run on the event loop, for a thread costs more than they do; only a key is looked up in the database.
+async def _here(request: Request) -> Server:
     server = request.app.state.server
     assert isinstance(server, Server)
     return server
@@ -90,8 +92,8 @@ Here = Annotated[Server, Depends(_here)]
 """What this application serves."""
 
 
-def _who(server: Here, authorization: Annotated[str | None, Header()] = None) -> str:
-    return server.owner(authorization)
+async def _who(server: Here, authorization: Annotated[str | None, Header()] = None) -> str:
+    return await run_in_threadpool(server.owner, authorization) if authorization else server.owner(None)
 
 
 Who = Annotated[str, Depends(_who)]

@@ -46,7 +46,7 @@ VALIDATION_TIMES = (0.2, 0.5, 0.8, 0.95)
 class DiTPlan:
     """How one DiT run goes; `batch` counts whole clips, `shift` moves training times toward noise, `pictures` is how
     much of the run comes first with mostly single pictures, `start` may hold weights of "umt5" and "dit" to begin from.
-    """
+    `compiled` lets torch write kernels for the DiT first, which takes a minute or two and pays on a GPU."""
 
     budget: Budget
     batch: int
@@ -57,6 +57,7 @@ class DiTPlan:
     device: str
     seed: int
     start: Weights = field(default_factory=dict)
+    compiled: bool = False
 
 
 def train_dit(
@@ -84,6 +85,8 @@ def train_dit(
     run = Run(modules, split(modules, plan.rates), plan.budget, folder, plan.seed)
     if not run.resume():
         run.start_from(plan.start)
+    if plan.compiled:
+        dit.compile()  # in place, and after its average was made, which is used for samples of other shapes
     speed = Speed(sum(parameter.numel() for parameter in dit.parameters()), plan.device)
     for step in run.steps():
         with torch.autocast(plan.device, torch.bfloat16, enabled=plan.device == "cuda"):
@@ -119,12 +122,23 @@ class Losses(NamedTuple):
     tokens: int
 
 
-def batch_loss(run: Run, plan: DiTPlan, latents: LatentStore, scenes: Sequence[Scene], captions: Captions) -> Losses:
-    """What one random batch costs."""
-    generator = run.generator()
+class Batch(NamedTuple):
+    """Clips of one length, and what is told of them: `rows` in the store, latents [b, c, t, h, w], conditions
+    [b, 4 + c, t, h, w], how much cells count in the loss [b, 1, t, h, w], and captions."""
+
+    rows: list[int]
+    clean: Tensor
+    conditions: Tensor
+    weight: Tensor
+    texts: list[str]
+
+
+def draw_batch(
+    latents: LatentStore, scenes: Sequence[Scene], captions: Captions, count: int, length: int, *,
+    generator: torch.Generator, device: str,
+) -> Batch:  # fmt: skip
+    """So many random clips of `length` latent frames, with tasks and captions by chance."""
     full = latents.latents.shape[2]
-    length = _length(run.progress, plan, full, generator)
-    count = plan.batch * full // length
     rows, conditions = [], []
     for _ in range(count):
         task = int(torch.multinomial(torch.tensor(TASKS), 1, generator=generator)) if length > 1 else 0
@@ -133,20 +147,30 @@ def batch_loss(run: Run, plan: DiTPlan, latents: LatentStore, scenes: Sequence[S
         row = int(torch.randint(len(source), (), generator=generator))
         rows.append(row)
         conditions.append(conditioned(source[row], length, task))
-    clean = latents.latents[rows, :, :length].to(plan.device).float()
+    clean = latents.latents[rows, :, :length].to(device).float()
+    weight = 1 + ACTOR_WEIGHT * latents.actors[rows, :, :length].to(clean)
     texts = [captions.draw(scenes[row], generator) for row in rows]
-    states = captions.encode(run.modules["umt5"], texts, plan.device)
-    reading = run.modules["reader"](
-        states, [scenes[row] if text else None for row, text in zip(rows, texts, strict=True)]
-    )
+    return Batch(rows, clean, torch.stack(conditions).to(clean), weight, texts)
+
+
+def batch_loss(run: Run, plan: DiTPlan, latents: LatentStore, scenes: Sequence[Scene], captions: Captions) -> Losses:
+    """What one random batch costs."""
+    generator = run.generator()
+    full = latents.latents.shape[2]
+    length = _length(run.progress, plan, full, generator)
+    count = plan.batch * full // length
+    batch = draw_batch(latents, scenes, captions, count, length, generator=generator, device=plan.device)
+    states = captions.encode(run.modules["umt5"], batch.texts, plan.device)
+    told = [scenes[row] if text else None for row, text in zip(batch.rows, batch.texts, strict=True)]
+    reading = run.modules["reader"](states, told)
     times = flow.sample_times(count, plan.shift, generator)
-    noise = torch.randn(clean.shape, generator=generator).to(clean)
-    noisy, target = flow.training_pair(clean, noise, times)
+    noise = torch.randn(batch.clean.shape, generator=generator).to(batch.clean)
+    noisy, target = flow.training_pair(batch.clean, noise, times)
     velocity = run.modules["dit"](
-        torch.cat([noisy, torch.stack(conditions).to(clean)], dim=1), times.to(plan.device) * flow.TIMESTEPS, states
+        torch.cat([noisy, batch.conditions], dim=1), times.to(plan.device) * flow.TIMESTEPS, states
     )
-    error = flow.loss(velocity, target, 1 + ACTOR_WEIGHT * latents.actors[rows, :, :length].to(clean))
-    return Losses(error, reading, count, clean[:, 0].numel() // math.prod(PATCH))
+    error = flow.loss(velocity, target, batch.weight)
+    return Losses(error, reading, count, batch.clean[:, 0].numel() // math.prod(PATCH))
 
 
 def conditioned(latents: Tensor, length: int, task: int) -> Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lichtspiel.errors import InvalidInput
-from lichtspiel.spec import Model, model
+from lichtspiel.spec import Model, Sampling, model
 from lichtspiel.train.data import Shape
 from lichtspiel.worlds.sample import FULL, STARTER, Vocabulary
 
@@ -19,7 +19,9 @@ __all__ = ["EDITIONS", "LARGE", "SMALL", "Edition", "edition_of"]
 @dataclass(frozen=True, kw_only=True)
 class Edition:
     """`crop` and `vae_frames` are of the clips that the VAE trains on (in the last part of its time only the longest),
-    `vae_batch` how many at once; `batch` counts whole clips for the DiT, and `rates` are Muon's and Adam's for both."""
+    `vae_batch` how many at once; `batch` counts whole clips for the DiT, and `rates` are Muon's and Adam's.
+    `teacher` is how the trained DiT is sampled; where its model is sampled otherwise, in fewer steps without guidance,
+    a student is distilled from it."""
 
     name: str
     model: Model
@@ -29,12 +31,23 @@ class Edition:
     crop: int
     vae_batch: int
     batch: int
+    teacher: Sampling
     vae_frames: tuple[int, ...] = (5, 9, 17)
     vae_rates: tuple[float, float] = (0.012, 0.0015)
     rates: tuple[float, float] = (0.02, 0.002)
+    student_rates: tuple[float, float] = (0.005, 0.0005)
+
+    def __post_init__(self) -> None:
+        assert self.teacher.steps % self.model.sampling.steps == 0, "a student's step is several of the teacher's"
+
+    @property
+    def distilled(self) -> bool:
+        """Whether a student is what ships."""
+        return self.model.sampling.guidance != self.teacher.guidance
 
 
 _NANO = model("nano")
+_TEACHER = replace(_NANO.sampling, steps=16, guidance=5.0)
 
 SMALL = Edition(
     name="small",
@@ -54,6 +67,7 @@ SMALL = Edition(
     crop=32,
     vae_batch=2,
     batch=32,
+    teacher=_TEACHER,
 )
 """What ships. Its world is small because two processor cores do not reach further in some hours."""
 
@@ -64,7 +78,7 @@ LARGE = Edition(
         dit=replace(_NANO.dit, width=320, ffn_width=1280, heads=5, layers=12, text_width=256),
         vae=replace(_NANO.vae, width=24),
         umt5=replace(_NANO.umt5, vocabulary=989, width=256, attention_width=256, ffn_width=512, heads=4, layers=4),
-        sampling=replace(_NANO.sampling, sizes=((128, 128),)),
+        sampling=replace(_NANO.sampling, sizes=((128, 128),), steps=8, guidance=1.0),
         digests={},
     ),
     world=replace(FULL, pairs=False),
@@ -73,6 +87,7 @@ LARGE = Edition(
     crop=64,
     vae_batch=16,
     batch=256,
+    teacher=replace(_TEACHER, sizes=((128, 128),)),
 )
 """All subjects, places, actions and cameras at 128x128, for one GPU. It has not been trained yet."""
 

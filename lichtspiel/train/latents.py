@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lichtspiel.conditioning import video_of
+from lichtspiel.conditioning import known_frames, video_of
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import STRIDE
 from lichtspiel.train.data import ClipStore
@@ -58,8 +58,7 @@ def encode_store(vae: VAE, store: ClipStore, path: Path, *, first: int, first_la
         for begin in range(0, count, BATCH):
             video = pixels(np.array(store.frames[begin : min(begin + BATCH, count)]), device)
             if known != "all":
-                last = video[:, :, -1] if known == "first-last" else [None] * len(video)
-                video = torch.cat([video_of(v[:, 0], end, v.shape[1]) for v, end in zip(video, last, strict=True)])
+                video = known_video(video, last=known == "first-last")
             parts.append(vae.moments(video)[0].cpu())
         return torch.cat(parts)
 
@@ -73,6 +72,23 @@ def encode_store(vae: VAE, store: ClipStore, path: Path, *, first: int, first_la
     save_file({**tensors, "mean": mean, "std": std}, draft)
     draft.replace(path)
     return LatentStore(**tensors, mean=mean, std=std)
+
+
+def known_video(video: Tensor, *, last: bool) -> Tensor:
+    """What of clips [b, 3, t, h, w] is told: their first picture, perhaps their last, and grey between."""
+    ends = video[:, :, -1] if last else [None] * len(video)
+    return torch.cat([video_of(clip[:, 0], end, clip.shape[1]) for clip, end in zip(video, ends, strict=True)])
+
+
+@torch.no_grad()
+def conditions_of(vae: VAE, frames: NDArray[np.uint8], store: LatentStore, device: str) -> Tensor:
+    """The conditions [b, 4 + c, t, h, w] of clips uint8 [b, t, h, w, 3] whose first picture is given, normalised as
+    the latents of `store` are; `vae` has neutral statistics."""
+    video = known_video(pixels(np.array(frames), device), last=False)
+    latents, _ = vae.moments(video)
+    mean, std = (value.view(1, -1, 1, 1, 1).to(latents) for value in (store.mean, store.std))
+    mask = known_frames(frames.shape[1], False, *latents.shape[3:]).to(latents)
+    return torch.cat([mask.expand(len(latents), *mask.shape), (latents - mean) / std], dim=1)
 
 
 def covered(masks: NDArray[np.uint8]) -> Tensor:

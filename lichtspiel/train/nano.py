@@ -17,15 +17,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lichtspiel.errors import InvalidInput
+from lichtspiel.models.dit import DiT
+from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import VAESpec
 from lichtspiel.text import END, UNKNOWN, Tokenizer, clean, umt5
 from lichtspiel.train import samples
 from lichtspiel.train.captions import Captions
 from lichtspiel.train.data import ClipStore, render_store
+from lichtspiel.train.distil import DistilPlan, distil
 from lichtspiel.train.dit import DiTPlan, train_dit
 from lichtspiel.train.editions import Edition, edition_of
 from lichtspiel.train.latents import LatentStore, encode_store
+from lichtspiel.train.score import Trial, generated, judge_of, judged_by, rows_of, table
 from lichtspiel.train.state import Budget
 from lichtspiel.train.vae import VAEPlan, blank_vae, layout, train_vae
 from lichtspiel.worlds.captions import LANGUAGES, WORDINGS, caption
@@ -51,13 +55,14 @@ def log(values: dict[str, float]) -> None:
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """How a stage is run: for how long, of which edition if the run has none yet, and from which shipped weights (a
-    folder) instead of from nothing."""
+    folder) instead of from nothing; `compiled` is for the DiT."""
 
     budget: Budget
     edition: str | None = None
     device: str = "cpu"
     seed: int = 1
     start: Path | None = None
+    compiled: bool = False
     report: Report = log
 
 
@@ -166,12 +171,13 @@ def dit_stage(run: Path, stage: Stage) -> dict[str, float]:
 
     def look(step: int, averages: dict[str, nn.Module]) -> None:
         shape = tuple(cached.latents.shape[1:])
-        made = samples.generate(averages, known, samples.PROMPTS, shape, device)
-        samples.sheet(vae, made, cached.mean, cached.std, run / "dit" / "samples" / f"{step:06d}.png")
+        made = samples.generate(averages, known, samples.PROMPTS, shape, device, sampling=edition.teacher)
+        frames = samples.decoded(vae, made, cached.mean, cached.std)
+        samples.sheet(frames, run / "dit" / "samples" / f"{step:06d}.png")
 
     plan = DiTPlan(
         budget=stage.budget, batch=edition.batch, rates=edition.rates, shift=2.2, pictures=0.3, decay_from=0.5,
-        device=device, seed=stage.seed, start=shipped(stage.start, "umt5", "dit"),
+        device=device, seed=stage.seed, start=shipped(stage.start, "umt5", "dit"), compiled=stage.compiled,
     )  # fmt: skip
     train_dit(plan, edition.model, cached, store.scenes, known, run / "dit", report=stage_log, look=look)
     return stage_log.last
@@ -196,13 +202,74 @@ def captions(run: Path, edition: Edition) -> Captions:
     return Captions(Tokenizer.umt5(edition.model.dit.text_length, rows))
 
 
+def trained(run: Path, edition: Edition, device: str, *, teacher: bool = False) -> dict[str, nn.Module]:
+    """The averaged "umt5" and "dit" of a run: the student's, if the edition has one and not the teacher is asked for.
+
+    Raises InvalidInput when they have not been trained yet.
+    """
+    state = _averages(run / "dit", "lichtspiel train dit")
+    if edition.distilled and not teacher:
+        state |= _averages(run / "distil", "recipes/nano.py")
+    networks: dict[str, nn.Module] = {"umt5": UMT5(edition.model.umt5), "dit": DiT(edition.model.dit)}
+    for name, network in networks.items():
+        network.load_state_dict(state[name])
+        network.to(device).eval().requires_grad_(False)
+    return networks
+
+
+def _averages(folder: Path, remedy: str) -> dict[str, dict[str, Tensor]]:
+    path = folder / "checkpoint.pt"
+    if not path.is_file():
+        raise InvalidInput(f"{folder} holds no trained networks; run `{remedy}` for this run first")
+    state: dict[str, dict[str, Tensor]] = torch.load(path, map_location="cpu", weights_only=True)["averages"]
+    return state
+
+
+def distil_stage(run: Path, stage: Stage) -> dict[str, float]:
+    """Teach a student the edition's fewer steps; nothing happens where its model ships as it was trained."""
+    edition, device = edition_of(run, stage.edition), stage.device
+    if not edition.distilled:
+        return {}
+    store, _ = stores(run, edition)
+    cached = latents(run, edition, store, device)
+    networks = trained(run, edition, device, teacher=True)
+    wanted, teacher = edition.model.sampling, edition.teacher
+    plan = DistilPlan(
+        budget=stage.budget, batch=max(edition.batch // 2, 1), rates=edition.student_rates,
+        steps=wanted.steps, parts=teacher.steps // wanted.steps, guidance=teacher.guidance, shift=wanted.shift,
+        device=device, seed=stage.seed,
+    )  # fmt: skip
+    stage_log = Log(run / "distil", stage.report)
+    distil(plan, networks, cached, store.scenes, captions(run, edition), run / "distil", report=stage_log)
+    return stage_log.last
+
+
+def score_stage(run: Path, stage: Stage, count: int) -> str:
+    """Measure a run on `count` scenes of held-out combinations, and write the table to `quality.md`.
+
+    The budget is for the judge, which the first measurement trains.
+    """
+    edition, device = edition_of(run, stage.edition), stage.device
+    cached = latents(run, edition, stores(run, edition)[0], device)
+    vae = trained_vae(run / "vae", edition.model.vae, device)
+    judge = judge_of(edition, vae, stage.budget, run / "judge", device)
+    trial = Trial.draw(edition.world, edition.shape, count)
+    networks, known = trained(run, edition, device), captions(run, edition)
+    columns = generated(edition, networks, vae, cached, known, trial, device)
+    found = table(["", "chance", *columns], rows_of(judge, trial, columns), markdown=True)
+    text = f"{count} scenes of held-out combinations, one clip each. {judged_by(judge)}\n\n{found}\n"
+    (run / "quality.md").write_text(text, encoding="utf-8")
+    samples.sheet(columns["text"][:24], run / "quality.png")
+    return text
+
+
 def ship(run: Path, folder: Path) -> list[Path]:
     """Write the averaged weights of a run as the files that the package loads, in 16 bit; returns their paths."""
     edition = edition_of(run)
-    state = torch.load(run / "dit" / "checkpoint.pt", map_location="cpu", weights_only=True)["averages"]
-    vae = trained_vae(run / "vae", edition.model.vae, "cpu").state_dict()
+    networks = trained(run, edition, "cpu")
+    vae = trained_vae(run / "vae", edition.model.vae, "cpu")
     cached = latents(run, edition, stores(run, edition)[0], "cpu")
-    half = {"vae": _half(vae), "umt5": _half(state["umt5"]), "dit": _half(state["dit"])}
+    half = {name: _half(network.state_dict()) for name, network in {"vae": vae, **networks}.items()}
     half["vae"] |= {"latent_mean": cached.mean.float(), "latent_std": cached.std.float()}
     half["umt5"]["vocabulary"] = torch.tensor(known_pieces(run, edition.world), dtype=torch.int32)
     folder.mkdir(parents=True, exist_ok=True)

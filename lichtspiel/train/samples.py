@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from lichtspiel import flow
 from lichtspiel.media import contact_sheet
 from lichtspiel.models.vae import VAE
+from lichtspiel.spec import Sampling
 from lichtspiel.train.captions import Captions
-
-STEPS, GUIDANCE, SHIFT = 12, 3.0, 3.0
-"""How samples are drawn: few steps, since they are only looked at."""
+from lichtspiel.train.data import Frames
 
 PROMPTS = (
     "a big turtle walks to the right on a beach at sunset",
@@ -30,29 +29,38 @@ PROMPTS = (
 
 @torch.no_grad()
 def generate(
-    modules: dict[str, nn.Module], captions: Captions, prompts: Sequence[str], shape: tuple[int, ...], device: str
-) -> Tensor:
-    """Normalised latents [n, c, t, h, w] for prompts, from noise of a fixed seed; `shape` is (c, t, h, w)."""
+    modules: dict[str, nn.Module], captions: Captions, prompts: Sequence[str], shape: tuple[int, ...], device: str, *,
+    sampling: Sampling, known: Tensor | None = None, seed: int = 0,
+) -> Tensor:  # fmt: skip
+    """Normalised latents [n, c, t, h, w] for prompts, from noise of a fixed seed; `shape` is (c, t, h, w), and `known`
+    conditions [n, 4 + c, t, h, w] if there are any."""
     count = len(prompts)
-    noise = torch.randn((count, *shape), generator=torch.Generator().manual_seed(0)).to(device)
-    nothing = noise.new_zeros(count, shape[0] + 4, *shape[1:])
-    texts = captions.encode(modules["umt5"], [*prompts, *[""] * count], device)
+    noise = torch.randn((count, *shape), generator=torch.Generator().manual_seed(seed)).to(device)
+    told = noise.new_zeros(count, shape[0] + 4, *shape[1:]) if known is None else known.to(noise)
+    guided = sampling.guidance != 1
+    texts = captions.encode(modules["umt5"], [*prompts, *[""] * count] if guided else prompts, device)
 
     def velocity(latents: Tensor, timestep: Tensor) -> Tensor:
-        both = torch.cat([latents, nothing], dim=1).repeat(2, 1, 1, 1, 1)
-        positive, negative = modules["dit"](both, timestep.repeat(2), texts).chunk(2)
-        return flow.guide(positive, negative, GUIDANCE)
+        inputs = torch.cat([latents, told], dim=1)
+        if not guided:
+            return modules["dit"](inputs, timestep, texts)  # type: ignore[no-any-return]
+        positive, negative = modules["dit"](inputs.repeat(2, 1, 1, 1, 1), timestep.repeat(2), texts).chunk(2)
+        return flow.guide(positive, negative, sampling.guidance)
 
-    *_, (_, latents) = flow.solve(velocity, noise, "euler", STEPS, SHIFT)
+    *_, (_, latents) = flow.solve(velocity, noise, sampling.solver, sampling.steps, sampling.shift)
     return latents
 
 
 @torch.no_grad()
-def sheet(vae: VAE, latents: Tensor, mean: Tensor, std: Tensor, path: Path) -> None:
-    """Decode latents and write five frames of each clip, one clip a row."""
+def decoded(vae: VAE, latents: Tensor, mean: Tensor, std: Tensor) -> Frames:
+    """Clips uint8 [n, t, h, w, 3] of normalised latents; `vae` has neutral statistics."""
     raw = latents * std.view(1, -1, 1, 1, 1).to(latents) + mean.view(1, -1, 1, 1, 1).to(latents)
     video = rearrange(vae.reconstruct(raw).clamp(-1, 1), "b c t h w -> b t h w c").cpu().numpy()
-    frames = ((video + 1) * 127.5).round().astype(np.uint8)
+    return ((video + 1) * 127.5).round().astype(np.uint8)
+
+
+def sheet(frames: Frames, path: Path) -> None:
+    """Write five frames of each clip, one clip a row."""
     rows = [clip[index] for clip in frames for index in np.linspace(0, len(clip) - 1, 5).astype(int)]
     path.parent.mkdir(parents=True, exist_ok=True)
     contact_sheet(rows, columns=5, path=path, most=len(rows))

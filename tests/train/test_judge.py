@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import nano_quality
 from lichtspiel.errors import InvalidInput, WeightsError
-from lichtspiel.train import editions
+from lichtspiel.train import editions, score
 from lichtspiel.train.data import ClipStore, Shape, render_store
 from lichtspiel.train.judge import (
     FROZEN,
@@ -36,11 +36,11 @@ from lichtspiel.train.judge import (
 )
 from lichtspiel.train.state import Budget
 from lichtspiel.train.vae import blank_vae
-from lichtspiel.worlds.sample import FULL, STARTER, Vocabulary, sample
+from lichtspiel.worlds.sample import FULL, STARTER, Vocabulary, is_held_out, sample
 from lichtspiel.worlds.scene import Action, Actor, Direction, Place, Scene
 from tests.models.test_vae import TINY
 
-WORLD = editions.SMALL.world
+WORLD, SHAPE = editions.SMALL.world, editions.SMALL.shape
 SMALL = replace(
     STARTER,
     subjects=("pig", "taxi"),
@@ -135,7 +135,7 @@ def test_a_tiny_judge_learns(trained: tuple[Judge, Path], clips: tuple[ClipStore
     judge, _ = trained
     assert set(judge.measured) == {"subject", "action", "direction", "place", "time"}
     for name, share in judge.measured.items():
-        assert share > nano_quality.chance(clips[1].scenes, SMALL, name) + 0.15, name
+        assert share > score.chance(clips[1].scenes, SMALL, name) + 0.15, name
 
 
 def test_a_finished_run_is_not_trained_again(trained: tuple[Judge, Path], clips: tuple[ClipStore, ClipStore]) -> None:
@@ -198,25 +198,25 @@ def random_judge(vocabulary: Vocabulary) -> Judge:
 def test_an_unreliable_head_is_left_out() -> None:
     judge = random_judge(WORLD)
     assert set(judge.reliable) == set(judge.names) - {"size"}
-    trial = nano_quality.Trial.draw(WORLD, 3)
-    rows = {row[0]: row[1:] for row in nano_quality.attribute_rows(judge, trial, {"renders": trial.renders})}
+    trial = score.Trial.draw(WORLD, SHAPE, 3)
+    rows = {row[0]: row[1:] for row in score.attribute_rows(judge, trial, {"renders": trial.renders})}
     assert rows["size"] == ["not reliable (96.0 %)", "–"]
     assert rows["camera"] == ["one value (still)", "–"]
     assert all(rows[name][1].endswith("%") for name in (*judge.reliable, "all right"))
 
 
 def test_the_benchmark_scores_unseen_combinations() -> None:
-    trial = nano_quality.Trial.draw(WORLD, 4)
-    assert all(nano_quality.is_held_out(scene) for scene in trial.scenes)
-    assert nano_quality.motion(trial.renders, trial) == (1.0, 0.0)
+    trial = score.Trial.draw(WORLD, SHAPE, 4)
+    assert all(is_held_out(scene) for scene in trial.scenes)
+    assert score.motion(trial.renders, trial) == (1.0, 0.0)
     frozen = np.repeat(trial.renders[:, :1], trial.renders.shape[1], axis=1)
-    assert nano_quality.motion(frozen, trial) == (0.0, 1.0)
+    assert score.motion(frozen, trial) == (0.0, 1.0)
 
 
 def test_the_benchmark_prints_its_table(
     random_nano: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nano_quality, "SHAPE", Shape(width=64, height=64, frames=5))
+    monkeypatch.setattr(nano_quality, "EDITION", replace(editions.SMALL, shape=Shape(width=64, height=64, frames=5)))
     save_judge(random_judge(WORLD), tmp_path / "judge.safetensors")
     nano_quality.main([
         "--count", "2", "--steps", "1", "--guidance", "1", "--languages", "--markdown",

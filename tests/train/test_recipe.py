@@ -8,12 +8,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 
 from lichtspiel.errors import InvalidInput
 from lichtspiel.models.dit import DiT
-from lichtspiel.train import nano
+from lichtspiel.train import judge, nano, score
 from lichtspiel.train.data import Shape
 from lichtspiel.train.editions import EDITIONS, LARGE, SMALL, Edition, edition_of
 from lichtspiel.train.nano import shipped, vocabulary
@@ -29,16 +30,29 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Edition:
     monkeypatch.setattr(nano, "CAPTION_SEEDS", range(40))
     monkeypatch.setattr(nano, "HELD_OUT_CLIPS", range(10_000_000, 10_000_004))
     monkeypatch.setattr(nano, "FILE_BYTES", 60_000)
+    monkeypatch.setattr(score, "TRAINING_SEEDS", range(30_000_000, 30_000_008))
+    monkeypatch.setattr(score, "TEST_SEEDS", range(29_000_000, 29_000_006))
+    monkeypatch.setattr(score, "RELIABLE", 0.0)
+    monkeypatch.setattr(judge, "RELIABLE", 0.0)
     world = replace(SMALL.world, subjects=("taxi", "turtle"), places=("road", "meadow"))
     dit = replace(SMALL.model.dit, width=64, ffn_width=128, heads=2, layers=2, text_width=32)
     umt5 = replace(
         SMALL.model.umt5, vocabulary=len(vocabulary(world)), width=32, attention_width=32, ffn_width=64, heads=2,
         layers=1,
     )  # fmt: skip
-    model = replace(SMALL.model, dit=dit, umt5=umt5, vae=replace(SMALL.model.vae, width=4), digests={}, repository="t")
+    sampling = replace(SMALL.model.sampling, steps=2, guidance=1.0, sizes=((32, 32),))
+    model = replace(
+        SMALL.model,
+        sampling=sampling,
+        dit=dit,
+        umt5=umt5,
+        vae=replace(SMALL.model.vae, width=4),
+        digests={},
+        repository="t",
+    )
     made = replace(
         SMALL, name="tiny", model=model, world=world, shape=Shape(width=32, height=32, frames=9), clips=80, crop=16,
-        vae_frames=(5,), batch=2,
+        vae_frames=(5,), batch=2, teacher=replace(SMALL.teacher, steps=4),
     )  # fmt: skip
     monkeypatch.setitem(EDITIONS, "tiny", made)
     return made
@@ -53,26 +67,42 @@ def test_from_nothing_to_weights_and_on_from_them(
     tiny: Edition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
-    run_recipe(monkeypatch, "--run", str(first), "--edition", "tiny", "--steps", "2")
-    assert "weights/dit-00001-of-" in capsys.readouterr().out
+    run_recipe(monkeypatch, "--run", str(first), "--edition", "tiny", "--steps", "2", "--count", "2")
+    printed = capsys.readouterr().out
+    assert "weights/dit-00001-of-" in printed
+    assert all(f"| {row}" in printed for row in ("subject", "all right", "motion", "first frame"))
+    assert (first / "quality.md").read_text() in printed
+    assert cv2.imread(str(first / "quality.png")) is not None
     assert edition_of(first) is tiny
     loaded = checkpoint(replace(tiny.model, files=SMALL.model.files), first / "weights")
     dit = loaded.dit(torch.float32, torch.device("cpu"))
     assert isinstance(dit, DiT)
-    averages = torch.load(first / "dit" / "checkpoint.pt", weights_only=True)["averages"]["dit"]
+    averages = torch.load(first / "distil" / "checkpoint.pt", weights_only=True)["averages"]["dit"]
     assert all(torch.equal(value.float(), averages[name].half().float()) for name, value in dit.state_dict().items())
     said = [json.loads(line) for line in (first / "dit" / "log.jsonl").read_text().splitlines()]
     assert said[0]["samples/s"] > 0
     assert 0 < said[0]["of ceiling"] < 2
 
     run_recipe(
-        monkeypatch, "--run", str(second), "--edition", "tiny", "--steps", "1", "--start", str(first / "weights")
+        monkeypatch,
+        "--run",
+        str(second),
+        "--edition",
+        "tiny",
+        "--steps",
+        "1",
+        "--start",
+        str(first / "weights"),
+        "--count",
+        "0",
     )
     begun = torch.load(second / "vae" / "checkpoint.pt", weights_only=True)["averages"]["vae"]
     before = shipped(first / "weights", "vae")["vae"]
     apart = {name: float((begun[name] - value).abs().max()) for name, value in before.items()}
     assert max(apart.values()) < 0.05  # one small step from there, where random weights would be far away
-    run_recipe(monkeypatch, "--run", str(first), "--steps", "2")  # spent: nothing but the same weights again
+    run_recipe(
+        monkeypatch, "--run", str(first), "--steps", "2", "--count", "0"
+    )  # spent: nothing but the same weights again
     assert torch.load(first / "dit" / "checkpoint.pt", weights_only=True)["step"] == 2
 
 
