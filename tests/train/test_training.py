@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -199,6 +200,19 @@ def test_encoder_and_dit_learn_together(store: ClipStore, latents: LatentStore, 
     assert isinstance(dit, DiT)
     assert seen[-1]["validation"] < 0.85 * seen[0]["validation"]
     assert seen[-2]["reading"] < seen[0]["reading"]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a processor")
+@pytest.mark.filterwarnings("ignore::UserWarning:torch", "ignore::DeprecationWarning:torch")  # of the compiler itself
+def test_compiled_or_not_it_learns_the_same(store: ClipStore, latents: LatentStore, tmp_path: Path) -> None:
+    model, captions = tiny_model(store.scenes)
+    made = []
+    for compiled in (False, True):
+        plan = replace(dit_plan(1), compiled=compiled)
+        folder = tmp_path / str(compiled)
+        made.append(train_dit(plan, model, latents, store.scenes, captions, folder, report=quiet)[1])
+    for one, other in zip(made[0].parameters(), made[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
 
 
 def test_a_run_of_another_edition_is_refused(store: ClipStore, latents: LatentStore, tmp_path: Path) -> None:
