@@ -77,7 +77,10 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All stages of one job on one device, with warnings, and the reason why it cannot run if that is certain."""
+    """All stages of one job on one device, with warnings, and the reason why it cannot run if that is certain.
+
+    `together` is how many frames the largest layers of the VAE take at once: fewer than 4 where memory is short.
+    """
 
     model: str
     size: tuple[int, int]
@@ -85,6 +88,7 @@ class Plan:
     device: str
     free_bytes: int | None
     stages: tuple[Stage, ...]
+    together: int
     warnings: tuple[str, ...]
     refusal: str | None
 
@@ -136,7 +140,7 @@ class Plan:
         ]  # fmt: skip
         return {
             "model": self.model, "size": list(self.size), "frames": self.frames, "device": self.device,
-            "free_bytes": self.free_bytes, "peak_bytes": self.peak, "stages": stages,
+            "free_bytes": self.free_bytes, "peak_bytes": self.peak, "stages": stages, "vae_frames": self.together,
             "warnings": list(self.warnings), "refusal": self.refusal,
         }  # fmt: skip
 
@@ -168,26 +172,29 @@ def plan(
     with torch.device("meta"):
         umt5, dit, vae = UMT5(model.umt5), DiT(model.dit), VAE(model.vae, *[[0.0] * model.vae.latent_channels] * 2)
         clip = CLIPVision(model.clip) if model.clip else None
-    length = model.dit.text_length
+    length, together = model.dit.text_length, _together(vae, model.vae, size, free_bytes)
+    video = _video(model.vae, size, together)
     stages = [_stage("text", "umt5", umt5, exact, _text(model.umt5, length, wide), 2.0 * length)]
     if clip is not None:
         patches = (model.clip.image_size // model.clip.patch) ** 2 if model.clip else 0
         stages.append(_stage("image", "clip", clip, exact, 12 * patches * clip.pos_embedding.shape[-1] * wide, 0))
     if model.dit.in_channels > model.dit.out_channels or model.dit.vace_layers:
-        stages.append(_stage("picture", "vae", vae, torch.float32, _video(model.vae, size), 0))
+        stages.append(_stage("picture", "vae", vae, torch.float32, video, 0))
     step = _stage("denoise", "dit", dit, dtype, _denoise(model.dit, tokens, wide) * batch, 2.0 * tokens)
     attention = 4.0 * tokens**2 * model.dit.width * (model.dit.layers + len(model.dit.vace_layers))
     # Guidance asks twice a step. Before the first block there is the residual stream, whatever else is done.
     stages.append(replace(step, flops=2 * (step.flops + attention), least=step.least + 4 * tokens * model.dit.width))
-    stages.append(_stage("decode", "vae", vae, torch.float32, _video(model.vae, size), 0))
+    stages.append(_stage("decode", "vae", vae, torch.float32, video, 0))
     known = files_bytes or {}
     stages = [_placed(replace(stage, file=known.get(stage.part, stage.file)), free_bytes) for stage in stages]
     if rate:
         stages = [replace(stage, seconds=stage.flops / rate if stage.flops else None) for stage in stages]
     warnings, refusal = _judge(stages, free_bytes, device)
+    if together < STRIDE[0]:
+        warnings = (*warnings, f"frames are decoded {together} at a time, to need less memory")
     return Plan(
         model=model.name, size=size, frames=frames, device=device, free_bytes=free_bytes, stages=tuple(stages),
-        warnings=warnings, refusal=refusal,
+        together=together, warnings=warnings, refusal=refusal,
     )  # fmt: skip
 
 
@@ -260,9 +267,17 @@ def _text(spec: UMT5Spec, length: int, wide: int) -> int:
     return max(feed, attention)
 
 
-def _video(spec: VAESpec, size: tuple[int, int]) -> int:
-    """Bytes alive at the peak of the decoder (the encoder has less): what its layers remember, and six tensors of the
-    widest stage at full size: a block's input, its normed copy with two frames in front, activation and output.
+def _together(vae: VAE, spec: VAESpec, size: tuple[int, int], free_bytes: int | None) -> int:
+    """Frames that the VAE's largest layers take at once: four, as the official code does, if they fit, else one."""
+    weights = sum(value.nbytes for value in vae.parameters())
+    fit = free_bytes is None or weights + _video(spec, size, STRIDE[0]) <= MARGIN * free_bytes
+    return STRIDE[0] if fit else 1
+
+
+def _video(spec: VAESpec, size: tuple[int, int], together: int) -> int:
+    """Bytes alive at the peak of the decoder (the encoder has less): what its layers remember, and six tensors of
+    `together` frames of the widest stage at full size: a block's input, its normed copy, to which two remembered frames
+    are joined, activation and output.
 
     Every 3x3x3 layer remembers two frames of its input (`CausalConv3d`); stages run from the lowest resolution up.
     """
@@ -274,7 +289,8 @@ def _video(spec: VAESpec, size: tuple[int, int]) -> int:
         cells = (width // scale) * (height // scale)
         layers = 2 * (spec.residual_blocks + 1) + (4 if stage == 0 else 0)  # the middle has two blocks of two
         remembered += 2 * layers * max(inputs // (2 if stage else 1), outputs) * cells * 4
-    return remembered + 6 * STRIDE[0] * spec.width * max(1, spec.multipliers[0]) * width * height * 4
+    frames = 6 * together if together > 2 else 4 * together + 4
+    return remembered + frames * spec.width * max(1, spec.multipliers[0]) * width * height * 4
 
 
 def computing_dtype(device: str) -> torch.dtype:

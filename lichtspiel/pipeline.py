@@ -115,7 +115,9 @@ class Pipeline:
     @cached_property
     def vae(self) -> VAE:
         """Pixels to latents and back."""
-        return self.checkpoint.vae(torch.float32, self.device)
+        vae = self.checkpoint.vae(torch.float32, self.device)
+        vae.together = self.plan.together
+        return vae
 
     def release(self, *parts: str) -> None:
         """Give the memory of networks back; they load again when they are needed."""

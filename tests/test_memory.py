@@ -71,6 +71,15 @@ def test_bigger_videos_need_more_but_longer_ones_decode_in_the_same() -> None:
     assert planned("t2v-1.3b", None, size=(256, 256)).stages[-1].peak < short.stages[-1].peak
 
 
+def test_where_memory_is_short_the_vae_takes_one_frame_at_a_time() -> None:
+    roomy, short = planned("t2v-1.3b", 16 * GB), planned("t2v-1.3b", 6 * GB)
+    assert (roomy.together, short.together) == (4, 1)
+    assert short.stages[-1].peak < 6 * GB < roomy.stages[-1].peak
+    assert "1 at a time" in short.table()
+    assert json.loads(json.dumps(short.to_json()))["vae_frames"] == 1
+    assert planned("t2v-1.3b", None).together == 4
+
+
 def test_unknown_memory_is_said_and_refuses_nothing() -> None:
     unknown = planned("t2v-14b", None)
     assert unknown.refusal is None

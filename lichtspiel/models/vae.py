@@ -11,7 +11,7 @@ Letters: b batch, c channels, t time, h height, w width, n the two frames made f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import cast
 
@@ -165,7 +165,7 @@ def ordered(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last_3d) if fast(x) else x
 
 
-def run(layers: nn.Sequential, x: Tensor, past: Past | None) -> Tensor:
+def run(layers: Iterable[nn.Module], x: Tensor, past: Past | None) -> Tensor:
     """Run layers in order and hand `past` to those that remember."""
     for layer in layers:
         x = layer(x, past) if isinstance(layer, CausalConv3d | ResidualBlock | Downsample | Upsample) else layer(x)
@@ -195,11 +195,16 @@ class Encoder(nn.Module):
         self.head = nn.Sequential(
             RMSNorm(widths[-1]), nn.SiLU(), CausalConv3d(widths[-1], 2 * spec.latent_channels, (3, 3, 3))
         )
+        self.timed = next(i for i, layer in enumerate(layers) if isinstance(layer, Downsample) and layer.time_conv)
 
-    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
-        """See the class."""
-        x = self.conv1(x, past)
-        for stage in (self.downsamples, self.middle, self.head):
+    def forward(self, x: Tensor, past: Past | None = None, together: int | None = None) -> Tensor:
+        """See the class. With a past, `together` frames at a time go through the layers before the first that halves
+        time, which are the largest; by default all do."""
+        layers = list(self.downsamples)
+        wide, narrow = layers[: self.timed], layers[self.timed :]
+        parts = torch.split(x, together or x.shape[2], dim=2)
+        x = torch.cat([run(wide, self.conv1(part, past), past) for part in parts], dim=2)
+        for stage in (narrow, self.middle, self.head):
             x = run(stage, x, past)
         return x
 
@@ -222,22 +227,33 @@ class Decoder(nn.Module):
                 layers.append(Upsample(outputs, temporal[stage]))
         self.upsamples = nn.Sequential(*layers)
         self.head = nn.Sequential(RMSNorm(widths[-1]), nn.SiLU(), CausalConv3d(widths[-1], 3, (3, 3, 3)))
+        self.timed = 1 + max(i for i, layer in enumerate(layers) if isinstance(layer, Upsample) and layer.time_conv)
 
     def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
         """See the class."""
-        x = self.conv1(x, past)
-        for stage in (self.middle, self.upsamples, self.head):
-            x = run(stage, x, past)
+        (x,) = self.parts(x, past, None)
         return x
+
+    def parts(self, x: Tensor, past: Past | None, together: int | None) -> Iterator[Tensor]:
+        """The same in parts: with a past, `together` frames at a time go through the layers behind the last that
+        doubles time, which are the largest; by default all do."""
+        layers = list(self.upsamples)
+        x = self.conv1(x, past)
+        for stage in (self.middle, layers[: self.timed]):
+            x = run(stage, x, past)
+        for part in torch.split(x, together or x.shape[2], dim=2):
+            yield run([*layers[self.timed :], *self.head], part, past)
 
 
 class VAE(nn.Module):
     """Encoder and decoder with the statistics that bring each latent channel to zero mean and unit variance.
 
     `mean` and `std` have one value a latent channel; they are constants of a checkpoint, not weights. Pixels are in
-    [-1, 1]. A video has 1 + 4n frames and a height and width divisible by 8.
+    [-1, 1]. A video has 1 + 4n frames and a height and width divisible by 8. `together` is how many frames the largest
+    layers of `encode` and `decode` take at once, at most 4: fewer need less memory and a little more time.
     """
 
+    together = STRIDE[0]
     mean: Tensor
     std: Tensor
 
@@ -251,9 +267,9 @@ class VAE(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1, 1), persistent=False)
 
-    def moments(self, video: Tensor, past: Past | None = None) -> tuple[Tensor, Tensor]:
+    def moments(self, video: Tensor, past: Past | None = None, together: int | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the raw (not normalised) latents of `video`, each [b, c, t', h/8, w/8]."""
-        mean, log_variance = self.conv1(self.encoder(ordered(video), past)).chunk(2, dim=1)
+        mean, log_variance = self.conv1(self.encoder(ordered(video), past, together)).chunk(2, dim=1)
         return mean, log_variance
 
     def reconstruct(self, raw: Tensor, past: Past | None = None) -> Tensor:
@@ -270,11 +286,14 @@ class VAE(nn.Module):
         assert video.shape[2] % stride == 1, "a video has 1 + 4n frames"
         past: Past = {}
         chunks = [video[:, :, :1], *torch.split(video[:, :, 1:], stride, dim=2)]
-        means = [self.moments(chunk, past)[0] for chunk in chunks if chunk.shape[2]]
+        means = [self.moments(chunk, past, self.together)[0] for chunk in chunks if chunk.shape[2]]
         return (torch.cat(means, dim=2) - self.mean) / self.std
 
     def decode(self, latents: Tensor) -> Iterator[Tensor]:
-        """Pixels of normalised latents in [-1, 1], one latent frame at a time: first 1 frame, then 4 at a time."""
+        """Pixels of normalised latents in [-1, 1], one latent frame at a time: first 1 frame, then 4, in parts of up to
+        `together` frames."""
         past: Past = {}
         for latent in torch.split(latents, 1, dim=2):
-            yield self.reconstruct(latent * self.std + self.mean, past).clamp(-1, 1)
+            raw = self.conv2(ordered(latent * self.std + self.mean))
+            for pixels in self.decoder.parts(raw, past, self.together):
+                yield pixels.clamp(-1, 1)

@@ -221,7 +221,7 @@ class Jobs:
         with self.database.reading() as connection:
             ids = list(connection.scalars(claims.LINE_FOR, {"models": list(models), "limit": limit}))
             found = {row.id: _job(row) for row in connection.execute(select(*_COLUMNS).where(table.c.id.in_(ids)))}
-        return [found[id] for id in ids]
+        return [found[id] for id in ids if id in found]  # on PostgreSQL one may be deleted between
 
     def positions(self) -> dict[str, int]:
         """The place in the queue of every job that waits, from 1, if nobody else comes and all models take turns."""

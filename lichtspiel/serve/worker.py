@@ -14,7 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -159,7 +159,8 @@ class Worker:
         others = []
         for waiting in self.jobs.waiting([job.model], TOGETHER):
             if not waiting.inputs:
-                others.append(restore(waiting.request, {}, self.settings)[0])
+                with suppress(LichtspielError):  # what is wrong with it is told when its turn comes
+                    others.append(restore(waiting.request, {}, self.settings)[0])
         pipeline.read(pipeline.unread([request, *others]))
 
     def _hand_over(self, job: Job, result: Result, video: Path, pulse: Pulse) -> None:

@@ -39,6 +39,18 @@ def test_whole_video_at_once_equals_chunks(vae: VAE) -> None:
     assert relative_error(pixels.clamp(-1, 1), streamed) < 1e-5
 
 
+@pytest.mark.parametrize("together", [1, 3])
+def test_fewer_frames_at_once_give_the_same(vae: VAE, together: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    video = torch.rand(1, 3, 9, 16, 24, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    latents = vae.encode(video)
+    pixels = torch.cat(list(vae.decode(latents)), dim=2)
+    monkeypatch.setattr(vae, "together", together)
+    assert relative_error(vae.encode(video), latents) < 1e-5
+    parts = list(vae.decode(latents))
+    assert max(part.shape[2] for part in parts) == together
+    assert relative_error(torch.cat(parts, dim=2), pixels) < 1e-5
+
+
 def test_the_past_is_never_changed_by_the_future(vae: VAE) -> None:
     video = torch.rand(1, 3, 9, 16, 16, generator=torch.Generator().manual_seed(2)) * 2 - 1
     changed = video.clone()

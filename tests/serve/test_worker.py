@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,23 @@ def test_weights_stay_and_waiting_prompts_are_read_together(
         pass
     assert [now(server, job).state for job in jobs] == ["completed"] * 3
     assert sorted(loads) == ["dit", "umt5", "vae"]
+
+
+def test_a_job_does_not_fail_for_another_that_waits(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = ask(server, tmp_path), ask(server, tmp_path, prompt="a taxi")
+    waiting = server.jobs.waiting
+
+    def outdated(*given: Any) -> list[Job]:  # as when the LoRA that it names was taken away
+        return [replace(job, request={**job.request, "lora": [{"path": "gone"}]}) for job in waiting(*given)]
+
+    monkeypatch.setattr(server.jobs, "waiting", outdated)
+    worker(server).once()
+    assert now(server, first).state == "completed"
+    monkeypatch.undo()
+    server.jobs.delete(second.id, None)
+    assert server.jobs.waiting(["nano"], 5) == []
 
 
 def test_what_expired_goes_with_its_files(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
