@@ -113,8 +113,8 @@ class Job:
     """One video on its way: what was asked, where it goes, under which terms, and who wants to know how far it is.
 
     `open` adds what that takes: the verdict on the request, the networks, and what is said of the video. Then come
-    `denoise` and `finish`, with the latents on disk between them. `watch` sees every solver step, and may raise
-    Cancelled, as `progress` may.
+    `denoise` and `finish`, with the latents on disk between them: in `folder`, or among the data of this computer.
+    `watch` sees every solver step, and may raise Cancelled, as `progress` may.
     """
 
     request: Request
@@ -124,6 +124,7 @@ class Job:
     progress: Progress
     say: Say
     watch: Watch = lambda step: None
+    folder: Path | None = None
     clock: Clock = field(default_factory=Clock)
     share: float = 0.0
     inspection: Inspection = field(init=False)
@@ -160,7 +161,7 @@ class Job:
             with clock.stage("denoise"):
                 latents = _denoise(self, conditions)
         pipeline.release(*_unless_roomy(pipeline, "dit"))
-        return keep(latents, request, self.provenance.id)
+        return keep(latents, request, self.provenance.id, self.folder)
 
     def finish(self, kept: Path) -> Result:
         """Decode and seal latents that were kept. An interruption says where they are."""
@@ -173,9 +174,9 @@ class Job:
         except (Refused, Cancelled):
             raise
         except KeyboardInterrupt:
-            raise Interrupted(f"stopped while decoding; {_remedy(kept, self.out)}") from None
+            raise Interrupted(f"stopped while decoding{self._remedy(kept)}") from None
         except (LichtspielError, RuntimeError, MemoryError, OSError) as error:  # RuntimeError: torch is out of memory
-            raise LichtspielError(f"decoding failed: {error}; {_remedy(kept, self.out)}") from error
+            raise LichtspielError(f"decoding failed: {error}{self._remedy(kept)}") from error
         clock.seconds["seal"] -= clock.seconds["decode"] + clock.seconds.get("upscale", 0.0)
         self.inspection.remember(sealed, self.provenance)
         if self.sheet is not None:
@@ -187,6 +188,12 @@ class Job:
             timings=clock.finish(), unknown_words=pipeline.tokenizer.unknown_words(self.request.prompt),
             notes=self.notes,
         )  # fmt: skip
+
+    def _remedy(self, kept: Path) -> str:
+        """How to go on from latents that stay; a folder that was given is its owner's business."""
+        if self.folder is not None:
+            return ""
+        return f"; nothing is lost: lichtspiel decode '{kept}' -o '{self.out}' finishes the video"
 
 
 def generate(
@@ -310,10 +317,6 @@ def _leave(job: Job, latents: Tensor) -> tuple[Sealed, list[NDArray[np.uint8]]]:
         return seal(watched, job.provenance, job.out, fps=fps, marks=terms.marks, timestamp=terms.timestamp), seen
     (frame,) = watched
     return seal_picture(frame, job.provenance, job.out, marks=terms.marks, timestamp=terms.timestamp), seen
-
-
-def _remedy(kept: Path, out: Path) -> str:
-    return f"nothing is lost: lichtspiel decode '{kept}' -o '{out}' finishes the video"
 
 
 def denoising_share(request: Request) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -20,23 +21,34 @@ KEPT = 50
 """Latents files that stay in the data folder; older ones are removed when a new one is written."""
 
 
-def keep(latents: Tensor, request: Request, identity: str) -> Path:
-    """Write latents with their request to the data folder, by atomic rename, and remove the oldest beyond `KEPT`.
+def keep(latents: Tensor, request: Request, identity: str, folder: Path | None = None) -> Path:
+    """Write latents with their request to a folder, by atomic rename: to the data folder if none is given, from which
+    the oldest beyond `KEPT` are then removed.
 
     The file holds the prompt, so only its owner may read it.
     """
-    folder = home() / "latents"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = folder / f"{identity}.safetensors"
+    ours = home() / "latents"
+    place = folder or ours
+    place.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = place / f"{identity}.safetensors"
     draft = path.with_suffix(".partial")
     metadata = {"lichtspiel": __version__, "request": request.model_dump_json()}
     save_file({"latents": latents.float().cpu().contiguous()}, draft, metadata)
     draft.chmod(0o600)
     draft.replace(path)
-    files = sorted(folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime, reverse=True)
-    for old in files[KEPT:]:
-        old.unlink(missing_ok=True)
+    if folder is None:
+        _trim(ours)
     return path
+
+
+def _trim(folder: Path) -> None:
+    """Remove the oldest files beyond `KEPT`."""
+    found = []
+    for path in folder.glob("*.safetensors"):
+        with suppress(FileNotFoundError):  # another process trims, too
+            found.append((path.stat().st_mtime, path))
+    for _, old in sorted(found, reverse=True)[KEPT:]:
+        old.unlink(missing_ok=True)
 
 
 def read_latents(path: Path) -> tuple[Tensor, Request]:

@@ -275,9 +275,9 @@ def _together(vae: VAE, spec: VAESpec, size: tuple[int, int], free_bytes: int | 
 
 
 def _video(spec: VAESpec, size: tuple[int, int], together: int) -> int:
-    """Bytes alive at the peak of the decoder (the encoder has less): what its layers remember, and six tensors of
-    `together` frames of the widest stage at full size: a block's input, its normed copy, to which two remembered frames
-    are joined, activation and output.
+    """Bytes alive at the peak of the decoder (the encoder has less): what its layers remember, and around the last
+    layer, at full size, its input before and after norm and activation, that joined to two remembered frames and the
+    library's own copy of it, and the frames remembered before and after.
 
     Every 3x3x3 layer remembers two frames of its input (`CausalConv3d`); stages run from the lowest resolution up.
     """
@@ -289,7 +289,7 @@ def _video(spec: VAESpec, size: tuple[int, int], together: int) -> int:
         cells = (width // scale) * (height // scale)
         layers = 2 * (spec.residual_blocks + 1) + (4 if stage == 0 else 0)  # the middle has two blocks of two
         remembered += 2 * layers * max(inputs // (2 if stage else 1), outputs) * cells * 4
-    frames = 6 * together if together > 2 else 4 * together + 4
+    frames = 3 * together + 2 * (together + 2) + 4
     return remembered + frames * spec.width * max(1, spec.multipliers[0]) * width * height * 4
 
 

@@ -6,7 +6,8 @@
     python recipes/nano.py --run runs/more --edition large --minutes 25 --device cuda --compile --start runs/big/weights
 
 A run is one folder and goes on where it stopped; `--start` begins another one with weights that a run wrote. It needs
-Python, torch, NumPy, OpenCV, Pillow and this package; no network. In the end it says what each stage took.
+this package with torch, NumPy, OpenCV, Pillow, einops, safetensors and ftfy, and no network. In the end it says what
+each stage took.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,14 @@ def test_only_the_newest_latents_are_kept(home: Path, monkeypatch: pytest.Monkey
     tensor, read = read_latents(latest)
     assert tensor.shape == (1, 16, 1, 8, 8)
     assert read == request
+
+
+def test_many_processes_may_keep_latents_at_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latents, "KEPT", 2)
+    request, nothing = Request.of(prompt="a turtle"), torch.zeros(1, 16, 1, 2, 2)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda number: keep(nothing, request, f"{number:032d}"), range(200)))
+    assert len(found) == 200
 
 
 def test_a_foreign_file_holds_no_latents(random_nano: Path, tmp_path: Path) -> None:

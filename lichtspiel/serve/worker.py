@@ -106,18 +106,22 @@ class Worker:
             except Cancelled:
                 pulse.rest()
                 self.jobs.give_back(job) if pulse.stopping else self.jobs.end_cancelled(job)
-            except LichtspielError as error:
-                pulse.rest()
-                self.jobs.fail(job, code_of(error), str(error))
-                if isinstance(error, OutOfMemory):
-                    raise
             except Exception as error:
                 pulse.rest()
-                log.exception("%s failed", job.id)
-                self.jobs.fail(job, "failed", f"an error of the server: {type(error).__name__}")
+                self._fail(job, error)
+                if isinstance(error, OutOfMemory):
+                    raise
             else:
                 pulse.rest()
                 self._hand_over(job, result, video, pulse)
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        """End a job with what its owner can mend; else it is the log's, for it may name this machine's files."""
+        code, message = code_of(error), str(error)
+        if code == "failed":
+            log.error("%s failed", job.id, exc_info=error)
+            message = f"an error of the server: {type(error.__cause__ or error).__name__}"
+        self.jobs.fail(job, code, message)
 
     def _make(self, job: Job, folder: Path, pulse: Pulse) -> tuple[Result, Path]:
         given = {}
@@ -128,7 +132,7 @@ class Worker:
         request = request.model_copy(update={"device": self.device})
         out = folder / ("made.png" if find(request.model).sampling.max_frames == 1 else "made.mp4")
         terms = dataclasses.replace(self.settings.terms, consent=consent)
-        work = Work(request, out, None, terms, pulse.progress, lambda note: None, pulse.watch)
+        work = Work(request, out, None, terms, pulse.progress, lambda note: None, pulse.watch, folder)
         work.open(self.settings.weights or None, self._pipeline(request))
         pulse.work = work
         if job.latents is not None:

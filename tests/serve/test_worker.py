@@ -69,6 +69,20 @@ def test_a_failure_ends_the_job_with_its_code_and_the_next_one_succeeds(
     assert now(server, second).state == "completed"
 
 
+def test_what_failed_while_decoding_stays_in_the_log(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("/home/ada is full")
+
+    job = ask(server, tmp_path)
+    monkeypatch.setattr(Pipeline, "decode", fail)
+    worker(server).once()
+    ended = now(server, job)
+    assert (ended.error_code, ended.error_message) == ("failed", "an error of the server: OSError")
+    assert "/home/ada is full" in caplog.text
+
+
 def test_what_cannot_fit_is_told(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline_room, "free_memory", lambda device: 1000)
     job = ask(server, tmp_path)
@@ -177,9 +191,12 @@ def test_a_job_does_not_fail_for_another_that_waits(
     assert server.jobs.waiting(["nano"], 5) == []
 
 
-def test_what_expired_goes_with_its_files(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_expired_goes_with_its_files(
+    server: Server, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ask(server, tmp_path)
     worker(server).once()
+    assert not (home / "latents").exists()  # they hold the prompt, and only the storage is cleaned
     assert sweep(server) == 0
     clock = server.jobs.clock
     monkeypatch.setattr(server.jobs, "clock", lambda: clock() + 31 * 86400)
