@@ -2,12 +2,12 @@
 (where the edition ships a student), write weights, measure.
 
     python recipes/nano.py --run runs/nano --minutes 180
-    python recipes/nano.py --run runs/big --edition large --minutes 25 --device cuda --compile
+    python recipes/nano.py --run runs/big --edition large --minutes 25 --device cuda --compile --teacher
     python recipes/nano.py --run runs/more --edition large --minutes 25 --device cuda --compile --start runs/big/weights
 
-A run is one folder and goes on where it stopped; `--start` begins another one with weights that a run wrote. It needs
-this package with torch, NumPy, OpenCV, Pillow, einops, safetensors and ftfy, and no network. In the end it says what
-each stage took.
+A run is one folder and goes on where it stopped; `--start` begins another one with weights that a run wrote, best with
+`--teacher`, for a student's are made for its own few steps. It needs this package with torch, NumPy, OpenCV, Pillow,
+einops, safetensors and ftfy, and no network. In the end it says what each stage took.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--compile", action="store_true", help="let torch write kernels for the DiT first")
+    parser.add_argument(
+        "--teacher", action="store_true", help="no distillation: write weights from which another run can start"
+    )
     parser.add_argument("--start", type=Path, help="folder of weights to begin from")
     parser.add_argument("--ship", type=Path, help="folder for the weights; default: weights/ in the run's folder")
     parser.add_argument("--count", type=int, default=96, help="clips to measure with in the end; 0: none")
@@ -64,13 +67,14 @@ def main() -> None:
         vae_stage(run, stage("vae"), clips=options.clips)
     with timed("latents, text encoder and DiT"):
         dit_stage(run, stage("dit"))
-    with timed("distillation"):
-        distil_stage(run, stage("distil"))
+    if not options.teacher:
+        with timed("distillation"):
+            distil_stage(run, stage("distil"))
     with timed("weights"):
-        files = ship(run, options.ship or run / "weights")
+        files = ship(run, options.ship or run / "weights", teacher=options.teacher)
     if options.count:
         with timed("judge and measurement"):
-            print(score_stage(run, stage("judge"), options.count))
+            print(score_stage(run, stage("judge"), options.count, teacher=options.teacher))
     for path in files:
         print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
     print(", ".join(f"{name} {seconds / 60:.1f} min" for name, seconds in took.items()))

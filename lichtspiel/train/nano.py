@@ -171,7 +171,8 @@ def dit_stage(run: Path, stage: Stage) -> dict[str, float]:
 
     def look(step: int, averages: dict[str, nn.Module]) -> None:
         shape = tuple(cached.latents.shape[1:])
-        made = samples.generate(averages, known, samples.PROMPTS, shape, device, sampling=edition.teacher)
+        drawn = samples.Sampler(averages, known, edition.teacher)
+        made = drawn.generate(samples.PROMPTS, shape, device)
         frames = samples.decoded(vae, made, cached.mean, cached.std)
         samples.sheet(frames, run / "dit" / "samples" / f"{step:06d}.png")
 
@@ -244,8 +245,8 @@ def distil_stage(run: Path, stage: Stage) -> dict[str, float]:
     return stage_log.last
 
 
-def score_stage(run: Path, stage: Stage, count: int) -> str:
-    """Measure a run on `count` scenes of held-out combinations, and write the table to `quality.md`.
+def score_stage(run: Path, stage: Stage, count: int, *, teacher: bool = False) -> str:
+    """Measure a run, or its teacher, on `count` scenes of held-out combinations; the table is kept in `quality.md`.
 
     The budget is for the judge, which the first measurement trains.
     """
@@ -254,8 +255,9 @@ def score_stage(run: Path, stage: Stage, count: int) -> str:
     vae = trained_vae(run / "vae", edition.model.vae, device)
     judge = judge_of(edition, vae, stage.budget, run / "judge", device)
     trial = Trial.draw(edition.world, edition.shape, count)
-    networks, known = trained(run, edition, device), captions(run, edition)
-    columns = generated(edition, networks, vae, cached, known, trial, device)
+    networks = trained(run, edition, device, teacher=teacher)
+    drawn = samples.Sampler(networks, captions(run, edition), edition.teacher if teacher else edition.model.sampling)
+    columns = generated(drawn, vae, cached, trial, device)
     found = table(["", "chance", *columns], rows_of(judge, trial, columns), markdown=True)
     text = f"{count} scenes of held-out combinations, one clip each. {judged_by(judge)}\n\n{found}\n"
     (run / "quality.md").write_text(text, encoding="utf-8")
@@ -263,10 +265,11 @@ def score_stage(run: Path, stage: Stage, count: int) -> str:
     return text
 
 
-def ship(run: Path, folder: Path) -> list[Path]:
-    """Write the averaged weights of a run as the files that the package loads, in 16 bit; returns their paths."""
+def ship(run: Path, folder: Path, *, teacher: bool = False) -> list[Path]:
+    """Write the averaged weights of a run, or of its teacher, as the files that the package loads, in 16 bit; returns
+    their paths."""
     edition = edition_of(run)
-    networks = trained(run, edition, "cpu")
+    networks = trained(run, edition, "cpu", teacher=teacher)
     vae = trained_vae(run / "vae", edition.model.vae, "cpu")
     cached = latents(run, edition, stores(run, edition)[0], "cpu")
     half = {name: _half(network.state_dict()) for name, network in {"vae": vae, **networks}.items()}

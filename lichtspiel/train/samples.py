@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,28 +28,35 @@ PROMPTS = (
 )
 
 
-@torch.no_grad()
-def generate(
-    modules: dict[str, nn.Module], captions: Captions, prompts: Sequence[str], shape: tuple[int, ...], device: str, *,
-    sampling: Sampling, known: Tensor | None = None, seed: int = 0,
-) -> Tensor:  # fmt: skip
-    """Normalised latents [n, c, t, h, w] for prompts, from noise of a fixed seed; `shape` is (c, t, h, w), and `known`
-    conditions [n, 4 + c, t, h, w] if there are any."""
-    count = len(prompts)
-    noise = torch.randn((count, *shape), generator=torch.Generator().manual_seed(seed)).to(device)
-    told = noise.new_zeros(count, shape[0] + 4, *shape[1:]) if known is None else known.to(noise)
-    guided = sampling.guidance != 1
-    texts = captions.encode(modules["umt5"], [*prompts, *[""] * count] if guided else prompts, device)
+@dataclass(frozen=True)
+class Sampler:
+    """Networks ("umt5" and "dit") and how clips are drawn from them."""
 
-    def velocity(latents: Tensor, timestep: Tensor) -> Tensor:
-        inputs = torch.cat([latents, told], dim=1)
-        if not guided:
-            return modules["dit"](inputs, timestep, texts)  # type: ignore[no-any-return]
-        positive, negative = modules["dit"](inputs.repeat(2, 1, 1, 1, 1), timestep.repeat(2), texts).chunk(2)
-        return flow.guide(positive, negative, sampling.guidance)
+    modules: Mapping[str, nn.Module]
+    captions: Captions
+    sampling: Sampling
 
-    *_, (_, latents) = flow.solve(velocity, noise, sampling.solver, sampling.steps, sampling.shift)
-    return latents
+    @torch.no_grad()
+    def generate(
+        self, prompts: Sequence[str], shape: tuple[int, ...], device: str, *, known: Tensor | None = None, seed: int = 0
+    ) -> Tensor:
+        """Normalised latents [n, c, t, h, w] for prompts, from noise of a fixed seed; `shape` is (c, t, h, w), and
+        `known` conditions [n, 4 + c, t, h, w] if there are any."""
+        count, dit, sampling = len(prompts), self.modules["dit"], self.sampling
+        noise = torch.randn((count, *shape), generator=torch.Generator().manual_seed(seed)).to(device)
+        told = noise.new_zeros(count, shape[0] + 4, *shape[1:]) if known is None else known.to(noise)
+        guided = sampling.guidance != 1
+        texts = self.captions.encode(self.modules["umt5"], [*prompts, *[""] * count * guided], device)
+
+        def velocity(latents: Tensor, timestep: Tensor) -> Tensor:
+            inputs = torch.cat([latents, told], dim=1)
+            if not guided:
+                return dit(inputs, timestep, texts)  # type: ignore[no-any-return]
+            positive, negative = dit(inputs.repeat(2, 1, 1, 1, 1), timestep.repeat(2), texts).chunk(2)
+            return flow.guide(positive, negative, sampling.guidance)
+
+        *_, (_, latents) = flow.solve(velocity, noise, sampling.solver, sampling.steps, sampling.shift)
+        return latents
 
 
 @torch.no_grad()

@@ -16,11 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from lichtspiel.models.vae import VAE
-from lichtspiel.train import samples
-from lichtspiel.train.captions import Captions
 from lichtspiel.train.data import Frames, Shape, render_store
 from lichtspiel.train.editions import Edition
 from lichtspiel.train.judge import (
@@ -38,6 +35,7 @@ from lichtspiel.train.judge import (
     verdicts,
 )
 from lichtspiel.train.latents import LatentStore, conditions_of
+from lichtspiel.train.samples import Sampler, decoded
 from lichtspiel.train.state import Budget
 from lichtspiel.worlds.captions import caption
 from lichtspiel.worlds.render import render
@@ -105,19 +103,8 @@ def judge_of(edition: Edition, vae: VAE, budget: Budget, folder: Path, device: s
 
 
 @torch.no_grad()
-def generated(
-    edition: Edition,
-    networks: dict[str, nn.Module],
-    vae: VAE,
-    cached: LatentStore,
-    captions: Captions,
-    trial: Trial,
-    device: str,
-) -> dict[str, Frames]:
-    """The columns of a run's table: the renders, the ceiling, and clips from text alone and from a first picture.
-
-    `networks` has "umt5" and "dit"; they are sampled as the edition's model is.
-    """
+def generated(drawn: Sampler, vae: VAE, cached: LatentStore, trial: Trial, device: str) -> dict[str, Frames]:
+    """The columns of a run's table: the renders, the ceiling, and clips from text alone and from a first picture."""
     text: list[Frames] = []
     image: list[Frames] = []
     prompts = [caption(scene, "en", 0) for scene in trial.scenes]
@@ -126,11 +113,8 @@ def generated(
         part = slice(begin, begin + BATCH)
         pictures = conditions_of(vae, trial.renders[part], cached, device)
         for known, made in ((None, text), (pictures, image)):
-            latents = samples.generate(
-                networks, captions, prompts[part], shape, device, known=known, sampling=edition.model.sampling,
-                seed=begin,
-            )  # fmt: skip
-            made.append(samples.decoded(vae, latents, cached.mean, cached.std))
+            latents = drawn.generate(prompts[part], shape, device, known=known, seed=begin)
+            made.append(decoded(vae, latents, cached.mean, cached.std))
     ceiling = reconstructed(vae, trial.renders, device)
     return {
         "renders": trial.renders, "ceiling": ceiling, "text": np.concatenate(text), "image": np.concatenate(image),

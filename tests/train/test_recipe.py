@@ -85,27 +85,18 @@ def test_from_nothing_to_weights_and_on_from_them(
     assert said[0]["samples/s"] > 0
     assert 0 < said[0]["of ceiling"] < 2
 
-    run_recipe(
-        monkeypatch,
-        "--run",
-        str(second),
-        "--edition",
-        "tiny",
-        "--steps",
-        "1",
-        "--start",
-        str(first / "weights"),
-        "--count",
-        "0",
-    )
+    start = ("--start", str(first / "weights"))
+    run_recipe(monkeypatch, "--run", str(second), "--edition", "tiny", "--steps", "1", "--count", "0", *start)
     begun = torch.load(second / "vae" / "checkpoint.pt", weights_only=True)["averages"]["vae"]
     before = shipped(first / "weights", "vae")["vae"]
     apart = {name: float((begun[name] - value).abs().max()) for name, value in before.items()}
     assert max(apart.values()) < 0.05  # one small step from there, where random weights would be far away
-    run_recipe(
-        monkeypatch, "--run", str(first), "--steps", "2", "--count", "0"
-    )  # spent: nothing but the same weights again
-    assert torch.load(first / "dit" / "checkpoint.pt", weights_only=True)["step"] == 2
+    # Its budget is spent, so nothing is trained; now the teacher's weights are written
+    run_recipe(monkeypatch, "--run", str(first), "--steps", "2", "--count", "1", "--teacher")
+    taught = torch.load(first / "dit" / "checkpoint.pt", weights_only=True)
+    assert taught["step"] == 2
+    for name, value in shipped(first / "weights", "dit")["dit"].items():
+        assert torch.equal(value, taught["averages"]["dit"][name].half().float())
 
 
 def test_a_run_stays_of_its_edition(tiny: Edition, tmp_path: Path) -> None:
