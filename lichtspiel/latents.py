@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from lichtspiel import __version__
 from lichtspiel.errors import MediaError
-from lichtspiel.paths import home
+from lichtspiel.paths import by_age, home
 from lichtspiel.request import Request
 
 __all__ = ["keep", "read_latents"]
@@ -37,18 +36,9 @@ def keep(latents: Tensor, request: Request, identity: str, folder: Path | None =
     draft.chmod(0o600)
     draft.replace(path)
     if folder is None:
-        _trim(ours)
+        for _, _, old in by_age(ours)[:-KEPT]:
+            old.unlink(missing_ok=True)
     return path
-
-
-def _trim(folder: Path) -> None:
-    """Remove the oldest files beyond `KEPT`."""
-    found = []
-    for path in folder.glob("*.safetensors"):
-        with suppress(FileNotFoundError):  # another process trims, too
-            found.append((path.stat().st_mtime, path))
-    for _, old in sorted(found, reverse=True)[KEPT:]:
-        old.unlink(missing_ok=True)
 
 
 def read_latents(path: Path) -> tuple[Tensor, Request]:

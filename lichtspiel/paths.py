@@ -6,11 +6,12 @@ The only environment variables that the package reads are here, and they are pat
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from lichtspiel.errors import LichtspielError
 
-__all__ = ["home", "pulled"]
+__all__ = ["by_age", "home", "pulled"]
 
 
 def home() -> Path:
@@ -30,3 +31,13 @@ def home() -> Path:
 def pulled(repository: str) -> Path:
     """Where a checkpoint of the hub lies once it was pulled, by its repository, such as Wan-AI/Wan2.1-T2V-1.3B."""
     return home() / "weights" / repository.rpartition("/")[2]
+
+
+def by_age(folder: Path) -> list[tuple[int, int, Path]]:
+    """The safetensors files of a folder, oldest first, each with its time in nanoseconds and its size in bytes."""
+    found = []
+    for path in folder.glob("*.safetensors"):
+        with suppress(FileNotFoundError):  # another process removes old ones, too
+            status = path.stat()
+            found.append((status.st_mtime_ns, status.st_size, path))
+    return sorted(found)

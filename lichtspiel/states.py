@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from lichtspiel.paths import home
+from lichtspiel.paths import by_age, home
 
 __all__ = ["fingerprint", "keep", "recall"]
 
@@ -75,13 +75,9 @@ def _path(text: str, encoder: str) -> Path:
 
 def _trim(folder: Path) -> None:
     """Remove the oldest files until the rest fits."""
-    found = []
-    for path in folder.glob("*.safetensors"):
-        with suppress(FileNotFoundError):  # another process trims, too
-            status = path.stat()
-            found.append((status.st_mtime_ns, status.st_size, path))
+    found = by_age(folder)
     total = sum(size for _, size, _ in found)
-    for _, size, path in sorted(found):
+    for _, size, path in found:
         if total <= LIMIT_BYTES:
             break
         path.unlink(missing_ok=True)

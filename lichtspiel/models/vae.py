@@ -202,8 +202,8 @@ class Encoder(nn.Module):
         time, which are the largest; by default all do."""
         layers = list(self.downsamples)
         wide, narrow = layers[: self.timed], layers[self.timed :]
-        parts = torch.split(x, together or x.shape[2], dim=2)
-        x = torch.cat([run(wide, self.conv1(part, past), past) for part in parts], dim=2)
+        parts = [run(wide, self.conv1(part, past), past) for part in torch.split(x, together or x.shape[2], dim=2)]
+        x = torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
         for stage in (narrow, self.middle, self.head):
             x = run(stage, x, past)
         return x

@@ -16,6 +16,7 @@ from lichtspiel.serve.schema import job, turn
 __all__ = [
     "LINE",
     "LINE_FOR",
+    "ONE",
     "end",
     "held",
     "hold",
@@ -46,12 +47,14 @@ def end(state: str, now: float, keep: float) -> dict[str, Any]:
     return {"state": state, "ended": now, "expires": now + keep, "lease": None, "cancel": False, "eta": None}
 
 
-_ONE = job.c.id == bindparam("this_id")
-_OURS = (_ONE, job.c.state == "in_progress", job.c.attempt == bindparam("ours"), job.c.worker == bindparam("us"))
+ONE = job.c.id == bindparam("this_id")
+"""Holds for the job with this id."""
+
+_OURS = (ONE, job.c.state == "in_progress", job.c.attempt == bindparam("ours"), job.c.worker == bindparam("us"))
 """Hold for a job that this worker still has since this claim, even if its lease ran out and nobody noticed."""
 
 _HELD = select(job.c.cancel).where(*_OURS).with_for_update()
-_WRITE = update(job).where(_ONE)
+_WRITE = update(job).where(ONE)
 _WRITE_HELD = update(job).where(*_OURS).returning(job.c.cancel)
 
 
@@ -66,8 +69,8 @@ def write_held(connection: Connection, id: str, attempt: int, worker: str | None
     return asked
 
 
-_HOLD = update(job).where(_ONE).values(state="in_progress", attempt=job.c.attempt + 1)
-_SPARE = update(job).where(_ONE).values(**AGAIN, spared=job.c.spared + 1)
+_HOLD = update(job).where(ONE).values(state="in_progress", attempt=job.c.attempt + 1)
+_SPARE = update(job).where(ONE).values(**AGAIN, spared=job.c.spared + 1)
 
 
 def hold(connection: Connection, id: str, worker: str, now: float, lease: float) -> None:

@@ -86,8 +86,7 @@ STAGES = ("load", "encode", "denoise", "decode", "upscale", "seal")
 _COLUMNS = [table.c[each.name] for each in fields(Job)]
 
 # Built once, see `claims`
-_ONE = table.c.id == bindparam("this_id")
-_READ = select(*_COLUMNS).where(_ONE)
+_READ = select(*_COLUMNS).where(claims.ONE)
 _READ_LOCKED = _READ.with_for_update()
 _KNOWN = select(table.c.digest, *_COLUMNS).where(
     table.c.owner == bindparam("owner"), table.c.idempotency == bindparam("key")

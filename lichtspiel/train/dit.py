@@ -46,7 +46,7 @@ VALIDATION_TIMES = (0.2, 0.5, 0.8, 0.95)
 class DiTPlan:
     """How one DiT run goes; `batch` counts whole clips, `shift` moves training times toward noise, `pictures` is how
     much of the run comes first with mostly single pictures, `start` may hold weights of "umt5" and "dit" to begin from.
-    `compiled` lets torch write kernels for the DiT first, which takes a minute or two and pays on a GPU."""
+    `compiled` lets torch write kernels for the DiT first, which takes a minute or two and is meant for a GPU."""
 
     budget: Budget
     batch: int

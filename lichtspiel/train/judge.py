@@ -33,7 +33,7 @@ from lichtspiel.models.vae import VAE
 from lichtspiel.train.data import ClipStore, Frames, open_store
 from lichtspiel.train.optim import split
 from lichtspiel.train.state import Budget, Run
-from lichtspiel.train.vae import pixels
+from lichtspiel.train.vae import frames_of, pixels
 from lichtspiel.worlds.sample import Vocabulary
 from lichtspiel.worlds.scene import INDOORS, MOVING, Scene
 
@@ -357,6 +357,5 @@ def reconstructed(vae: VAE, frames: Frames, device: str) -> Frames:
     result = np.empty(frames.shape, np.uint8)
     for begin in range(0, len(frames), 4):  # a batch of one takes torch's slow 3-D convolution
         video = pixels(np.array(frames[begin : begin + 4]), device)
-        output = vae.reconstruct(vae.moments(video)[0]).clamp(-1, 1) * 127.5 + 127.5
-        result[begin : begin + 4] = rearrange(output.round().to(torch.uint8), "b c t h w -> b t h w c").cpu().numpy()
+        result[begin : begin + 4] = frames_of(vae.reconstruct(vae.moments(video)[0]))
     return result

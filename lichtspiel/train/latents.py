@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lichtspiel.conditioning import known_frames, video_of
+from lichtspiel.conditioning import video_of
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import STRIDE
 from lichtspiel.train.data import ClipStore
@@ -81,14 +81,12 @@ def known_video(video: Tensor, *, last: bool) -> Tensor:
 
 
 @torch.no_grad()
-def conditions_of(vae: VAE, frames: NDArray[np.uint8], store: LatentStore, device: str) -> Tensor:
-    """The conditions [b, 4 + c, t, h, w] of clips uint8 [b, t, h, w, 3] whose first picture is given, normalised as
-    the latents of `store` are; `vae` has neutral statistics."""
-    video = known_video(pixels(np.array(frames), device), last=False)
-    latents, _ = vae.moments(video)
+def told_latents(vae: VAE, frames: NDArray[np.uint8], store: LatentStore, device: str) -> Tensor:
+    """Latents [b, c, t, h, w] of what the first picture tells of clips uint8 [b, t, h, w, 3], normalised as those of
+    `store` are; `vae` has neutral statistics."""
+    latents, _ = vae.moments(known_video(pixels(np.array(frames), device), last=False))
     mean, std = (value.view(1, -1, 1, 1, 1).to(latents) for value in (store.mean, store.std))
-    mask = known_frames(frames.shape[1], False, *latents.shape[3:]).to(latents)
-    return torch.cat([mask.expand(len(latents), *mask.shape), (latents - mean) / std], dim=1)
+    return (latents - mean) / std
 
 
 def covered(masks: NDArray[np.uint8]) -> Tensor:

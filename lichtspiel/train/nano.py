@@ -133,11 +133,8 @@ def vae_stage(run: Path, stage: Stage, *, clips: int | None = None) -> dict[str,
 
 def trained_vae(folder: Path, spec: VAESpec, device: str) -> VAE:
     """The averaged VAE of a stage's folder, with neutral statistics."""
-    path = folder / "checkpoint.pt"
-    if not path.is_file():
-        raise InvalidInput(f"{folder} holds no trained VAE; run `lichtspiel train vae` for this run first")
     vae = blank_vae(spec)
-    vae.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["averages"]["vae"])
+    vae.load_state_dict(_averages(folder, "VAE", "lichtspiel train vae")["vae"])
     return layout(vae).to(device).eval().requires_grad_(False)
 
 
@@ -208,9 +205,9 @@ def trained(run: Path, edition: Edition, device: str, *, teacher: bool = False) 
 
     Raises InvalidInput when they have not been trained yet.
     """
-    state = _averages(run / "dit", "lichtspiel train dit")
+    state = _averages(run / "dit", "text encoder and DiT", "lichtspiel train dit")
     if edition.distilled and not teacher:
-        state |= _averages(run / "distil", "recipes/nano.py")
+        state |= _averages(run / "distil", "student", "recipes/nano.py")
     networks: dict[str, nn.Module] = {"umt5": UMT5(edition.model.umt5), "dit": DiT(edition.model.dit)}
     for name, network in networks.items():
         network.load_state_dict(state[name])
@@ -218,10 +215,10 @@ def trained(run: Path, edition: Edition, device: str, *, teacher: bool = False) 
     return networks
 
 
-def _averages(folder: Path, remedy: str) -> dict[str, dict[str, Tensor]]:
+def _averages(folder: Path, what: str, remedy: str) -> dict[str, dict[str, Tensor]]:
     path = folder / "checkpoint.pt"
     if not path.is_file():
-        raise InvalidInput(f"{folder} holds no trained networks; run `{remedy}` for this run first")
+        raise InvalidInput(f"{folder} holds no trained {what}; run `{remedy}` for this run first")
     state: dict[str, dict[str, Tensor]] = torch.load(path, map_location="cpu", weights_only=True)["averages"]
     return state
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from lichtspiel import flow
@@ -17,6 +16,7 @@ from lichtspiel.models.vae import VAE
 from lichtspiel.spec import Sampling
 from lichtspiel.train.captions import Captions
 from lichtspiel.train.data import Frames
+from lichtspiel.train.vae import frames_of
 
 PROMPTS = (
     "a big turtle walks to the right on a beach at sunset",
@@ -63,8 +63,7 @@ class Sampler:
 def decoded(vae: VAE, latents: Tensor, mean: Tensor, std: Tensor) -> Frames:
     """Clips uint8 [n, t, h, w, 3] of normalised latents; `vae` has neutral statistics."""
     raw = latents * std.view(1, -1, 1, 1, 1).to(latents) + mean.view(1, -1, 1, 1, 1).to(latents)
-    video = rearrange(vae.reconstruct(raw).clamp(-1, 1), "b c t h w -> b t h w c").cpu().numpy()
-    return ((video + 1) * 127.5).round().astype(np.uint8)
+    return frames_of(vae.reconstruct(raw))
 
 
 def sheet(frames: Frames, path: Path) -> None:

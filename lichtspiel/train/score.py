@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from lichtspiel.models.vae import VAE
 from lichtspiel.train.data import Frames, Shape, render_store
+from lichtspiel.train.dit import conditioned
 from lichtspiel.train.editions import Edition
 from lichtspiel.train.judge import (
     ATTRIBUTES,
@@ -26,7 +27,6 @@ from lichtspiel.train.judge import (
     Judge,
     JudgePlan,
     labels,
-    load_judge,
     reconstruct_store,
     reconstructed,
     save_judge,
@@ -34,12 +34,12 @@ from lichtspiel.train.judge import (
     values,
     verdicts,
 )
-from lichtspiel.train.latents import LatentStore, conditions_of
+from lichtspiel.train.latents import LatentStore, told_latents
 from lichtspiel.train.samples import Sampler, decoded
 from lichtspiel.train.state import Budget
 from lichtspiel.worlds.captions import caption
 from lichtspiel.worlds.render import render
-from lichtspiel.worlds.sample import Vocabulary, sample
+from lichtspiel.worlds.sample import Vocabulary, is_held_out, sample
 from lichtspiel.worlds.scene import Scene
 
 __all__ = [
@@ -79,26 +79,25 @@ class Trial:
         """Held-out scenes, the same for everybody."""
         seeds = range(FIRST_SEED, FIRST_SEED + count)
         scenes = [sample(seed, vocabulary, held_out=True) for seed in seeds]
+        assert all(map(is_held_out, scenes))
         size = {"width": shape.width, "height": shape.height, "frames": shape.frames}
         clips = [render(scene, seed, **size).frames for scene, seed in zip(scenes, seeds, strict=True)]
         return cls(scenes, seeds, np.stack(clips))
 
 
 def judge_of(edition: Edition, vae: VAE, budget: Budget, folder: Path, device: str) -> Judge:
-    """A judge for an edition's world, trained in `folder` on clips of its own, or the one that was made there before.
+    """A judge for an edition's world, trained in `folder` on clips of its own; one that was begun there goes on.
 
     Some of the clips go through `vae`, whose statistics are neutral or its own.
     """
-    path, workers = folder / "judge.safetensors", os.cpu_count() or 1
-    if path.is_file():
-        return load_judge(path).to(device)
+    workers = os.cpu_count() or 1
     folder.mkdir(parents=True, exist_ok=True)
     store = render_store(folder / "clips", edition.world, TRAINING_SEEDS, edition.shape, held_out=None, workers=workers)
     test = render_store(folder / "test", edition.world, TEST_SEEDS, edition.shape, held_out=None, workers=workers)
     soft = reconstruct_store(vae, store, folder / "soft", min(SOFT_CLIPS, len(store)), device)
     plan = JudgePlan(budget=budget, batch=24, rates=(0.02, 0.002), decay_from=0.5, device=device, seed=1)
     judge = train_judge(plan, Judge(edition.world), store, test, folder, soft=soft)
-    save_judge(judge, path)
+    save_judge(judge, folder / "judge.safetensors")
     return judge
 
 
@@ -111,7 +110,8 @@ def generated(drawn: Sampler, vae: VAE, cached: LatentStore, trial: Trial, devic
     shape = tuple(cached.latents.shape[1:])
     for begin in range(0, len(prompts), BATCH):
         part = slice(begin, begin + BATCH)
-        pictures = conditions_of(vae, trial.renders[part], cached, device)
+        told = told_latents(vae, trial.renders[part], cached, device)
+        pictures = torch.stack([conditioned(one, one.shape[1], 1) for one in told])
         for known, made in ((None, text), (pictures, image)):
             latents = drawn.generate(prompts[part], shape, device, known=known, seed=begin)
             made.append(decoded(vae, latents, cached.mean, cached.std))

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lichtspiel.errors import InvalidInput
@@ -129,6 +130,12 @@ def pixels(frames: np.ndarray, device: str) -> Tensor:
     """uint8 [b, t, h, w, 3] to float [b, 3, t, h, w] in [-1, 1]."""
     video = torch.from_numpy(frames).to(device).float() / 127.5 - 1
     return rearrange(video, "b t h w c -> b c t h w")
+
+
+def frames_of(video: Tensor) -> NDArray[np.uint8]:
+    """The inverse of `pixels`: float [b, 3, t, h, w], which may leave [-1, 1], to uint8 [b, t, h, w, 3]."""
+    levels = (video.clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
+    return rearrange(levels, "b c t h w -> b t h w c").cpu().numpy()
 
 
 def weights(masks: np.ndarray, device: str) -> Tensor:

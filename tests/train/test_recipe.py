@@ -85,8 +85,13 @@ def test_from_nothing_to_weights_and_on_from_them(
     assert said[0]["samples/s"] > 0
     assert 0 < said[0]["of ceiling"] < 2
 
+    compiled: list[str] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda block: compiled.append(type(block).__name__))
     start = ("--start", str(first / "weights"))
-    run_recipe(monkeypatch, "--run", str(second), "--edition", "tiny", "--steps", "1", "--count", "0", *start)
+    run_recipe(
+        monkeypatch, "--run", str(second), "--edition", "tiny", "--steps", "1", "--count", "0", "--compile", *start
+    )
+    assert compiled == ["Block"] * tiny.model.dit.layers
     begun = torch.load(second / "vae" / "checkpoint.pt", weights_only=True)["averages"]["vae"]
     before = shipped(first / "weights", "vae")["vae"]
     apart = {name: float((begun[name] - value).abs().max()) for name, value in before.items()}
