@@ -10,8 +10,9 @@ are compared run one after the other. `--tiny` takes small networks, to see that
 
 Parts are `dit` (one velocity), `umt5` (one prompt of 20 tokens), `vae` (one decoding and one encoding), `generate`
 (the command, from a prompt to a sealed video), and `long`, which decodes 17 and 81 frames of 832x480. "first" is the
-first call in a process, "again" the median of the others. Peak memory holds the program and its libraries (about 0.3
-GB), and what it has of the file at that time.
+first call in a process, "again" the median of the others; "of products" is the speed of the faster of them, by the
+operations of the exact network, as a part of that of one large product of float32 matrices at the same time. Peak
+memory holds the program and its libraries (about 0.3 GB), and what it has of the file at that time.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import math
 import os
 import resource
 import shutil
@@ -44,7 +46,7 @@ from lichtspiel.models.reuse import remembering
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
 from lichtspiel.quantize import quantise, relative_error
-from lichtspiel.spec import LATENT_MEAN, LATENT_STD, MODELS, Model
+from lichtspiel.spec import LATENT_MEAN, LATENT_STD, MODELS, PATCH, Model
 from lichtspiel.states import keep, recall
 from lichtspiel.streaming import block_names, place
 
@@ -261,12 +263,33 @@ def measure(name: str, folder: Path, job: Job) -> dict[str, Any]:
         works.close()  # type: ignore[attr-defined]
     row["peak"] = peak()
     if part == "dit":
+        row["of products"] = operations(job) / min(row["seconds"]) / product_rate()
         exact = folder / "velocity.safetensors"
         if not exact.exists():
             save_file({"velocity": result.contiguous()}, exact)
         with safe_open(exact, framework="pt") as file:
             row["error"] = relative_error(result, file.get_tensor("velocity"))
     return row
+
+
+def operations(job: Job) -> float:
+    """Floating-point operations of one velocity: products with the weights of the blocks, and self-attention. Keys and
+    values of the text are computed once a run."""
+    spec, tokens = job.model.dit, job.latents()[0, 0].numel() // math.prod(PATCH)
+    weights = sum(value.numel() for value in empty(job.model, "dit").get_submodule("blocks").parameters())
+    weights -= 2 * spec.layers * spec.width**2
+    return tokens * (2.0 * weights + 4.0 * tokens * spec.width * spec.layers)
+
+
+def product_rate() -> float:
+    """Operations a second of one large product of float32 matrices here and now: what the best code could reach."""
+    x, weight = torch.randn(1280, 1536), torch.randn(8960, 1536)
+    spent = []
+    for _ in range(8):
+        began = time.perf_counter()
+        nn.functional.linear(x, weight)
+        spent.append(time.perf_counter() - began)
+    return 2.0 * x.numel() * len(weight) / statistics.median(spent)
 
 
 def generate(folder: Path, job: Job, dtype: str) -> str:
@@ -280,11 +303,11 @@ def generate(folder: Path, job: Job, dtype: str) -> str:
     environment = {**os.environ, "LICHTSPIEL_HOME": str(folder / "home")}
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True, env=environment)
     if done.returncode:
-        return f"failed with exit status {done.returncode} | | | |"
+        return f"failed with exit status {done.returncode} | | | | |"
     said = json.loads(done.stdout)
     spent = said["timings"]
     stages = ", ".join(f"{name} {spent[name]:.0f}" for name in ("encode", "denoise", "decode", "seal"))
-    return f"{spent['load']:.1f} | {spent['total']:.1f} ({stages}) | - | {said['peak_bytes'] / 1e9:.2f} | -"
+    return f"{spent['load']:.1f} | {spent['total']:.1f} ({stages}) | - | {said['peak_bytes'] / 1e9:.2f} | - | -"
 
 
 def peak() -> int:
@@ -333,19 +356,20 @@ def report(folder: Path, job: Job, only: list[str], arguments: list[str]) -> Non
     width, height = job.size
     print(f"{today}, {os.cpu_count()} processor cores, torch {torch.__version__}, {torch.get_num_threads()} threads;")
     print(f"{job.model.name}, {width}x{height}, {job.frames} frames, {job.steps} steps of the command\n")
-    print("| what | load s | first s | again s | peak GB | error |\n|---|---|---|---|---|---|")
+    print("| what | load s | first s | again s | peak GB | error | of products |\n|---|---|---|---|---|---|---|")
     for name, (part, *_) in ROWS.items():
         if part not in only:
             continue
         command = [sys.executable, "-m", "benchmarks.true_size", str(folder), *arguments, "--row", name]
         done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)  # errors go to the terminal
         if done.returncode:
-            print(f"| {name} | failed with exit status {done.returncode} | | | | |", flush=True)
+            print(f"| {name} | failed with exit status {done.returncode} | | | | | |", flush=True)
             continue
         row = json.loads(done.stdout.splitlines()[-1])
         first, *again = row["seconds"]
         cells = [f"{row['load']:.1f}", f"{first:.2f}", f"{statistics.median(again):.2f}" if again else "-"]
         cells += [f"{row['peak'] / 1e9:.2f}", f"{row['error']:.1e}" if "error" in row else "-"]
+        cells.append(f"{row['of products']:.2f}" if "of products" in row else "-")
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
     if "generate" in only:
         for name, dtype in WHOLE.items():

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from lichtspiel.models.clip import CLIPVision
-from lichtspiel.models.dit import DiT
+from lichtspiel.models.dit import PIECE, DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import PATCH, STRIDE, DiTSpec, Model, Part, UMT5Spec, VAESpec
@@ -250,13 +250,13 @@ def _denoise(spec: DiTSpec, tokens: int, wide: int) -> int:
     """Bytes alive at the peak of a block of the DiT, for one video.
 
     In self-attention (`SelfAttention.forward`): the residual stream in float32, its normed copy, v, q, k before and
-    after norm and rotation in float32. In the feed-forward network: stream, copy, and its hidden layer before and
-    after GELU. VACE holds a second stream.
+    after norm and rotation in float32. In the feed-forward network: stream, copy, its result in pieces and whole, and
+    the hidden layer of one piece before and after GELU. VACE holds a second stream.
     """
-    attention = spec.width * (4 + 4 * wide + 8)
-    feed = spec.width * (4 + wide) + 2 * spec.ffn_width * wide
-    vace = 8 * spec.width if spec.vace_layers else 0
-    return int(tokens * (max(attention, feed) + vace))
+    attention = tokens * spec.width * (4 + 4 * wide + 8)
+    feed = tokens * spec.width * (4 + 3 * wide) + 2 * min(tokens, PIECE) * spec.ffn_width * wide
+    vace = tokens * 8 * spec.width if spec.vace_layers else 0
+    return max(attention, feed) + vace
 
 
 def _text(spec: UMT5Spec, length: int, wide: int) -> int:
@@ -275,9 +275,9 @@ def _together(vae: VAE, spec: VAESpec, size: tuple[int, int], free_bytes: int | 
 
 
 def _video(spec: VAESpec, size: tuple[int, int], together: int) -> int:
-    """Bytes alive at the peak of the decoder (the encoder has less): what its layers remember, and around the last
-    layer, at full size, its input before and after norm and activation, that joined to two remembered frames and the
-    library's own copy of it, and the frames remembered before and after.
+    """Bytes alive at the peak of the decoder (the encoder has less): what its layers remember, the four frames before
+    the last doubling of height and width, and at full size either input, normed input and result of a layer, or around
+    the last layer, which is not split, its normed input alone and joined to two remembered frames.
 
     Every 3x3x3 layer remembers two frames of its input (`CausalConv3d`); stages run from the lowest resolution up.
     """
@@ -289,8 +289,9 @@ def _video(spec: VAESpec, size: tuple[int, int], together: int) -> int:
         cells = (width // scale) * (height // scale)
         layers = 2 * (spec.residual_blocks + 1) + (4 if stage == 0 else 0)  # the middle has two blocks of two
         remembered += 2 * layers * max(inputs // (2 if stage else 1), outputs) * cells * 4
-    frames = 3 * together + 2 * (together + 2) + 4
-    return remembered + frames * spec.width * max(1, spec.multipliers[0]) * width * height * 4
+    frame = spec.width * max(1, spec.multipliers[0]) * width * height * 4
+    before = STRIDE[0] * widths[-3] // 2 * (width // 2) * (height // 2) * 4
+    return remembered + before + max(3 * together, 2 * together + 2) * frame
 
 
 def computing_dtype(device: str) -> torch.dtype:

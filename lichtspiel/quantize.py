@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lichtspiel.errors import RequestError
 
-__whole_ = ["Int8Linear", "quantise", "relative_error"]
+__all__ = ["Int8Linear", "quantise", "relative_error"]
 
 SMALLEST = 64
 """Layers with fewer inputs or outputs stay exact: converting costs more than it saves."""

@@ -89,6 +89,8 @@ class _Stream:
         order = list(self.source)
         # What comes after what; corrected when blocks run in another order, as those of two lists do.
         self.follows = dict(zip(order, [*order[1:], order[0]], strict=True))
+        self.filled: dict[nn.Module, dict[str, Tensor]] = {}
+        self.spare: list[dict[str, Tensor]] = []
         self.last: nn.Module | None = None
         self.ahead: tuple[nn.Module, Future[Prepared]] | None = None
         self.worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="weights")
@@ -115,12 +117,16 @@ class _Stream:
             for tensor in state.values():
                 tensor.record_stream(stream)  # memory of the side stream is not reused before this one is through
         _fill(block, state)
+        self.filled[block] = state
         coming = self.follows[block]
         if coming is not block:
             self.ahead = (coming, self.worker.submit(self.prepare, coming))
 
     def after(self, block: nn.Module, *_: Any) -> None:
         """Let the weights of a block go; also when it failed."""
+        state = self.filled.pop(block, None)
+        if state is not None and self.side is None:
+            self.spare.append(state)
         _fill(block, {name: torch.empty_like(value, device="meta") for name, value in block.named_parameters()})
 
     def prepare(self, block: nn.Module) -> Prepared:
@@ -128,8 +134,9 @@ class _Stream:
         with torch.inference_mode(False), torch.no_grad():
             found = {key: self.tensors[full] for key, full in self.source[block].items()}
             if self.side is None:
-                state = {key: _convert(value, self.dtype, self.device) for key, value in found.items()}
-                event = None
+                state, event = self.room(found), None
+                for key, value in found.items():
+                    state[key].copy_(value)
             else:
                 with torch.cuda.stream(self.side):
                     # Converted on the GPU: 16 bit travel. Pinned memory is not reused before the copy is done.
@@ -140,14 +147,25 @@ class _Stream:
             _forget([*found.values()])
         return state, event
 
+    def room(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Memory of a block that has run, if it was of this shape, for new memory takes longer than filling it."""
+        wanted = {key: (value.shape, _target(value, self.dtype)) for key, value in found.items()}
+        for index, state in enumerate(self.spare):
+            if {key: (value.shape, value.dtype) for key, value in state.items()} == wanted:
+                return self.spare.pop(index)
+        return {key: torch.empty(shape, dtype=dtype, device=self.device) for key, (shape, dtype) in wanted.items()}
+
 
 Prepared = tuple[dict[str, Tensor], torch.cuda.Event | None]
 
 
 def _convert(value: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A tensor in the computing precision, never the one in the file, whose memory may be taken back."""
-    target = dtype if value.is_floating_point() else value.dtype
-    return value.to(device, target, copy=value.device.type == "cpu")
+    return value.to(device, _target(value, dtype), copy=value.device.type == "cpu")
+
+
+def _target(value: Tensor, dtype: torch.dtype) -> torch.dtype:
+    return dtype if value.is_floating_point() else value.dtype
 
 
 def _named(block: nn.Module, name: str) -> dict[str, str]:

@@ -56,6 +56,18 @@ def test_a_streamed_dit_gives_the_same_numbers(spec: DiTSpec, resident: int, tmp
 
 
 @torch.inference_mode()
+def test_blocks_take_turns_in_the_same_memory(tmp_path: Path) -> None:
+    model = empty(TINY)
+    place(model, saved(build(TINY), tmp_path), torch.float32, CPU)
+    places: set[int] = set()
+    for block in model.blocks:
+        block.register_forward_pre_hook(lambda block, _: places.add(block.ffn[0].weight.data_ptr()))
+    for _ in range(4):
+        model(**inputs(TINY))
+    assert len(places) == 2  # of the block that runs and the one that is prepared
+
+
+@torch.inference_mode()
 def test_a_streamed_encoder_gathers_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lichtspiel.streaming.ROWS", TINY_ENCODER.vocabulary - 1)
     loaded = tiny()

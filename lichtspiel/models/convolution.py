@@ -4,10 +4,15 @@ Three ways around what is slow there, for float32 without gradients; everything 
 want tensors that are channels-last in memory, and are compared with PyTorch in `tests/models/test_convolution.py`.
 
 Letters: c channels in, o channels out, t time, h height, w width, y and x tiles down and across, a and b factors
-of a tile down and across, p and q outputs of a tile down and across, k taps in time, n frames.
+of a tile down and across, p and q outputs of a tile down and across, i, j and k taps down, across and in
+time, n frames.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -16,14 +21,16 @@ from torch import Tensor
 
 __all__ = ["convolve", "fast", "upsample"]
 
-SLAB_BYTES = 10_000_000
-"""Winograd works on so many rows at a time that its tiles stay in the processor's cache; measured in steps of two."""
+SLAB_BYTES = 8_000_000
+"""Winograd works on so many rows at a time that their factors stay in the processor's cache; measured in steps of two.
+"""
 
 WINOGRAD_CHANNELS, WINOGRAD_CELLS = 64, 4096
 """Fewest channels on either side, and fewest cells of output, for which Winograd's extra work pays; measured."""
 
-FILTER = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
-"""G of F(2, 3), which maps three taps to four products (Lavin and Gray 2015, arXiv:1509.09308, section 4.1)."""
+POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
+"""Where the polynomials of F(4, 3) are evaluated, besides at infinity: those with the smallest rounding errors that
+Barabasz, Anderson, Soodhalter and Gregg 2020 found (arXiv:1803.10986)."""
 
 
 def fast(x: Tensor) -> bool:
@@ -36,83 +43,105 @@ def fast(x: Tensor) -> bool:
     )
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, ...]) -> Tensor:
-    """`F.conv3d` of [b, c, t, h, w] with a stride of 1 and `padding` in time, height and width.
+def convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int, int], seen: Tensor | None = None
+) -> Tensor:
+    """`F.conv3d` of [b, c, t, h, w], behind the frames `seen` if there are any, with a stride of 1 and `padding` in
+    time, height and width.
 
     PyTorch leaves its fast library for a plain loop when the batch is 1 and c·t·h is at most 20480 (`use_mkldnn` in
     `aten/src/ATen/native/Convolution.cpp`, which forgets the width): up to seven times as slow. Here that library is
     called by its name. Large 3x3x3 kernels are split further, by `winograd`.
     """
-    if not fast(x):
-        return F.conv3d(x, weight, bias, padding=padding)
+    seen = x[:, :, :0] if seen is None else seen
     _, c, t, h, w = x.shape
-    wide = min(c, weight.shape[0]) >= WINOGRAD_CHANNELS and (t - 2) * h * w >= WINOGRAD_CELLS
-    if wide and weight.shape[2:] == (3, 3, 3) and padding == (0, 1, 1) and h % 2 == w % 2 == 0:
-        videos = [winograd(video, weight, bias) for video in torch.split(x, 1)]
+    wide = min(c, weight.shape[0]) >= WINOGRAD_CHANNELS and (seen.shape[2] + t - 2) * h * w >= WINOGRAD_CELLS
+    if fast(x) and wide and weight.shape[2:] == (3, 3, 3) and padding == (0, 1, 1):
+        pairs = zip(torch.split(seen, 1), torch.split(x, 1), strict=True)
+        videos = [winograd(pair, weight, bias) for pair in pairs]
         return torch.cat(videos) if len(videos) > 1 else videos[0]
+    video = torch.cat([seen, x], dim=2) if seen.shape[2] else x
+    if not fast(x):
+        return F.conv3d(video, weight, bias, padding=padding)
     one = [1, 1, 1]
-    result: Tensor = torch.mkldnn_convolution(x, weight, bias, list(padding), one, one, 1)
+    result: Tensor = torch.mkldnn_convolution(video, weight, bias, list(padding), one, one, 1)
     return result
 
 
-def winograd(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A 3x3x3 convolution of [1, c, t, h, w] to [1, o, t - 2, h, w]: F(2x2, 3x3) in space, plain in time.
+def winograd(parts: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A 3x3x3 convolution of [1, c, t, h, w], given in parts that follow one another, to [1, o, t - 2, h, w]: as
+    F(4x4, 3x3) in space, plain in time.
 
-    16 products make 4 outputs instead of 36; the sums over channels and time are products of matrices. Its rounding
-    errors are not larger than those of the direct sum. Tiles of 4x4 overlap by two and give 2x2 outputs.
+    36 products make 16 outputs instead of 144; the sums over channels and time are products of matrices (Lavin and Gray
+    2015, arXiv:1509.09308, section 4). Its rounding errors are those of the direct sum. Tiles of 6x6 overlap by two and
+    give 4x4 outputs; what the last ones give beyond the picture is cut off.
     """
-    _, c, t, h, w = x.shape
-    video = rearrange(x, "1 c t h w -> t h w c")
-    result = x.new_empty(t - 2, h, w, len(weight))
-    spread = x.new_tensor(FILTER)
-    taps = torch.einsum("ai,bj,ockij->abkco", spread, spread, weight)
-    taps = rearrange(taps, "a b k c o -> k (a b) c o").contiguous()
-    rows = max(2, SLAB_BYTES // (16 * t * w * c) // 2 * 2)
+    videos = [rearrange(part, "1 c t h w -> t h w c") for part in parts]
+    t, (_, h, w, c), o = sum(map(len, videos)), videos[0].shape, len(weight)
+    below, right = -h % 4, -w % 4
+    result = parts[0].new_empty(t - 2, h + below, w + right, o)
+    spread = transforms()[0]
+    taps = rearrange(torch.einsum("ai,bj,ockij->kabco", spread, spread, weight), "k a b c o -> k (a b) c o")
+    taps = taps.contiguous()
+    rows = min(max(4, SLAB_BYTES // (9 * t * w * c) // 4 * 4), h + below)
+    slab = result.new_zeros(t, rows + 2, w + right + 2, c)
+    # New memory costs as much as a pass over it, so all slabs share what they need.
+    size = 36 * (rows // 4) * (-(-w // 4) + 1) * t * max(c, o)
+    spare = (result.new_empty(size), result.new_empty(size))
     for top in range(0, h, rows):
-        end = min(top + rows, h)
-        slab = video[:, max(top - 1, 0) : min(end + 1, h)]
-        slab = F.pad(slab, (0, 0, 1, 1, int(top == 0), int(end == h)))
-        _winograd_slab(slab, taps, bias, result[:, top:end])
-    return rearrange(result, "t h w o -> 1 o t h w")
+        end = min(top + rows, h + below)
+        now = slab[:, : end - top + 2]
+        first, last = max(top - 1, 0), min(end + 1, h)
+        inside = now[:, first - top + 1 : last - top + 1, 1 : w + 1]
+        for part, video in zip(torch.split(inside, [len(video) for video in videos]), videos, strict=True):
+            part.copy_(video[:, first:last])
+        now[:, last - top + 1 :] = 0
+        _winograd_slab(now, taps, bias, result[:, top:end], spare)
+    return rearrange(result[:, :h, :w], "t h w o -> 1 o t h w")
 
 
-def _winograd_slab(slab: Tensor, taps: Tensor, bias: Tensor | None, result: Tensor) -> None:
-    """From padded rows [t, h + 2, w + 2, c] to `result` [t - 2, h, w, o]."""
-    t, height, width, c = slab.shape
-    y, x = height // 2 - 1, width // 2 - 1
-    rows = _tiles(slab, 1, slab.new_empty(4, t, y, width, c))
-    tiles = slab.new_empty(4, 4, t, y, x, c)
-    _tiles(rows, 3, tiles.transpose(0, 1))
-    flat = rearrange(tiles, "a b t y x c -> (a b) (t y x) c")
+def _winograd_slab(
+    slab: Tensor, taps: Tensor, bias: Tensor | None, result: Tensor, spare: tuple[Tensor, Tensor]
+) -> None:
+    """From padded rows [t, h + 2, w + 2, c] to `result` [t - 2, h, w, o]; `spare` are two pieces of memory."""
+
+    def space(index: int, *shape: int) -> Tensor:
+        return spare[index][: math.prod(shape)].view(shape)
+
+    _, factors, outputs = transforms()
+    t, _, wide, c = slab.shape
+    _, h, w, o = result.shape
+    y, x = h // 4, w // 4
     frame, count = y * x, (t - 2) * y * x
-    products = torch.bmm(flat[:, :count], taps[0])
-    products.baddbmm_(flat[:, frame : frame + count], taps[1])
-    products.baddbmm_(flat[:, 2 * frame :], taps[2])
-    parts = rearrange(products, "(a b) (t y x) o -> a b t y x o", a=4, t=t - 2, y=y)
-    halves = _sums(parts, parts.new_empty(2, *parts.shape[1:]))
-    if bias is not None:
-        halves[:, 1] += bias  # enters both outputs of a tile exactly once below
-    cells = rearrange(result, "t (y p) (x q) o -> p q t y x o", p=2, q=2)
-    _sums(halves.transpose(0, 1), cells.transpose(0, 1))
+    down = space(0, 6, t, y, wide, c).copy_(rearrange(slab.unfold(1, 6, 4), "t y w c a -> a t y w c"))
+    down = torch.mm(factors, down.view(6, -1), out=space(1, 6, t * y * wide * c)).view(down.shape)
+    tiles = space(0, 6, 6, t, y, x, c).copy_(rearrange(down.unfold(3, 6, 4), "a t y x c b -> a b t y x c"))
+    tiles = torch.bmm(factors.expand(6, 6, 6), tiles.view(6, 6, -1), out=space(1, 6, 6, t * frame * c))
+    tiles = tiles.view(36, t * frame, c)
+    products = torch.bmm(tiles[:, :count], taps[0], out=space(0, 36, count, o))
+    products.baddbmm_(tiles[:, frame : frame + count], taps[1])
+    products.baddbmm_(tiles[:, 2 * frame :], taps[2])
+    across = torch.bmm(outputs.expand(6, 4, 6), products.view(6, 6, -1), out=space(1, 6, 4, count * o))
+    cells = torch.mm(outputs, across.view(6, -1), out=space(0, 4, 4 * count * o)).view(4, 4, t - 2, y, x, o)
+    torch.add(cells, 0 if bias is None else bias, out=rearrange(result, "t (y p) (x q) o -> p q t y x o", p=4, q=4))
 
 
-def _tiles(source: Tensor, axis: int, result: Tensor) -> Tensor:
-    """Bᵀ of F(2, 3): from four neighbours, every second one, to the four factors, in front of the other axes."""
-    length = source.shape[axis] // 2 - 1
-    a, b, c, d = (source[(slice(None),) * axis + (slice(k, k + 2 * length - 1, 2),)] for k in range(4))
-    torch.sub(a, c, out=result[0])
-    torch.add(b, c, out=result[1])
-    torch.sub(c, b, out=result[2])
-    torch.sub(b, d, out=result[3])
-    return result
+@cache
+@torch.inference_mode(False)
+def transforms() -> tuple[Tensor, Tensor, Tensor]:
+    """G [6, 3], Bᵀ [6, 6] and Aᵀ [4, 6] of F(4, 3), which map three taps and six neighbours to six factors each, and
+    their six products to four outputs.
 
+    That is multiplication of polynomials at `POINTS` and infinity (Toom and Cook), transposed: a Vandermonde matrix for
+    the taps, one for the outputs, and the inverse of one for the neighbours.
+    """
+    points = torch.tensor(POINTS, dtype=torch.float64, device="cpu")
 
-def _sums(parts: Tensor, result: Tensor) -> Tensor:
-    """Aᵀ of F(2, 3): from four products, in front of the other axes, to two outputs."""
-    a, b, c, d = parts
-    torch.add(torch.add(a, b), c, out=result[0])
-    torch.sub(torch.sub(b, c), d, out=result[1])
-    return result
+    def powers(count: int) -> Tensor:
+        infinity = F.one_hot(torch.tensor([count - 1], device="cpu"), count)
+        return torch.cat([torch.linalg.vander(points, N=count), infinity.to(points)])
+
+    return powers(3).float(), torch.linalg.inv(powers(6)).T.float().contiguous(), powers(4).T.float().contiguous()
 
 
 def upsample(frames: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

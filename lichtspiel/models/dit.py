@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 from lichtspiel.models.attention import Attend, attention, rotary_angles, rotate
 from lichtspiel.spec import PATCH, DiTSpec
 
-__all__ = ["DiT"]
+__all__ = ["PIECE", "DiT"]
 
 IMAGE_TOKENS = 257
 """Tokens of one image: CLIP's 16 x 16 patches and its class token."""
@@ -178,8 +179,19 @@ class Block(nn.Module):
         x = x + self.cross_attn(self.norm3(x).type_as(told.text), told)
 
         h = torch.addcmul(shift2, self.norm2(x), 1 + scale2).type_as(told.text)
-        x = torch.addcmul(x, gate2, self.ffn(h).float())
+        x = torch.addcmul(x, gate2, in_pieces(self.ffn, h).float())
         return x
+
+
+PIECE = 4096
+"""Tokens that go through a feed-forward network at once; its hidden layer is the largest thing that a block makes."""
+
+
+def in_pieces(layer: nn.Module, x: Tensor) -> Tensor:
+    """Apply a layer in which tokens do not meet to `x` [b, l, d], in inference `PIECE` tokens at a time."""
+    if torch.is_grad_enabled() or x.shape[1] <= PIECE:
+        return cast(Tensor, layer(x))
+    return torch.cat([layer(part) for part in torch.split(x, PIECE, dim=1)], dim=1)
 
 
 class ContextBlock(Block):

@@ -37,12 +37,18 @@ class CausalConv3d(nn.Conv3d):
 
     def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
         """Map [b, c, t, h, w] to the same number of frames."""
-        if self.memory:
-            seen = None if past is None else past.get(self)
-            x = F.pad(x, (0, 0, 0, 0, self.memory, 0)) if seen is None else torch.cat([seen, x], dim=2)
-            if past is not None:
-                past[self] = x[:, :, -self.memory :].clone()
-        return convolve(x, self.weight, self.bias, self.around)
+        if not self.memory:
+            return convolve(x, self.weight, self.bias, self.around)
+        seen = None if past is None else past.get(self)
+        if seen is None:
+            seen = ordered(x.new_zeros(x.shape[0], x.shape[1], self.memory, *x.shape[3:]))
+        result = convolve(x, self.weight, self.bias, self.around, seen)
+        if past is not None:
+            kept = max(0, self.memory - x.shape[2])
+            seen[:, :, :kept] = seen[:, :, self.memory - kept :].clone()
+            seen[:, :, kept:] = x[:, :, kept - self.memory :]  # in place: new memory costs more
+            past[self] = seen
+        return result
 
 
 class RMSNorm(nn.Module):
@@ -54,8 +60,13 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise [b, c, ...] over c. The official code divides by the length and multiplies by the root of c."""
-        normed: Tensor = F.rms_norm(x.movedim(1, -1), (x.shape[1],), self.gamma.flatten(), eps=1e-24)
-        return normed.movedim(-1, 1)
+        x, gamma = x.movedim(1, -1), self.gamma.flatten()
+        if fast(x):  # half the time of PyTorch's on a processor
+            length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(1e-12)
+            x = (x * length.reciprocal_().mul_(len(gamma) ** 0.5)).mul_(gamma)
+        else:
+            x = F.rms_norm(x, gamma.shape, gamma, eps=1e-24)
+        return x.movedim(-1, 1)
 
 
 class ResidualBlock(nn.Module):
@@ -64,15 +75,15 @@ class ResidualBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.residual = nn.Sequential(
-            RMSNorm(inputs), nn.SiLU(), CausalConv3d(inputs, outputs, (3, 3, 3)),
-            RMSNorm(outputs), nn.SiLU(), nn.Dropout(0.0), CausalConv3d(outputs, outputs, (3, 3, 3)),
+            RMSNorm(inputs), nn.SiLU(inplace=True), CausalConv3d(inputs, outputs, (3, 3, 3)),
+            RMSNorm(outputs), nn.SiLU(inplace=True), nn.Dropout(0.0), CausalConv3d(outputs, outputs, (3, 3, 3)),
         )  # fmt: skip
         self.shortcut = nn.Identity() if inputs == outputs else CausalConv3d(inputs, outputs, (1, 1, 1))
 
     def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
         """Map [b, inputs, t, h, w] to [b, outputs, t, h, w]."""
         shortcut: Tensor = self.shortcut(x)
-        return shortcut + run(self.residual, x, past)
+        return run(self.residual, x, past).add_(shortcut)
 
 
 class AttentionBlock(nn.Module):
@@ -146,7 +157,7 @@ class Upsample(nn.Module):
         first, rest = x[:, :, :1], x[:, :, 1:]
         if past is not None:
             # The second latent must see zeros, not the first one: that is how the published weights were trained.
-            past[time_conv] = torch.zeros_like(first).repeat(1, 1, time_conv.memory, 1, 1)
+            past[time_conv] = ordered(first.new_zeros(*first.shape[:2], time_conv.memory, *first.shape[3:]))
         if not rest.shape[2]:
             return first
         doubled = rearrange(time_conv(rest, past), "b (n c) t h w -> b c (t n) h w", n=2)
@@ -193,7 +204,7 @@ class Encoder(nn.Module):
         self.downsamples = nn.Sequential(*layers)
         self.middle = middle(widths[-1])
         self.head = nn.Sequential(
-            RMSNorm(widths[-1]), nn.SiLU(), CausalConv3d(widths[-1], 2 * spec.latent_channels, (3, 3, 3))
+            RMSNorm(widths[-1]), nn.SiLU(inplace=True), CausalConv3d(widths[-1], 2 * spec.latent_channels, (3, 3, 3))
         )
         self.timed = next(i for i, layer in enumerate(layers) if isinstance(layer, Downsample) and layer.time_conv)
 
@@ -226,7 +237,7 @@ class Decoder(nn.Module):
             if stage < len(temporal):
                 layers.append(Upsample(outputs, temporal[stage]))
         self.upsamples = nn.Sequential(*layers)
-        self.head = nn.Sequential(RMSNorm(widths[-1]), nn.SiLU(), CausalConv3d(widths[-1], 3, (3, 3, 3)))
+        self.head = nn.Sequential(RMSNorm(widths[-1]), nn.SiLU(inplace=True), CausalConv3d(widths[-1], 3, (3, 3, 3)))
         self.timed = 1 + max(i for i, layer in enumerate(layers) if isinstance(layer, Upsample) and layer.time_conv)
 
     def forward(self, x: Tensor, past: Past | None = None) -> Tensor:

@@ -232,6 +232,23 @@ def test_every_parameter_learns_under_autocast_too(spec: DiTSpec) -> None:
         assert parameter.grad.any(), name
 
 
+def test_few_tokens_at_a_time_go_through_a_feed_forward_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, given = build(TINY), inputs(TINY)
+    whole = model(**given)
+    seen: list[int] = []
+    for block in model.blocks:
+        block.ffn.register_forward_pre_hook(lambda _, x: seen.append(x[0].shape[1]))
+    monkeypatch.setattr("lichtspiel.models.dit.PIECE", 5)
+    model(**given)  # what is trained goes through at once: gradients need the hidden layer anyway
+    tokens = seen[0]
+    assert seen == [tokens] * TINY.layers
+    assert tokens % 5
+    seen.clear()
+    with torch.inference_mode():
+        assert relative_error(model(**given), whole) < 1e-6
+    assert seen == [*[5] * (tokens // 5), tokens % 5] * TINY.layers
+
+
 def test_attention_and_keys_can_be_replaced_from_outside() -> None:
     model, given = build(TINY), inputs(TINY)
     with torch.inference_mode():
