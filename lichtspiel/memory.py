@@ -277,7 +277,7 @@ def _together(vae: VAE, spec: VAESpec, size: tuple[int, int], free_bytes: int | 
 def _video(spec: VAESpec, size: tuple[int, int], together: int) -> int:
     """Bytes alive at the peak of the decoder (the encoder has less): what its layers remember, the four frames before
     the last doubling of height and width, and at full size either input, normed input and result of a layer, or around
-    the last layer, which is not split, its normed input alone and joined to two remembered frames.
+    the last layer, which is not split, its normed input, alone and joined to two remembered frames.
 
     Every 3x3x3 layer remembers two frames of its input (`CausalConv3d`); stages run from the lowest resolution up.
     """
@@ -291,7 +291,7 @@ def _video(spec: VAESpec, size: tuple[int, int], together: int) -> int:
         remembered += 2 * layers * max(inputs // (2 if stage else 1), outputs) * cells * 4
     frame = spec.width * max(1, spec.multipliers[0]) * width * height * 4
     before = STRIDE[0] * widths[-3] // 2 * (width // 2) * (height // 2) * 4
-    return remembered + before + max(3 * together, 2 * together + 2) * frame
+    return remembered + 2 * frame + before + max(3 * together, 2 * together + 2) * frame
 
 
 def computing_dtype(device: str) -> torch.dtype:

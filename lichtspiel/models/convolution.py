@@ -60,11 +60,12 @@ def convolve(
         pairs = zip(torch.split(seen, 1), torch.split(x, 1), strict=True)
         videos = [winograd(pair, weight, bias) for pair in pairs]
         return torch.cat(videos) if len(videos) > 1 else videos[0]
-    video = torch.cat([seen, x], dim=2) if seen.shape[2] else x
     if not fast(x):
-        return F.conv3d(video, weight, bias, padding=padding)
+        return F.conv3d(torch.cat([seen, x], dim=2), weight, bias, padding=padding)
+    if seen.shape[2]:  # with channels behind, for else the order in memory may be lost where an axis has length 1
+        x = torch.cat([part.movedim(1, -1) for part in (seen, x)], dim=1).movedim(-1, 1)
     one = [1, 1, 1]
-    result: Tensor = torch.mkldnn_convolution(video, weight, bias, list(padding), one, one, 1)
+    result: Tensor = torch.mkldnn_convolution(x, weight, bias, list(padding), one, one, 1)
     return result
 
 
