@@ -56,6 +56,16 @@ def test_winograd_does_not_care_where_slabs_end(monkeypatch: pytest.MonkeyPatch)
         assert relative_error(convolve(x, weight, bias, (0, 1, 1)), whole) < 1e-6
 
 
+@torch.inference_mode()
+def test_channels_stay_together_in_memory() -> None:
+    """Also where an axis has length 1, whose stride says nothing; in the other order all that follows is slow."""
+    seen = draw(1, 64, 2, 64, 64).contiguous(memory_format=torch.channels_last_3d)
+    x = draw(1, 64, 1, 64, 64).contiguous(memory_format=torch.channels_last_3d)
+    for outputs in (64, 3):  # by Winograd, and what comes of it by the library
+        x = convolve(x, *layer(x.shape[1], outputs, 3, 3, 3), (0, 1, 1), seen)
+        assert x.is_contiguous(memory_format=torch.channels_last_3d)
+
+
 @pytest.mark.parametrize("size", [(1, 6, 4, 5), (3, 16, 7, 8)])
 @torch.inference_mode()
 def test_upsampling_is_repeating_and_convolving(size: tuple[int, ...]) -> None:
