@@ -1,7 +1,7 @@
 """Content credentials (C2PA): what is said about a video, and signing it.
 
-It knows the manifest and, with `reading`, the `c2pa` library, which nothing else in the package touches. It does not
-know how a video is made (`door`). Nothing here uses the network, except for a time stamp that is
+It knows the manifest and, with `reading`, the `c2pa` library (`library`), which nothing else in the package touches. It
+does not know how a video is made (`door`). Nothing here uses the network, except for a time stamp that is
 asked for: remote manifests and revocation lists are off.
 
 The request is recorded in the assertion `org.lichtspiel.generation`:
@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from lichtspiel.container import survey
 from lichtspiel.errors import LichtspielError, MediaError, RequestError
-from lichtspiel.seal import signers
+from lichtspiel.seal import library, signers
 
 if TYPE_CHECKING:
     from lichtspiel.seal.keys import Identity
@@ -168,7 +168,7 @@ def sign(
     `timestamp` is the address of an RFC 3161 authority. Returns None when none was asked, "stamped" when its time stamp
     is in the file, and "none: " with the reason when it gave none within 30 s: that must not cost the work.
     """
-    import c2pa
+    c2pa = library.load()
 
     if timestamp is not None:
         try:
@@ -185,7 +185,7 @@ def sign(
 
 
 def _sign(files: tuple[Path, Path, str], provenance: Provenance, identity: Identity, timestamp: str | None) -> None:
-    import c2pa
+    c2pa = library.load()
 
     source, target, format = files
     leaf, failures = signers.certificates(identity.chain.encode())[0], list[BaseException]()
@@ -273,7 +273,7 @@ def _actions(provenance: Provenance) -> list[dict[str, Any]]:
 
 def _add(builder: Any, given: Input) -> None:
     """Add an input as a C2PA ingredient, with its own credentials nested when it has any."""
-    import c2pa
+    c2pa = library.load()
 
     relationship = "parentOf" if given.parent else "inputTo"
     described = json.dumps({"title": given.role, "relationship": relationship, "label": given.role})

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from lichtspiel.container import survey
 from lichtspiel.errors import MediaError
+from lichtspiel.seal import library
 from lichtspiel.seal.credentials import GENERATION, SETTINGS, TRUST
 
 __all__ = ["Reading", "ingredient_state", "read", "record"]
@@ -104,7 +105,7 @@ def ingredient_state(entry: Mapping[str, Any]) -> Literal["intact", "tampered", 
 
 def _check(path: Path, kind: str, signing: str | None, stamping: str | None) -> Reading:
     """The credentials of a sealed file as the library reads them; `ours` says that they lead to one of `signing`."""
-    import c2pa
+    c2pa = library.load()
 
     try:
         with (
