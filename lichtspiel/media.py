@@ -258,8 +258,9 @@ def _frames(path: Path, container: av.container.InputContainer, stream: Any) -> 
     limit = f"{path}: frames of at most {MAX_VIDEO_PIXELS:,} pixels are read; reduce the video first"
     if context.width * context.height > MAX_VIDEO_PIXELS:
         raise MediaError(limit)
-    context.options = {"max_pixels": str(MAX_VIDEO_PIXELS + (1 << 20))}  # it may grow later; codecs pad a little
-    context.thread_type = "AUTO"
+    if not context.is_open:  # it is from the second place on that a long video is looked at
+        context.options = {"max_pixels": str(MAX_VIDEO_PIXELS + (1 << 20))}  # it may grow later; codecs pad a little
+        context.thread_type = "AUTO"
     ratio = float(stream.sample_aspect_ratio or 1)
     if not 0.1 <= ratio <= 10:
         raise MediaError(f"{path}: declares pixels {ratio:g} times as wide as high; export it with square pixels")

@@ -16,8 +16,8 @@ from PIL import Image
 
 from lichtspiel import container, media
 from lichtspiel.errors import MediaError, OutputError
-from lichtspiel.media import contact_sheet, load_image, read_frames, read_video, video_info
-from lichtspiel.seal import seal
+from lichtspiel.media import contact_sheet, load_image, read_frames, read_video, sample_video, video_info
+from lichtspiel.seal import exit_code, seal, verify
 from tests.seal.conftest import frames, provenance
 
 
@@ -29,17 +29,24 @@ def corners(height: int = 4, width: int = 6) -> Any:
 
 
 def write_video(
-    path: Path, *, count: int = 6, size: tuple[int, int] = (64, 48), form: str = "mp4", **stream: Any
+    path: Path,
+    *,
+    count: int = 6,
+    size: tuple[int, int] = (64, 48),
+    form: str = "mp4",
+    rate: Fraction | int = 8,
+    step: int = 12,
+    **stream: Any,
 ) -> Path:
     """A small test video: every frame a grey of its own, red in its left half."""
     with av.open(str(path), "w", format=form) as output:
-        coded = output.add_stream("mpeg4", rate=8)
+        coded = output.add_stream("mpeg4", rate=rate)
         coded.width, coded.height, coded.pix_fmt = *size, "yuv420p"
         context: Any = coded.codec_context
         for name, value in stream.items():
             setattr(context, name, value)
         for number in range(count):
-            pixels = np.full((size[1], size[0], 3), 12 * number + 40, np.uint8)
+            pixels = np.full((size[1], size[0], 3), step * number + 40, np.uint8)
             pixels[:, : size[0] // 2, 0] = 220
             output.mux(coded.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         output.mux(coded.encode(None))
@@ -172,6 +179,20 @@ def test_a_video_comes_frame_by_frame(tmp_path: Path) -> None:
     for number, frame in enumerate(found):
         assert abs(float(frame[:, 40:].mean()) - (12 * number + 40)) < 6
         assert frame[:, :24, 0].mean() > 190
+
+
+def test_a_long_video_is_looked_at_from_begin_to_end(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "long.mp4", count=104, step=2, gop_size=8)  # 13 s, a key frame about each second
+    seen = [float(frame[:, 40:].mean()) for frame in sample_video(path, 8)]
+    seconds = [(grey - 40) / 2 / 8 for grey in seen]
+    assert np.allclose(seconds, [13 * place / 8 for place in range(8)], atol=1.2)
+    assert exit_code(verify(path)) == 4
+
+
+def test_a_long_video_of_few_frames_is_read_to_its_end_more_than_once(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "slow.mp4", count=8, rate=Fraction(1, 2), gop_size=1)
+    seen = [round(float(frame[:, 40:].mean() - 40) / 12) for frame in sample_video(path, 96)]
+    assert [*dict.fromkeys(seen)] == [*range(8)]
 
 
 @pytest.mark.parametrize(("suffix", "form"), [("mkv", "matroska"), ("avi", "avi"), ("ts", "mpegts"), ("mov", "mov")])
