@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from lichtspiel.inference.kv_cache import remembering
+from lichtspiel.inference.quantize import relative_error
 from lichtspiel.models.dit import DiT
-from lichtspiel.models.reuse import remembering
-from lichtspiel.quantize import relative_error
 from lichtspiel.spec import MODELS, DiTSpec
 
 TOKENS = 60

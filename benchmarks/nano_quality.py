@@ -23,14 +23,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lichtspiel.pipeline import Pipeline, load
+from lichtspiel.inference.pipeline import Pipeline, load
 from lichtspiel.request import Request
-from lichtspiel.train.data import Frames
-from lichtspiel.train.editions import SMALL
-from lichtspiel.train.judge import Judge, load_judge, reconstructed
-from lichtspiel.train.score import Trial, judge_of, judged_by, rows_of, table
+from lichtspiel.toybox.captions import LANGUAGES, Language, caption
+from lichtspiel.train.nano.clips import Frames
+from lichtspiel.train.nano.judge import Judge, load_judge, reconstructed
+from lichtspiel.train.nano.score import Trial, judge_of, judged_by, rows_of, table
+from lichtspiel.train.nano.variants import SMALL
 from lichtspiel.train.state import Budget
-from lichtspiel.worlds.captions import LANGUAGES, Language, caption
 
 EDITION = SMALL
 """What ships, and is measured here; a run's own recipe measures that run."""

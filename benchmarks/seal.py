@@ -20,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-from lichtspiel.media import read_video
+from lichtspiel.media.media import read_video
+from lichtspiel.policy.rules import judge_frames
 from lichtspiel.seal import Marks, Provenance, identity, seal, verify
-from lichtspiel.seal.policy import judge_frames
 from lichtspiel.seal.visible import VisibleLabel
 from lichtspiel.seal.watermark import Watermark
-from lichtspiel.worlds.render import render
-from lichtspiel.worlds.sample import FULL, sample
+from lichtspiel.toybox.render import render
+from lichtspiel.toybox.sample import FULL, sample
 
 FPS = 16
 

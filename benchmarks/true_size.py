@@ -41,14 +41,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lichtspiel.inference.kv_cache import remembering
+from lichtspiel.inference.prompt_cache import keep, recall
+from lichtspiel.inference.quantize import quantise, relative_error
 from lichtspiel.models.dit import DiT
-from lichtspiel.models.reuse import remembering
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
-from lichtspiel.quantize import quantise, relative_error
 from lichtspiel.spec import LATENT_MEAN, LATENT_STD, MODELS, PATCH, Model
-from lichtspiel.states import keep, recall
-from lichtspiel.streaming import block_names, place
+from lichtspiel.weights.offload import block_names, place
 
 TOKENS = 20
 LONG = (832, 480)

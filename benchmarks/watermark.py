@@ -26,12 +26,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lichtspiel.media import load_image, read_video
-from lichtspiel.seal import message
+from lichtspiel.media.media import load_image, read_video
+from lichtspiel.seal import payload
 from lichtspiel.seal.detect import CERTAIN, PLAUSIBLE, coded, detect, grids, judge
 from lichtspiel.seal.watermark import Watermark
-from lichtspiel.worlds.render import render
-from lichtspiel.worlds.sample import FULL, sample
+from lichtspiel.toybox.render import render
+from lichtspiel.toybox.sample import FULL, sample
 from tests.seal.attacks import ATTACKS, Frame, encoded
 
 DOOR = 16
@@ -100,7 +100,7 @@ def outcome(frames: Sequence[Frame], id: int) -> tuple[float, ...]:
     seen = list(grids(frames))
     result = judge(seen)
     seconds = time.process_time() - start
-    sent = message.encode(id)
+    sent = payload.encode(id)
     best = max(seen, key=lambda grid: grid.score, default=None)
     right = 0.5 if best is None else float(np.mean((coded(best) > 0) == (sent > 0)))
     return result.found, result.id == id, result.id not in {None, id}, right, result.score, seconds

@@ -11,8 +11,8 @@ import time
 
 import cv2
 
-from lichtspiel.worlds.render import render
-from lichtspiel.worlds.sample import FULL, STARTER, Vocabulary, sample
+from lichtspiel.toybox.render import render
+from lichtspiel.toybox.sample import FULL, STARTER, Vocabulary, sample
 
 FRAMES = 17
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lichtspiel.errors import LichtspielError
-    from lichtspiel.job import decode, generate
-    from lichtspiel.pipeline import Pipeline, load
+    from lichtspiel.inference.pipeline import Pipeline, load
     from lichtspiel.request import Request
     from lichtspiel.seal.verify import verify
     from lichtspiel.spec import MODELS
+    from lichtspiel.workflows.generate import decode, generate
 
 __version__ = "0.1.0"
 
@@ -33,11 +33,11 @@ __all__ = [
 _HOMES = {
     "MODELS": "spec",
     "LichtspielError": "errors",
-    "Pipeline": "pipeline",
+    "Pipeline": "inference.pipeline",
     "Request": "request",
-    "decode": "job",
-    "generate": "job",
-    "load": "pipeline",
+    "decode": "workflows.generate",
+    "generate": "workflows.generate",
+    "load": "inference.pipeline",
     "verify": "seal.verify",
 }
 

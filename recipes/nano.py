@@ -20,8 +20,8 @@ from pathlib import Path
 
 import torch
 
-from lichtspiel.train.editions import EDITIONS
-from lichtspiel.train.nano import Stage, distil_stage, dit_stage, score_stage, ship, vae_stage
+from lichtspiel.train.nano.stages import Stage, distil_stage, dit_stage, score_stage, ship, vae_stage
+from lichtspiel.train.nano.variants import EDITIONS
 from lichtspiel.train.state import Budget
 
 SHARES = {"vae": 0.5, "dit": 0.35, "distil": 0.1, "judge": 0.05}

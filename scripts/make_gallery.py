@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from lichtspiel.media import contact_sheet
-from lichtspiel.pipeline import load
+from lichtspiel.inference.pipeline import load
+from lichtspiel.media.media import contact_sheet
+from lichtspiel.models.upscaler import Upscaler
 from lichtspiel.request import Request
-from lichtspiel.train.editions import SMALL
-from lichtspiel.upscale import Upscaler
-from lichtspiel.worlds.captions import caption
-from lichtspiel.worlds.sample import sample
+from lichtspiel.toybox.captions import caption
+from lichtspiel.toybox.sample import sample
+from lichtspiel.train.nano.variants import SMALL
 
 FOLDER = Path(__file__).parent.parent / "docs" / "gallery"
 COUNT, FIRST = 16, 20_000_000

@@ -1,4 +1,4 @@
-"""Make `lichtspiel/worlds/sprites.zip` from the published animations of Microsoft's Fluent characters.
+"""Make `lichtspiel/toybox/sprites.zip` from the published animations of Microsoft's Fluent characters.
 
     npm install @lobehub/fluent-emoji-anim-1 @lobehub/fluent-emoji-anim-2 \
                 @lobehub/fluent-emoji-anim-3 @lobehub/fluent-emoji-anim-4
@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from lichtspiel.worlds.catalog import SUBJECTS, Subject
+from lichtspiel.toybox.catalog import SUBJECTS, Subject
 
 Floats = npt.NDArray[np.float32]
 
@@ -181,7 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("node_modules", type=Path)
     parser.add_argument("names", type=Path, help="fluent_names.json")
-    parser.add_argument("--out", type=Path, default=Path("lichtspiel/worlds/sprites.zip"))
+    parser.add_argument("--out", type=Path, default=Path("lichtspiel/toybox/sprites.zip"))
     options = parser.parse_args()
 
     allowed = {code_point(entry["unicode"]) for entry in json.loads(options.names.read_text(encoding="utf-8"))}

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from lichtspiel.upscale import WEIGHTS, Network
+from lichtspiel.models.upscaler import WEIGHTS, Network
 
 DIGEST = "548a36f9c3f4ab8da56cd3b13badf23968bee207b396dad14d04b830e5f2ab2d"
 HALF = 0x01306B47

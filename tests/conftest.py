@@ -12,7 +12,7 @@ from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import MODELS
-from lichtspiel.text import END, UNKNOWN, umt5
+from lichtspiel.tokenizer import END, UNKNOWN, umt5
 
 
 @pytest.fixture(autouse=True)

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lichtspiel import media
 from lichtspiel.cli.common import terms
+from lichtspiel.media import media
 from lichtspiel.seal import verify
 from lichtspiel.spec import MODELS
 from tests.lora.files import keys, linear_layers, pairs, save

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lichtspiel import flow
-from lichtspiel.conditioning import context
+from lichtspiel.inference.conditioning import context
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import LATENT_MEAN, LATENT_STD, MODELS
 from tests.golden import golden, relative_error

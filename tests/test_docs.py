@@ -13,7 +13,7 @@ import yaml
 from prometheus_client import generate_latest
 
 from lichtspiel.cli import app
-from lichtspiel.serve.app import create_app
+from lichtspiel.serve.api.app import create_app
 from lichtspiel.serve.server import open_server
 from lichtspiel.serve.settings import Settings
 

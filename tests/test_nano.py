@@ -11,14 +11,14 @@ import torch
 from einops import rearrange
 from PIL import Image
 
-from lichtspiel.pipeline import Pipeline, load
+from lichtspiel.inference.pipeline import Pipeline, load
 from lichtspiel.request import Request
 from lichtspiel.spec import MODELS
-from lichtspiel.train.editions import SMALL
+from lichtspiel.toybox.captions import LANGUAGES, caption
+from lichtspiel.toybox.render import Clip, render
+from lichtspiel.toybox.sample import sample
+from lichtspiel.train.nano.variants import SMALL
 from lichtspiel.weights.checkpoint import EMBEDDED
-from lichtspiel.worlds.captions import LANGUAGES, caption
-from lichtspiel.worlds.render import Clip, render
-from lichtspiel.worlds.sample import sample
 
 NANO = MODELS["nano"]
 SEED = 20_000_000

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import typer
 
-from lichtspiel.cli import files, make, serving, train, vouch
+from lichtspiel.cli import generate, provenance, serve, train, weights
 from lichtspiel.errors import LichtspielError
 
 __all__ = ["app", "main"]
@@ -27,8 +27,8 @@ def group(help: str) -> typer.Typer:
 
 app = group("Open video models that anyone can run, adapt and vouch for.")
 VERBS: tuple[Callable[..., None], ...] = (
-    make.generate, make.decode, make.batch, make.replay, vouch.verify, vouch.seal, make.models, make.show, files.pull,
-    files.inspect, files.plan, serving.serve,
+    generate.generate, generate.decode, generate.batch, generate.replay, provenance.verify, provenance.seal,
+    generate.models, generate.show, weights.pull, weights.inspect, weights.plan, serve.serve,
 )  # fmt: skip
 for verb in VERBS:
     app.command()(verb)
@@ -37,7 +37,7 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     # group: (help, its verbs)
     "lora": (
         "Files that adapt a model.",
-        {"inspect": files.inspect_lora, "convert": files.convert_lora},
+        {"inspect": weights.inspect_lora, "convert": weights.convert_lora},
     ),
     "worlds": ("The toybox: captioned clips that the package renders itself.", {"render": train.render_clips}),
     "train": (
@@ -46,21 +46,21 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     ),
     "key": (
         "Keys of the server.",
-        {"create": serving.create_key, "list": serving.list_keys, "revoke": serving.revoke_key},
+        {"create": serve.create_key, "list": serve.list_keys, "revoke": serve.revoke_key},
     ),
     "jobs": (
         "Jobs of the server.",
-        {"list": serving.list_jobs, "show": serving.show_job, "cancel": serving.cancel_job},
+        {"list": serve.list_jobs, "show": serve.show_job, "cancel": serve.cancel_job},
     ),
     "policy": (
         "What may be asked for and what may leave.",
-        {"show": vouch.show_policy, "check": vouch.check_policy},
+        {"show": provenance.show_policy, "check": provenance.check_policy},
     ),
     "keys": (
         "The identity that signs videos here.",
-        {"init": vouch.make_identity, "show": vouch.show_identity, "import": vouch.import_certificate},
+        {"init": provenance.make_identity, "show": provenance.show_identity, "import": provenance.import_certificate},
     ),
-    "log": ("The record of what was made here.", {"list": vouch.list_record, "export": vouch.export_record}),
+    "log": ("The record of what was made here.", {"list": provenance.list_record, "export": provenance.export_record}),
 }
 for title, (about, verbs) in GROUPS.items():
     inner = group(about)

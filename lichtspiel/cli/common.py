@@ -63,7 +63,9 @@ def terms(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     timestamp: Timestamp = None,
 ) -> Any:
     """The `Terms` that flags ask for. Raises InvalidInput for flags that others leave without effect."""
-    from lichtspiel.seal import HttpGuard, Marks, Terms
+    from lichtspiel.policy import HttpGuard
+    from lichtspiel.seal import Marks
+    from lichtspiel.workflows.terms import Terms
 
     if guard is None:
         without_effect({"--guard-model": guard_model, "--guard-key": guard_key}, "they need --guard")

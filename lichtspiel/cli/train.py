@@ -27,7 +27,7 @@ def render_clips(
     as_json: Json = False,
 ) -> None:
     """Render captioned training clips: sealed MP4 files and one captions.jsonl."""
-    from lichtspiel.clips import export_clips
+    from lichtspiel.workflows.toybox_clips import export_clips
 
     with progress_bar() as progress:
         rows = export_clips(out, count=count, seed=seed, size=size, frames=frames, progress=progress)
@@ -52,7 +52,7 @@ def train_vae(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     as_json: Json = False,
 ) -> None:
     """Train nano's video VAE on rendered clips; resumes where it stopped."""
-    from lichtspiel.train.nano import Stage, vae_stage
+    from lichtspiel.train.nano.stages import Stage, vae_stage
     from lichtspiel.train.state import Budget
 
     budget = Budget(minutes=minutes, steps=steps)
@@ -71,7 +71,7 @@ def train_dit(
     as_json: Json = False,
 ) -> None:
     """Train nano's text encoder and DiT on the latents of the run's VAE; resumes where it stopped."""
-    from lichtspiel.train.nano import Stage, dit_stage
+    from lichtspiel.train.nano.stages import Stage, dit_stage
     from lichtspiel.train.state import Budget
 
     budget = Budget(minutes=minutes, steps=steps)

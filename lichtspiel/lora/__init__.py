@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from lichtspiel.lora.adapter import Delta, Dialect, LoRA, Report, match
-from lichtspiel.lora.putting import apply, remove
-from lichtspiel.lora.reading import read_lora
-from lichtspiel.lora.writing import carried, convert, write_lora
+from lichtspiel.lora.apply import apply, remove
+from lichtspiel.lora.read import read_lora
+from lichtspiel.lora.write import carried, convert, write_lora
 
 __all__ = [
     "Delta",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from lichtspiel.weights.names import dialect
+from lichtspiel.weights.layouts import dialect
 
 __all__ = ["BARE", "official", "to_diffusers", "to_underscores"]
 

@@ -31,12 +31,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from lichtspiel.container import survey
 from lichtspiel.errors import LichtspielError, MediaError, RequestError
-from lichtspiel.seal import library, signers
+from lichtspiel.media.probe import survey
+from lichtspiel.seal import certificates, library
 
 if TYPE_CHECKING:
-    from lichtspiel.seal.keys import Identity
+    from lichtspiel.seal.identity import Identity
 
 __all__ = [
     "GENERATION",
@@ -68,7 +68,7 @@ MAX_RECORD = 64 << 10
 """Bytes of a record's parameters and texts together; a manifest is read whole by everyone who checks it."""
 
 # Unless told, the library takes a sound seal under the newest purpose, c2pa-kp-claimSigning, for an invalid one.
-_PURPOSES = (*signers.PURPOSES, "1.3.6.1.5.5.7.3.8", "1.3.6.1.5.5.7.3.9")  # the last: timeStamping, OCSPSigning
+_PURPOSES = (*certificates.PURPOSES, "1.3.6.1.5.5.7.3.8", "1.3.6.1.5.5.7.3.9")  # the last: timeStamping, OCSPSigning
 TRUST = {"trust_config": "\n".join(_PURPOSES)}
 SETTINGS: dict[str, Any] = {
     "builder": {"thumbnail": {"enabled": False}},
@@ -188,16 +188,16 @@ def _sign(files: tuple[Path, Path, str], provenance: Provenance, identity: Ident
     c2pa = library.load()
 
     source, target, format = files
-    leaf, failures = signers.certificates(identity.chain.encode())[0], list[BaseException]()
+    leaf, failures = certificates.parse_chain(identity.chain.encode())[0], list[BaseException]()
 
     def ask(data: bytes) -> bytes:
         try:
-            return signers.ask(str(identity.command), leaf, data)
+            return certificates.ask(str(identity.command), leaf, data)
         except BaseException as error:  # an exception, Ctrl-C among them, does not find its way through the library
             failures.append(error)
             return b""
 
-    algorithm = c2pa.C2paSigningAlg[str(signers.algorithm(leaf))]
+    algorithm = c2pa.C2paSigningAlg[str(certificates.algorithm(leaf))]
     chain, key, url = identity.chain.encode(), identity.key.encode(), timestamp.encode() if timestamp else None
     try:
         with (

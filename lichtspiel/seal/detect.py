@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from lichtspiel.seal import message
+from lichtspiel.seal import payload
 from lichtspiel.seal.watermark import TILE, layout, spread
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def coded(grid: Grid) -> npt.NDArray[np.float64]:
     """The 144 soft values of the message (see `message`) if this is the grid."""
     role, _ = layout()
     said = role >= 0
-    return np.asarray(np.bincount(role[said], grid.values[said], message.CODED), np.float64)
+    return np.asarray(np.bincount(role[said], grid.values[said], payload.CODED), np.float64)
 
 
 def judge(grids: Iterable[Grid]) -> Detection:
@@ -114,10 +114,10 @@ def judge(grids: Iterable[Grid]) -> Detection:
 
 def _id(grid: Grid) -> int | None:
     values = coded(grid)
-    content = message.decode(values)
-    if content is None or content.scheme != message.SCHEME:
+    content = payload.decode(values)
+    if content is None or content.scheme != payload.SCHEME:
         return None
-    clearness = values @ message.encode(content.id) / math.sqrt(float(np.sum(grid.values[layout()[0] >= 0] ** 2)))
+    clearness = values @ payload.encode(content.id) / math.sqrt(float(np.sum(grid.values[layout()[0] >= 0] ** 2)))
     return content.id if clearness >= _READABLE else None
 
 

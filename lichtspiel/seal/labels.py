@@ -23,8 +23,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lichtspiel.container import survey
 from lichtspiel.errors import MediaError
+from lichtspiel.media.probe import survey
 from lichtspiel.seal.marks import TEXTS, Marks
 
 __all__ = ["Tags", "aigc", "comment", "muxer", "read", "tags"]

@@ -10,9 +10,9 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lichtspiel.seal import keys, labels
+from lichtspiel.seal import identity, labels
 from lichtspiel.seal.credentials import Provenance
-from lichtspiel.seal.door import Look, Sealed, check_output, leave, writing
+from lichtspiel.seal.export import Look, Sealed, check_output, leave, writing
 from lichtspiel.seal.marks import Marks
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def seal_picture(
     out: str | Path,
     *,
     marks: Marks | None = None,
-    signer: keys.Identity | None = None,
+    signer: identity.Identity | None = None,
     timestamp: str | None = None,
 ) -> Sealed:
     """Mark a picture (uint8 [height, width, 3], RGB), write it as PNG, sign it and let it appear at `out`.

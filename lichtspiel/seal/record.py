@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from lichtspiel.errors import LichtspielError
-from lichtspiel.paths import home
 from lichtspiel.seal.credentials import JSON
+from lichtspiel.storage import home
 
 __all__ = ["KEPT_DAYS", "Entry", "add", "entries", "export", "find", "find_watermark"]
 

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from lichtspiel import container, media
 from lichtspiel.errors import LichtspielError, MediaError
-from lichtspiel.seal import keys, labels, reading, record
+from lichtspiel.media import media, probe
+from lichtspiel.seal import identity, labels, manifest, record
 
 __all__ = ["Credentials", "Ingredient", "Labels", "Report", "Signer", "State", "Watermark", "exit_code", "verify"]
 
@@ -139,10 +139,10 @@ def verify(path: str | Path) -> Report:
     neither a video nor a picture.
     """
     path = Path(path)
-    found = container.survey(path)
+    found = probe.survey(path)
     said = Credentials(state="none")
     if found.mp4 or found.png:
-        said = _credentials(reading.read(path, keys.anchors(), keys.trusted_anchors()))
+        said = _credentials(manifest.read(path, identity.anchors(), identity.trusted_anchors()))
     try:
         seen = _watermark(path, found.mp4)
         tags = labels.read(path) if seen.video or found.png else labels.Tags(aigc=None, comment=None)
@@ -252,12 +252,12 @@ def _marked(mark: Watermark, entry: record.Entry | None) -> str:
     return f"AI-generated, marked by Lichtspiel, as its watermark says ({which}). Its credentials are gone."
 
 
-def _credentials(read: reading.Reading) -> Credentials:
+def _credentials(read: manifest.Reading) -> Credentials:
     if read.state == "none":
         return Credentials(state="none")
-    manifest = read.manifest
-    assertions = [entry for entry in _list(manifest.get("assertions")) if isinstance(entry, Mapping)]
-    generation = reading.record(manifest)
+    claim = read.manifest
+    assertions = [entry for entry in _list(claim.get("assertions")) if isinstance(entry, Mapping)]
+    generation = manifest.record(claim)
     actions = [
         _dict(action)
         for entry in assertions
@@ -265,8 +265,8 @@ def _credentials(read: reading.Reading) -> Credentials:
         for action in _list(_dict(entry.get("data")).get("actions"))
     ]
     source = next((text for action in actions if (text := _text(action.get("digitalSourceType")))), None)
-    signature = _dict(manifest.get("signature_info"))
-    generator = _dict(next(iter(_list(manifest.get("claim_generator_info"))), None))
+    signature = _dict(claim.get("signature_info"))
+    generator = _dict(next(iter(_list(claim.get("claim_generator_info"))), None))
     return Credentials(
         state="tampered" if read.state == "tampered" else "trusted" if read.trusted else "intact",
         here=read.ours,
@@ -285,8 +285,8 @@ def _credentials(read: reading.Reading) -> Credentials:
         software=" ".join(filter(None, (_text(generator.get("name")), _text(generator.get("version"))))) or None,
         source_type=source.rsplit("/", 1)[-1] if source else None,
         generation=generation,
-        ingredients=tuple(_ingredient(_dict(entry)) for entry in _list(manifest.get("ingredients"))),
-        manifest=_text(manifest.get("label")),
+        ingredients=tuple(_ingredient(_dict(entry)) for entry in _list(claim.get("ingredients"))),
+        manifest=_text(claim.get("label")),
     )
 
 
@@ -294,7 +294,7 @@ def _ingredient(entry: Mapping[str, Any]) -> Ingredient:
     return Ingredient(
         role=_text(entry.get("title")) or "unnamed",
         relationship=_text(entry.get("relationship")),
-        state=reading.ingredient_state(entry),
+        state=manifest.ingredient_state(entry),
     )
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from lichtspiel.seal import message
+from lichtspiel.seal import payload
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -60,7 +60,7 @@ class Watermark:
     def __init__(self, id: int, height: int, width: int) -> None:
         chip = chip_size(height, width)
         role, signs = layout()
-        said = np.append(message.encode(id), np.int8(1))  # the pilot's role, -1, meets the 1 at the end
+        said = np.append(payload.encode(id), np.int8(1))  # the pilot's role, -1, meets the 1 at the end
         field = spread(signs * said[role], chip, height, width)
         self._pattern = field / np.sqrt(np.mean(field**2))
         self._floor = min(_FLOOR * max(_FLOOR_SIZE / min(height, width), 1), _MOST_FLOOR)
@@ -103,7 +103,7 @@ def layout() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int8]]:
     drawn = np.frombuffer(hashlib.shake_256(_KEY).digest(8 * TILE * TILE), "<u8")
     order = np.argsort(drawn, kind="stable")
     role = np.full(TILE * TILE, -1, np.int64)
-    role[order[_PILOT:]] = np.arange(TILE * TILE - _PILOT) % message.CODED
+    role[order[_PILOT:]] = np.arange(TILE * TILE - _PILOT) % payload.CODED
     signs = 1 - 2 * (drawn >> 7 & 1).astype(np.int8)
     return role.reshape(TILE, TILE), signs.reshape(TILE, TILE)
 

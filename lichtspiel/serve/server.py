@@ -9,14 +9,14 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
-from lichtspiel.seal import judge_prompt
-from lichtspiel.serve.app import create_app
-from lichtspiel.serve.files import Files
-from lichtspiel.serve.jobs import Jobs
-from lichtspiel.serve.keys import Keys
+from lichtspiel.policy import judge_prompt
+from lichtspiel.serve.api.app import create_app
+from lichtspiel.serve.api.state import Server
+from lichtspiel.serve.queue.api_keys import Keys
+from lichtspiel.serve.queue.jobs import Jobs
+from lichtspiel.serve.queue.storage import Files
 from lichtspiel.serve.settings import Settings
-from lichtspiel.serve.state import Server
-from lichtspiel.serve.workers import Place, Processes, Workers
+from lichtspiel.serve.workers.supervisor import Place, Processes, Workers
 
 __all__ = ["open_server", "serve", "sweep"]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lichtspiel.errors import InvalidInput, RequestError
-from lichtspiel.paths import home
-from lichtspiel.seal import Terms
 from lichtspiel.spec import model
+from lichtspiel.storage import home
+from lichtspiel.workflows.terms import Terms
 
 __all__ = ["Settings"]
 

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from lichtspiel import flow
-from lichtspiel.train.captions import Captions
+from lichtspiel.toybox.scene import Scene
 from lichtspiel.train.dit import draw_batch
 from lichtspiel.train.latents import LatentStore
+from lichtspiel.train.nano.captions import Captions
 from lichtspiel.train.optim import split
 from lichtspiel.train.state import Budget, Run
-from lichtspiel.worlds.scene import Scene
 
 __all__ = ["DistilPlan", "distil"]
 

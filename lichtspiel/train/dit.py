@@ -17,18 +17,18 @@ import torch
 from torch import Tensor, nn
 
 from lichtspiel import flow
-from lichtspiel.conditioning import known_frames
+from lichtspiel.inference.conditioning import known_frames
 from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.spec import PATCH, STRIDE, Model
-from lichtspiel.train.captions import Captions
+from lichtspiel.toybox.captions import caption
+from lichtspiel.toybox.scene import Scene
 from lichtspiel.train.latents import LatentStore
+from lichtspiel.train.nano.captions import Captions
+from lichtspiel.train.nano.probe import Reader
 from lichtspiel.train.optim import split
-from lichtspiel.train.reading import Reader
 from lichtspiel.train.speed import Speed
 from lichtspiel.train.state import Budget, Run, Weights
-from lichtspiel.worlds.captions import caption
-from lichtspiel.worlds.scene import Scene
 
 TASKS = (0.7, 0.18, 0.12)
 """Shares of text, first picture, and first and last picture among whole clips."""

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lichtspiel.conditioning import video_of
+from lichtspiel.inference.conditioning import video_of
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import STRIDE
-from lichtspiel.train.data import ClipStore
+from lichtspiel.train.nano.clips import ClipStore
 from lichtspiel.train.vae import pixels, statistics
 
 BATCH = 8

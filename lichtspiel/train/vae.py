@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lichtspiel.errors import InvalidInput
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import VAESpec
-from lichtspiel.train.data import ClipStore
+from lichtspiel.train.nano.clips import ClipStore
 from lichtspiel.train.optim import split
 from lichtspiel.train.state import Budget, Run, Weights
 

@@ -19,13 +19,13 @@ from lichtspiel.models.clip import CLIPVision
 from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
-from lichtspiel.paths import pulled
 from lichtspiel.spec import LATENT_MEAN, LATENT_STD, Model, Part
-from lichtspiel.streaming import Each, block_names, place
-from lichtspiel.text import Tokenizer
-from lichtspiel.weights.fitting import Spec, Weights, compare, explain, spec_of
-from lichtspiel.weights.reading import check_digest
-from lichtspiel.weights.stored import Scan, Stored, scan
+from lichtspiel.storage import pulled
+from lichtspiel.tokenizer import Tokenizer
+from lichtspiel.weights.components import Scan, Stored, scan
+from lichtspiel.weights.match import Spec, Weights, compare, explain, spec_of
+from lichtspiel.weights.offload import Each, block_names, place
+from lichtspiel.weights.tensor_files import check_digest
 
 __all__ = ["EMBEDDED", "TITLES", "Checkpoint", "Files", "checkpoint"]
 

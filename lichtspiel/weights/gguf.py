@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lichtspiel.errors import WeightsError
-from lichtspiel.weights.reading import Entry, TensorFile
+from lichtspiel.weights.tensor_files import Entry, TensorFile
 
 if TYPE_CHECKING:
     from gguf import GGUFReader, ReaderTensor

@@ -14,10 +14,10 @@ from typing import Any
 
 from lichtspiel.spec import MODELS, Part, Task
 from lichtspiel.weights.checkpoint import TITLES
-from lichtspiel.weights.fitting import compare, explain, models_of, spec_of
-from lichtspiel.weights.names import looks_like_lora
-from lichtspiel.weights.reading import TensorFile
-from lichtspiel.weights.stored import Stored, scan
+from lichtspiel.weights.components import Stored, scan
+from lichtspiel.weights.layouts import looks_like_lora
+from lichtspiel.weights.match import compare, explain, models_of, spec_of
+from lichtspiel.weights.tensor_files import TensorFile
 
 __all__ = ["Found", "FoundFile", "FoundPart", "inspect"]
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from lichtspiel.seal import credentials, keys, signers
+from lichtspiel.seal import certificates, credentials, identity
 from tests.seal.conftest import provenance
 
 EMAIL, STAMPING = ExtendedKeyUsageOID.EMAIL_PROTECTION, ExtendedKeyUsageOID.TIME_STAMPING
@@ -92,15 +92,15 @@ def pem_key(key: Any, form: Form = Form.PKCS8, password: bytes | None = None) ->
 def put(folder: Path, *chain: x509.Certificate, key: bytes | None = None) -> tuple[Path, Path]:
     """A chain and a key (by default that of `leaf`) as files."""
     folder.mkdir(exist_ok=True)
-    (folder / "chain.pem").write_text("Bag Attributes\n" + signers.pem(chain))  # as openssl pkcs12 writes it
+    (folder / "chain.pem").write_text("Bag Attributes\n" + certificates.pem(chain))  # as openssl pkcs12 writes it
     (folder / "key.pem").write_bytes(key or pem_key(KEY))
     return folder / "chain.pem", folder / "key.pem"
 
 
-def signed(folder: Path, identity: keys.Identity, timestamp: str | None = None) -> tuple[Path, str | None]:
+def signed(folder: Path, identity: identity.Identity, timestamp: str | None = None) -> tuple[Path, str | None]:
     """The smallest video, signed."""
     plain, out = folder / "plain.mp4", folder / "signed.mp4"
-    plain.write_bytes(keys._SMALLEST)
+    plain.write_bytes(identity._SMALLEST)
     out.unlink(missing_ok=True)
     return out, credentials.sign(plain, out, provenance(), identity, timestamp)
 

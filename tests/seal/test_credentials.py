@@ -13,7 +13,18 @@ import pytest
 from PIL import Image
 
 from lichtspiel.errors import MediaError, RequestError
-from lichtspiel.seal import Input, Provenance, Sealed, credentials, digest, keys, new_identity, reading, seal, verify
+from lichtspiel.seal import (
+    Input,
+    Provenance,
+    Sealed,
+    credentials,
+    digest,
+    identity,
+    manifest,
+    new_identity,
+    seal,
+    verify,
+)
 from tests.seal.conftest import NEGATIVE, PROMPT, frames, provenance
 
 
@@ -227,33 +238,33 @@ def test_judging_needs_positive_evidence(sealed: Sealed) -> None:
         }
 
     good = ["claimSignature.validated", "assertion.bmffHash.match"]
-    assert reading._judge(store(success=good, failure=[])).ours
-    assert reading._judge(store(success=good[:1], failure=[])).state == "tampered"
-    assert reading._judge(store(success=good[1:], failure=[])).state == "tampered"
-    assert reading._judge(store(success=good, failure=["assertion.missing"])).state == "tampered"
-    assert reading._judge({}).state == "tampered"
-    expired = reading._judge(store(success=good, failure=["signingCredential.expired"], state="Invalid"))
+    assert manifest._judge(store(success=good, failure=[])).ours
+    assert manifest._judge(store(success=good[:1], failure=[])).state == "tampered"
+    assert manifest._judge(store(success=good[1:], failure=[])).state == "tampered"
+    assert manifest._judge(store(success=good, failure=["assertion.missing"])).state == "tampered"
+    assert manifest._judge({}).state == "tampered"
+    expired = manifest._judge(store(success=good, failure=["signingCredential.expired"], state="Invalid"))
     assert (expired.state, expired.ours) == ("intact", False)
 
 
 def test_ingredients_of_older_claims_are_understood() -> None:
     signed = {"active_manifest": "urn:x"}
-    assert reading.ingredient_state(signed) == "intact"
-    assert reading.ingredient_state({**signed, "validation_status": [{"code": "signingCredential.untrusted"}]}) == (
+    assert manifest.ingredient_state(signed) == "intact"
+    assert manifest.ingredient_state({**signed, "validation_status": [{"code": "signingCredential.untrusted"}]}) == (
         "intact"
     )
-    assert reading.ingredient_state({**signed, "validation_status": [{"code": "assertion.dataHash.mismatch"}]}) == (
+    assert manifest.ingredient_state({**signed, "validation_status": [{"code": "assertion.dataHash.mismatch"}]}) == (
         "tampered"
     )
 
 
 def test_a_record_that_cannot_be_parsed_is_shown_as_it_is() -> None:
     entry = {"label": credentials.GENERATION, "data": {"id": "x", "parameters": "[" * 100_000}}
-    assert reading.record({"assertions": [{"label": "other"}, entry]}) == entry["data"]
-    assert reading.record({}) is None
+    assert manifest.record({"assertions": [{"label": "other"}, entry]}) == entry["data"]
+    assert manifest.record({}) is None
 
 
 def test_a_picture_other_than_png_has_no_credentials_that_are_read(tmp_path: Path) -> None:
-    assert reading.read(picture(tmp_path / "plain.png"), keys.anchors()).state == "none"
+    assert manifest.read(picture(tmp_path / "plain.png"), identity.anchors()).state == "none"
     with pytest.raises(MediaError, match="is no MP4 or MOV video and no PNG"):
-        reading.read(picture(tmp_path / "plain.bmp"), keys.anchors())
+        manifest.read(picture(tmp_path / "plain.bmp"), identity.anchors())

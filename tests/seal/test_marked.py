@@ -12,10 +12,11 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from lichtspiel.media import read_video
-from lichtspiel.seal import Marks, Sealed, Terms, card, exit_code, seal, verify
-from lichtspiel.worlds.render import render
-from lichtspiel.worlds.sample import FULL, sample
+from lichtspiel.media.media import read_video
+from lichtspiel.seal import Marks, Sealed, card, exit_code, seal, verify
+from lichtspiel.toybox.render import render
+from lichtspiel.toybox.sample import FULL, sample
+from lichtspiel.workflows.terms import Terms
 from tests.seal.conftest import provenance
 from tests.seal.test_verify import remuxed
 

@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from lichtspiel.container import MAX_CREDENTIAL_BYTES, survey
 from lichtspiel.errors import LichtspielError, MediaError, OutputError
+from lichtspiel.media.probe import MAX_CREDENTIAL_BYTES, survey
 from lichtspiel.seal import Input, Marks, Sealed, card, exit_code, seal_picture, verify
-from lichtspiel.seal.reading import Reading
+from lichtspiel.seal.manifest import Reading
 from tests.seal.conftest import PROMPT, provenance
 
 
@@ -90,7 +90,7 @@ def test_without_marks_nothing_is_in_it(tmp_path: Path) -> None:
 def test_whatever_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OutputError, match=r"written as PNG; nearest valid name: .*fox\.png$"):
         seal_picture(frame(), provenance(), tmp_path / "fox.jpg")
-    monkeypatch.setattr("lichtspiel.seal.reading.read", lambda *_: Reading("tampered", problems=("bent",)))
+    monkeypatch.setattr("lichtspiel.seal.manifest.read", lambda *_: Reading("tampered", problems=("bent",)))
     with pytest.raises(LichtspielError, match=r"does not hold.*bent"):
         seal_picture(frame(), provenance(), tmp_path / "fox.png")
     assert os.listdir(tmp_path) == []

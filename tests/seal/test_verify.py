@@ -12,8 +12,8 @@ import pytest
 from cryptography.x509 import ObjectIdentifier
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from lichtspiel import container
 from lichtspiel.errors import MediaError
+from lichtspiel.media import probe
 from lichtspiel.seal import (
     Credentials,
     Labels,
@@ -24,13 +24,13 @@ from lichtspiel.seal import (
     Watermark,
     card,
     exit_code,
-    keys,
+    identity,
     new_identity,
     seal,
     verify,
 )
 from lichtspiel.seal import credentials as credentials_module
-from lichtspiel.seal import reading as reading_module
+from lichtspiel.seal import manifest as reading_module
 from tests.seal.conftest import PROMPT, frames, provenance
 
 Alter = Callable[[bytes, int], Path]
@@ -44,12 +44,12 @@ FTYP = box(b"ftyp", b"isom\0\0\0\0isom")
 
 
 def credential_box(content: bytes) -> bytes:
-    return box(b"uuid", container._C2PA + b"\0\0\0\0manifest\0" + bytes(8) + content)
+    return box(b"uuid", probe._C2PA + b"\0\0\0\0manifest\0" + bytes(8) + content)
 
 
 def find_credentials(content: bytes) -> tuple[int, int]:
     """Where the box with the credentials lies in a sealed video."""
-    start = content.index(b"uuid" + container._C2PA) - 4
+    start = content.index(b"uuid" + probe._C2PA) - 4
     return start, start + int.from_bytes(content[start : start + 4], "big")
 
 
@@ -75,7 +75,7 @@ def test_our_own_is_sealed_here(sealed: Sealed) -> None:
     assert report.credentials.signer is not None
     assert (report.credentials.signer.name, report.credentials.signer.organisation) == (
         sealed.signer,
-        keys.ORGANISATION,
+        identity.ORGANISATION,
     )
     assert (report.credentials.source_type, report.credentials.time) == ("trainedAlgorithmicMedia", None)
 
@@ -106,13 +106,13 @@ def test_another_installation_is_elsewhere(tmp_path: Path) -> None:
 
 
 def test_borrowed_names_and_roots_do_not_help_a_forger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = keys.identity()
+    ours = identity.load_identity()
     monkeypatch.setattr(os, "urandom", lambda count: b"\1" * count)  # the same names as another installation's
     first, second = new_identity(), new_identity()
     monkeypatch.undo()
     leaf = second.chain.removesuffix(second.root)
-    forged = keys.Identity(leaf + first.root, second.key)
-    monkeypatch.setattr(keys, "anchors", lambda: first.root)
+    forged = identity.Identity(leaf + first.root, second.key)
+    monkeypatch.setattr(identity, "anchors", lambda: first.root)
     for number, signer in enumerate((second, forged, ours)):
         out = tmp_path / f"{number}.mp4"
         # The door itself would notice a chain that does not hold, so the forger signs without it.
@@ -185,7 +185,7 @@ def test_credentials_that_make_no_sense_prove_nothing(sealed: Sealed, tmp_path: 
     instead = {
         "twice": 2 * content[start:end],
         "unreadable": credential_box(b"\xff" * 500),
-        "empty": box(b"uuid", container._C2PA),
+        "empty": box(b"uuid", probe._C2PA),
     }[damage]
     (tmp_path / "odd.mp4").write_bytes(content[:start] + instead + content[end:])
     report = verify(tmp_path / "odd.mp4")
@@ -295,7 +295,7 @@ def test_boxes_of_every_length_are_walked(tmp_path: Path) -> None:
     beyond = box(b"moov", struct.pack(">I4s", 999, b"free"))
     to_the_end = struct.pack(">I4s", 0, b"mdat") + b"rest"
     path.write_bytes(FTYP + large + quicktime + beyond + box(b"uuid", bytes(16)) + credential_box(b"x") + to_the_end)
-    assert container.survey(path) == container.Survey(path.stat().st_size, mp4=True, sealed=True)
+    assert probe.survey(path) == probe.Survey(path.stat().st_size, mp4=True, sealed=True)
 
 
 def test_the_card_says_what_matters(sealed: Sealed, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lichtspiel.seal import detect as detector
-from lichtspiel.seal import message
+from lichtspiel.seal import payload
 from lichtspiel.seal.detect import CERTAIN, FRAMES, Detection, detect
 from lichtspiel.seal.watermark import TILE, Watermark, chip_size, layout, mark
 from tests.seal.attacks import captioned, cropped, encoded, photographed, scaled
@@ -60,36 +60,36 @@ def psnr(before: Sequence[Frame], after: Sequence[Frame]) -> float:
 @given(st.integers(0, 2**32 - 1), st.integers(0, 255), st.lists(st.integers(0, 143), max_size=8, unique=True))
 def test_a_message_survives_flipped_bits(id: int, scheme: int, flipped: list[int]) -> None:
     # Half the free distance, less one, wherever they are.
-    values = message.encode(id, scheme).astype(float)
+    values = payload.encode(id, scheme).astype(float)
     values[flipped] *= -1
-    assert message.decode(values) == message.Message(scheme, id)
+    assert payload.decode(values) == payload.Message(scheme, id)
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
 def test_a_message_survives_noise_as_loud_as_itself(id: int, seed: int) -> None:
-    values = message.encode(id) + np.random.default_rng(seed).normal(0, 0.7, message.CODED)
-    assert message.decode(values) == message.Message(message.SCHEME, id)
+    values = payload.encode(id) + np.random.default_rng(seed).normal(0, 0.7, payload.CODED)
+    assert payload.decode(values) == payload.Message(payload.SCHEME, id)
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(1e-3, 1e3), st.lists(st.integers(0, 143), max_size=50, unique=True))
 def test_only_the_ratio_of_values_counts_and_missing_ones_do_little(id: int, loudness: float, lost: list[int]) -> None:
-    values = message.encode(id) * loudness
+    values = payload.encode(id) * loudness
     values[lost[:16]] = 0
-    assert message.decode(values) == message.Message(message.SCHEME, id)
+    assert payload.decode(values) == payload.Message(payload.SCHEME, id)
 
 
 def test_the_code_is_as_good_as_the_tables_say() -> None:
     # It is linear, so the lightest message is the distance; one bit set gives the generators' weights.
-    zero = message.encode(0, 0)
-    one = [np.sum(message.encode(1 << bit, 0) != zero) for bit in range(32)]
+    zero = payload.encode(0, 0)
+    one = [np.sum(payload.encode(1 << bit, 0) != zero) for bit in range(32)]
     assert min(one) >= 18
 
 
 def test_messages_of_known_ids_do_not_change() -> None:
     # What is in videos today must be readable by every later version.
-    said = "".join("01"[int(value < 0)] for value in message.encode(ID))
+    said = "".join("01"[int(value < 0)] for value in payload.encode(ID))
     assert f"{int(said, 2):036x}" == "3a82888412fdccfa22b6ac189fa6ef7b49cf"
     role, signs = layout()
     assert (int((role < 0).sum()), int(role.max()), int(signs.sum())) == (533, 143, -34)
@@ -97,8 +97,8 @@ def test_messages_of_known_ids_do_not_change() -> None:
 
 def test_noise_is_no_message() -> None:
     draw = np.random.default_rng(1)
-    assert [message.decode(draw.normal(size=message.CODED)) for _ in range(20)].count(None) >= 19
-    assert message.decode(np.zeros(message.CODED)) is None
+    assert [payload.decode(draw.normal(size=payload.CODED)) for _ in range(20)].count(None) >= 19
+    assert payload.decode(np.zeros(payload.CODED)) is None
 
 
 # The mark.
@@ -200,8 +200,8 @@ def test_no_frames_at_all() -> None:
 
 
 def test_another_scheme_is_found_but_its_id_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    theirs = message.encode(ID, message.SCHEME + 1)
-    monkeypatch.setattr(message, "encode", lambda *_: theirs)
+    theirs = payload.encode(ID, payload.SCHEME + 1)
+    monkeypatch.setattr(payload, "encode", lambda *_: theirs)
     frames = [mark(frame, ID) for frame in film()]
     monkeypatch.undo()
     assert found(frames) == (True, None, False)
@@ -211,7 +211,7 @@ def test_a_weak_pilot_counts_only_with_a_message(monkeypatch: pytest.MonkeyPatch
     frames = marked(64, 64, 17)
     monkeypatch.setattr(detector, "CERTAIN", 99.0)
     assert found(frames) == (True, ID, False)
-    monkeypatch.setattr(message, "decode", lambda values: None)
+    monkeypatch.setattr(payload, "decode", lambda values: None)
     assert found(frames) == (False, None, False)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from lichtspiel.serve.jobs import Job, Jobs
+from lichtspiel.serve.queue.jobs import Job, Jobs
 
 
 class Clock:

@@ -28,9 +28,9 @@ from fastapi.staticfiles import StaticFiles
 from numpy.typing import NDArray
 from PIL import Image
 
-from lichtspiel.worlds.captions import caption
-from lichtspiel.worlds.render import render
-from lichtspiel.worlds.scene import Action, Actor, Direction, Place, Scene, Time
+from lichtspiel.toybox.captions import caption
+from lichtspiel.toybox.render import render
+from lichtspiel.toybox.scene import Action, Actor, Direction, Place, Scene, Time
 
 PAGE = Path(__file__).parents[2] / "lichtspiel" / "serve" / "page"
 CSP = (

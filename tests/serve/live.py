@@ -12,11 +12,11 @@ from pathlib import Path
 import uvicorn
 from openai import OpenAI
 
-from lichtspiel.serve.app import create_app
+from lichtspiel.serve.api.app import create_app
+from lichtspiel.serve.api.state import Server
 from lichtspiel.serve.server import open_server
 from lichtspiel.serve.settings import Settings
-from lichtspiel.serve.state import Server
-from lichtspiel.serve.worker import Worker
+from lichtspiel.serve.workers.worker import Worker
 
 PROMPT = "a turtle walks on the beach at night"
 SMALL = {"steps": 1, "frames": 5}

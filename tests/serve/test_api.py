@@ -19,11 +19,11 @@ import pytest
 from PIL import Image
 
 from lichtspiel.errors import InvalidInput
-from lichtspiel.media import load_image, read_video, video_info
+from lichtspiel.media.media import load_image, read_video, video_info
 from lichtspiel.seal import verify
-from lichtspiel.serve.keys import Keys
+from lichtspiel.serve.api.state import Server
+from lichtspiel.serve.queue.api_keys import Keys
 from lichtspiel.serve.settings import Settings
-from lichtspiel.serve.state import Server
 from lichtspiel.spec import MODELS
 from tests.lora.files import keys, linear_layers, pairs, save
 from tests.serve.live import PROMPT, SMALL, client, live, settings, worker, working

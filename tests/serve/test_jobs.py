@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from lichtspiel.serve.errors import Busy, IdempotencyError, LimitReached, NotFound, QueueFull
-from lichtspiel.serve.jobs import Jobs
-from lichtspiel.serve.keys import Keys
+from lichtspiel.serve.queue.api_keys import Keys
+from lichtspiel.serve.queue.jobs import Jobs
 from tests.serve.conftest import Clock, add, claim
 
 Opening = Callable[..., Jobs]

@@ -17,11 +17,11 @@ from alembic.migration import MigrationContext
 from sqlalchemy import text
 
 from lichtspiel.errors import InvalidInput
-from lichtspiel.serve import database
-from lichtspiel.serve.database import Database
 from lichtspiel.serve.errors import StoreError
-from lichtspiel.serve.jobs import Jobs
-from lichtspiel.serve.schema import VERSION_TABLE, metadata
+from lichtspiel.serve.queue import database
+from lichtspiel.serve.queue.database import Database
+from lichtspiel.serve.queue.jobs import Jobs
+from lichtspiel.serve.queue.schema import VERSION_TABLE, metadata
 
 Opening = Callable[..., Jobs]
 
@@ -161,8 +161,7 @@ def test_addresses_that_are_none(url: str) -> None:
 
 
 def test_nothing_heavy_is_loaded() -> None:
-    program = (
-        "import sys, lichtspiel.serve.files, lichtspiel.serve.keys; print({'torch', 'numpy', 'av'} & {*sys.modules})"
-    )
+    modules = "lichtspiel.serve.queue.storage, lichtspiel.serve.queue.api_keys"
+    program = f"import sys, {modules}; print({{'torch', 'numpy', 'av'}} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout == "set()\n"

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck
 from schemathesis import Case
 
-from lichtspiel.serve.app import create_app
+from lichtspiel.serve.api.app import create_app
 from lichtspiel.serve.server import open_server
 from tests.serve.live import settings
 

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from lichtspiel import pipeline as pipeline_room
 from lichtspiel.errors import NonFinite, OutOfMemory
-from lichtspiel.pipeline import Pipeline
+from lichtspiel.inference import pipeline as pipeline_room
+from lichtspiel.inference.pipeline import Pipeline
 from lichtspiel.seal import verify
-from lichtspiel.serve.form import read_form, stored
-from lichtspiel.serve.jobs import Job
+from lichtspiel.serve.api.form import read_form, stored
+from lichtspiel.serve.api.state import Server
+from lichtspiel.serve.queue.jobs import Job
 from lichtspiel.serve.server import open_server, sweep
-from lichtspiel.serve.state import Server
 from lichtspiel.weights.checkpoint import Checkpoint
 from tests.serve.live import PROMPT, SMALL, settings, worker
 

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 import pytest
 
 from lichtspiel.errors import InvalidInput
-from lichtspiel.serve import workers
 from lichtspiel.serve.settings import Settings
-from lichtspiel.serve.workers import Started, Workers, wanted
+from lichtspiel.serve.workers import supervisor
+from lichtspiel.serve.workers.supervisor import Started, Workers, wanted
 
 
 class Thread:
@@ -70,7 +70,7 @@ def wait(until: Callable[[], bool]) -> None:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in (("LOOK", 0.02), ("QUIET", 0.1), ("RESTART", 0.02)):
-        monkeypatch.setattr(workers, name, seconds)
+        monkeypatch.setattr(supervisor, name, seconds)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_queue_that_cannot_be_counted_changes_nothing() -> None:
 
 def test_machines_of_a_cluster_do_not_share_a_file() -> None:
     pytest.importorskip("ray")
-    from lichtspiel.serve.cluster import check_shared
+    from lichtspiel.serve.workers.ray_cluster import check_shared
 
     check_shared(Settings(), 1)
     check_shared(Settings(database="postgresql://host/jobs"), 3)
@@ -142,7 +142,7 @@ def test_machines_of_a_cluster_do_not_share_a_file() -> None:
 
 def test_a_worker_asks_the_cluster_for_its_device_and_cores() -> None:
     pytest.importorskip("ray")
-    from lichtspiel.serve.cluster import resources
+    from lichtspiel.serve.workers.ray_cluster import resources
 
     assert resources("cpu", 4) == {"num_cpus": 4, "num_gpus": 0}
     assert resources("cuda", 2) == {"num_cpus": 2, "num_gpus": 1}

@@ -13,16 +13,16 @@ from lichtspiel import flow
 from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.spec import model
-from lichtspiel.text import Tokenizer
-from lichtspiel.train.captions import Captions
+from lichtspiel.tokenizer import Tokenizer
+from lichtspiel.toybox.captions import caption
+from lichtspiel.toybox.sample import sample
+from lichtspiel.toybox.scene import Scene
 from lichtspiel.train.distil import DistilPlan, distil, guided_walk
-from lichtspiel.train.editions import SMALL
 from lichtspiel.train.latents import LatentStore
-from lichtspiel.train.nano import vocabulary
+from lichtspiel.train.nano.captions import Captions
+from lichtspiel.train.nano.stages import vocabulary
+from lichtspiel.train.nano.variants import SMALL
 from lichtspiel.train.state import Budget
-from lichtspiel.worlds.captions import caption
-from lichtspiel.worlds.sample import sample
-from lichtspiel.worlds.scene import Scene
 
 SPEC = replace(model("nano").dit, width=64, ffn_width=128, heads=2, layers=2, text_width=32)
 PLAN = DistilPlan(
@@ -65,7 +65,7 @@ def told(teacher: DiT, tmp_path_factory: pytest.TempPathFactory) -> tuple[UMT5, 
     world = replace(SMALL.world, subjects=("taxi", "turtle"), places=("road", "meadow"))
     scenes = [sample(seed, world) for seed in range(80)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lichtspiel.train.nano.CAPTION_SEEDS", range(80))
+        patch.setattr("lichtspiel.train.nano.stages.CAPTION_SEEDS", range(80))
         rows = vocabulary(world)
     torch.manual_seed(0)
     umt5 = UMT5(

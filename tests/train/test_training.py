@@ -14,17 +14,17 @@ from lichtspiel.errors import InvalidInput, NonFinite
 from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.spec import MODELS, Model
-from lichtspiel.text import END, UNKNOWN, Tokenizer, clean, umt5
-from lichtspiel.train.captions import Captions
-from lichtspiel.train.data import ClipStore, Shape, open_store, render_store
+from lichtspiel.tokenizer import END, UNKNOWN, Tokenizer, clean, umt5
+from lichtspiel.toybox.captions import LANGUAGES, WORDINGS, caption
+from lichtspiel.toybox.sample import STARTER
+from lichtspiel.toybox.scene import Scene
 from lichtspiel.train.dit import DiTPlan, conditioned, train_dit
 from lichtspiel.train.latents import LatentStore, encode_store
+from lichtspiel.train.nano.captions import Captions
+from lichtspiel.train.nano.clips import ClipStore, Shape, open_store, render_store
 from lichtspiel.train.optim import Muon, orthogonal
 from lichtspiel.train.state import Budget, Run
 from lichtspiel.train.vae import VAEPlan, blank_vae, measure, train_vae, weights
-from lichtspiel.worlds.captions import LANGUAGES, WORDINGS, caption
-from lichtspiel.worlds.sample import STARTER
-from lichtspiel.worlds.scene import Scene
 
 NANO = MODELS["nano"]
 WORLD = replace(STARTER, subjects=("taxi", "turtle"), places=("road", "meadow"), weathers=("clear",))

@@ -21,7 +21,7 @@ from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import LATENT_MEAN, LATENT_STD, MODELS, CLIPSpec, Model, Part
-from lichtspiel.weights.names import dialect
+from lichtspiel.weights.layouts import dialect
 
 State = dict[str, Tensor]
 

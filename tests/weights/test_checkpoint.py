@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from lichtspiel.errors import WeightsError
 from lichtspiel.spec import LATENT_MEAN, MODELS, Model
 from lichtspiel.weights.checkpoint import checkpoint
-from lichtspiel.weights.reading import check_digest
-from lichtspiel.weights.stored import opened
+from lichtspiel.weights.components import opened
+from lichtspiel.weights.tensor_files import check_digest
 from tests.weights import layouts
 from tests.weights.layouts import TINY, VACE
 

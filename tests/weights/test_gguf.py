@@ -16,8 +16,8 @@ import torch
 
 from lichtspiel.errors import WeightsError
 from lichtspiel.weights.checkpoint import checkpoint
+from lichtspiel.weights.components import scan
 from lichtspiel.weights.inspect import inspect
-from lichtspiel.weights.stored import scan
 from tests.weights import layouts
 from tests.weights.layouts import TINY, State, exact, renamed, state
 

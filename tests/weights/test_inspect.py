@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from lichtspiel.errors import WeightsError
 from lichtspiel.spec import MODELS, Part
 from lichtspiel.weights.checkpoint import EMBEDDED, checkpoint
-from lichtspiel.weights.fitting import spec_of, wanted
 from lichtspiel.weights.inspect import inspect
-from lichtspiel.weights.names import dialect
+from lichtspiel.weights.layouts import dialect
+from lichtspiel.weights.match import spec_of, wanted
 from tests.weights import layouts
 from tests.weights.layouts import huge
 

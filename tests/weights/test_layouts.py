@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from lichtspiel.errors import WeightsError
 from lichtspiel.spec import Model, Part
 from lichtspiel.weights.checkpoint import Checkpoint, checkpoint
-from lichtspiel.weights.stored import scan
+from lichtspiel.weights.components import scan
 from tests.weights import layouts
 from tests.weights.layouts import FLF2V, TINY, VACE, State, bf16, renamed, state
 

@@ -1,0 +1,158 @@
+"""The verbs of provenance: what a video proves, marking what others made, the policy, the keys and the record."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lichtspiel.cli.common import Json, Out, progress_bar, sealed_by, under_terms
+
+if TYPE_CHECKING:
+    from lichtspiel.workflows.terms import Terms
+
+__all__ = [
+    "check_policy",
+    "export_record",
+    "import_certificate",
+    "list_record",
+    "make_identity",
+    "seal",
+    "show_identity",
+    "show_policy",
+    "verify",
+]
+
+
+def verify(
+    file: Annotated[Path, typer.Argument(help="Any video, or a picture taken from one.")], as_json: Json = False
+) -> None:
+    """Say where a video comes from, how it was made and whether it is intact."""
+    from lichtspiel.seal import card, exit_code
+    from lichtspiel.seal import verify as run
+
+    report = run(file)
+    print(json.dumps(report.to_json(), ensure_ascii=False, indent=2) if as_json else card(report))
+    raise typer.Exit(exit_code(report))
+
+
+@under_terms
+def seal(
+    file: Annotated[Path, typer.Argument(help="A video that another tool made.")],
+    made_with: Annotated[str, typer.Option(help='What made it, for example "Wan2.1 in ComfyUI".')],
+    out: Out = Path("sealed.mp4"),
+    prompt: Annotated[str, typer.Option(help="The prompt, if there was one; recorded like one of ours.")] = "",
+    *,
+    terms: Terms,
+    as_json: Json = False,
+) -> None:
+    """Put the same marks on a video that another generative tool made. It is encoded anew; its sound stays."""
+    from lichtspiel.workflows.reseal import adopt
+
+    with progress_bar() as progress:
+        sealed = adopt(file, out, made_with=made_with, prompt=prompt, terms=terms, progress=progress)
+    if as_json:
+        print(json.dumps(sealed.to_json(), ensure_ascii=False))
+        return
+    print(f"video    {sealed.path}")
+    print(f"picture  {sealed.width}x{sealed.height}, {sealed.frames} frames at {sealed.fps:g} a second")
+    print(sealed_by(sealed.signer, str(sealed.path)))
+
+
+def show_policy(as_json: Json = False) -> None:
+    """Show the rules, their thresholds, and what can look at pictures here."""
+    from lichtspiel.policy import describe_policy
+
+    said = describe_policy()
+    if as_json:
+        print(json.dumps(said, ensure_ascii=False, indent=2))
+        return
+    print(f"policy   version {said['version']}\n")
+    for rule in said["rules"]:
+        print(f"{rule['name']:<20}{rule['decision']:<15}{rule['category']:<12}a prompt that {rule['says']}")
+    terms = ", ".join(f"{language} {count}" for language, count in said["terms"].items())
+    looking = ", ".join(f"{what} {'yes' if there else 'no'}" for what, there in said["looks at pictures"].items())
+    print(f"\nterms    {terms}")
+    print(f"limits   {', '.join(f'{name} {value:g}' for name, value in said['thresholds'].items())}")
+    print(f"looks at pictures: {looking}")
+
+
+def check_policy(
+    prompt: Annotated[str, typer.Argument(help="A prompt to judge.")],
+    image: Annotated[Path | None, typer.Option(help="A picture that the request would bring.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what the policy makes of a prompt, without generating anything. Exit code 3 when it is refused."""
+    from lichtspiel.media.media import load_image
+    from lichtspiel.policy import judge_image, judge_prompt, strictest
+
+    pictures = [judge_image(load_image(image))] if image else []
+    verdict = strictest(judge_prompt(prompt, has_image=image is not None, guard=None), *pictures)
+    if as_json:
+        print(json.dumps(verdict.to_json(), ensure_ascii=False, indent=2))
+    else:
+        print(f"{verdict.decision}: {verdict.detail} (category {verdict.category}, rule {verdict.rule})")
+    raise typer.Exit(3 if verdict.decision == "refused" else 0)
+
+
+def make_identity(as_json: Json = False) -> None:
+    """Make the signing identity, if there is none yet; the first video does this, too."""
+    from lichtspiel.seal import load_identity
+
+    load_identity()
+    show_identity(as_json)
+
+
+def show_identity(as_json: Json = False) -> None:
+    """Show who signs here, since when and until when."""
+    from lichtspiel.seal import describe_identity, load_identity
+
+    said = describe_identity(load_identity())
+    if as_json:
+        print(json.dumps(said, ensure_ascii=False, indent=2))
+        return
+    for name, value in said.items():
+        if value:
+            print(f"{name:<14}{', '.join(value) if isinstance(value, list) else value}")
+
+
+def import_certificate(
+    certificate: Annotated[Path, typer.Option(help="PEM file: the certificate, then those that issued it.")],
+    key: Annotated[Path | None, typer.Option(help="PEM file with the private key.")] = None,
+    command: Annotated[
+        str | None, typer.Option(help="Program that signs instead of a key file: bytes in, signature out.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Sign with a certificate of your own; what was sealed before stays recognised."""
+    from lichtspiel.seal import import_identity
+
+    import_identity(certificate, key, command)
+    show_identity(as_json)
+
+
+def list_record(
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 20, as_json: Json = False
+) -> None:
+    """List what was made here."""
+    from lichtspiel.seal import record
+
+    found = list(record.entries(limit))
+    if as_json:
+        print(json.dumps([entry.to_json() for entry in found], ensure_ascii=False, indent=2))
+        return
+    for entry in found:
+        text = entry.prompt if entry.prompt is not None else "(prompt not kept)"
+        print(
+            f"{entry.created:%Y-%m-%d %H:%M}  {entry.id[:8]}  {entry.model:<12}  {entry.marks:<4}  {entry.path}  {text}"
+        )
+
+
+def export_record() -> None:
+    """Print the whole record, one JSON object a line, the oldest first."""
+    from lichtspiel.seal import record
+
+    record.export(sys.stdout)

@@ -1,0 +1,291 @@
+"""The plan: what goes where, in which precision, and how much memory each stage takes, before anything loads.
+
+Sizes of weights are counted on networks without storage; activations follow from formulas that name every tensor
+alive at the peak. Estimates warn. Only what is certain refuses: a stage whose largest block and residual stream alone
+exceed the memory. Networks run one after another, so stages do not add up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+
+from lichtspiel.models.clip import CLIPVision
+from lichtspiel.models.dit import PIECE, DiT
+from lichtspiel.models.umt5 import UMT5
+from lichtspiel.models.vae import VAE
+from lichtspiel.spec import PATCH, STRIDE, DiTSpec, Model, Part, UMT5Spec, VAESpec
+
+__all__ = ["BATCHED_TOKENS", "Plan", "Stage", "plan"]
+
+BATCHED_TOKENS = 4096
+"""Up to this many tokens both branches of guidance run as one batch; above, twice the memory buys no speed."""
+
+MARGIN = 0.9
+"""Share of free memory that is planned with; the rest is for fragments and for the rest of the machine."""
+
+LARGE = 1_000_000_000
+"""A text encoder of more parameters runs from its file: each block is used once, so that loading gains nothing."""
+
+GIGABYTE = 1e9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One network's turn. Bytes: `file` is what its weights take in their file, `outside` what is resident besides
+    blocks, `block` the largest block when it stays, `passing` when it comes and goes (more with int8, for then it is
+    not turned into bytes); `activations` at the peak, without weights. `flops` is for one prompt or one step, 0 where
+    it was not counted."""
+
+    name: str
+    part: Part
+    dtype: str
+    parameters: int
+    file: int
+    blocks: int
+    resident: int
+    outside: int
+    block: int
+    passing: int
+    activations: int
+    least: int
+    flops: float
+    seconds: float | None = None
+
+    @property
+    def streamed(self) -> int:
+        """How many blocks come from the file each time they run."""
+        return self.blocks - self.resident
+
+    @property
+    def peak(self) -> int:
+        """Estimated bytes at the peak; a streamed block has the next one beside it."""
+        return self.weights + min(self.streamed, 2) * self.passing + self.activations
+
+    @property
+    def weights(self) -> int:
+        """Bytes of weights that stay."""
+        return self.outside + self.resident * self.block
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All stages of one job on one device, with warnings, and the reason why it cannot run if that is certain.
+
+    `together` is how many frames the largest layers of the VAE take at once: fewer than 4 where memory is short.
+    """
+
+    model: str
+    size: tuple[int, int]
+    frames: int
+    device: str
+    free_bytes: int | None
+    stages: tuple[Stage, ...]
+    together: int
+    warnings: tuple[str, ...]
+    refusal: str | None
+
+    @property
+    def peak(self) -> int:
+        """The largest of all stages, in bytes."""
+        return max(stage.peak for stage in self.stages)
+
+    @property
+    def roomy(self) -> bool:
+        """Whether the DiT's weights may stay while the VAE decodes, which saves loading them for the next video."""
+        dit, decoding = self.stage("dit"), self.stages[-1]
+        together = dit.weights + min(dit.streamed, 2) * dit.passing + decoding.peak
+        return self.free_bytes is not None and together <= MARGIN * self.free_bytes
+
+    def stage(self, part: Part) -> Stage:
+        """The first stage in which that network runs."""
+        return next(stage for stage in self.stages if stage.part == part)
+
+    def table(self) -> str:
+        """The plan as lines of text, for people."""
+        rows = [("stage", "network", "precision", "file GB", "blocks", "streamed", "peak GB", "time")]
+        for stage in self.stages:
+            unit = " a step" if stage.part == "dit" else ""
+            spent = f"{stage.seconds:.1f} s{unit}" if stage.seconds is not None else "not known"
+            rows.append((
+                stage.name, stage.part, stage.dtype, f"{stage.file / GIGABYTE:.2f}", str(stage.blocks),
+                str(stage.streamed), f"{stage.peak / GIGABYTE:.2f}", spent,
+            ))  # fmt: skip
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        width, height = self.size
+        head = f"{self.model}, {width}x{height}, {self.frames} frames, on {self.device}"
+        free = "free memory not known" if self.free_bytes is None else f"{self.free_bytes / GIGABYTE:.1f} GB free"
+        lines.insert(0, f"{head}: {self.peak / GIGABYTE:.1f} GB needed, {free}")
+        lines += [f"warning: {warning}" for warning in self.warnings]
+        return "\n".join([*lines, f"cannot run: {self.refusal}"] if self.refusal else lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as plain values; bytes are whole numbers."""
+        stages = [
+            {
+                "name": stage.name, "part": stage.part, "dtype": stage.dtype, "parameters": stage.parameters,
+                "file_bytes": stage.file, "blocks": stage.blocks, "resident_blocks": stage.resident,
+                "streamed_blocks": stage.streamed, "activation_bytes": stage.activations, "peak_bytes": stage.peak,
+                "seconds": stage.seconds,
+            }
+            for stage in self.stages
+        ]  # fmt: skip
+        return {
+            "model": self.model, "size": list(self.size), "frames": self.frames, "device": self.device,
+            "free_bytes": self.free_bytes, "peak_bytes": self.peak, "stages": stages, "vae_frames": self.together,
+            "warnings": list(self.warnings), "refusal": self.refusal,
+        }  # fmt: skip
+
+
+def plan(
+    model: Model,
+    *,
+    size: tuple[int, int],
+    frames: int,
+    device: str,
+    dtype: torch.dtype,
+    free_bytes: int | None,
+    files_bytes: dict[Part, int] | None = None,
+    rate: float | None = None,
+) -> Plan:
+    """Plan a job of `frames` frames of `size` (width, height) on `device` with `free_bytes` free.
+
+    `free_bytes` is None where it is not known: then everything is resident but a large text encoder. `dtype` is that
+    of text encoder and DiT; the VAE always computes in float32. With `torch.int8` the blocks of the DiT that stay are
+    bytes, and everything else is float32. `files_bytes` is what the weights' files take where
+    they are known, else 16 bit a parameter are assumed (VAE: 32). `rate` is a measured speed in operations a second
+    (`measure_rate`); without it there are no times.
+    """
+    cells = (1 + (frames - 1) // STRIDE[0], size[1] // STRIDE[1], size[0] // STRIDE[2])
+    tokens = cells[0] * cells[1] * cells[2] // (PATCH[0] * PATCH[1] * PATCH[2])
+    batch = 2 if tokens <= BATCHED_TOKENS else 1
+    exact = torch.float32 if dtype == torch.int8 else dtype
+    wide = exact.itemsize
+    with torch.device("meta"):
+        umt5, dit, vae = UMT5(model.umt5), DiT(model.dit), VAE(model.vae, *[[0.0] * model.vae.latent_channels] * 2)
+        clip = CLIPVision(model.clip) if model.clip else None
+    length, together = model.dit.text_length, _together(vae, model.vae, size, free_bytes)
+    video = _video(model.vae, size, together)
+    stages = [_stage("text", "umt5", umt5, exact, _text(model.umt5, length, wide), 2.0 * length)]
+    if clip is not None:
+        patches = (model.clip.image_size // model.clip.patch) ** 2 if model.clip else 0
+        stages.append(_stage("image", "clip", clip, exact, 12 * patches * clip.pos_embedding.shape[-1] * wide, 0))
+    if model.dit.in_channels > model.dit.out_channels or model.dit.vace_layers:
+        stages.append(_stage("picture", "vae", vae, torch.float32, video, 0))
+    step = _stage("denoise", "dit", dit, dtype, _denoise(model.dit, tokens, wide) * batch, 2.0 * tokens)
+    attention = 4.0 * tokens**2 * model.dit.width * (model.dit.layers + len(model.dit.vace_layers))
+    # Guidance asks twice a step. Before the first block there is the residual stream, whatever else is done.
+    stages.append(replace(step, flops=2 * (step.flops + attention), least=step.least + 4 * tokens * model.dit.width))
+    stages.append(_stage("decode", "vae", vae, torch.float32, video, 0))
+    known = files_bytes or {}
+    stages = [_placed(replace(stage, file=known.get(stage.part, stage.file)), free_bytes) for stage in stages]
+    if rate:
+        stages = [replace(stage, seconds=stage.flops / rate if stage.flops else None) for stage in stages]
+    warnings, refusal = _judge(stages, free_bytes, device)
+    if together < STRIDE[0]:
+        warnings = (*warnings, f"frames are decoded {together} at a time, to need less memory")
+    return Plan(
+        model=model.name, size=size, frames=frames, device=device, free_bytes=free_bytes, stages=tuple(stages),
+        together=together, warnings=warnings, refusal=refusal,
+    )  # fmt: skip
+
+
+def _stage(name: str, part: Part, module: nn.Module, dtype: torch.dtype, activations: int, twice: float) -> Stage:
+    """A stage with nothing resident yet; `twice` is two operations for every token that meets each weight of blocks."""
+    lists = [child for child in module.children() if isinstance(child, nn.ModuleList)]
+    blocks = [sum(value.numel() for value in block.parameters()) for found in lists for block in found]
+    total = sum(value.numel() for value in module.parameters())
+    gathered = module.token_embedding.weight.numel() if isinstance(module, UMT5) and total > LARGE else 0
+    outside, block = total - sum(blocks) - gathered, max(blocks, default=0)
+    wide = 4 if dtype == torch.int8 else dtype.itemsize
+    return Stage(
+        name=name, part=part, dtype=str(dtype).removeprefix("torch."), parameters=total,
+        file=total * (4 if part == "vae" else 2), blocks=len(blocks), resident=0, outside=outside * wide,
+        block=block * dtype.itemsize, passing=block * wide, activations=activations,
+        least=outside * wide + block * dtype.itemsize, flops=twice * sum(blocks),
+    )  # fmt: skip
+
+
+def _placed(stage: Stage, free_bytes: int | None) -> Stage:
+    """As many blocks resident as fit, with two streamed ones beside them if not all do."""
+    if not stage.block or (stage.part == "umt5" and stage.parameters > LARGE):
+        return stage
+    if free_bytes is None:
+        return replace(stage, resident=stage.blocks)
+    room = int(MARGIN * free_bytes) - stage.outside - stage.activations
+    if stage.blocks * stage.block <= room:
+        return replace(stage, resident=stage.blocks)
+    return replace(stage, resident=min(max((room - 2 * stage.passing) // stage.block, 0), stage.blocks))
+
+
+def _judge(stages: list[Stage], free_bytes: int | None, device: str) -> tuple[tuple[str, ...], str | None]:
+    warnings: list[str] = []
+    if free_bytes is None:
+        return (
+            f"how much memory {device} has free is not known, so nothing is streamed but large text encoders",
+        ), None
+    for stage in stages:
+        if stage.least > free_bytes:
+            need = f"{stage.name} needs {stage.least / GIGABYTE:.1f} GB for one block and its input alone"
+            return tuple(warnings), f"{need}, and {device} has {free_bytes / GIGABYTE:.1f} GB free"
+        if stage.peak > free_bytes:
+            warnings.append(
+                f"{stage.name} may need {stage.peak / GIGABYTE:.1f} GB, and {free_bytes / GIGABYTE:.1f} GB are free; "
+                "if it fails, take a smaller --size, fewer --frames or a smaller --model"
+            )
+        if stage.streamed and stage.part == "dit":
+            warnings.append(f"{stage.streamed} of {stage.blocks} blocks are read from their file in every step")
+    return tuple(warnings), None
+
+
+def _denoise(spec: DiTSpec, tokens: int, wide: int) -> int:
+    """Bytes alive at the peak of a block of the DiT, for one video.
+
+    In self-attention (`SelfAttention.forward`): the residual stream in float32, its normed copy, v, q, k before and
+    after norm and rotation in float32. In the feed-forward network: stream, copy, its result in pieces and whole, and
+    the hidden layer of one piece before and after GELU. VACE holds a second stream.
+    """
+    attention = tokens * spec.width * (4 + 4 * wide + 8)
+    feed = tokens * spec.width * (4 + 3 * wide) + 2 * min(tokens, PIECE) * spec.ffn_width * wide
+    vace = tokens * 8 * spec.width if spec.vace_layers else 0
+    return max(attention, feed) + vace
+
+
+def _text(spec: UMT5Spec, length: int, wide: int) -> int:
+    """Bytes alive at the peak of a block of the text encoder: stream and copy beside three hidden layers, or beside q,
+    k, v and the logits in the computing precision and in float32 twice."""
+    feed = length * (2 * spec.width + 3 * spec.ffn_width) * wide
+    attention = length * (2 * spec.width + 3 * spec.attention_width) * wide + spec.heads * length**2 * (wide + 8)
+    return max(feed, attention)
+
+
+def _together(vae: VAE, spec: VAESpec, size: tuple[int, int], free_bytes: int | None) -> int:
+    """Frames that the VAE's largest layers take at once: four, as the official code does, if they fit, else one."""
+    weights = sum(value.nbytes for value in vae.parameters())
+    fit = free_bytes is None or weights + _video(spec, size, STRIDE[0]) <= MARGIN * free_bytes
+    return STRIDE[0] if fit else 1
+
+
+def _video(spec: VAESpec, size: tuple[int, int], together: int) -> int:
+    """Bytes alive at the peak of the decoder (the encoder has less): what its layers remember, the four frames before
+    the last doubling of height and width, and at full size either input, normed input and result of a layer, or around
+    the last layer, which is not split, its normed input, alone and joined to two remembered frames.
+
+    Every 3x3x3 layer remembers two frames of its input (`CausalConv3d`); stages run from the lowest resolution up.
+    """
+    width, height = size
+    widths = [spec.width * multiplier for multiplier in (spec.multipliers[-1], *reversed(spec.multipliers))]
+    remembered = 0
+    for stage, (inputs, outputs) in enumerate(pairwise(widths)):
+        scale = 2 ** (len(spec.multipliers) - 1 - stage)
+        cells = (width // scale) * (height // scale)
+        layers = 2 * (spec.residual_blocks + 1) + (4 if stage == 0 else 0)  # the middle has two blocks of two
+        remembered += 2 * layers * max(inputs // (2 if stage else 1), outputs) * cells * 4
+    frame = spec.width * max(1, spec.multipliers[0]) * width * height * 4
+    before = STRIDE[0] * widths[-3] // 2 * (width // 2) * (height // 2) * 4
+    return remembered + 2 * frame + before + max(3 * together, 2 * together + 2) * frame

@@ -1,0 +1,84 @@
+"""Text states on disk, so that a text encoder loads only for texts that it has not seen.
+
+A state belongs to a text and to an encoder, named by a digest: of its published file, or the `fingerprint` of the
+files at hand. The cache is never a source of errors: a damaged or missing file is a text not seen yet, and a full disk
+one that is not kept. Texts can be private: files are for the user's eyes, their names tell nothing, and they hold no
+text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from lichtspiel.storage import by_age, home
+
+__all__ = ["fingerprint", "keep", "recall"]
+
+LIMIT_BYTES = 256_000_000
+"""What the folder may hold; the longest state of the published encoder takes 8 MB, a usual one 0.5 MB."""
+
+EDITION = 1
+"""Part of every name; to be raised when tokenizer or encoder change their numbers."""
+
+
+def fingerprint(paths: Iterable[Path], precision: str) -> str:
+    """A name for the encoder in these files at this precision: changes when a file is replaced, without reading it."""
+    parts = [precision]
+    for path in sorted(path.resolve() for path in paths):
+        status = path.stat()
+        parts.append(f"{path}:{status.st_size}:{status.st_mtime_ns}")
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def recall(text: str, encoder: str) -> Tensor | None:
+    """The states [1, l, w] of `text` by the encoder of that digest, on the CPU, or None if they are not there."""
+    path = _path(text, encoder)
+    try:
+        states = load(path.read_bytes())["states"]
+        os.utime(path)  # it was used last
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return None
+    return states if states.ndim == 3 and states.is_floating_point() and states.isfinite().all() else None
+
+
+def keep(text: str, encoder: str, states: Tensor) -> None:
+    """Keep the states [1, l, w] of `text`, and remove those that were unused for longest when there are too many."""
+    assert states.ndim == 3
+    path = _path(text, encoder)
+    content = save({"states": states.detach().to("cpu", copy=True).contiguous()})
+    with suppress(OSError):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix="new-")  # mode 0600
+        try:
+            with open(handle, "wb") as file:
+                file.write(content)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        _trim(path.parent)
+
+
+def _path(text: str, encoder: str) -> Path:
+    name = hashlib.sha256(f"{EDITION}\0{encoder}\0{text}".encode("utf-8", "surrogatepass")).hexdigest()
+    return home() / "states" / f"{name}.safetensors"
+
+
+def _trim(folder: Path) -> None:
+    """Remove the oldest files until the rest fits."""
+    found = by_age(folder)
+    total = sum(size for _, size, _ in found)
+    for _, size, path in found:
+        if total <= LIMIT_BYTES:
+            break
+        path.unlink(missing_ok=True)
+        total -= size

@@ -1,0 +1,1 @@
+"""Pictures and videos that people bring, read within limits."""

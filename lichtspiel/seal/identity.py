@@ -1,0 +1,350 @@
+"""The signing identity of this installation: a key and its certificates, made on first use or imported.
+
+It knows where identities lie and who may read them; it does not know what is signed, or what a certificate must be
+like (`signers`). The layout is
+
+    $LICHTSPIEL_HOME/identity/              mode 0700
+        chain.pem                           the leaf certificate, then the one that issued it, and so on
+        key.pem                             mode 0600, PKCS#8, the only secret; or
+        command                             mode 0600, the program that signs in place of a key
+    $LICHTSPIEL_HOME/identity-2026-08-02/   what it was before an import; its seals are still recognised
+    $LICHTSPIEL_HOME/trust/*.pem            certificates of others who are trusted
+
+The identity that is made here has a key on P-256. Its root's key signs once and is thrown away, so the leaf is the
+only certificate that will ever chain to it: "signed under this root" and "signed by this installation" mean the same.
+The certificates name no person and no computer. An imported certificate shares its issuers with strangers, so only the
+leaf stands for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lichtspiel.errors import LichtspielError
+from lichtspiel.seal import certificates
+from lichtspiel.storage import home
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+__all__ = [
+    "Identity",
+    "anchors",
+    "describe",
+    "install",
+    "load_identity",
+    "new_identity",
+    "trusted_anchors",
+]
+
+YEARS = 30
+"""How long certificates made here hold. A seal without a time stamp cannot outlive its certificate, so this is long."""
+
+ORGANISATION = "Self-signed Lichtspiel installation"
+
+_WAITING = ".identity-next"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Certificates (PEM, leaf first) and what signs for them: a key, which stays out of `repr`, or a command."""
+
+    chain: str
+    key: str = field(default="", repr=False)
+    command: str | None = None
+
+    @property
+    def root(self) -> str:
+        """The last certificate in PEM: the trust anchor by which a seal that was just made is checked. An
+        intermediate serves as well as a root, so an imported chain need not have one."""
+        return certificates.pem(certificates.parse_chain(self.chain.encode())[-1:])
+
+
+def load_identity() -> Identity:
+    """The identity of this installation; the first call makes it. Safe when several processes make it at once.
+
+    Raises LichtspielError when the folder cannot be written, others may read the key, or the files are damaged.
+    """
+    folder = home() / "identity"
+    try:
+        if not _exists(folder):
+            _finish(folder)
+        if not _exists(folder):
+            _store(new_identity(), folder)
+        return _load(folder)
+    except OSError as error:
+        raise _unusable(folder, error) from error
+
+
+def install(made: Identity) -> None:
+    """Put an identity in place of the one so far, which is moved aside; raises LichtspielError when the folder cannot
+    be written, and then everything is as it was."""
+    folder = home() / "identity"
+    try:
+        _replace(made, folder)
+    except OSError as error:
+        raise _unusable(folder, error) from error
+
+
+def anchors() -> str | None:
+    """The certificates (PEM) by which seals of this installation are recognised, those of former identities included,
+    or None when nothing was sealed here yet. Makes nothing.
+
+    An identity that was made here is in it with its root, one that was imported with its leaf alone. Raises
+    LichtspielError when a file is damaged.
+    """
+    found = []
+    for folder in (home() / "identity", *sorted(home().glob("identity-*"))):
+        chain = _read(folder / "chain.pem")
+        found += chain if _made_here(chain) else chain[:1]
+    return certificates.pem(list(dict.fromkeys(found))) or None
+
+
+def trusted_anchors() -> str | None:
+    """The certificates (PEM) of others that the owner of this installation vouches for, by having put them into the
+    folder `trust`: of authorities, signers or time-stamping authorities. None when there are none.
+
+    Raises LichtspielError when a file is damaged: what cannot be read must not be taken for distrust.
+    """
+    found = [certificate for path in sorted((home() / "trust").glob("*.pem")) for certificate in _read(path)]
+    return certificates.pem(list(dict.fromkeys(found))) or None
+
+
+def describe(shown: Identity) -> dict[str, Any]:
+    """What there is to know about an identity, ready for `json.dumps`; never the key. The serial number is written as
+    in a report of `verify`, the fingerprint is the SHA-256 of the leaf certificate in DER."""
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    chain = certificates.parse_chain(shown.chain.encode())
+    leaf = chain[0]
+    return {
+        "subject": leaf.subject.rfc4514_string(),
+        "issuer": leaf.issuer.rfc4514_string(),
+        "serial": str(leaf.serial_number),
+        "valid_from": f"{leaf.not_valid_before_utc:%Y-%m-%dT%H:%M:%SZ}",
+        "valid_to": f"{leaf.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}",
+        "algorithm": certificates.algorithm(leaf),
+        "purposes": certificates.purposes(leaf),
+        "origin": "self-made" if _made_here(chain) else "imported",
+        "key": None if shown.command is not None else str(home() / "identity" / "key.pem"),
+        "command": shown.command,
+        "fingerprint": leaf.fingerprint(SHA256()).hex(),
+    }
+
+
+def new_identity() -> Identity:
+    """Make a fresh key and certificates; writes nothing.
+
+    The profile is the one of the C2PA specification 2.x for claim signers: X.509 v3, key usage digitalSignature, an
+    extended key usage (emailProtection is the one every reader accepts), an organisation, issued by another key.
+    """
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    root_key, leaf_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    label = os.urandom(4).hex()
+    root_name, leaf_name = f"Lichtspiel root {label}", f"Lichtspiel {label}"
+    root = _certificate(root_name, root_name, root_key, root_key, authority=True)
+    leaf = _certificate(leaf_name, root_name, leaf_key, root_key, authority=False)
+    chain = b"".join(certificate.public_bytes(serialization.Encoding.PEM) for certificate in (leaf, root))
+    key = leaf_key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return Identity(chain.decode("ascii"), key.decode("ascii"))
+
+
+def _certificate(
+    name: str,
+    issuer: str,
+    key: ec.EllipticCurvePrivateKey,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    *,
+    authority: bool,
+) -> x509.Certificate:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+    def distinguished(common: str) -> x509.Name:
+        return x509.Name(
+            [
+                x509.NameAttribute(NameOID.ORGANIZATION_NAME, ORGANISATION),
+                x509.NameAttribute(NameOID.COMMON_NAME, common),
+            ]
+        )
+
+    now = datetime.now(UTC).replace(microsecond=0)
+    usage = x509.KeyUsage(
+        digital_signature=not authority, content_commitment=False, key_encipherment=False, data_encipherment=False,
+        key_agreement=False, key_cert_sign=authority, crl_sign=authority, encipher_only=False, decipher_only=False,
+    )  # fmt: skip
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(distinguished(name))
+        .issuer_name(distinguished(issuer))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))  # clocks of other computers may be behind
+        .not_valid_after(now + timedelta(days=365 * YEARS))
+        .add_extension(x509.BasicConstraints(ca=authority, path_length=0 if authority else None), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
+    )
+    if not authority:
+        purpose = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION])
+        builder = builder.add_extension(purpose, critical=False)
+    return builder.sign(issuer_key, hashes.SHA256())
+
+
+def _exists(folder: Path) -> bool:
+    # An empty folder counts as absent: renaming onto it works and replaces it.
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def _write(made: Identity, parent: Path) -> Path:
+    """Write a whole folder under a passing name, ready to be renamed."""
+    parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=".identity-", dir=parent))  # mkdtemp makes it 0700
+    secret = ("key.pem", made.key) if made.command is None else ("command", made.command)
+    try:
+        for name, text in (secret, ("chain.pem", made.chain)):
+            descriptor = os.open(draft / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    return draft
+
+
+def _store(made: Identity, folder: Path) -> None:
+    """Put the identity in place in one step: a whole folder is written beside it and renamed. Renaming onto a folder
+    that has files in it fails, so of several processes exactly one wins and the others load what it wrote."""
+    draft = _write(made, folder.parent)
+    try:
+        os.rename(draft, folder)
+    except OSError:
+        if not _exists(folder):
+            raise
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(draft)
+
+
+def _replace(made: Identity, folder: Path) -> None:
+    """Put an identity in the place of another, which is moved aside.
+
+    A folder cannot be exchanged in one step, so the new one first waits, whole, under a name of its own. Whoever finds
+    no identity in the moment between the two renames, or after a crash there, takes the waiting one (`_finish`).
+    """
+    waiting, former = folder.with_name(_WAITING), _aside(folder)
+    draft = _write(made, folder.parent)
+    try:
+        os.rename(draft, waiting)
+    except OSError as error:
+        shutil.rmtree(draft)
+        if not _exists(waiting):
+            raise
+        raise LichtspielError(
+            f"another import is under way, or was cut off; if none is, delete {waiting} and try again"
+        ) from error
+    try:
+        if _exists(folder):
+            os.rename(folder, former)
+        _finish(folder)
+    except OSError:
+        if former.exists() and not _exists(folder):
+            os.rename(former, folder)
+        shutil.rmtree(waiting, ignore_errors=True)
+        raise
+
+
+def _finish(folder: Path) -> None:
+    """Put the identity in place that an import left waiting, if there is one."""
+    if (waiting := folder.with_name(_WAITING)).is_dir():
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            os.rename(waiting, folder)
+
+
+def _aside(folder: Path) -> Path:
+    day = f"{folder.name}-{datetime.now(UTC):%F}"
+    names = (folder.with_name(f"{day}-{number}" if number > 1 else day) for number in count(1))
+    return next(name for name in names if not name.exists())
+
+
+def _load(folder: Path) -> Identity:
+    held = folder / "command"
+    held = held if held.exists() else folder / "key.pem"
+    if os.name == "posix" and (mode := held.stat().st_mode & 0o777) & 0o077:
+        raise LichtspielError(
+            f"{held} has mode {mode:o}, so others could sign in your name; run: chmod 600 {held} "
+            "(on a file system without permissions, set LICHTSPIEL_HOME to a folder on another one)"
+        )
+    try:
+        chain, secret = (folder / "chain.pem").read_text("utf-8"), held.read_text("utf-8")
+        loaded = Identity(chain, command=secret) if held.name == "command" else Identity(chain, secret)
+        reason = _flaw(loaded)
+    except ValueError as error:
+        reason = f"its files are damaged ({error})"
+    if reason:
+        raise LichtspielError(
+            f"the signing identity in {folder} cannot be used: {reason}; restore it from a backup, import another one "
+            "(lichtspiel keys import), or move the folder away and a new one is made (under a name like "
+            f"{folder.name}-old beside it, what it sealed is still recognised)"
+        )
+    return loaded
+
+
+def _flaw(loaded: Identity) -> str:
+    from cryptography.hazmat.primitives import serialization
+
+    leaf = certificates.parse_chain(loaded.chain.encode())[0]
+    if loaded.command is None:
+        key = serialization.load_pem_private_key(loaded.key.encode(), password=None)
+        if key.public_key() != leaf.public_key():
+            return "the key does not belong to the certificate"
+    if not leaf.not_valid_before_utc <= datetime.now(UTC) <= leaf.not_valid_after_utc:
+        return f"its certificate holds from {leaf.not_valid_before_utc:%F} to {leaf.not_valid_after_utc:%F}, not today"
+    return ""
+
+
+def _made_here(chain: Sequence[x509.Certificate]) -> bool:
+    from cryptography.x509.oid import NameOID
+
+    return any(
+        name.value == ORGANISATION
+        for certificate in chain[:1]
+        for name in certificate.issuer.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+    )
+
+
+def _read(path: Path) -> list[x509.Certificate]:
+    """The certificates in a file, none if there is no such file."""
+    try:
+        return certificates.parse_chain(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, ValueError) as error:
+        raise LichtspielError(
+            f"{path}: its certificates cannot be read: {error}; restore it from a backup, or move it elsewhere"
+        ) from error
+
+
+def _unusable(folder: Path, error: OSError) -> LichtspielError:
+    return LichtspielError(
+        f"the signing identity in {folder} cannot be used: {error.strerror or error}; "
+        "make the folder readable and writable for you, or set LICHTSPIEL_HOME to another one"
+    )

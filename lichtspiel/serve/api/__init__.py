@@ -1,0 +1,1 @@
+"""The HTTP interface: routes, bodies, answers and what stands before them."""

@@ -1,0 +1,86 @@
+"""The application: the endpoints, what stands before them, how errors are answered, and the page.
+
+It knows no torch and no weights: it writes jobs into the store and reads them there. Workers do the rest.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from lichtspiel import __version__
+from lichtspiel.errors import LichtspielError
+from lichtspiel.serve.api import misc, videos
+from lichtspiel.serve.api.metrics import Timed
+from lichtspiel.serve.api.middleware import Guarding
+from lichtspiel.serve.api.objects import error_body, error_of
+from lichtspiel.serve.api.state import Server
+
+__all__ = ["create_app"]
+
+PAGE = Path(__file__).parent.parent / "page"
+
+FRESH = {"Cache-Control": "no-cache"}
+"""Browsers ask whether a file has changed, so that they never mix files of two editions."""
+
+
+class Page(StaticFiles):
+    """The files of the page."""
+
+    def file_response(self, *given: Any, **more: Any) -> Response:
+        """A file, with the header that keeps it fresh."""
+        response = super().file_response(*given, **more)
+        response.headers.update(FRESH)
+        return response
+
+
+def create_app(server: Server) -> FastAPI:
+    """The application; it serves what `server` holds."""
+    app = FastAPI(
+        title="Lichtspiel", version=__version__, description=__doc__.split("\n\n")[0], docs_url=None, redoc_url=None
+    )
+    app.add_middleware(Guarding, settings=server.settings)
+    app.add_middleware(Timed, metrics=server.metrics)
+    _answer_errors(app)
+    app.state.server = server
+    app.include_router(videos.router)
+    app.include_router(misc.router)
+    app.mount("/page", Page(directory=PAGE), name="page")
+
+    @app.get("/", include_in_schema=False)
+    def page() -> FileResponse:
+        return FileResponse(PAGE / "index.html", headers=FRESH)
+
+    return app
+
+
+def _answer_errors(app: FastAPI) -> None:
+    @app.exception_handler(LichtspielError)
+    async def ours(_: Request, error: Exception) -> JSONResponse:
+        status, body = error_of(cast("LichtspielError", error))
+        retry = getattr(error, "retry_after", None)
+        return JSONResponse(body, status, headers={"Retry-After": str(int(retry))} if retry else None)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: Exception) -> JSONResponse:
+        problem = cast("RequestValidationError", error).errors()[0]
+        param = str(problem["loc"][-1])
+        return JSONResponse(error_body(f"{param}: {problem['msg']}", "invalid_request", 400, param), 400)
+
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, error: Exception) -> JSONResponse:  # the traceback goes to the log, not to clients
+        return JSONResponse(error_body(f"an error of the server: {type(error).__name__}", "failed", 500), 500)
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, error: Exception) -> JSONResponse:
+        problem = cast("HTTPException", error)
+        code = {404: "not_found", 413: "too_large"}.get(problem.status_code, "invalid_request")
+        body = error_body(str(problem.detail), code, problem.status_code)
+        return JSONResponse(body, problem.status_code, headers=problem.headers)

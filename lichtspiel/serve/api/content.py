@@ -1,0 +1,48 @@
+"""Files over HTTP: whole or in one range, with an ETag by which a copy is known to be current (RFC 9110)."""
+
+from __future__ import annotations
+
+import mimetypes
+import re
+from collections.abc import Mapping
+
+from fastapi.responses import Response, StreamingResponse
+
+from lichtspiel.serve.queue.storage import Files
+
+__all__ = ["content"]
+
+
+def content(
+    files: Files, name: str, digest: str, headers: Mapping[str, str], *, download: str | None = None
+) -> Response:
+    """The answer to a request for a stored file with this digest; `download` is the name that browsers give it."""
+    etag = f'"{digest}"'
+    said = {"ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": "private, no-cache"}
+    if download is not None:
+        said["Content-Disposition"] = f'inline; filename="{download}"'
+    if etag in re.findall(r'"[^"]*"', headers.get("if-none-match", "")):
+        return Response(status_code=304, headers=said)
+    size = files.size(name)
+    span = _span(headers.get("range", ""), size)
+    if headers.get("if-range", etag) != etag:
+        span = None
+    if span is not None and span[0] >= span[1]:
+        return Response(status_code=416, headers={**said, "Content-Range": f"bytes */{size}"})
+    start, end = span or (0, size)
+    said["Content-Length"] = str(end - start)
+    if span is not None:
+        said["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    return StreamingResponse(files.read(name, start, end), 200 if span is None else 206, media_type=kind, headers=said)
+
+
+def _span(asked: str, size: int) -> tuple[int, int] | None:
+    """First byte and the one after the last; None for no range, or one that is not understood, which is ignored."""
+    found = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", asked.strip())
+    if found is None or found[0] == "bytes=-":
+        return None
+    first, last = found[1], found[2]
+    if not first:
+        return max(size - int(last), 0), size
+    return int(first), min(int(last) + 1, size) if last else size

@@ -1,0 +1,103 @@
+"""What stands before every request: its size, where it comes from, and the headers of every answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lichtspiel.serve.api.objects import error_body
+from lichtspiel.serve.settings import Settings
+
+__all__ = ["Guarding"]
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; style-src 'self'; script-src 'self'; "
+        "object-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+}
+
+LOCAL = {"localhost", "127.0.0.1", "::1"}
+
+
+class _TooMuch(Exception):
+    """More bytes came than a request may have."""
+
+
+class Guarding:
+    """ASGI middleware around the application.
+
+    A server on loopback needs no key, so pages of other sites must not use it through somebody's browser: requests
+    with a foreign `Host` (a name that was made to point here) or a foreign `Origin` are refused.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app, self.settings = app, settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        refusal = self._refusal(headers)
+        if refusal is not None:
+            await _answer(send, *refusal)
+            return
+        came, began = 0, False
+
+        async def counted() -> Message:
+            nonlocal came
+            message = await receive()
+            came += len(message.get("body", b""))
+            if came > self.settings.body_limit:
+                raise _TooMuch
+            return message
+
+        async def headed(message: Message) -> None:
+            nonlocal began
+            if message["type"] == "http.response.start":
+                began = True
+                message["headers"] = [*message["headers"], *_encoded(HEADERS.items())]
+            await send(message)
+
+        try:
+            await self.app(scope, counted, headed)
+        except _TooMuch:
+            if not began:
+                await _answer(send, 413, self._too_large(), "too_large")
+
+    def _refusal(self, headers: dict[str, str]) -> tuple[int, str, str] | None:
+        length = headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > self.settings.body_limit:
+            return 413, self._too_large(), "too_large"
+        host = headers.get("host", "")
+        name = urlsplit(f"//{host}").hostname or ""
+        if self.settings.loopback and not self.settings.require_key and name not in LOCAL:
+            return 403, f"this server answers on {', '.join(sorted(LOCAL))} only, not as {name!r}", "invalid_request"
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != host:
+            return 403, f"pages of {origin} may not use this server", "invalid_request"
+        return None
+
+    def _too_large(self) -> str:
+        return f"a request has at most {self.settings.body_limit:,} bytes; send smaller files"
+
+
+def _encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode(), value.encode()) for name, value in headers]
+
+
+async def _answer(send: Send, status: int, message: str, code: str) -> None:
+    body = json.dumps(error_body(message, code, status)).encode()
+    length = [("content-type", "application/json"), ("content-length", str(len(body)))]
+    headers = _encoded([*length, *HEADERS.items()])
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

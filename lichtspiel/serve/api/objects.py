@@ -1,0 +1,105 @@
+"""What clients read: a job as OpenAI's video object, models, and errors in OpenAI's shape."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from lichtspiel.errors import InvalidInput, LichtspielError, OutOfMemory, Refused, RequestError
+from lichtspiel.serve.queue.jobs import ENDED, Job
+from lichtspiel.spec import Model
+
+__all__ = ["error_of", "model_object", "video_object"]
+
+HIDDEN = ("prompt", "consent")
+"""Fields that stand elsewhere in the video object, or are nobody's business."""
+
+CHOSEN = ("device", "dtype")
+"""Fields that may be left to the worker, and are known when it is done."""
+
+
+def video_object(job: Job, position: int | None = None) -> dict[str, Any]:
+    """A job as clients see it; `position` counts from 1 in the queue."""
+    asked: Mapping[str, Any] = job.request
+    result = job.result or {}
+    error = {"code": job.error_code, "message": job.error_message} if job.error_code else None
+    done = 1.0 if job.state == "completed" else job.progress
+    return {
+        "id": job.id,
+        "object": "video",
+        "model": job.model,
+        "status": job.state,
+        "progress": min(int(100 * done), 100),
+        "created_at": int(job.created),
+        "started_at": _seconds(job.started),
+        "completed_at": _seconds(job.ended) if job.state == "completed" else None,
+        "ended_at": _seconds(job.ended),
+        "expires_at": _seconds(job.expires),
+        "size": "x".join(map(str, asked["size"])),
+        "seconds": f"{asked['frames'] / asked['fps']:g}",
+        "prompt": asked["prompt"],
+        "remixed_from_video_id": job.remixed_from,
+        "error": error,
+        "stage": job.stage if job.state not in ENDED else "",
+        "step": job.step,
+        "steps": asked["steps"],
+        "eta": job.eta,
+        "has_preview": job.preview is not None,
+        "position": position,
+        "parameters": {name: value for name, value in asked.items() if name not in HIDDEN}
+        | {name: result[name] for name in CHOSEN if name in result},
+        "inputs": sorted(job.inputs),
+        "timings": result.get("timings"),
+        "notes": result.get("notes", []),
+        "sealed": result.get("seal"),
+    }
+
+
+def _seconds(moment: float | None) -> int | None:
+    return None if moment is None else int(moment)
+
+
+def model_object(row: Model, states: Collection[str]) -> dict[str, Any]:
+    """A checkpoint as clients see it; `states` are those of the workers."""
+    sampling = row.sampling
+    state = "loading" if "loading" in states else "ready" if states else "idle"
+    return {
+        "id": row.name,
+        "object": "model",
+        "created": 1740441600,  # 2025-02-25, when Wan2.1 was published
+        "owned_by": row.repository.partition("/")[0] or "lichtspiel",
+        "title": row.title,
+        "tasks": sorted(row.tasks),
+        "sizes": [f"{width}x{height}" for width, height in sampling.sizes],
+        "free_size": sampling.free_size,
+        "fps": sampling.fps,
+        "frames": sampling.frames,
+        "max_frames": sampling.max_frames,
+        "steps": sampling.steps,
+        "guidance": sampling.guidance,
+        "shift": sampling.shift,
+        "solver": sampling.solver,
+        "negative": sampling.negative,
+        "licence": row.licence,
+        "state": state,
+    }
+
+
+def error_of(error: LichtspielError) -> tuple[int, dict[str, Any]]:
+    """HTTP status and body of an error."""
+    status, code, param = getattr(error, "status", 500), getattr(error, "code", "failed"), None
+    if isinstance(error, Refused):
+        status, code = 403, "refused_by_policy"
+    elif isinstance(error, RequestError):
+        status, code, param = 400, "invalid_request", error.field
+    elif isinstance(error, InvalidInput) and not hasattr(error, "status"):
+        status, code = 400, "invalid_request"
+    elif isinstance(error, OutOfMemory):
+        status, code = 400, "out_of_memory"
+    return status, error_body(str(error), code, status, param)
+
+
+def error_body(message: str, code: str, status: int, param: str | None = None) -> dict[str, Any]:
+    """The body of an error."""
+    kind = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}

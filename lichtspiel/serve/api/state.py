@@ -1,0 +1,100 @@
+"""What the endpoints share: settings, jobs, files, keys, and how a request becomes a job.
+
+It knows HTTP only as far as finding out who asks.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
+
+from fastapi import Depends, Header, Request
+from starlette.concurrency import run_in_threadpool
+
+from lichtspiel.errors import LichtspielError
+from lichtspiel.serve.api.form import Asked, stored
+from lichtspiel.serve.api.metrics import Metrics
+from lichtspiel.serve.api.objects import video_object
+from lichtspiel.serve.errors import InvalidKey
+from lichtspiel.serve.queue.api_keys import Keys
+from lichtspiel.serve.queue.jobs import Job, Jobs
+from lichtspiel.serve.queue.storage import Files
+from lichtspiel.serve.settings import Settings
+from lichtspiel.workflows.admission import admit
+
+__all__ = ["Here", "Server", "Who"]
+
+
+@dataclass
+class Server:
+    """What the endpoints share; `workers` holds the state of each worker, by its number."""
+
+    settings: Settings
+    jobs: Jobs
+    files: Files
+    keys: Keys
+    workers: dict[int, str] = field(default_factory=dict)
+    metrics: Metrics = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.metrics = Metrics(self.jobs)
+
+    def owner(self, authorization: str | None) -> str:
+        """Who asks: the id of the key, or nobody where none is needed. Raises InvalidKey."""
+        scheme, _, secret = (authorization or "").partition(" ")
+        key = self.keys.find(secret.strip()) if scheme.lower() == "bearer" else None
+        if key is not None:
+            return key.id
+        if self.settings.require_key:
+            raise InvalidKey("a key of this server is needed: Authorization: Bearer ls_…")
+        return ""
+
+    def create(self, asked: Asked, owner: str, idempotency: str | None, remixed_from: str | None = None) -> Job:
+        """Judge a request and put it into the queue, with its files."""
+        admit(asked.request, replace(self.settings.terms, consent=asked.consent))
+        prefix = f"inputs/{uuid.uuid4().hex}"
+        inputs = {
+            name: f"{prefix}/{name.replace('/', '-').replace('_', '-')}{path.suffix}"
+            for name, path in asked.files.items()
+        }
+        for name, path in asked.files.items():
+            self.files.put(path, inputs[name])
+        try:
+            job, new = self.jobs.add(
+                owner=owner, model=asked.request.model, request=stored(asked), inputs=inputs,
+                remixed_from=remixed_from, idempotency=idempotency, digest=asked.digest,
+            )  # fmt: skip
+        except LichtspielError:
+            self.files.remove([*inputs.values()])
+            raise
+        if not new:
+            self.files.remove([*inputs.values()])
+        return job
+
+    def remove(self, job: Job) -> None:
+        """The files of a job that is no more."""
+        self.files.remove(job.files)
+
+    def shown(self, job: Job) -> dict[str, Any]:
+        """A job as clients see it."""
+        return video_object(job, self.jobs.positions().get(job.id) if job.state == "queued" else None)
+
+
+# Both run on the event loop, for a thread costs more than they do; only a key is looked up in the database.
+async def _here(request: Request) -> Server:
+    server = request.app.state.server
+    assert isinstance(server, Server)
+    return server
+
+
+Here = Annotated[Server, Depends(_here)]
+"""What this application serves."""
+
+
+async def _who(server: Here, authorization: Annotated[str | None, Header()] = None) -> str:
+    return await run_in_threadpool(server.owner, authorization) if authorization else server.owner(None)
+
+
+Who = Annotated[str, Depends(_who)]
+"""Who asks."""

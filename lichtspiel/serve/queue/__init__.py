@@ -1,0 +1,1 @@
+"""Jobs that survive: the database, leases, limits, keys and stored files."""

@@ -1,0 +1,112 @@
+"""Keys of the HTTP API: made and revoked by whoever runs the server, known by their digests.
+
+A secret is 256 random bits, so a plain SHA-256 of it tells nothing and needs no salt. It is shown once; what stays is
+the digest, and the first characters, by which a person tells keys apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from sqlalchemy import insert, select, update
+
+from lichtspiel.errors import InvalidInput
+from lichtspiel.serve.errors import Conflict, NotFound
+from lichtspiel.serve.queue.jobs import Jobs
+from lichtspiel.serve.queue.limits import understood
+from lichtspiel.serve.queue.schema import api_key
+
+__all__ = ["KeyRow", "Keys"]
+
+PREFIX = len("ls_") + 8
+"""Characters of a secret that are kept; the other 35 still hold 210 bits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyRow:
+    """A key without its secret. `id` is the owner of the jobs made with it; `limit` is like 20/h, or None."""
+
+    id: str
+    name: str
+    prefix: str
+    limit: str | None
+    created: float
+    revoked: float | None
+
+
+_COLUMNS = [api_key.c[each.name] for each in fields(KeyRow)]
+
+
+class Keys:
+    """The keys in the database of these jobs."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._database, self._clock = jobs.database, jobs.clock
+
+    def create(self, name: str, limit: str | None = None) -> tuple[KeyRow, str]:
+        """A new key and its secret, which is nowhere else. Raises InvalidInput, or Conflict if the name is in use.
+
+        The name of a revoked key can be used again, but the jobs of the old key stay with that.
+        """
+        if not re.fullmatch(r"\w[\w .@-]{0,63}", name):
+            raise InvalidInput(f"name: {name!r} is not valid: up to 64 letters, digits, spaces and any of . _ - @")
+        if limit is not None:
+            understood(limit)
+        secret = f"ls_{secrets.token_urlsafe(32)}"
+        with self._database.writing(alone=True) as connection:
+            used = select(api_key.c.id).where(api_key.c.name == name, api_key.c.revoked.is_(None))
+            if connection.scalar(used) is not None:
+                raise Conflict(f"there is a key {name!r} already; revoke it first, or choose another name")
+            row = KeyRow(
+                id=f"key_{secrets.token_hex(8)}",
+                name=name,
+                prefix=secret[:PREFIX],
+                limit=limit,
+                created=self._clock(),
+                revoked=None,
+            )
+            connection.execute(insert(api_key).values(**vars(row), digest=_digest(secret)))
+        return row, secret
+
+    def find(self, secret: str) -> KeyRow | None:
+        """The key with this secret, unless it was revoked. Any string may be asked for; the time it takes says only
+        whether the part that is no secret is right."""
+        if not re.fullmatch(r"ls_[A-Za-z0-9_-]{43}", secret):
+            return None
+        same = select(*_COLUMNS, api_key.c.digest).where(api_key.c.prefix == secret[:PREFIX])
+        with self._database.reading() as connection:
+            rows = connection.execute(same.where(api_key.c.revoked.is_(None))).all()
+        digest = _digest(secret)
+        for *values, known in rows:
+            if hmac.compare_digest(known, digest):
+                return _row(values)
+        return None
+
+    def list(self) -> Sequence[KeyRow]:
+        """All keys, the revoked ones included, oldest first."""
+        with self._database.reading() as connection:
+            found = connection.execute(select(*_COLUMNS).order_by(api_key.c.created, api_key.c.id))
+            return [_row(row) for row in found]
+
+    def revoke(self, name: str) -> KeyRow:
+        """Make a key useless from now on; its jobs stay. Raises NotFound if no key in use has this name."""
+        with self._database.writing(alone=True) as connection:
+            live = api_key.c.name == name, api_key.c.revoked.is_(None)
+            row = connection.execute(select(*_COLUMNS).where(*live)).one_or_none()
+            if row is None:
+                raise NotFound(f"there is no key {name!r} in use")
+            connection.execute(update(api_key).where(api_key.c.id == row.id).values(revoked=self._clock()))
+            return _row(connection.execute(select(*_COLUMNS).where(api_key.c.id == row.id)).one())
+
+
+def _row(values: Sequence[object]) -> KeyRow:
+    return KeyRow(**{column.name: value for column, value in zip(_COLUMNS, values, strict=True)})  # type: ignore[arg-type]
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,70 @@
+"""How much may be asked for: the limit of a key, and the length of the queue. Counts rows, and keeps none itself.
+
+Both say when to come back. For a key that is known; for the queue it is a guess from how long recent videos took.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from sqlalchemy import Connection, bindparam, delete, func, insert, select
+
+from lichtspiel.errors import InvalidInput
+from lichtspiel.serve.errors import LimitReached, QueueFull
+from lichtspiel.serve.queue.schema import api_key, arrival, job
+
+__all__ = ["check_limit", "check_queue", "understood"]
+
+SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+
+RECENT = 20
+"""Finished videos that the guess looks at; before there is one, a place is promised in a minute."""
+
+
+def understood(limit: str) -> tuple[int, int]:
+    """How many, and in how many seconds: 20 and 3600 for `20/h`. Raises InvalidInput for what is no limit."""
+    found = re.fullmatch(r"([1-9][0-9]{0,5})/(s|min|h|d)", limit)
+    if found is None:
+        raise InvalidInput(f"limit: {limit!r} is not valid: a number, a slash and one of s, min, h, d, as in 20/h")
+    return int(found[1]), SECONDS[found[2]]
+
+
+_FORGET = delete(arrival).where(arrival.c.created <= bindparam("before"))
+_LIMIT = select(api_key.c.limit).where(api_key.c.id == bindparam("owner"))
+_IN_WINDOW = arrival.c.owner == bindparam("owner"), arrival.c.created > bindparam("since")
+# Of the newest so many that are still in the window the oldest one, which is the next to leave it
+_OLDEST = select(arrival.c.created).where(*_IN_WINDOW).order_by(arrival.c.created.desc())
+_NEXT_TO_LEAVE = _OLDEST.offset(bindparam("newer")).limit(1)
+_NOTE = insert(arrival)
+
+
+def check_limit(connection: Connection, owner: str, now: float) -> None:
+    """Note that `owner` asks for a video now; raises LimitReached when the key's limit does not allow it.
+
+    The window slides: 20/h are twenty in any sixty minutes. What was asked for stays counted when it is deleted.
+    """
+    connection.execute(_FORGET, {"before": now - max(SECONDS.values())})
+    limit = connection.scalar(_LIMIT, {"owner": owner})
+    if limit is not None:
+        count, seconds = understood(limit)
+        window = {"owner": owner, "since": now - seconds, "newer": count - 1}
+        last = connection.scalar(_NEXT_TO_LEAVE, window)
+        if last is not None:
+            raise LimitReached(limit, max(1, math.ceil(last + seconds - now)))
+    connection.execute(_NOTE, {"owner": owner, "created": now})
+
+
+_OF_STATE = select(func.count()).select_from(job).where(job.c.state == bindparam("state"))
+_RECENT = select(job.c.started, job.c.ended).where(job.c.state == "completed").order_by(job.c.ended.desc())
+
+
+def check_queue(connection: Connection, limit: int) -> None:
+    """Raise QueueFull when `limit` jobs or more are waiting."""
+    waiting = connection.scalar(_OF_STATE, {"state": "queued"}) or 0
+    if waiting < limit:
+        return
+    took = [ended - started for started, ended in connection.execute(_RECENT.limit(RECENT))]
+    workers = connection.scalar(_OF_STATE, {"state": "in_progress"}) or 1
+    seconds = sum(took) / len(took) / workers if took else 60.0
+    raise QueueFull(limit, min(600, max(1, math.ceil(seconds))))

@@ -1,0 +1,228 @@
+"""Keeping workers running: as many as are wanted, each in a process of its own, wherever that is.
+
+A worker that ends, whatever ended it, is started again; its job is taken up when its lease runs out. Where more workers
+are allowed than are always there, waiting jobs bring them and idleness takes them away.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from lichtspiel.errors import OutOfMemory
+from lichtspiel.serve.queue.jobs import Jobs
+from lichtspiel.serve.queue.storage import Files
+from lichtspiel.serve.settings import Settings
+
+__all__ = ["Place", "Processes", "Started", "States", "Workers", "live", "wanted"]
+
+RESTART = 1.0
+"""Seconds before a worker that ended is started again; twice as long each time it ends within a minute, up to 60."""
+
+LOOK = 2.0
+"""Seconds between two looks at the queue, where the number of workers follows it."""
+
+QUIET = 60.0
+"""Seconds without a job after which a worker that is not always wanted goes."""
+
+NICE = 19
+"""How far workers stand back behind the API where both want one processor: a video takes long, an answer does not."""
+
+log = logging.getLogger("lichtspiel.serve")
+
+
+class Started(Protocol):
+    """A worker that was started; what a process of `multiprocessing` can do, another kind of worker can."""
+
+    @property
+    def exitcode(self) -> object:
+        """How it ended."""
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until it ended, or for so many seconds."""
+
+    def is_alive(self) -> bool:
+        """Whether it has not ended."""
+
+    def terminate(self) -> None:
+        """Ask it to stop after the step it is in."""
+
+    def kill(self) -> None:
+        """End it."""
+
+
+class States(Protocol):
+    """What workers are doing, by their numbers, on the way from them to the server."""
+
+    def put(self, item: tuple[int, str], /) -> None:
+        """Say it."""
+
+    def get(self) -> tuple[int, str]:
+        """Wait for the next."""
+
+
+class Place(Protocol):
+    """Where workers run."""
+
+    @property
+    def states(self) -> States:
+        """What they say of themselves."""
+
+    def start(self, settings: Settings, number: int) -> Started:
+        """Start one of them."""
+
+    def close(self) -> None:
+        """Say that no more will be started."""
+
+
+def live(settings: Settings, number: int, stop: threading.Event, states: States) -> None:
+    """The life of a worker in its process; ends when `stop` is set, or after it ran out of memory."""
+    from lichtspiel.serve.workers.worker import Worker  # torch: only here
+
+    jobs = Jobs.open(settings.database, queue_limit=settings.queue_limit)
+    states.put((number, "loading"))
+    device, files = settings.devices[number], Files(settings.storage)
+    try:
+        Worker(settings, device, jobs, files, lambda state: states.put((number, state))).run(stop)
+    except OutOfMemory:
+        log.warning("worker %s ran out of memory and starts anew", number)
+    finally:
+        jobs.close()
+
+
+class Processes:
+    """Workers as processes of this machine."""
+
+    def __init__(self) -> None:
+        self.context = multiprocessing.get_context("spawn")
+        self.states: States = self.context.SimpleQueue()
+
+    def start(self, settings: Settings, number: int) -> Started:
+        """Start one of them."""
+        arguments = settings, number, self.states
+        process = self.context.Process(target=_work, args=arguments, name=f"worker-{number}", daemon=True)
+        process.start()
+        return process
+
+    def close(self) -> None:
+        """Nothing is left of processes that ended."""
+
+
+def _work(settings: Settings, number: int, states: States) -> None:
+    if hasattr(os, "nice"):
+        os.nice(NICE)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the server, which then tells its workers
+    threading.Thread(target=_stop_with_server, args=(stop,), daemon=True).start()
+    live(settings, number, stop, states)
+
+
+def _stop_with_server(stop: threading.Event) -> None:
+    """A server that was killed tells nobody; the next one has workers of its own."""
+    server = multiprocessing.parent_process()
+    if server is not None:
+        server.join()
+        stop.set()
+
+
+def wanted(least: int, most: int, busy: int, waiting: int) -> int:
+    """How many workers there should be: one for every job that is made or waits, within bounds."""
+    return max(least, min(most, busy + waiting))
+
+
+class Workers:
+    """The workers of one server. `state` tells what each is doing, by its number; `waiting` counts jobs."""
+
+    def __init__(self, settings: Settings, state: dict[int, str], place: Place, waiting: Callable[[], int]) -> None:
+        self.settings, self.state, self.place, self.waiting = settings, state, place, waiting
+        self.started: dict[int, Started] = {}
+        self.retired: set[int] = set()
+        self.stopping = threading.Event()
+
+    def start(self) -> None:
+        """Start those that are always there, and begin to follow the queue if there may be more."""
+        threading.Thread(target=self._listen, daemon=True).start()
+        for number in range(self.settings.least):
+            self._add(number)
+        if self.settings.least < len(self.settings.devices):
+            threading.Thread(target=self._follow, daemon=True).start()
+
+    def stop(self, patience: float = 10.0) -> None:
+        """Tell all of them to stop after the step they are in, and end those that do not."""
+        self.stopping.set()
+        for worker in [*self.started.values()]:
+            worker.terminate()
+        until = time.monotonic() + patience
+        for worker in [*self.started.values()]:
+            worker.join(max(until - time.monotonic(), 0.1))
+            if worker.is_alive():
+                worker.kill()
+                worker.join()
+        self.place.states.put((-1, ""))
+        self.place.close()
+
+    def _add(self, number: int) -> None:
+        self.state[number] = "starting"
+        threading.Thread(target=self._keep, args=(number,), daemon=True).start()
+
+    def _keep(self, number: int) -> None:
+        """Start a worker, and start it again whenever it ends."""
+        pause = RESTART
+        while not self.stopping.is_set() and number not in self.retired:
+            began = time.monotonic()
+            ended = self._run(number)
+            if self.stopping.is_set():
+                return
+            if number not in self.retired:
+                self.state[number] = "starting"
+                pause = RESTART if time.monotonic() - began > 60 else min(2 * pause, 60.0)
+                log.warning("worker %s ended with %s and starts anew in %.0f s", number, ended, pause)
+                self.stopping.wait(pause)
+        self.started.pop(number, None)
+        self.retired.discard(number)
+        del self.state[number]
+
+    def _run(self, number: int) -> object:
+        """Start a worker and wait for its end; says how it ended."""
+        try:
+            worker = self.started[number] = self.place.start(self.settings, number)
+            if self.stopping.is_set():
+                worker.terminate()
+            worker.join()
+            return worker.exitcode
+        except Exception as error:  # the place is away, as a cluster may be
+            return error
+
+    def _follow(self) -> None:
+        """Now and then, start workers for jobs that wait, and let idle ones go."""
+        idle: dict[int, float] = {}
+        while not self.stopping.wait(LOOK):
+            try:
+                waiting = self.waiting()
+            except Exception:  # a database that is away for a moment
+                log.exception("the queue could not be counted")
+                continue
+            now, states = time.monotonic(), dict(self.state)
+            idle = {number: idle.get(number, now) for number, state in states.items() if state == "ready"}
+            count = wanted(self.settings.least, len(self.settings.devices), len(states) - len(idle), waiting)
+            free = (number for number in range(len(self.settings.devices)) if number not in states)
+            for _ in range(count - len(states)):
+                self._add(next(free))
+            for number in sorted(idle, reverse=True)[: max(len(states) - count, 0)]:
+                if now - idle[number] >= QUIET:
+                    idle.pop(number)
+                    self.retired.add(number)
+                    self.started[number].terminate()
+
+    def _listen(self) -> None:
+        while not self.stopping.is_set():
+            number, state = self.place.states.get()
+            if number in self.state:
+                self.state[number] = state

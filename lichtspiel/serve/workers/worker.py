@@ -1,0 +1,276 @@
+"""A worker: takes one job after another from the store, and brings each to an end.
+
+It keeps the last pipeline loaded, encodes the prompts of waiting jobs together, tells the store how far it is, and
+stops within one step when a job is cancelled or was taken from it. Latents go to the shared files before decoding, so
+that another worker can finish what this one began. It knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from lichtspiel.errors import Cancelled, InvalidInput, LichtspielError, NonFinite, OutOfMemory, Refused
+from lichtspiel.inference.pipeline import Pipeline, Step, load
+from lichtspiel.media.media import load_image, sample_video
+from lichtspiel.request import Request
+from lichtspiel.seal import seal_picture
+from lichtspiel.serve.api.form import restore
+from lichtspiel.serve.errors import Lost
+from lichtspiel.serve.queue.jobs import Job, Jobs
+from lichtspiel.serve.queue.storage import Files
+from lichtspiel.serve.settings import Settings
+from lichtspiel.spec import model as find
+from lichtspiel.workflows.generate import Job as Work
+from lichtspiel.workflows.generate import Result, denoising_share
+
+if TYPE_CHECKING:
+    from lichtspiel.media.media import Frame
+
+__all__ = ["Worker", "code_of"]
+
+LEASE = 30.0
+"""Seconds for which a job belongs to a worker that is not heard of."""
+
+BEAT = 0.5
+"""Seconds between two words to the store."""
+
+PREVIEW = 3.0
+"""Seconds between two previews."""
+
+TOGETHER = 16
+"""Waiting jobs whose prompts are encoded with the one that is begun."""
+
+CODES: tuple[tuple[type[Exception], str], ...] = (
+    (Refused, "refused_by_policy"),
+    (OutOfMemory, "out_of_memory"),
+    (NonFinite, "non_finite"),
+    (InvalidInput, "invalid_request"),
+)
+
+log = logging.getLogger("lichtspiel.serve")
+
+
+def code_of(error: Exception) -> str:
+    """The code by which clients know an error."""
+    return next((code for kind, code in CODES if isinstance(error, kind)), "failed")
+
+
+class Worker:
+    """One device's worker. `say` hears whether it is "loading", "ready" or "working"."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        device: str,
+        jobs: Jobs,
+        files: Files,
+        say: Callable[[str], None] = lambda state: None,
+    ) -> None:
+        self.settings, self.device, self.jobs, self.files, self.say = settings, device, jobs, files, say
+        self.name = f"{device}-{uuid.uuid4().hex[:12]}"
+        self.pipeline: Pipeline | None = None
+
+    def run(self, stop: threading.Event, *, idle: float = 0.3) -> None:
+        """Work until `stop` is set. Raises OutOfMemory after a job that ended so: a fresh process has it back."""
+        self.say("ready")
+        while not stop.is_set():
+            if not self.once(stop):
+                stop.wait(idle)
+
+    def once(self, stop: threading.Event | None = None) -> bool:
+        """Take one job and bring it to an end; says whether there was one."""
+        job = self.jobs.claim(self.name, self.settings.models, LEASE)
+        if job is None:
+            return False
+        try:
+            self._bring_to_an_end(job, stop or threading.Event())
+        except Lost:
+            log.warning("%s was taken over by another worker", job.id)
+        return True
+
+    def _bring_to_an_end(self, job: Job, stop: threading.Event) -> None:
+        with tempfile.TemporaryDirectory(prefix="lichtspiel-") as folder, self._beating(job, stop) as pulse:
+            try:
+                result, video = self._make(job, Path(folder), pulse)
+            except Lost:
+                raise
+            except Cancelled:
+                pulse.rest()
+                self.jobs.give_back(job) if pulse.stopping else self.jobs.end_cancelled(job)
+            except Exception as error:
+                pulse.rest()
+                self._fail(job, error)
+                if isinstance(error, OutOfMemory):
+                    raise
+            else:
+                pulse.rest()
+                self._hand_over(job, result, video, pulse)
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        """End a job with what its owner can mend; else it is the log's, for it may name this machine's files."""
+        code, message = code_of(error), str(error)
+        if code == "failed":
+            log.error("%s failed", job.id, exc_info=error)
+            message = f"an error of the server: {type(error.__cause__ or error).__name__}"
+        self.jobs.fail(job, code, message)
+
+    def _make(self, job: Job, folder: Path, pulse: Pulse) -> tuple[Result, Path]:
+        given = {}
+        for field, name in job.inputs.items():
+            given[field] = folder / f"{field.replace('/', '-')}{Path(name).suffix}"
+            self.files.fetch(name, given[field])
+        request, consent = restore(job.request, given, self.settings)
+        request = request.model_copy(update={"device": self.device})
+        out = folder / ("made.png" if find(request.model).sampling.max_frames == 1 else "made.mp4")
+        terms = dataclasses.replace(self.settings.terms, consent=consent)
+        work = Work(request, out, None, terms, pulse.progress, lambda note: None, pulse.watch, folder)
+        work.open(self.settings.weights or None, self._pipeline(request))
+        pulse.work = work
+        if job.latents is not None:
+            kept = folder / "latents.safetensors"
+            self.files.fetch(job.latents, kept)
+            work.share = denoising_share(request)
+        else:
+            self._encode_with_others(job, request, work.pipeline)
+            kept = work.denoise()
+            name = f"latents/{job.id}_{job.attempt}.safetensors"
+            self.files.put(kept, name)
+            self.jobs.keep_latents(job, name)
+        return work.finish(kept), out
+
+    def _pipeline(self, request: Request) -> Pipeline:
+        """The one of the last job if it serves this one, too; else a new one in its place."""
+        if self.pipeline is None or not self.pipeline.serves(request):
+            self.pipeline = None  # first, so that two are never in memory
+            self.say("loading")
+            self.pipeline = load(request, self.settings.weights or None)
+        self.say("working")
+        return self.pipeline
+
+    def _encode_with_others(self, job: Job, request: Request, pipeline: Pipeline) -> None:
+        """If the text encoder has to load anyway, let it read the prompts of waiting jobs, too."""
+        if not pipeline.unread([request]):
+            return
+        others = []
+        for waiting in self.jobs.waiting([job.model], TOGETHER):
+            if not waiting.inputs:
+                with suppress(LichtspielError):  # what is wrong with it is told when its turn comes
+                    others.append(restore(waiting.request, {}, self.settings)[0])
+        pipeline.read(pipeline.unread([request, *others]))
+
+    def _hand_over(self, job: Job, result: Result, video: Path, pulse: Pulse) -> None:
+        name = f"videos/{job.id}_{job.attempt}{video.suffix}"
+        self.files.put(video, name)
+        thumbnail = pulse.picture(lambda: middle(video), "made")
+        said = result.to_json() | {"bytes": video.stat().st_size}
+        for private in ("path", "latents", "prompt", "negative", "image", "last_image", "video", "mask", "references"):
+            said.pop(private, None)
+        said["lora"] = [one["strength"] for one in said["lora"]]
+        said["seal"].pop("path", None)
+        try:
+            self.jobs.complete(job, video=name, preview=thumbnail, result=said)
+        except Lost:
+            self.files.remove([name, *([thumbnail] if thumbnail else [])])
+            raise
+
+    @contextmanager
+    def _beating(self, job: Job, stop: threading.Event) -> Iterator[Pulse]:
+        pulse = Pulse(self, job, stop)
+        pulse.thread.start()
+        try:
+            yield pulse
+        finally:
+            pulse.rest()
+
+
+class Pulse:
+    """What the store hears of a job while it is made, and what it answers: go on, cancel, or it is lost."""
+
+    def __init__(self, worker: Worker, job: Job, stop: threading.Event) -> None:
+        self.worker, self.job, self.stop = worker, job, stop
+        self.answer: Literal["go on", "cancel", "lost"] = "go on"
+        self.stage, self.done, self.step = "loading", 0.0, 0
+        self.steps = int(job.request["steps"])
+        self.began = time.monotonic()
+        self.previewed: float | None = None
+        self.preview: str | None = None
+        self.work: Work | None = None
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it is this worker that ends, and not the job."""
+        return self.stop.is_set() and self.answer == "go on"
+
+    def rest(self) -> None:
+        """Say no more; the job's end is said by somebody else."""
+        self.over.set()
+        if self.thread.is_alive() and threading.current_thread() is not self.thread:
+            self.thread.join()
+
+    def progress(self, stage: str, done: float) -> None:
+        """How far the work is; raises when it is not to go on."""
+        self.stage, self.done = stage, done
+        if self.answer == "lost":
+            raise Lost(self.job.id, self.job.attempt)
+        if self.answer == "cancel" or self.stop.is_set():
+            raise Cancelled("cancelled")
+
+    def watch(self, step: Step) -> None:
+        """A step is done; now and then a preview is made of it."""
+        self.step = step.index
+        self.previewed = self.previewed or time.monotonic()
+        due = time.monotonic() - self.previewed >= PREVIEW
+        if due and self.work is not None and self.work.pipeline.plan.roomy:
+            pipeline = self.work.pipeline
+            self.picture(lambda: next(pipeline.decode(step.latents[:, :, :1])), str(step.index))
+            self.previewed = time.monotonic()
+
+    def picture(self, draw: Callable[[], Frame], name: str) -> str | None:
+        """Keep a picture of the work in the place of the last one, sealed like everything that leaves; returns its
+        name, or None if there is none, for the video matters more than a look at it."""
+        assert self.work is not None
+        name = f"previews/{self.job.id}_{self.job.attempt}_{name}.png"
+        try:
+            with tempfile.TemporaryDirectory(prefix="lichtspiel-") as folder:
+                path = Path(folder) / "preview.png"
+                seal_picture(draw(), self.work.provenance, path, marks=self.work.terms.marks)
+                self.worker.files.put(path, name)
+        except Exception:
+            log.exception("no picture of %s", self.job.id)
+            return self.preview
+        before, self.preview = self.preview, name
+        if before is not None:
+            self.worker.files.remove([before])
+        return name
+
+    def _beat(self) -> None:
+        while not self.over.is_set():
+            spent = time.monotonic() - self.began
+            eta = spent / self.done - spent if self.done > 0.02 else None
+            try:
+                self.answer = self.worker.jobs.beat(
+                    self.job, LEASE, stage=self.stage, progress=self.done, step=self.step, steps=self.steps, eta=eta,
+                    preview=self.preview,
+                )  # fmt: skip
+            except Exception:  # a database that is away for a moment; the lease is longer than that
+                log.exception("the store could not be told of %s", self.job.id)
+            self.over.wait(BEAT)
+
+
+def middle(path: Path) -> Frame:
+    """The frame of a video in its middle; of a picture, itself."""
+    if path.suffix == ".png":
+        return load_image(path)
+    frames = list(sample_video(path, 3))
+    return frames[len(frames) // 2]

@@ -1,0 +1,1 @@
+"""The world of the embedded model: procedural scenes, rendered with exact captions."""

@@ -1,0 +1,258 @@
+"""Draws a scene as a clip: backdrop, actors with their shadows, weather, seen by the camera.
+
+The same scene, seed, size and frame count give the same bytes, and the same seed shows the same event at every size.
+It does not know captions or how scenes are chosen.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lichtspiel.toybox import backdrop, catalog, motion, sprites
+from lichtspiel.toybox.paint import Canvas, Pixels
+from lichtspiel.toybox.scene import Scene, Time, Weather
+
+_LOOPS = motion.SECONDS / 1.2
+"""How often the sprite's animation plays in a clip."""
+
+_TINTS: dict[Time, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
+    "day": ((1, 1, 1), (0, 0, 0)),
+    "sunset": ((1.0, 0.89, 0.80), (0.02, 0.0, 0.0)),
+    "night": ((0.78, 0.80, 0.93), (0.05, 0.055, 0.10)),
+    "overcast": ((0.92, 0.93, 0.95), (0, 0, 0)),
+}
+"""What the light of a time of day does to an actor: a factor and a lift for each colour.
+
+The lift keeps black animals apart from a dark ground at night.
+"""
+
+_WATER: tuple[tuple[float, float, float], tuple[float, float, float]] = ((0.90, 0.98, 1.0), (0.0, 0.01, 0.03))
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A rendered scene: RGB `frames` [T,H,W,3], and `masks` [T,H,W] that say which actor covers a pixel.
+
+    A mask holds 0 for the background and 1 or 2 for the first or second actor where its alpha exceeds a half.
+    """
+
+    frames: NDArray[np.uint8]
+    masks: NDArray[np.uint8]
+    scene: Scene
+    seed: int
+
+
+@dataclass(frozen=True)
+class _Cast:
+    """An actor ready to draw: its animation, how it is lit and mirrored, its pose, and its scaled pictures so far."""
+
+    animation: tuple[Pixels, ...]
+    light: NDArray[np.float64]
+    mirrored: bool
+    pose: motion.Pose
+    offset: float
+    scaled: dict[tuple[int, int], Pixels]
+
+    def picture(self, t: float, height: float) -> Pixels:
+        """The frame at time t, lit, mirrored and reduced to `height` pixels or up to 1.41 times as many.
+
+        A transparent border of one pixel keeps the edge smooth when the picture is warped.
+        """
+        frame = int((t * _LOOPS + self.offset) % 1 * len(self.animation)) % len(self.animation)
+        source = self.animation[frame]
+        level = max(math.floor(2 * math.log2(source.shape[0] / height)), 0)
+        if (frame, level) not in self.scaled:
+            rows, columns = (max(round(side / math.sqrt(2) ** level), 1) for side in source.shape[:2])
+            picture = cv2.resize(source, (columns, rows), interpolation=cv2.INTER_AREA)
+            picture = cv2.transform(cv2.flip(picture, 1) if self.mirrored else picture, self.light)
+            self.scaled[frame, level] = np.asarray(cv2.copyMakeBorder(picture, 1, 1, 1, 1, cv2.BORDER_CONSTANT))
+        return self.scaled[frame, level]
+
+
+def render(scene: Scene, seed: int, *, width: int, height: int, frames: int) -> Clip:
+    """Draw `scene` as `frames` pictures of `width` by `height`; `seed` decides everything the scene leaves open."""
+    assert min(width, height, frames) > 0, (width, height, frames)
+    t = motion.clock(frames)
+    canvas = Canvas(width, height, 0.0 if scene.camera == "still" else motion.MARGIN)
+    view = motion.view(scene.camera, canvas.aspect, t)
+    rng = np.random.default_rng((seed, 0))
+    ground = backdrop.backdrop(scene.place, scene.time, canvas, rng, stars=scene.weather == "clear")
+    if scene.weather != "clear":
+        ground = _dull(ground, scene.weather)
+    casts = _casts(scene, seed, canvas, view, t)
+    pictures = np.empty((frames, height, width, 3), np.uint8)
+    masks = np.zeros((frames, height, width), np.uint8)
+    for index in range(frames):
+        picture = pictures[index]
+        picture[:] = _look(ground, canvas, float(view.zoom[index]), float(view.pan[index]))
+        # The first actor is nearest and therefore drawn last.
+        for number in range(len(casts), 0, -1):
+            _draw(picture, masks[index], casts[number - 1], index, float(t[index]), number)
+    if scene.weather != "clear":
+        _precipitate(pictures, scene.weather, np.random.default_rng((seed, 2)), t)
+    return Clip(pictures, masks, scene, seed)
+
+
+def _look(ground: Pixels, canvas: Canvas, zoom: float, pan: float) -> Pixels:
+    """What the camera sees of the backdrop."""
+    if canvas.margin == 0:
+        return ground
+    centre_x = ground.shape[1] / 2 + pan * canvas.unit
+    centre_y = ground.shape[0] / 2
+    # OpenCV counts from pixel centres, hence the halves.
+    matrix = np.array(
+        [
+            [1 / zoom, 0, centre_x - 0.5 - (canvas.width / 2 - 0.5) / zoom],
+            [0, 1 / zoom, centre_y - 0.5 - (canvas.height / 2 - 0.5) / zoom],
+        ]
+    )
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    size = (canvas.width, canvas.height)
+    return np.asarray(cv2.warpAffine(ground, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+
+
+@lru_cache(maxsize=256)
+def _animation(subject: str) -> tuple[Pixels, ...]:
+    """The subject's animation, cut to its visible box (premultiplied 8-bit RGBA)."""
+    sprite = sprites.sprite(subject)
+    left, top, right, bottom = sprite.box
+    rows, columns = sprite.frames.shape[1:3]
+    across = slice(math.floor(left * columns), math.ceil(right * columns))
+    down = slice(math.floor(top * rows), math.ceil(bottom * rows))
+    return tuple(np.ascontiguousarray(frame[down, across]) for frame in sprite.frames)
+
+
+def _casts(scene: Scene, seed: int, canvas: Canvas, view: motion.View, t: motion.Curve) -> list[_Cast]:
+    rng = np.random.default_rng((seed, 1))
+    casts = []
+    for lane, actor in enumerate(scene.actors):
+        animation = _animation(actor.subject)
+        rows, columns = animation[0].shape[:2]
+        stage = motion.Stage(aspect=canvas.aspect, place=scene.place, view=view, lane=lane, lanes=len(scene.actors))
+        pose = motion.pose(actor, columns / rows, stage, t, rng)
+        faces = catalog.SUBJECTS[actor.subject].faces
+        mirrored = faces != "front" and actor.direction not in ("none", faces)
+        casts.append(_Cast(animation, _tint(scene), mirrored, pose, float(rng.random()), {}))
+    return casts
+
+
+def _tint(scene: Scene) -> NDArray[np.float64]:
+    """The light on an actor as a matrix over premultiplied RGBA, so that the lift follows the alpha."""
+    factor, lift = _WATER if scene.place == "underwater" else _TINTS[scene.time]
+    matrix = np.zeros((4, 4))
+    matrix[range(3), range(3)] = factor
+    matrix[:3, 3] = lift
+    matrix[3, 3] = 1
+    return matrix
+
+
+def _draw(picture: Pixels, mask: Pixels, cast: _Cast, index: int, t: float, number: int) -> None:
+    """Put one actor and its shadow into a picture, touching only the pixels around it."""
+    pose, unit = cast.pose, picture.shape[0]
+    height = float(pose.height[index]) * unit
+    if pose.shadow[index] > 0:
+        radius = height * cast.animation[0].shape[1] / cast.animation[0].shape[0] * 0.5
+        centre = (float(pose.x[index]) * unit, float(pose.floor[index]) * unit)
+        _darken(picture, centre, radius, float(pose.shadow[index]))
+    sprite = cast.picture(t, height)
+    rows, columns = sprite.shape[:2]
+    matrix = cv2.getRotationMatrix2D(((columns - 1) / 2, (rows - 1) / 2), float(pose.angle[index]), height / (rows - 2))
+    matrix[0, 2] += float(pose.x[index]) * unit - columns / 2
+    matrix[1, 2] += float(pose.y[index]) * unit - rows / 2
+    corners = np.array([(0, 0), (columns, 0), (0, rows), (columns, rows)]) @ matrix[:, :2].T + matrix[:, 2]
+    low = np.maximum(np.floor(corners.min(0)).astype(int), 0)
+    high = np.minimum(np.ceil(corners.max(0)).astype(int) + 1, (picture.shape[1], picture.shape[0]))
+    if (low >= high).any():
+        return
+    matrix[:, 2] -= low
+    layer = cv2.warpAffine(sprite, matrix, (int(high[0] - low[0]), int(high[1] - low[1])), flags=cv2.INTER_LINEAR)
+    if pose.afloat:
+        depth = np.arange(low[1], high[1]) + 0.5 - float(pose.floor[index]) * unit
+        layer = (layer * np.clip(0.5 - depth, 0, 1).astype(np.float32)[:, None, None]).astype(np.uint8)
+    alpha = layer[..., 3]
+    region = picture[low[1] : high[1], low[0] : high[0]]
+    clear = cv2.cvtColor(cv2.bitwise_not(alpha), cv2.COLOR_GRAY2BGR)
+    region[:] = cv2.add(cv2.multiply(region, clear, scale=1 / 255), np.ascontiguousarray(layer[..., :3]))
+    mask[low[1] : high[1], low[0] : high[0]][alpha > 127] = number
+
+
+def _darken(picture: Pixels, centre: tuple[float, float], radius: float, strength: float) -> None:
+    """A soft elliptic contact shadow; lengths in pixels."""
+    x, y = centre
+    flat = radius * 0.24
+    x0, x1 = max(math.floor(x - radius * 1.5), 0), min(math.ceil(x + radius * 1.5), picture.shape[1])
+    y0, y1 = max(math.floor(y - flat * 1.5), 0), min(math.ceil(y + flat * 1.5), picture.shape[0])
+    if x0 >= x1 or y0 >= y1:
+        return
+    across = np.exp(-2 * ((np.arange(x0, x1, dtype=np.float32) + 0.5 - x) / radius) ** 2)
+    down = np.exp(-2 * ((np.arange(y0, y1, dtype=np.float32) + 0.5 - y) / flat) ** 2)
+    light = 1 - strength * down[:, None] * across[None]
+    picture[y0:y1, x0:x1] = (picture[y0:y1, x0:x1] * light[..., None] + 0.5).astype(np.uint8)
+
+
+_GREY: dict[Weather, float] = {"rain": 0.40, "snowfall": 0.25}
+
+
+def _dull(ground: Pixels, weather: Weather) -> Pixels:
+    """Take colour and light out of a place where rain or snow falls, which also lets drops and flakes stand out."""
+    amount = _GREY[weather]
+    grey = cv2.cvtColor(cv2.cvtColor(ground, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return np.asarray(cv2.addWeighted(ground, (1 - amount) * 0.84, grey, amount * 0.84, 0), np.uint8)
+
+
+def _precipitate(pictures: Pixels, weather: Weather, rng: np.random.Generator, t: motion.Curve) -> None:
+    """Let rain or snow fall in front of everything, in every picture in place."""
+    height, width = pictures.shape[1:3]
+    aspect = width / height
+    count = round((24 if weather == "rain" else 22) * aspect)
+    drops = rng.random((count, 3))
+    for picture, now in zip(pictures, t, strict=True):
+        layer = np.zeros((height, width), np.uint8)
+        if weather == "rain":
+            _streaks(layer, drops, float(now), aspect)
+        else:
+            _flakes(layer, drops, float(now), aspect)
+        colour = (212, 226, 244) if weather == "rain" else (255, 255, 255)
+        _veil(picture, layer, colour, 0.75 if weather == "rain" else 0.9)
+
+
+_SHIFT = 4
+"""Fraction bits of OpenCV's fixed-point coordinates."""
+
+
+def _fixed(value: float) -> int:
+    return round(value * (1 << _SHIFT))
+
+
+def _streaks(layer: Pixels, drops: NDArray[np.float64], t: float, aspect: float) -> None:
+    unit = layer.shape[0]
+    thickness = max(round(unit * 0.018), 1)
+    for x, y, speed in drops:
+        # Drops come back at the top when they leave at the bottom, far enough outside not to pop up.
+        fall = (y + t * (1.5 + 0.3 * speed)) % 1.2 - 0.1
+        left = (x * 1.2 * aspect) - 0.14 * fall
+        ends = (_fixed((left - 0.012) * unit), _fixed((fall + 0.085) * unit))
+        cv2.line(layer, (_fixed(left * unit), _fixed(fall * unit)), ends, 255, thickness, cv2.LINE_AA, _SHIFT)
+
+
+def _flakes(layer: Pixels, drops: NDArray[np.float64], t: float, aspect: float) -> None:
+    unit = layer.shape[0]
+    for x, y, size in drops:
+        fall = (y + t * (0.42 + 0.16 * size)) % 1.1 - 0.05
+        left = x * aspect + 0.025 * math.sin(2 * math.pi * (t + 7 * x))
+        centre = (_fixed(left * unit), _fixed(fall * unit))
+        cv2.circle(layer, centre, _fixed((0.009 + 0.008 * size) * unit), 255, -1, cv2.LINE_AA, _SHIFT)
+
+
+def _veil(picture: Pixels, layer: Pixels, colour: tuple[int, int, int], opacity: float) -> None:
+    """Blend one colour over a picture where the layer is bright."""
+    alpha = cv2.cvtColor(layer, cv2.COLOR_GRAY2BGR)
+    kept = cv2.multiply(picture, cv2.bitwise_not(cv2.convertScaleAbs(alpha, alpha=opacity)), scale=1 / 255)
+    light = cv2.multiply(alpha, np.array((*colour, 0), np.float64), scale=opacity / 255)
+    picture[:] = cv2.add(kept, light)

@@ -1,0 +1,108 @@
+"""Rendered clips on disk, memory-mapped: the training set of everything else. It knows scenes, not networks.
+
+A store is a folder with `frames.npy` (uint8 [n, t, h, w, 3]), `masks.npy` (uint8 [n, t, h, w]) and `scenes.jsonl`
+(one scene a line, in the same order). It appears by atomic rename when every clip is rendered.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lichtspiel.errors import InvalidInput
+from lichtspiel.toybox.render import render
+from lichtspiel.toybox.sample import Vocabulary, sample
+from lichtspiel.toybox.scene import Actor, Scene
+
+Frames = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ClipStore:
+    """All clips of one store; `frames` and `masks` are read from disk as they are used."""
+
+    frames: Frames
+    masks: Frames
+    scenes: Sequence[Scene]
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """Size of every clip in a store: width and height in pixels, and frames."""
+
+    width: int
+    height: int
+    frames: int
+
+
+def open_store(folder: Path) -> ClipStore:
+    """Open a store; raises InvalidInput with the remedy when `folder` holds none."""
+    if not (folder / "scenes.jsonl").is_file():
+        raise InvalidInput(f"{folder} holds no rendered clips; render some with `render_store` or the nano recipe")
+    lines = (folder / "scenes.jsonl").read_text(encoding="utf-8").splitlines()
+    frames = np.load(folder / "frames.npy", mmap_mode="r")
+    masks = np.load(folder / "masks.npy", mmap_mode="r")
+    return ClipStore(frames, masks, [scene_from_json(json.loads(line)) for line in lines])
+
+
+def scene_from_json(fields: dict[str, Any]) -> Scene:
+    """The inverse of `dataclasses.asdict` for a scene."""
+    return Scene(**{**fields, "actors": tuple(Actor(**actor) for actor in fields["actors"])})
+
+
+def render_store(
+    folder: Path,
+    vocabulary: Vocabulary,
+    seeds: range,
+    shape: Shape,
+    *,
+    held_out: bool | None,
+    workers: int,
+) -> ClipStore:
+    """Render one clip for every seed into `folder` and open it; an existing store is opened as it is."""
+    if (folder / "scenes.jsonl").is_file():
+        return open_store(folder)
+    draft = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    pixels = (len(seeds), shape.frames, shape.height, shape.width)
+    np.lib.format.open_memmap(draft / "frames.npy", mode="w+", dtype=np.uint8, shape=(*pixels, 3))
+    np.lib.format.open_memmap(draft / "masks.npy", mode="w+", dtype=np.uint8, shape=pixels)
+    jobs = [
+        (draft, start, seeds[start : start + 64], vocabulary, shape, held_out) for start in range(0, len(seeds), 64)
+    ]
+    # Fresh processes: forking one that already runs torch threads can hang.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        lines = [line for part in pool.map(_render_part, jobs) for line in part]
+    (draft / "scenes.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    draft.rename(folder)
+    return open_store(folder)
+
+
+def _render_part(job: tuple[Path, int, range, Vocabulary, Shape, bool | None]) -> list[str]:
+    """Render one share of the seeds in a worker; returns the scenes as JSON lines."""
+    import cv2
+
+    folder, start, seeds, vocabulary, shape, held_out = job
+    cv2.setNumThreads(1)
+    frames = np.load(folder / "frames.npy", mmap_mode="r+")
+    masks = np.load(folder / "masks.npy", mmap_mode="r+")
+    lines = []
+    for index, seed in enumerate(seeds, start):
+        scene = sample(seed, vocabulary, held_out)
+        clip = render(scene, seed, width=shape.width, height=shape.height, frames=shape.frames)
+        frames[index], masks[index] = clip.frames, clip.masks
+        lines.append(json.dumps(asdict(scene)))
+    return lines

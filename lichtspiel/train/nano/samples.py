@@ -1,0 +1,73 @@
+"""Videos of fixed prompts while training goes on, as contact sheets: numbers alone do not show what goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lichtspiel import flow
+from lichtspiel.media.media import contact_sheet
+from lichtspiel.models.vae import VAE
+from lichtspiel.spec import Sampling
+from lichtspiel.train.nano.captions import Captions
+from lichtspiel.train.nano.clips import Frames
+from lichtspiel.train.vae import frames_of
+
+PROMPTS = (
+    "a big turtle walks to the right on a beach at sunset",
+    "a taxi drives to the left on a road at night",
+    "a big tropical fish swims to the left under water",
+    "a helicopter flies to the right over a snowy field on a sunny day",
+    "ein großer Elefant geht auf einer grünen Wiese nach links",
+    "一只大企鹅在雪地里向右跳",
+)
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Networks ("umt5" and "dit") and how clips are drawn from them."""
+
+    modules: Mapping[str, nn.Module]
+    captions: Captions
+    sampling: Sampling
+
+    @torch.no_grad()
+    def generate(
+        self, prompts: Sequence[str], shape: tuple[int, ...], device: str, *, known: Tensor | None = None, seed: int = 0
+    ) -> Tensor:
+        """Normalised latents [n, c, t, h, w] for prompts, from noise of a fixed seed; `shape` is (c, t, h, w), and
+        `known` conditions [n, 4 + c, t, h, w] if there are any."""
+        count, dit, sampling = len(prompts), self.modules["dit"], self.sampling
+        noise = torch.randn((count, *shape), generator=torch.Generator().manual_seed(seed)).to(device)
+        told = noise.new_zeros(count, shape[0] + 4, *shape[1:]) if known is None else known.to(noise)
+        guided = sampling.guidance != 1
+        texts = self.captions.encode(self.modules["umt5"], [*prompts, *[""] * count * guided], device)
+
+        def velocity(latents: Tensor, timestep: Tensor) -> Tensor:
+            inputs = torch.cat([latents, told], dim=1)
+            if not guided:
+                return dit(inputs, timestep, texts)  # type: ignore[no-any-return]
+            positive, negative = dit(inputs.repeat(2, 1, 1, 1, 1), timestep.repeat(2), texts).chunk(2)
+            return flow.guide(positive, negative, sampling.guidance)
+
+        *_, (_, latents) = flow.solve(velocity, noise, sampling.solver, sampling.steps, sampling.shift)
+        return latents
+
+
+@torch.no_grad()
+def decoded(vae: VAE, latents: Tensor, mean: Tensor, std: Tensor) -> Frames:
+    """Clips uint8 [n, t, h, w, 3] of normalised latents; `vae` has neutral statistics."""
+    raw = latents * std.view(1, -1, 1, 1, 1).to(latents) + mean.view(1, -1, 1, 1, 1).to(latents)
+    return frames_of(vae.reconstruct(raw))
+
+
+def sheet(frames: Frames, path: Path) -> None:
+    """Write five frames of each clip, one clip a row."""
+    rows = [clip[index] for clip in frames for index in np.linspace(0, len(clip) - 1, 5).astype(int)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    contact_sheet(rows, columns=5, path=path, most=len(rows))

@@ -1,0 +1,224 @@
+"""How good a run's clips are, in numbers: held-out scenes are generated from their captions, and a judge looks at them.
+
+Beside what was generated stand chance (always naming the commonest value), the judge on real renders of the same
+scenes, and the ceiling: the same renders after the VAE, which no DiT on top of it can beat. It does not know where
+clips come from: the columns of a table are arrays of frames.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lichtspiel.models.vae import VAE
+from lichtspiel.toybox.captions import caption
+from lichtspiel.toybox.render import render
+from lichtspiel.toybox.sample import Vocabulary, is_held_out, sample
+from lichtspiel.toybox.scene import Scene
+from lichtspiel.train.dit import conditioned
+from lichtspiel.train.latents import LatentStore, told_latents
+from lichtspiel.train.nano.clips import Frames, Shape, render_store
+from lichtspiel.train.nano.judge import (
+    ATTRIBUTES,
+    RELIABLE,
+    Judge,
+    JudgePlan,
+    labels,
+    reconstruct_store,
+    reconstructed,
+    save_judge,
+    train_judge,
+    values,
+    verdicts,
+)
+from lichtspiel.train.nano.samples import Sampler, decoded
+from lichtspiel.train.nano.variants import Edition
+from lichtspiel.train.state import Budget
+
+__all__ = [
+    "Trial",
+    "all_right",
+    "attribute_rows",
+    "chance",
+    "generated",
+    "judge_of",
+    "motion",
+    "rows_of",
+    "table",
+]
+
+FIRST_SEED = 20_000_000
+TRAINING_SEEDS = range(30_000_000, 30_009_000)
+TEST_SEEDS = range(29_000_000, 29_000_512)
+SOFT_CLIPS = 600
+"""So many of the judge's training clips also go through the VAE, because what it judges is soft."""
+
+STATIC = 0.25
+"""A clip with less than this share of the rendered clip's change from frame to frame counts as static."""
+
+Marks = dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The scenes of one measurement, their seeds, and their real renders uint8 [n, t, h, w, 3]."""
+
+    scenes: Sequence[Scene]
+    seeds: Sequence[int]
+    renders: Frames
+
+    @classmethod
+    def draw(cls, vocabulary: Vocabulary, shape: Shape, count: int) -> Trial:
+        """Held-out scenes, the same for everybody."""
+        seeds = range(FIRST_SEED, FIRST_SEED + count)
+        scenes = [sample(seed, vocabulary, held_out=True) for seed in seeds]
+        assert all(map(is_held_out, scenes))
+        size = {"width": shape.width, "height": shape.height, "frames": shape.frames}
+        clips = [render(scene, seed, **size).frames for scene, seed in zip(scenes, seeds, strict=True)]
+        return cls(scenes, seeds, np.stack(clips))
+
+
+def judge_of(edition: Edition, vae: VAE, budget: Budget, folder: Path, device: str) -> Judge:
+    """A judge for an edition's world, trained in `folder` on clips of its own; one that was begun there goes on.
+
+    Some of the clips go through `vae`, whose statistics are neutral or its own.
+    """
+    workers = os.cpu_count() or 1
+    folder.mkdir(parents=True, exist_ok=True)
+    store = render_store(folder / "clips", edition.world, TRAINING_SEEDS, edition.shape, held_out=None, workers=workers)
+    test = render_store(folder / "test", edition.world, TEST_SEEDS, edition.shape, held_out=None, workers=workers)
+    soft = reconstruct_store(vae, store, folder / "soft", min(SOFT_CLIPS, len(store)), device)
+    plan = JudgePlan(budget=budget, batch=24, rates=(0.02, 0.002), decay_from=0.5, device=device, seed=1)
+    judge = train_judge(plan, Judge(edition.world), store, test, folder, soft=soft)
+    save_judge(judge, folder / "judge.safetensors")
+    return judge
+
+
+@torch.no_grad()
+def generated(drawn: Sampler, vae: VAE, cached: LatentStore, trial: Trial, device: str) -> dict[str, Frames]:
+    """The columns of a run's table: the renders, the ceiling, and clips from text alone and from a first picture."""
+    text: list[Frames] = []
+    image: list[Frames] = []
+    prompts = [caption(scene, "en", 0) for scene in trial.scenes]
+    shape = tuple(cached.latents.shape[1:])
+    for begin in range(0, len(prompts), BATCH):
+        part = slice(begin, begin + BATCH)
+        told = told_latents(vae, trial.renders[part], cached, device)
+        pictures = torch.stack([conditioned(one, one.shape[1], 1) for one in told])
+        for known, made in ((None, text), (pictures, image)):
+            latents = drawn.generate(prompts[part], shape, device, known=known, seed=begin)
+            made.append(decoded(vae, latents, cached.mean, cached.std))
+    ceiling = reconstructed(vae, trial.renders, device)
+    return {
+        "renders": trial.renders, "ceiling": ceiling, "text": np.concatenate(text), "image": np.concatenate(image),
+    }  # fmt: skip
+
+
+BATCH = 16
+"""Clips generated at once."""
+
+
+def rows_of(judge: Judge, trial: Trial, columns: dict[str, Frames]) -> list[list[str]]:
+    """The whole table: attributes, motion, and how the first frame fits the picture where there was one."""
+    compared = [title for title in columns if title in {"ceiling", "image"}]
+    rows = attribute_rows(judge, trial, columns) + motion_rows(trial, columns)
+    return [*rows, first_frame_row(trial, columns, compared)]
+
+
+def chance(scenes: Sequence[Scene], vocabulary: Vocabulary, name: str) -> float:
+    """How often the commonest value is true, among the scenes in which the attribute can be seen."""
+    truths = [truth[name] for truth in (labels(scene, vocabulary) for scene in scenes) if name in truth]
+    return max(Counter(truths).values()) / len(truths) if truths else float("nan")
+
+
+def all_right(marks: Marks) -> float:
+    """The share of clips in which every attribute that can be seen is right."""
+    return float(np.mean(np.nan_to_num(np.stack(list(marks.values())), nan=1.0).min(axis=0)))
+
+
+def psnr(frames: Frames, reference: Frames) -> float:
+    """Mean over pictures [n, h, w, 3] of the peak signal-to-noise ratio in decibels."""
+    error = np.square((frames.astype(np.float64) - reference) / 255).mean(axis=(1, 2, 3))
+    return float(np.mean(-10 * np.log10(np.maximum(error, 1e-10))))
+
+
+def change(frames: Frames) -> NDArray[np.float64]:
+    """Mean absolute difference between neighbouring frames of every clip, in levels of 255."""
+    return np.array([np.abs(np.diff(clip.astype(np.int16), axis=0)).mean() for clip in frames])
+
+
+def motion(frames: Frames, trial: Trial) -> tuple[float, float]:
+    """How much clips change against their renders, and the share of static ones where the prompt asks for movement."""
+    made, real = change(frames), change(trial.renders)
+    asked = np.array([scene.actors[0].action != "stand" for scene in trial.scenes])
+    still = (made < STATIC * real)[asked]
+    return float(made.mean() / real.mean()), float(still.mean()) if asked.any() else float("nan")
+
+
+def percent(share: float) -> str:
+    """A share as a table shows it; a dash where there is none."""
+    return "–" if np.isnan(share) else f"{100 * share:.1f} %"
+
+
+def attribute_rows(judge: Judge, trial: Trial, columns: dict[str, Frames]) -> list[list[str]]:
+    """One row an attribute, and one for all of them: chance, then the share of right answers in every column."""
+    names = judge.reliable
+    marks = {title: verdicts(judge, frames, trial.scenes, names) for title, frames in columns.items()}
+    rows = []
+    for name in ATTRIBUTES:
+        if name in names:
+            seen = [m[name][~np.isnan(m[name])] for m in marks.values()]
+            shares = [percent(float(s.mean()) if len(s) else float("nan")) for s in seen]
+            rows.append([name, percent(chance(trial.scenes, judge.vocabulary, name)), *shares])
+        elif name in judge.names:
+            rows.append([name, f"not reliable ({percent(judge.measured.get(name, 0.0))})", *["–"] * len(columns)])
+        else:
+            rows.append([name, f"one value ({values(judge.vocabulary)[name][0]})", *["–"] * len(columns)])
+    if names:
+        rows.append(["all right", "–", *[percent(all_right(m)) for m in marks.values()]])
+    return rows
+
+
+def motion_rows(trial: Trial, columns: dict[str, Frames]) -> list[list[str]]:
+    """Two rows: change from frame to frame against the renders, and static clips."""
+    found = [motion(frames, trial) for frames in columns.values()]
+    return [
+        ["motion against renders", "–", *[f"{ratio:.2f}" for ratio, _ in found]],
+        ["static where movement is asked", "–", *[percent(still) for _, still in found]],
+    ]
+
+
+def first_frame_row(trial: Trial, columns: dict[str, Frames], compared: Sequence[str]) -> list[str]:
+    """One row: PSNR of the first frame against the given picture, in the columns that were given it."""
+    given = trial.renders[:, 0]
+    shown = [f"{psnr(frames[:, 0], given):.1f} dB" if title in compared else "–" for title, frames in columns.items()]
+    return ["first frame against the picture", "–", *shown]
+
+
+def judged_by(judge: Judge) -> str:
+    """How much the judge can be trusted, in a sentence."""
+    lowest = min((judge.measured[name] for name in judge.reliable), default=float("nan"))
+    return (
+        f"The judge's weakest head is right about {percent(lowest)} of {len(TEST_SEEDS)} renders it never saw; below "
+        f"{percent(RELIABLE)} a head is left out."
+    )
+
+
+def table(head: list[str], rows: list[list[str]], markdown: bool) -> str:
+    """Aligned columns, as Markdown or plain."""
+    widths = [max(len(row[index]) for row in [head, *rows]) for index in range(len(head))]
+    left, right = ("| ", " |") if markdown else ("", "")
+    lines = [
+        left + (" | " if markdown else "  ").join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)) + right
+        for row in [head, *rows]
+    ]
+    if markdown:
+        lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,295 @@
+"""The parts of a checkpoint as they lie in files: found by their names, and read in our names one tensor at a time.
+
+Knows layouts (`names`), files (`reading`, `gguf`) and 8-bit floats with scales, but no model of the registry. A part
+may be spread over several files (shards), and one file may hold several parts behind different prefixes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lichtspiel.errors import WeightsError
+from lichtspiel.spec import Part
+from lichtspiel.weights.gguf import GGUFFile
+from lichtspiel.weights.layouts import ALIASES, PREFIXES, Dialect, Place, recognise
+from lichtspiel.weights.tensor_files import Pickle, SafetensorsFile, TensorFile, starts_like
+
+__all__ = ["Scan", "Stored", "opened", "scan", "stored", "weight_files"]
+
+SUFFIXES = (".safetensors", ".gguf", ".pth", ".pt", ".bin", ".ckpt")
+"""Files of a folder that are opened; a file named by itself may be called anything."""
+
+SCALES = (".scale_weight", ".weight_scale")
+"""What stands in the place of `.weight` in the name of the number that an 8-bit weight is multiplied with."""
+
+MARKERS = ("scaled_fp8", ".scale_input", ".input_scale", ".comfy_quant")
+"""Ends of names of tensors that only say how a file was quantised, or how activations would be."""
+
+EXTRAS = ("vocabulary", "latent_mean", "latent_std")
+"""Tensors of the embedded model's files that are constants of the checkpoint and no weights."""
+
+READABLE = re.compile(r"F64|F32|F16|BF16|F8_E4M3|F8_E5M2|I?Q\d\w*|TQ\d_0|MXFP4")
+"""Precisions in which a weight may be stored; those of GGML that cannot be decoded are refused when they are read."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A tensor in a file, with the name of its scale if it has one."""
+
+    file: TensorFile
+    name: str
+    scale: str | None = None
+
+    def read(self) -> Tensor:
+        """The values: 16 bit and more as stored, 8-bit floats as float32 with their scale applied."""
+        value = self.file.read(self.name)
+        if value.dtype in {torch.float8_e4m3fn, torch.float8_e5m2}:
+            value = value.float()
+        if self.scale is None:
+            return value
+        scale = self.file.read(self.scale).float()
+        if scale.numel() not in {1, len(value)}:
+            raise WeightsError(
+                f"{self.file.path}: {self.scale} has the shape {list(scale.shape)}; only one scale a tensor or a row "
+                "can be read: use a file with such scales, or in 16 bit"
+            )
+        return value.float() * scale.reshape(-1, *(1,) * (value.dim() - 1))
+
+
+@dataclass
+class Stored:
+    """One part in its files. Iterating yields every tensor with its official name, read when it is its turn."""
+
+    part: Part
+    dialect: Dialect
+    prefix: str
+    files: list[TensorFile] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    extras: dict[str, Piece] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    _pieces: dict[str, dict[int, Piece]] = field(default_factory=dict)
+    _places: dict[str, Place] = field(default_factory=dict)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files that hold the part."""
+        return [file.path for file in self.files]
+
+    @property
+    def source(self) -> str:
+        """The files as a message names them."""
+        first, *more = self.paths
+        return f"{first} (and {len(more)} more)" if more else str(first)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of an official tensor, put together from its pieces."""
+        shapes = [piece.file.entries[piece.name].shape for piece in self._pieces[name].values()]
+        place = self._places[name]
+        if place.pieces > 1:
+            return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+        return (*(1,) * place.axes, *shapes[0])
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every official name that is there with all of its pieces, and its shape; reads no value."""
+        return {
+            name: self.shape(name) for name, pieces in self._pieces.items() if len(pieces) == self._places[name].pieces
+        }
+
+    def precisions(self) -> Counter[str]:
+        """How many stored tensors there are in each precision."""
+        pieces = (piece for found in self._pieces.values() for piece in found.values())
+        return Counter(piece.file.entries[piece.name].precision for piece in pieces)
+
+    @property
+    def scaled(self) -> bool:
+        """Whether some of the weights have scales."""
+        return any(piece.scale for pieces in self._pieces.values() for piece in pieces.values())
+
+    def __getitem__(self, name: str) -> Tensor:
+        """One official tensor; raises KeyError for a name that the files do not hold."""
+        pieces, place = self._pieces[name], self._places[name]
+        values = [pieces[index].read() for index in sorted(pieces)]
+        value = values[0] if len(values) == 1 else torch.cat(values)
+        return value.reshape(*(1,) * place.axes, *value.shape) if place.axes else value
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        """Every official tensor in the order of the files."""
+        return ((name, self[name]) for name in self._pieces)
+
+    def extra(self, name: str) -> Tensor | None:
+        """A constant of the embedded model; None in all other files."""
+        return self.extras[name].read() if name in self.extras else None
+
+    def add(self, file: TensorFile, names: dict[str, str]) -> None:
+        """Take the tensors of one more file in; `names` are theirs without prefix, and with it."""
+        self.files.append(file)
+        scales = {_weight_of(name): stored for name, stored in names.items() if name.endswith(SCALES)}
+        marked = any(name.endswith("scaled_fp8") for name in names)
+        for name, whole in names.items():
+            alias = ALIASES.get(name, name)
+            if name.endswith((*MARKERS, *SCALES)) or self.dialect.ignores(name) or (alias != name and alias in names):
+                continue
+            piece = Piece(file, whole, scales.pop(name, None))
+            place = self.dialect.place(alias)
+            if place is not None:
+                self._check(piece)
+                self._places[place.name] = place
+                self._pieces.setdefault(place.name, {})[place.index] = piece
+            elif name in EXTRAS:
+                self.extras[name] = piece
+            else:
+                self.unexpected.append(whole)
+        self.unexpected += scales.values()
+        if marked and not self.scaled:
+            self.problems.append(
+                f"{file.path} says that its 8-bit weights have scales, but holds none; download it again"
+            )
+
+    def _check(self, piece: Piece) -> None:
+        precision = piece.file.entries[piece.name].precision
+        if not READABLE.fullmatch(precision):
+            self.problems.append(
+                f"{piece.file.path}: {piece.name} is stored as {precision}, which cannot be read; use a file in 16 "
+                "bit, fp8 (e4m3) or GGUF"
+            )
+
+    def overlaps(self, names: dict[str, str]) -> bool:
+        """Whether one of the names is here already, so that another file with them is no shard of this part."""
+        places = (self.dialect.place(name) for name in names)
+        return any(place is not None and place.index in self._pieces.get(place.name, {}) for place in places)
+
+
+def _weight_of(scale: str) -> str:
+    return scale.rsplit(".", 1)[0] + ".weight"
+
+
+def opened(path: Path) -> TensorFile:
+    """Open a file of tensors of any kind that is known.
+
+    Raises WeightsError for a missing, truncated or foreign file, for a pickle that holds more than tensors, and for a
+    GGUF file when the package that reads it is not installed.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path} does not exist; name the file or folder of the checkpoint with --weights")
+    kind = starts_like(path)
+    if kind == "safetensors":
+        return SafetensorsFile(path)
+    if kind == "gguf":
+        return GGUFFile(path)
+    if kind == "pickle":
+        return Pickle(path)
+    if kind == "pointer":
+        raise WeightsError(f"{path} only points to a file in Git LFS; fetch the file itself with: git lfs pull")
+    raise WeightsError(
+        f"{path} is no file of tensors (.safetensors, .gguf, .pth), or an incomplete one; download it again"
+    )
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The files of tensors that a path stands for: itself, or those of a folder and of the folders in it.
+
+    Raises WeightsError when there is no such path, and for an index of shards of which some are missing.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise WeightsError(f"{path} does not exist; name the file or folder of the checkpoint with --weights")
+    folders = [path, *sorted(child for child in path.iterdir() if child.is_dir() and child.name[0] != ".")]
+    for folder in folders:
+        for index in sorted(folder.glob("*.index.json")):
+            _check_index(index)
+    return [
+        file
+        for folder in folders
+        for file in sorted(folder.iterdir())
+        if file.suffix in SUFFIXES and file.is_file() and file.name[0] != "."
+    ]
+
+
+def _check_index(index: Path) -> None:
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+        shards = sorted(set(content["weight_map"].values()))
+        there = [shard for shard in shards if (index.parent / shard).is_file()]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{index} is not a whole index of shards; download it again") from error
+    if missing := sorted({*shards} - {*there} if there else {}):
+        raise WeightsError(
+            f"{index} names {missing[0]}{f' and {len(missing) - 1} more' if missing[1:] else ''}, which "
+            f"{'are' if missing[1:] else 'is'} not there; download the rest of the {len(shards)} shards"
+        )
+
+
+def stored(files: Sequence[TensorFile]) -> tuple[list[Stored], list[TensorFile]]:
+    """The parts in `files`, and the files in which no part of the family was recognised.
+
+    Files of one folder, layout and prefix that have no tensor in common are shards of one part; others are parts of
+    their own, between which the caller has to choose.
+    """
+    parts: list[Stored] = []
+    foreign: list[TensorFile] = []
+    for _, siblings in groupby(files, key=lambda file: file.path.parent):
+        found: list[Stored] = []
+        for file in siblings:
+            here = _take(file, found)
+            if not here:
+                foreign.append(file)
+        parts += found
+    return parts, foreign
+
+
+def _take(file: TensorFile, found: list[Stored]) -> list[Stored]:
+    """Add the parts that a file holds to those `found` in its folder; returns them."""
+    groups: dict[str, dict[str, str]] = {}
+    for name in file.entries:
+        prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), "")
+        groups.setdefault(prefix, {})[name.removeprefix(prefix)] = name
+    here: list[Stored] = []
+    strange: list[str] = []
+    for prefix, names in groups.items():
+        table = recognise([name for name in names if not name.endswith((*MARKERS, *SCALES, *EXTRAS))])
+        if table is None:
+            strange += names.values()
+            continue
+        known = (part for part in found if (part.dialect, part.prefix) == (table, prefix) and not part.overlaps(names))
+        part = next(known, None)
+        if part is None:
+            part = Stored(table.part, table, prefix)
+            found.append(part)
+        part.add(file, names)
+        here.append(part)
+    for name in strange if here else ():
+        if not name.endswith(MARKERS) and not any(part.dialect.ignores(name) for part in here):
+            here[0].unexpected.append(name)
+    return here
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Everything that some paths hold: parts, files of tensors of something else, and why others did not open."""
+
+    parts: list[Stored]
+    foreign: list[TensorFile]
+    failures: dict[Path, WeightsError]
+
+
+def scan(paths: Sequence[Path]) -> Scan:
+    """Open everything that `paths` stand for; see `weight_files`, `opened` and `stored`."""
+    files: list[TensorFile] = []
+    failures: dict[Path, WeightsError] = {}
+    for file in (file for path in paths for file in weight_files(path)):
+        try:
+            files.append(opened(file))
+        except WeightsError as error:
+            failures[file] = error
+    parts, foreign = stored(files)
+    return Scan(parts, foreign, failures)

@@ -1,0 +1,154 @@
+"""Whether stored tensors are those that a module needs, and putting them into it, strictly.
+
+Compares names and shapes before a value is read. Knows the registry, so that weights of another model are named.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from lichtspiel.models.clip import CLIPVision
+from lichtspiel.models.dit import DiT
+from lichtspiel.models.umt5 import UMT5
+from lichtspiel.models.vae import VAE
+from lichtspiel.spec import LATENT_MEAN, LATENT_STD, MODELS, CLIPSpec, DiTSpec, Model, Part, UMT5Spec, VAESpec
+from lichtspiel.weights.components import Stored
+
+__all__ = ["Difference", "Weights", "bare", "build", "compare", "explain", "models_of", "spec_of"]
+
+Spec = DiTSpec | VAESpec | UMT5Spec | CLIPSpec
+Shapes = dict[str, tuple[int, ...]]
+
+SHOWN = 3
+"""How many tensor names a message lists before it says how many more there are."""
+
+
+def spec_of(model: Model, part: Part) -> Spec | None:
+    """The shape of one part of a model; None if it has no such part."""
+    specs: dict[Part, Spec | None] = {"dit": model.dit, "vae": model.vae, "umt5": model.umt5, "clip": model.clip}
+    return specs[part]
+
+
+def build(spec: Spec) -> nn.Module:
+    """The module of a specification on the meta device: names and shapes without memory."""
+    with torch.device("meta"):
+        if isinstance(spec, DiTSpec):
+            return DiT(spec)
+        if isinstance(spec, UMT5Spec):
+            return UMT5(spec)
+        if isinstance(spec, CLIPSpec):
+            return CLIPVision(spec)
+        return VAE(spec, LATENT_MEAN, LATENT_STD)
+
+
+@lru_cache(maxsize=32)
+def wanted(spec: Spec) -> Mapping[str, tuple[int, ...]]:
+    """Every official name that the part needs, and its shape."""
+    return {name: tuple(value.shape) for name, value in build(spec).state_dict().items()}
+
+
+def bare(shapes: Shapes, spec: Spec) -> Shapes:
+    """`shapes` without the blocks that the published image encoder has and that never run."""
+    if not isinstance(spec, CLIPSpec):
+        return shapes
+    idle = tuple(f"transformer.{block}." for block in range(spec.used_layers, spec.layers))
+    return {name: shape for name, shape in shapes.items() if not name.startswith(idle)}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What keeps stored tensors from being a part: names that are missing, not needed, or of another shape."""
+
+    missing: list[str]
+    unexpected: list[str]
+    other: list[str]
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unexpected or self.other)
+
+    @property
+    def size(self) -> int:
+        """How many names it is about."""
+        return len(self.missing) + len(self.unexpected) + len(self.other)
+
+
+def compare(part: Stored, spec: Spec) -> Difference:
+    """Hold the names and shapes of a stored part against those of a specification."""
+    need, have = wanted(spec), bare(part.shapes(), spec)
+    return Difference(
+        missing=[name for name in need if name not in have],
+        unexpected=[name for name in have if name not in need] + part.unexpected,
+        other=[name for name in need if name in have and have[name] != need[name]],
+    )
+
+
+def models_of(part: Stored) -> list[str]:
+    """The models of the registry whose specification a stored part fits exactly."""
+    specs = {name: spec_of(row, part.part) for name, row in MODELS.items()}
+    return [name for name, spec in specs.items() if spec is not None and not compare(part, spec)]
+
+
+def explain(part: Stored, spec: Spec, difference: Difference) -> str:
+    """One line on why a stored part does not fit, with the remedy."""
+    if names := models_of(part):
+        return (
+            f"{part.source} holds the weights of another model: {' or '.join(names)}; choose one with --model, or name "
+            "other weights"
+        )
+    if difference.other:
+        name = difference.other[0]
+        return (
+            f"{part.source}: {name} has the shape {list(part.shape(name))}, this model needs "
+            f"{list(wanted(spec)[name])} ({len(difference.other)} tensors differ); it is a checkpoint of another size"
+        )
+    if difference.missing:
+        lost = f": {lost}" if (lost := _lost_shards(part)) else ""
+        return (
+            f"{part.source} lacks {_some(difference.missing)}; it is a different model or an incomplete download{lost}"
+        )
+    return f"{part.source} has {_some(difference.unexpected)} that this model does not use; it is a different model"
+
+
+def _lost_shards(part: Stored) -> str:
+    """Which shards are not there, where the files are numbered."""
+    numbers = [(int(found[1]), int(found[2])) for path in part.paths if (found := SHARD.search(path.name))]
+    if not numbers:
+        return ""
+    total = max(total for _, total in numbers)
+    lost = [str(number) for number in range(1, total + 1) if number not in {number for number, _ in numbers}]
+    return f"shard {', '.join(lost)} of {total} is not there" if lost else ""
+
+
+SHARD = re.compile(r"-(\d+)-of-(\d+)\.")
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+class Weights(Mapping[str, Tensor]):
+    """What a module needs of a stored part, by name: each tensor is read when it is asked for, and not kept.
+
+    `part` is one that `compare` found to fit. Asking raises WeightsError when a tensor cannot be decoded.
+    """
+
+    def __init__(self, part: Stored, spec: Spec) -> None:
+        assert not part.problems
+        assert not compare(part, spec)
+        self.part, self.names = part, wanted(spec)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.part[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)

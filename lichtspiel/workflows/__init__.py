@@ -1,0 +1,1 @@
+"""What a person asks for as a whole: generate, decode, batch, replay, reseal."""

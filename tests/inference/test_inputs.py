@@ -1,0 +1,196 @@
+"""What given files decide, what has to agree, and the sheet that shows what a model will see."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lichtspiel.errors import LichtspielError, MediaError, RequestError
+from lichtspiel.inference.inputs import ask, film_size, look, picture_size
+from lichtspiel.inference.preprocess import film_of, pictures_of, preview
+from lichtspiel.media.media import load_image
+from lichtspiel.request import Request
+from tests.media.test_media import write_video
+
+
+def picture(path: Path, width: int = 100, height: int = 60, colour: Any = "orange") -> Path:
+    Image.new("RGB", (width, height), colour).save(path)
+    return path
+
+
+def folder(path: Path, count: int, width: int = 64, height: int = 48) -> Path:
+    """A folder of pictures, each one a little lighter than the one before."""
+    path.mkdir()
+    for number in range(count):
+        picture(path / f"{number:03d}.png", width, height, (10 * number, 40, 90))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("area", "given", "size"),
+    [
+        # Computed by the lines of wan/image2video.py: sqrt(area * h / w) // 8 // 2 * 2 * 8, and the same for the width.
+        (832 * 480, (1000, 563), (832, 464)),
+        (832 * 480, (512, 512), (624, 624)),
+        (832 * 480, (3000, 4000), (544, 720)),
+        (1280 * 720, (1920, 1080), (1280, 720)),
+        (1280 * 720, (1000, 563), (1264, 720)),
+        (1280 * 720, (40, 60), (768, 1168)),
+    ],
+)
+def test_the_size_of_a_picture_is_the_official_one(area: int, given: tuple[int, int], size: tuple[int, int]) -> None:
+    width, height = given
+    assert picture_size(area, width, height) == size == official_size(area, width, height)
+
+
+def official_size(area: int, width: int, height: int) -> tuple[int, int]:
+    ratio = height / width
+    across, down = (round(np.sqrt(pixels) // 8 // 2 * 2) * 8 for pixels in (area / ratio, area * ratio))
+    return across, down
+
+
+def test_a_picture_of_the_very_size_keeps_it_where_the_official_arithmetic_loses_rows() -> None:
+    assert official_size(832 * 480, 832, 480) == (832, 464)
+    assert picture_size(832 * 480, 832, 480) == (832, 480)
+
+
+@pytest.mark.parametrize(
+    ("given", "size"),
+    [((832, 480), (832, 480)), ((1920, 1080), (832, 480)), ((640, 640), (640, 624)), ((320, 240), (320, 240))],
+)
+def test_the_size_of_a_video_is_the_official_one(given: tuple[int, int], size: tuple[int, int]) -> None:
+    assert film_size(832 * 480, *given) == size  # _get_frameid_bbox_adjust_last of wan/utils/vace_processor.py
+
+
+@pytest.mark.parametrize("rule", [picture_size, film_size])
+def test_what_has_no_size_asks_for_one(rule: Any) -> None:
+    with pytest.raises(RequestError, match=r"too small or too narrow.*set --size"):
+        rule(832 * 480, 9000, 2)
+
+
+def test_a_picture_decides_the_size_unless_one_is_asked_for(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"prompt": "x", "model": "i2v-14b-480p", "image": picture(tmp_path / "a.png", 1000, 563)}
+    assert ask(**given).size == (832, 464)
+    assert ask(**given, size="480x832").size == (480, 832)
+    assert ask(**{**given, "model": "i2v-14b-720p"}).size == (1264, 720)
+    assert ask(**{**given, "model": "nano"}).size == (64, 64)
+    assert ask(prompt="x", model="t2v-1.3b").size == (832, 480)
+
+
+def test_a_picture_of_the_official_size_is_not_cut_and_another_is(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"prompt": "x", "model": "i2v-14b-480p", "image": picture(tmp_path / "a.png", 1000, 563)}
+    assert pictures_of(ask(**given))[0].shape == (3, 563, 1000)
+    assert pictures_of(ask(**given, size="480x480"))[0].shape == (3, 563, 563)
+    assert pictures_of(ask(**given, size="480x480", fit="pad"))[0].shape == (3, 1000, 1000)
+    assert pictures_of(ask(**given, size="480x480", fit="stretch"))[0].shape == (3, 563, 1000)
+
+
+def test_a_last_picture_of_another_shape_is_cut_to_the_first(tmp_path: Path) -> None:
+    first, last = picture(tmp_path / "a.png", 1280, 720), picture(tmp_path / "b.png", 500, 500)
+    request = ask(prompt="x", model="flf2v-14b", image=first, last_image=last, frames=33)
+    assert (request.size, request.frames) == ((1280, 720), 33)
+    assert pictures_of(request)[1].shape == (3, 281, 500)
+
+
+def test_a_video_decides_size_and_length(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"prompt": "x", "model": "vace-1.3b", "video": folder(tmp_path / "v", 6)}
+    with pytest.raises(RequestError, match=r"^frames: 6 .*4n\+1.*ask for its first; nearest valid value: 5$"):
+        ask(**given)
+    request = ask(**given, frames=5)
+    assert (request.size, request.frames) == ((64, 48), 5)
+    assert any("first 5 of 6" in note for note in look(request).notes)
+    (tmp_path / "v" / "005.png").unlink()
+    assert ask(**given).frames == 5
+    assert look(ask(**given)).notes == []
+
+
+def test_a_video_file_is_read_and_its_rate_is_told(tmp_path: Path) -> None:
+    request = ask(prompt="x", model="vace-1.3b", video=write_video(tmp_path / "v.mp4", count=5), size="64x48")
+    seen = look(request)
+    assert request.frames == 5
+    assert seen.pictures
+    assert any("frames a second, what is made plays at 16" in note for note in seen.notes)
+
+
+def refused(tmp_path: Path, **fields: Any) -> str:
+    with pytest.raises(LichtspielError) as caught:
+        look(ask(**{"prompt": "x", "model": "vace-1.3b", "video": tmp_path / "v", **fields}))
+    return str(caught.value)
+
+
+def test_what_does_not_agree_is_refused_with_what_would(tmp_path: Path) -> None:
+    folder(tmp_path / "v", 5)
+    short, small = folder(tmp_path / "short", 3), picture(tmp_path / "small.png", 32, 32)
+    assert "has 3 frames and the video 5; give it as many" in refused(tmp_path, mask=short)
+    assert "it is 32x32 and the video 64x48" in refused(tmp_path, mask=small)
+    assert "frames: 9 is not valid: the video has 5" in refused(tmp_path, frames=9)
+    assert "add video" in refused(tmp_path, video=None, mask=small)
+    assert "it takes no image" in refused(tmp_path, model="t2v-14b", size="832x480", video=None, references=[small])
+    (tmp_path / "empty").mkdir()
+    assert "holds no picture" in refused(tmp_path, mask=tmp_path / "empty")
+    picture(tmp_path / "v" / "004.png", 32, 32)
+    assert "frame 4 is 32x32, the first is 64x48" in refused(tmp_path)
+
+
+def test_first_and_last_picture_alike_are_allowed_and_noted(tmp_path: Path) -> None:
+    path = picture(tmp_path / "a.png", 64, 64)
+    notes = look(Request.of(prompt="x", image=path, last_image=path)).notes
+    assert notes == ["first and last image are the same: the video may stand still"]
+    assert look(Request.of(prompt="x", image=path)).notes == []
+
+
+def test_the_policy_sees_pictures_references_and_some_frames(tmp_path: Path) -> None:
+    reference = picture(tmp_path / "hat.png")
+    request = ask(prompt="x", model="vace-1.3b", video=folder(tmp_path / "v", 17), references=[reference])
+    pictures = look(request).pictures
+    assert len(pictures) == 4
+    assert pictures[-1].shape == (60, 100, 3)
+
+
+def test_white_of_a_mask_is_made_anew(tmp_path: Path) -> None:
+    mask = Image.new("L", (64, 48), "black")
+    mask.paste(255, (0, 0, 32, 48))
+    mask.save(tmp_path / "mask.png")
+    request = ask(prompt="x", model="vace-1.3b", video=folder(tmp_path / "v", 5), mask=tmp_path / "mask.png")
+    film = film_of(request)
+    assert film.video.shape == (3, 5, 48, 64)
+    assert film.mask.shape == (5, 48, 64)
+    assert film.mask[:, :, :32].min() == 1
+    assert film.mask[:, :, 32:].max() == 0
+
+
+def test_without_files_all_is_made_anew_from_grey() -> None:
+    film = film_of(Request.of(prompt="x", model="vace-1.3b", frames=5, size="64x48"))
+    assert not film.video.any()
+    assert torch.equal(film.mask, torch.ones(5, 48, 64))
+    assert film.references == []
+
+
+def test_the_preview_shows_what_the_model_will_see(tmp_path: Path) -> None:
+    video, hat = folder(tmp_path / "v", 5), picture(tmp_path / "hat.png")
+    edit: dict[str, Any] = {"prompt": "x", "model": "vace-1.3b", "references": [hat]}
+    for name, request in {
+        "edit": ask(**edit, video=video, mask=picture(tmp_path / "mask.png", 64, 48, "white")),
+        "subject": ask(**edit, size="64x48"),
+        "image": ask(prompt="x", image=hat),
+    }.items():
+        preview(request, tmp_path / f"{name}.png")
+    sheets = {name: load_image(tmp_path / f"{name}.png") for name in ("edit", "subject", "image")}
+    assert sheets["edit"].shape == (4 * 248 + 8, 5 * 328 + 8, 3)
+    assert (sheets["edit"][3 * 248 - 20, 20] == 255).all()  # the mask's row
+    assert (sheets["edit"][20, 20] == 128).all()  # nothing stays under a white mask: grey
+    assert sheets["subject"].shape == (256, 336, 3)
+    assert sheets["image"].shape == (336, 336, 3)
+    with pytest.raises(RequestError, match="nothing to see"):
+        preview(Request.of(prompt="x"), tmp_path / "none.png")
+
+
+def test_a_text_file_is_no_reference(tmp_path: Path) -> None:
+    (tmp_path / "hat.png").write_text("no picture")
+    with pytest.raises(MediaError, match=r"hat\.png"):
+        look(ask(prompt="x", model="vace-1.3b", references=[tmp_path / "hat.png"]))

@@ -1,0 +1,153 @@
+"""The plan against what the published models are known to need, and against memory that networks really took."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lichtspiel import host
+from lichtspiel.host import computing_dtype, free_memory, measure_rate
+from lichtspiel.inference.plan import Plan, plan
+from lichtspiel.models.dit import DiT
+from lichtspiel.spec import MODELS
+
+GB = 10**9
+
+
+def planned(name: str, free: int | None, dtype: torch.dtype = torch.float32, **changes: object) -> Plan:
+    given = {"size": (832, 480), "frames": 81, "device": "cpu", "dtype": dtype, "free_bytes": free} | changes
+    return plan(MODELS[name], **given)  # type: ignore[arg-type]
+
+
+def test_small_machine_streams_the_large_model() -> None:
+    small = planned("t2v-14b", 16 * GB)
+    dit = small.stage("dit")
+    assert (dit.blocks, dit.resident) == (40, dit.resident)
+    assert 0 <= dit.resident < 10
+    assert small.refusal is None
+    assert any("read from their file" in warning for warning in small.warnings)
+    assert planned("t2v-14b", 200 * GB).stage("dit").streamed == 0
+
+
+def test_streamed_and_resident_blocks_fit_into_what_is_free() -> None:
+    for free in range(8, 80, 8):
+        stage = planned("t2v-14b", free * GB).stage("dit")
+        assert stage.resident == 0 or stage.peak <= free * GB
+
+
+def test_the_text_encoder_of_the_published_models_takes_two_blocks() -> None:
+    stage = planned("t2v-1.3b", 200 * GB).stage("umt5")
+    assert (stage.resident, stage.streamed) == (0, 24)
+    assert stage.peak < 2 * GB
+    assert stage.file == 2 * 5_680_910_336
+    assert planned("nano", 200 * GB, size=(64, 64), frames=17).stage("umt5").streamed == 0
+
+
+def test_only_what_is_certain_refuses() -> None:
+    tight = planned("t2v-1.3b", 3 * GB)
+    assert tight.refusal is None
+    assert any("may need" in warning for warning in tight.warnings)
+    refused = planned("t2v-14b", GB // 4)
+    assert refused.refusal is not None
+    assert "one block" in refused.refusal
+    assert refused.refusal in refused.table()
+
+
+def test_stages_follow_from_the_model() -> None:
+    assert [stage.name for stage in planned("t2v-1.3b", None).stages] == ["text", "denoise", "decode"]
+    assert [stage.name for stage in planned("i2v-14b-480p", None).stages] == [
+        "text", "image", "picture", "denoise", "decode",
+    ]  # fmt: skip
+    assert [stage.name for stage in planned("vace-1.3b", None).stages] == ["text", "picture", "denoise", "decode"]
+    assert planned("vace-1.3b", None).stage("dit").blocks == 45
+
+
+def test_bigger_videos_need_more_but_longer_ones_decode_in_the_same() -> None:
+    short, long = planned("t2v-1.3b", None, frames=17), planned("t2v-1.3b", None, frames=81)
+    assert short.stage("dit").activations < long.stage("dit").activations
+    assert short.stages[-1].activations == long.stages[-1].activations
+    assert planned("t2v-1.3b", None, size=(256, 256)).stages[-1].peak < short.stages[-1].peak
+
+
+def test_where_memory_is_short_the_vae_takes_one_frame_at_a_time() -> None:
+    roomy, short = planned("t2v-1.3b", 16 * GB), planned("t2v-1.3b", 6 * GB)
+    assert (roomy.together, short.together) == (4, 1)
+    assert short.stages[-1].peak < 6 * GB < roomy.stages[-1].peak
+    assert "1 at a time" in short.table()
+    assert json.loads(json.dumps(short.to_json()))["vae_frames"] == 1
+    assert planned("t2v-1.3b", None).together == 4
+
+
+def test_unknown_memory_is_said_and_refuses_nothing() -> None:
+    unknown = planned("t2v-14b", None)
+    assert unknown.refusal is None
+    assert unknown.stage("dit").streamed == 0
+    assert "not known" in unknown.table()
+
+
+def test_table_and_json_agree_and_files_and_rates_are_used() -> None:
+    made = planned("t2v-1.3b", 20 * GB, rate=1e11, files_bytes={"dit": 12345 * 10**6})
+    table, plain = made.table(), json.loads(json.dumps(made.to_json()))
+    assert "12.35" in table or "12.34" in table
+    assert plain["stages"][1]["file_bytes"] == 12345 * 10**6
+    assert plain["stages"][1]["seconds"] == pytest.approx(made.stage("dit").flops / 1e11)
+    assert "a step" in table
+    assert plain["peak_bytes"] == made.peak
+    assert "not known" in planned("t2v-1.3b", 20 * GB).table()
+
+
+def test_operations_are_those_of_the_table() -> None:
+    """17 frames of 256x256: 1280 tokens; the products of 1.3B's blocks are 3.6e12 operations a velocity."""
+    step = planned("t2v-1.3b", None, size=(256, 256), frames=17).stage("dit")
+    assert step.flops == pytest.approx(2 * 3.7e12, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("machine", "line", "expected"),
+    [
+        ("x86_64", "flags\t\t: fpu avx2 avx512f avx512_bf16", torch.bfloat16),
+        ("x86_64", "flags\t\t: fpu avx2 amx_bf16", torch.bfloat16),
+        ("x86_64", "flags\t\t: fpu avx2 bf16", torch.float32),
+        ("aarch64", "Features\t: fp asimd bf16", torch.bfloat16),
+        ("aarch64", "Features\t: fp asimd", torch.float32),
+        ("x86_64", "nothing", torch.float32),
+    ],
+)
+def test_a_processor_computes_in_what_it_has_units_for(
+    machine: str, line: str, expected: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{line}\n")
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    assert host._has_bfloat16(tmp_path / "cpuinfo") == (expected == torch.bfloat16)
+    assert not host._has_bfloat16(tmp_path / "none")
+    assert computing_dtype("cuda") == torch.bfloat16
+    assert computing_dtype("cpu") in (torch.bfloat16, torch.float32)
+
+
+def test_free_memory_knows_the_limit_of_a_container(tmp_path: Path) -> None:
+    assert free_memory("cpu", tmp_path) is None
+    assert free_memory("mps") is None
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    8000 kB\n")
+    assert free_memory("cpu", tmp_path) == 8000 * 1024
+    group = tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    for limit, expected in (("max", 8_192_000), ("5000", 2000), ("100", 0), ("90000000", 8_192_000)):
+        (group / "memory.max").write_text(limit + "\n")
+        (group / "memory.current").write_text("3000\n")
+        assert free_memory("cpu", tmp_path) == expected
+
+
+def test_a_rate_is_measured() -> None:
+    assert measure_rate("cpu", torch.float32, 0.01) > 1e8
+
+
+def test_weights_are_counted_as_they_are() -> None:
+    with torch.device("meta"):
+        count = sum(value.numel() for value in DiT(MODELS["nano"].dit).parameters())
+    stage = planned("nano", None, size=(64, 64), frames=17).stage("dit")
+    assert stage.parameters == count
+    assert stage.peak - stage.activations == pytest.approx(4 * count, rel=0.01)

@@ -1,0 +1,68 @@
+"""Frames become larger: exactly as the published network makes them, in strips as at once, and before the seal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lichtspiel.errors import RequestError
+from lichtspiel.models import upscaler
+from lichtspiel.models.upscaler import WEIGHTS, Network, Upscaler
+from lichtspiel.request import Request
+from lichtspiel.seal import verify
+from lichtspiel.workflows.generate import generate
+from tests.golden import FOLDER, relative_error
+
+CPU = torch.device("cpu")
+
+
+def frame(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def test_it_is_the_published_network() -> None:
+    golden = load_file(FOLDER / "upscale.safetensors")  # made by ncnn, see scripts/make_upscaler.py
+    network = Network()
+    network.load_state_dict(load_file(WEIGHTS))
+    with torch.no_grad():
+        assert relative_error(network(golden["picture"][None])[0], golden["made"]) < 1e-5
+
+
+def test_strips_make_the_same_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Upscaler(4, CPU)(frame(100, 24))
+    monkeypatch.setattr(upscaler, "STRIP", 24 * 60)
+    assert np.array_equal(Upscaler(4, CPU)(frame(100, 24)), whole)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_a_flat_picture_stays_what_it_is(factor: int) -> None:
+    flat = np.full((56, 64, 3), (200, 90, 30), np.uint8)
+    large = Upscaler(factor, CPU)(flat).astype(int)
+    assert large.shape == (56 * factor, 64 * factor, 3)
+    inner = large[20 * factor : -20 * factor, 20 * factor : -20 * factor]  # where no border is seen
+    assert abs(inner - (200, 90, 30)).max() <= 4
+    assert abs(large - (200, 90, 30)).mean() < 4
+
+
+def test_a_video_is_made_larger_before_it_is_sealed(tmp_path: Path) -> None:
+    request = Request.of(prompt="a whale swims to the left in the sea", steps=1, frames=5, seed=1, upscale=4)
+    result = generate(request, tmp_path / "whale.mp4", sheet=tmp_path / "sheet.png")
+    with av.open(tmp_path / "whale.mp4") as file:
+        stream = file.streams.video[0]
+        assert (stream.width, stream.height) == (4 * request.size[0], 4 * request.size[1])
+    proof = verify(tmp_path / "whale.mp4")
+    assert proof.credentials.state == "trusted"
+    assert proof.watermark.found
+    assert result.timings["upscale"] > 0
+    assert result.to_json()["upscale"] == 4
+
+
+@pytest.mark.parametrize("wrong", [0, 3, 8])
+def test_other_factors_are_refused(wrong: int) -> None:
+    with pytest.raises(RequestError, match="upscale"):
+        Request.of(prompt="a whale", upscale=wrong)

@@ -1,0 +1,78 @@
+"""Facts are read from every state of a caption, and an encoder can be taught to say them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lichtspiel.toybox.sample import STARTER, sample
+from lichtspiel.toybox.scene import Scene
+from lichtspiel.train.nano.probe import Reader, facts
+
+WORLD = replace(STARTER, subjects=("taxi", "turtle"), places=("road", "meadow"), weathers=("clear",))
+SCENES = [sample(seed, WORLD) for seed in range(40)]
+
+
+def test_only_what_differs_is_read() -> None:
+    reader = Reader(8, SCENES)
+    assert reader.values["subject"] == ["taxi", "turtle"]
+    assert set(reader.values["place"]) <= {"road", "meadow"}
+    assert "weather" not in reader.values
+    assert all(len(values) > 1 for values in reader.values.values())
+
+
+def told(scenes: list[Scene], reader: Reader, width: int, length: int) -> torch.Tensor:
+    """States that say every fact as plainly as can be, each at every token."""
+    states = torch.zeros(len(scenes), length, width)
+    for row, scene in enumerate(scenes):
+        place = 0
+        for name, values in reader.values.items():
+            states[row, :, place + values.index(facts(scene)[name])] = 1
+            place += len(values)
+    return states
+
+
+def exact(scenes: list[Scene]) -> tuple[Reader, torch.Tensor]:
+    """A reader whose heads look at exactly those places."""
+    reader = Reader(32, scenes)
+    place = 0
+    for name, values in reader.values.items():
+        weight = torch.zeros(len(values), 32)
+        weight[:, place : place + len(values)] = 20 * torch.eye(len(values))
+        reader.heads[name].weight.data, reader.heads[name].bias.data = weight, torch.zeros(len(values))
+        place += len(values)
+    return reader, told(scenes, reader, 32, 4)
+
+
+def error(reader: Reader, states: torch.Tensor, scenes: Sequence[Scene | None]) -> float:
+    with torch.no_grad():
+        return float(reader(states, scenes))
+
+
+def test_states_that_tell_all_cost_nothing_and_a_wrong_scene_costs_much() -> None:
+    reader, states = exact(SCENES)
+    assert error(reader, states, SCENES) < 1e-6
+    assert error(reader, states, SCENES[1:] + SCENES[:1]) > 1
+
+
+def test_padding_and_empty_captions_are_not_asked() -> None:
+    reader, states = exact(SCENES[:4])
+    scenes: list[Scene | None] = [*SCENES[:4]]
+    padded = torch.cat([states, torch.zeros(4, 3, 32)], dim=1)
+    assert error(reader, padded, scenes) == pytest.approx(error(reader, states, scenes))
+    wrong = states.clone()
+    wrong[2] = states[2].roll(1, dims=-1)
+    scenes[2] = None
+    assert error(reader, wrong, scenes) < 1e-6
+    nothing = reader(states, [None] * 4)
+    nothing.backward()
+    assert nothing.item() == 0
+
+
+def test_one_token_that_says_nothing_is_noticed() -> None:
+    reader, states = exact(SCENES)
+    states[:, 1] = 1e-3
+    assert error(reader, states, SCENES) > 0.1

@@ -1,0 +1,82 @@
+"""Videos that other tools made get the same marks."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from lichtspiel.errors import MediaError, Refused, RequestError
+from lichtspiel.media.media import read_video, video_info
+from lichtspiel.seal import record, verify
+from lichtspiel.workflows.reseal import adopt
+from lichtspiel.workflows.terms import Terms
+
+
+def foreign(path: Path, *, sound: str | None = None, width: int = 321, rate: str = "30000/1001") -> Path:
+    """A video as other tools write it: odd width, fractional rate, and a sound."""
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("mpeg4", rate=Fraction(rate))
+        stream.width, stream.height, stream.pix_fmt = width, 180, "yuv420p"
+        track = file.add_stream(sound, rate=48000) if sound else None
+        noise = np.random.default_rng(0).integers(0, 60, (180, width, 3))
+        for number in range(24):
+            picture = np.clip(noise + 5 * number + np.arange(width)[None, :, None] * 0.4, 0, 255).astype(np.uint8)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        file.mux(stream.encode(None))
+        if track is not None:
+            tone = (np.sin(np.arange(24 * 1024) / 20) * 0.2).astype(np.float32).reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
+            frame.sample_rate = 48000
+            file.mux(track.encode(frame))
+            file.mux(track.encode(None))
+    return path
+
+
+def test_a_foreign_video_gets_all_marks_and_keeps_rate_and_sound(tmp_path: Path) -> None:
+    source = foreign(tmp_path / "theirs.mp4", sound="aac")
+    sealed = adopt(source, tmp_path / "marked.mp4", made_with="Wan2.1 in ComfyUI", prompt="a hill", terms=Terms())
+    assert (sealed.width, sealed.height, sealed.frames) == (320, 180, 24)
+    assert sealed.fps == pytest.approx(30000 / 1001)
+    report = verify(tmp_path / "marked.mp4")
+    assert report.credentials.here
+    assert report.credentials.model == "Wan2.1 in ComfyUI"
+    assert report.credentials.source_type == "trainedAlgorithmicMedia"
+    assert [(it.role, it.relationship) for it in report.credentials.ingredients] == [("original", "parentOf")]
+    assert (report.watermark.found, report.watermark.id) == (True, sealed.id[:8])
+    with av.open(str(tmp_path / "marked.mp4")) as file:
+        assert file.streams.audio[0].codec_context.name == "aac"
+        heard = sum(frame.samples for frame in file.decode(audio=0))
+    assert heard == pytest.approx(24 * 1024, abs=2048)
+    before, after = next(read_video(source)), next(read_video(tmp_path / "marked.mp4"))
+    assert np.abs(before[:, :320].astype(int) - after).mean() < 6
+    entry = record.find(sealed.id)
+    assert entry is not None
+    assert (entry.model, entry.prompt) == ("Wan2.1 in ComfyUI", "a hill")
+
+
+def test_a_file_of_ours_that_comes_back_keeps_its_credentials_as_the_parent(tmp_path: Path) -> None:
+    source = foreign(tmp_path / "theirs.mp4", width=320)
+    first = adopt(source, tmp_path / "first.mp4", made_with="tool", prompt="", terms=Terms())
+    adopt(first.path, tmp_path / "second.mp4", made_with="tool", prompt="", terms=Terms())
+    report = verify(tmp_path / "second.mp4")
+    assert [(it.role, it.state) for it in report.credentials.ingredients] == [("original", "intact")]
+
+
+def test_what_cannot_be_adopted_is_refused_in_one_line(tmp_path: Path) -> None:
+    source = foreign(tmp_path / "theirs.mkv", sound="mp2")
+    out = tmp_path / "marked.mp4"
+    with pytest.raises(MediaError, match="convert it to AAC"):
+        adopt(source, out, made_with="tool", prompt="", terms=Terms())
+    with pytest.raises(RequestError, match="made_with"):
+        adopt(source, out, made_with=" ", prompt="", terms=Terms())
+    with pytest.raises(Refused):
+        adopt(source, out, made_with="tool", prompt="a naked child", terms=Terms())
+    (tmp_path / "text.mp4").write_text("this is no video")
+    with pytest.raises(MediaError, match="no video"):
+        adopt(tmp_path / "text.mp4", out, made_with="tool", prompt="", terms=Terms())
+    assert not out.exists()
+    assert video_info(source).frames in (0, 24)
