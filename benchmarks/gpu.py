@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from lichtspiel.inference.kv_cache import remembering
+from lichtspiel.inference.kv_cache import kv_cache
 from lichtspiel.inference.quantize import relative_error
 from lichtspiel.models.dit import DiT
 from lichtspiel.spec import MODELS, DiTSpec
@@ -79,7 +79,7 @@ def ours(spec: DiTSpec, given: dict[str, Tensor], state: dict[str, Tensor]) -> I
     def step() -> Tensor:
         return torch.cat([dit(given["latents"], given["timestep"], text, image=image) for text in texts])
 
-    with remembering(dit):
+    with kv_cache(dit):
         yield step
 
 

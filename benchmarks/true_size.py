@@ -41,14 +41,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lichtspiel.inference.kv_cache import remembering
-from lichtspiel.inference.prompt_cache import keep, recall
-from lichtspiel.inference.quantize import quantise, relative_error
+from lichtspiel.inference import prompt_cache
+from lichtspiel.inference.kv_cache import kv_cache
+from lichtspiel.inference.quantize import quantize, relative_error
 from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import LATENT_MEAN, LATENT_STD, MODELS, PATCH, Model
-from lichtspiel.weights.offload import block_names, place
+from lichtspiel.weights.offload import block_names, load_with_offload
 
 TOKENS = 20
 LONG = (832, 480)
@@ -138,9 +138,9 @@ def ours_dit(job: Job, given: dict[str, Tensor], mode: str) -> Iterator[Work]:
     dit = empty(job.model, "dit")
     assert isinstance(dit, DiT)
     resident = 0 if mode == "streamed" else len(block_names(dit))
-    place(dit, given, torch.float32, CPU, resident=resident, each=quantise if mode == "int8" else None)
+    load_with_offload(dit, given, torch.float32, CPU, resident=resident, each=quantize if mode == "int8" else None)
     states, noise = job.text(), job.latents()
-    with remembering(dit):
+    with kv_cache(dit):
         yield lambda: dit(noise, torch.tensor([500.0]), states)
 
 
@@ -161,13 +161,13 @@ def diffusers_dit(job: Job, given: dict[str, Tensor], _: str) -> Iterator[Work]:
 
 def ours_umt5(job: Job, given: dict[str, Tensor], _: str) -> Iterator[Work]:
     encoder = empty(job.model, "umt5")
-    place(encoder, given, torch.float32, CPU)
+    load_with_offload(encoder, given, torch.float32, CPU)
 
     def encode() -> Tensor:
-        states = recall("prompt", "benchmark")
+        states = prompt_cache.get("prompt", "benchmark")
         if states is None:
             states = encoder(job.ids())
-            keep("prompt", "benchmark", states)
+            prompt_cache.put("prompt", "benchmark", states)
         return states
 
     yield encode

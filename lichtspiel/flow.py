@@ -15,20 +15,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lichtspiel.spec import Solver
+from lichtspiel.spec import SolverName
 
 __all__ = [
     "DPM",
     "SOLVERS",
     "Euler",
-    "Stepper",
+    "Solver",
     "UniPC",
     "guide",
     "loss",
+    "sample",
     "sample_times",
+    "schedule",
     "shifted",
-    "solve",
-    "time_grid",
     "timesteps",
     "training_pair",
 ]
@@ -48,8 +48,8 @@ def shifted(times: Tensor, shift: float) -> Tensor:
     return shift * times / (1 + (shift - 1) * times)
 
 
-def time_grid(solver: Solver, steps: int, shift: float) -> Tensor:
-    """Sigmas at which the velocity is asked for, then 0: [steps + 1] in float64, falling.
+def schedule(solver: SolverName, steps: int, shift: float) -> Tensor:
+    """The falling sigmas of a run, [steps + 1] in float64: one for each evaluation of the velocity, then 0.
 
     All solvers take `steps` equal parts of a straight line and shift them. The official UniPC starts at 0.999, kept in
     float32 (`set_timesteps` in `wan/utils/fm_solvers_unipc.py`); DPM++ starts at 1 (`get_sampling_sigmas` in
@@ -61,7 +61,7 @@ def time_grid(solver: Solver, steps: int, shift: float) -> Tensor:
     return shifted(line, shift)
 
 
-def timesteps(solver: Solver, sigmas: Tensor) -> Tensor:
+def timesteps(solver: SolverName, sigmas: Tensor) -> Tensor:
     """What a model is told at every sigma but the last, [steps] in float32, in 0..1000.
 
     The two official solvers cut the fraction off, and the published models are sampled that way; Euler keeps it.
@@ -75,8 +75,8 @@ def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
     return unconditional + scale * (conditional - unconditional)
 
 
-class Stepper(Protocol):
-    """One walk along a time grid, first index to last; a solver of several steps remembers what it has seen."""
+class Solver(Protocol):
+    """One run along a schedule, from its first index to its last; a multistep solver keeps what earlier steps gave."""
 
     def __init__(self, sigmas: Tensor) -> None: ...
 
@@ -91,7 +91,7 @@ class Euler:
         self.sigmas: list[float] = sigmas.tolist()
 
     def step(self, index: int, latents: Tensor, velocity: Tensor) -> Tensor:
-        """See `Stepper`."""
+        """See `Solver`."""
         return latents.float() + (self.sigmas[index + 1] - self.sigmas[index]) * velocity.float()
 
 
@@ -110,7 +110,7 @@ class DPM:
         self.cleans: list[Tensor] = []
 
     def step(self, index: int, latents: Tensor, velocity: Tensor) -> Tensor:
-        """See `Stepper`."""
+        """See `Solver`."""
         latents = latents.float()
         self.remember(latents - self.sigmas[index] * velocity.float())
         return self.predict(index, latents)
@@ -151,7 +151,7 @@ class UniPC(DPM):
         self.start: Tensor | None = None
 
     def step(self, index: int, latents: Tensor, velocity: Tensor) -> Tensor:
-        """See `Stepper`."""
+        """See `Solver`."""
         latents = latents.float()
         clean = latents - self.sigmas[index] * velocity.float()
         if self.start is not None:
@@ -175,22 +175,22 @@ class UniPC(DPM):
         return result + weight * (rho * slope + (b1 - rho) * (arrived - clean))
 
 
-SOLVERS: dict[Solver, type[Stepper]] = {"unipc": UniPC, "dpm++": DPM, "euler": Euler}
+SOLVERS: dict[SolverName, type[Solver]] = {"unipc": UniPC, "dpm++": DPM, "euler": Euler}
 """Every solver by the name that a request calls it."""
 
 
-def solve(
-    velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, solver: Solver, steps: int, shift: float
+def sample(
+    velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, solver: SolverName, steps: int, shift: float
 ) -> Iterator[tuple[int, Tensor]]:
-    """Walk from `noise` [b, ...] to clean latents, yielding the index of each step done and the latents after it.
+    """Go from `noise` [b, ...] to clean latents, yielding the index of each step and the latents after it.
 
     `velocity` is asked with the latents and with timesteps [b] in float32 in 0..1000, which stay on the CPU.
     """
-    sigmas = time_grid(solver, steps, shift)
-    stepper = SOLVERS[solver](sigmas)
+    sigmas = schedule(solver, steps, shift)
+    run = SOLVERS[solver](sigmas)
     latents = noise.float()
     for index, timestep in enumerate(timesteps(solver, sigmas)):
-        latents = stepper.step(index, latents, velocity(latents, timestep.expand(len(latents))))
+        latents = run.step(index, latents, velocity(latents, timestep.expand(len(latents))))
         yield index, latents
 
 

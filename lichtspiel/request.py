@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from lichtspiel.errors import RequestError
-from lichtspiel.spec import MODELS, STRIDE, Fit, Model, Sampling, Solver, Task, model
+from lichtspiel.spec import MODELS, STRIDE, Fit, Model, Sampling, SolverName, Task, model
 
 __all__ = ["Request", "extent", "nearest_frames"]
 
@@ -91,7 +91,7 @@ class Request(BaseModel):
     steps: int = Field(ge=1, le=MAX_STEPS, description="Solver steps.")
     guidance: float = Field(ge=0, le=100, description="Classifier-free guidance; 1 is none.")
     shift: float = Field(gt=0, le=1000, description="Shift of the time grid toward noise.")
-    solver: Solver = Field(description="unipc, dpm++ or euler.")
+    solver: SolverName = Field(description="unipc, dpm++ or euler.")
     negative: str = Field(max_length=MAX_PROMPT, description="What guidance steers away from.")
     seed: int = Field(ge=0, le=MAX_SEED, description="Seed of the starting noise, drawn on the CPU.")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="Where to compute.")

@@ -20,7 +20,7 @@ __all__ = [
     "Model",
     "Part",
     "Sampling",
-    "Solver",
+    "SolverName",
     "Task",
     "UMT5Spec",
     "VAESpec",
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 Task = Literal["text", "image", "first-last", "edit"]
-Solver = Literal["unipc", "dpm++", "euler"]
+SolverName = Literal["unipc", "dpm++", "euler"]
 Part = Literal["dit", "vae", "umt5", "clip"]
 Fit = Literal["crop", "pad", "stretch"]
 Size = tuple[int, int]
@@ -116,7 +116,7 @@ class Sampling:
     """Defaults and limits of a checkpoint. Sizes are (width, height) in pixels; `free_size` allows every multiple of
     16 up to the largest area in `sizes`; `frames` and `max_frames` are 4n+1; `shift` warps the time grid."""
 
-    solver: Solver
+    solver: SolverName
     steps: int
     guidance: float
     shift: float

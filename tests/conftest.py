@@ -31,7 +31,7 @@ def random_nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     vae = VAE(row.vae, [0.0] * 16, [1.0] * 16)
     dit = DiT(row.dit)
-    dit.initialise()
+    dit.initialize()
     torch.nn.init.normal_(dit.head.head.weight, std=0.02)  # a fresh head is zero, which would hide mistakes
     # The ids of a few real words, so that prompts differ; the rest of the table is filled with other ids.
     known = {END, UNKNOWN, *umt5().segment("a turtle walks on the beach at night")}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lichtspiel import flow
-from lichtspiel.inference.conditioning import context
+from lichtspiel.inference.conditioning import vace_context
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import LATENT_MEAN, LATENT_STD, MODELS
 from tests.golden import golden, relative_error
@@ -25,7 +25,7 @@ def test_the_grid_of_unipc() -> None:
     theirs = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
     theirs.set_timesteps(20)
     reference = golden("unipc_20_3.0").outputs["sigmas"]
-    ours = flow.time_grid("unipc", 20, 3.0).float()
+    ours = flow.schedule("unipc", 20, 3.0).float()
     assert torch.equal(ours, reference)
     assert float(theirs.sigmas[0]) == pytest.approx(1 - 1e-6, abs=1e-7)
     assert 1e-4 < relative_error(theirs.sigmas, reference) < 1e-2
@@ -63,7 +63,7 @@ def test_the_order_of_references() -> None:
         for order in (hats, hats[::-1])
     )
     official = reference.outputs["context"][:, :32]
-    assert relative_error(context(vae, given["video"], given["mask"][0, 0], hats)[:, :32], official) < 1e-5
+    assert relative_error(vace_context(vae, given["video"], given["mask"][0, 0], hats)[:, :32], official) < 1e-5
     assert relative_error(turned, official) < 1e-5
     assert relative_error(theirs, official) > 0.1
 

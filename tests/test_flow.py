@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from lichtspiel import flow
-from lichtspiel.spec import Solver
+from lichtspiel.spec import SolverName
 from tests.golden import golden, relative_error
 
 RUNS = ["4_5.0", "20_3.0", "50_8.0"]
-OFFICIAL: list[tuple[str, Solver]] = [
+OFFICIAL: list[tuple[str, SolverName]] = [
     *((f"unipc_{run}", "unipc") for run in RUNS),
     *((f"dpmpp_{run}", "dpm++") for run in RUNS),
 ]
@@ -26,13 +26,13 @@ def field(latents: Tensor, timestep: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(("name", "solver"), OFFICIAL)
-def test_agrees_with_the_official_solvers(name: str, solver: Solver) -> None:
+def test_agrees_with_the_official_solvers(name: str, solver: SolverName) -> None:
     reference = golden(name)
     steps, shift = reference.config["steps"], reference.config["shift"]
-    sigmas = flow.time_grid(solver, steps, shift)
+    sigmas = flow.schedule(solver, steps, shift)
     assert torch.equal(sigmas.float(), reference.outputs["sigmas"])
     assert torch.equal(flow.timesteps(solver, sigmas), reference.outputs["timesteps"])
-    walked = list(flow.solve(field, reference.inputs["noise"], solver, steps, shift))
+    walked = list(flow.sample(field, reference.inputs["noise"], solver, steps, shift))
     assert [index for index, _ in walked] == list(range(steps))
     for index, latents in walked:
         assert relative_error(latents, reference.outputs["trajectory"][index]) < 1e-5
@@ -45,20 +45,20 @@ def test_timesteps_are_the_official_integers(shift: float) -> None:
         for solver, start, stop in (("unipc", np.float32(0.999).item(), steps + 1), ("dpm++", 1.0, steps)):
             line = np.linspace(start, 0, steps + 1)[:stop]
             expected = (shift * line / (1 + (shift - 1) * line))[:steps]
-            sigmas = flow.time_grid(solver, steps, shift)  # type: ignore[arg-type]
+            sigmas = flow.schedule(solver, steps, shift)  # type: ignore[arg-type]
             assert np.array_equal(sigmas[:-1].numpy(), expected)
             assert flow.timesteps(solver, sigmas).tolist() == (expected * 1000).astype(np.int64).tolist()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("solver", flow.SOLVERS)
 @pytest.mark.parametrize("steps", [1, 2, 3, 7])
-def test_straight_roads_are_walked_exactly(solver: Solver, steps: int) -> None:
+def test_straight_roads_are_walked_exactly(solver: SolverName, steps: int) -> None:
     """Where every velocity points at the same clean latents, each solver arrives there, however few its steps."""
     generator = torch.Generator().manual_seed(0)
     clean, noise = (torch.randn(2, 3, 4, generator=generator) for _ in range(2))
-    start = float(flow.time_grid(solver, steps, 5.0)[0])
+    start = float(flow.schedule(solver, steps, 5.0)[0])
     begin = (1 - start) * clean + start * noise
-    *_, (_, latents) = flow.solve(lambda latents, timestep: noise - clean, begin, solver, steps, 5.0)
+    *_, (_, latents) = flow.sample(lambda latents, timestep: noise - clean, begin, solver, steps, 5.0)
     torch.testing.assert_close(latents, clean, atol=1e-5, rtol=1e-5)
 
 
@@ -73,7 +73,7 @@ def test_higher_order_pays() -> None:
     noise = torch.linspace(-2, 2, 9)[None]
     errors = {}
     for solver, step_type in flow.SOLVERS.items():
-        sigmas = flow.time_grid("euler", 40, 1.0)
+        sigmas = flow.schedule("euler", 40, 1.0)
         sigmas[0] = 0.999
         stepper, latents = step_type(sigmas), noise
         for index, sigma in enumerate(sigmas[:-1]):
@@ -91,8 +91,8 @@ def test_euler_goes_straight_on() -> None:
 
 
 @pytest.mark.parametrize("solver", flow.SOLVERS)
-def test_solvers_keep_float32(solver: Solver) -> None:
-    steps = flow.solve(lambda latents, timestep: latents.bfloat16(), torch.ones(1, 2).bfloat16(), solver, 4, 5.0)
+def test_solvers_keep_float32(solver: SolverName) -> None:
+    steps = flow.sample(lambda latents, timestep: latents.bfloat16(), torch.ones(1, 2).bfloat16(), solver, 4, 5.0)
     assert all(latents.dtype == torch.float32 and latents.isfinite().all() for _, latents in steps)
 
 
@@ -103,7 +103,7 @@ def test_the_model_is_told_one_time_per_sample() -> None:
         told.append(timestep)
         return latents
 
-    list(flow.solve(velocity, torch.ones(3, 2), "euler", 3, 3.0))
+    list(flow.sample(velocity, torch.ones(3, 2), "euler", 3, 3.0))
     assert [time.tolist() for time in told] == [[1000.0] * 3, [pytest.approx(6000 / 7)] * 3, [pytest.approx(600.0)] * 3]
 
 

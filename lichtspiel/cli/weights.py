@@ -37,12 +37,12 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Say what would go where, how much memory each stage takes and how long a step, before anything loads."""
-    from lichtspiel.inference.pipeline import foresee
+    from lichtspiel.inference.pipeline import estimate
     from lichtspiel.request import extent
     from lichtspiel.spec import model as find
 
     row = find(model)
-    found = foresee(row, *extent(row, size, frames), device=device, dtype=dtype, gigabytes=memory, weights=weights)
+    found = estimate(row, *extent(row, size, frames), device=device, dtype=dtype, gigabytes=memory, weights=weights)
     print(json.dumps(found.to_json(), ensure_ascii=False) if as_json else found.table())
     if found.refusal:
         raise typer.Exit(1)

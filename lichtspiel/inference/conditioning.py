@@ -22,12 +22,21 @@ from torch import Tensor
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import STRIDE, Fit
 
-__all__ = ["condition", "context", "film", "frame", "known_frames", "letterbox", "resize", "video_of"]
+__all__ = [
+    "fit_frame",
+    "image_condition",
+    "known_frames",
+    "letterbox",
+    "match_aspect",
+    "resize",
+    "vace_context",
+    "video_of",
+]
 
 WHITE, BLACK = 1.0, -1.0
 
 
-def frame(image: Tensor, width: int, height: int, how: Fit, slack: int = 0) -> Tensor:
+def match_aspect(image: Tensor, width: int, height: int, how: Fit, slack: int = 0) -> Tensor:
     """Bring [3, H, W] to the aspect ratio of width to height, at its own resolution.
 
     "crop" cuts around the centre, "pad" puts black bars beside, "stretch" leaves the picture whole. So does "crop" when
@@ -62,7 +71,7 @@ def _middle(image: Tensor, width: int, height: int, colour: float) -> Tensor:
     return canvas
 
 
-def film(image: Tensor, width: int, height: int, how: Fit) -> Tensor:
+def fit_frame(image: Tensor, width: int, height: int, how: Fit) -> Tensor:
     """Bring a frame [3, H, W] of VACE's video or mask to a size, as `resize_crop` of `VaceVideoProcessor` does."""
     if image.shape[1:] == (height, width):
         return image
@@ -71,7 +80,7 @@ def film(image: Tensor, width: int, height: int, how: Fit) -> Tensor:
         image = resize(image, round(scale * image.shape[2]), round(scale * image.shape[1]), antialias=True)
         image = centre(image, width, height)
     else:
-        image = resize(frame(image, width, height, how), width, height, antialias=True)
+        image = resize(match_aspect(image, width, height, how), width, height, antialias=True)
     return image.clamp(-1, 1)
 
 
@@ -114,14 +123,14 @@ def known_frames(frames: int, last: bool, height: int, width: int) -> Tensor:
     return mask.expand(-1, -1, height, width)
 
 
-def condition(vae: VAE, first: Tensor, last: Tensor | None, frames: int) -> Tensor:
+def image_condition(vae: VAE, first: Tensor, last: Tensor | None, frames: int) -> Tensor:
     """The condition [1, 4 + c, t, h, w] of pictures [3, H, W] that have the video's size already."""
     latents = vae.encode(video_of(first, last, frames))
     mask = known_frames(frames, last is not None, *latents.shape[3:])
     return torch.cat([mask[None].to(latents), latents], dim=1)
 
 
-def context(vae: VAE, video: Tensor, mask: Tensor, references: Sequence[Tensor]) -> Tensor:
+def vace_context(vae: VAE, video: Tensor, mask: Tensor, references: Sequence[Tensor]) -> Tensor:
     """What VACE is told [1, 2c + 64, r + t, h, w] of a video [1, 3, f, H, W], a mask [f, H, W] and r references
     [3, H, W]: what stays and what is made anew, each encoded by itself, and the mask.
 

@@ -25,12 +25,12 @@ from torch import Tensor
 from lichtspiel import flow
 from lichtspiel.errors import NonFinite, OutOfMemory, RequestError
 from lichtspiel.host import computing_dtype, free_memory, measure_rate
-from lichtspiel.inference.conditioning import condition, context, resize
-from lichtspiel.inference.kv_cache import remembering
+from lichtspiel.inference import prompt_cache
+from lichtspiel.inference.conditioning import image_condition, resize, vace_context
+from lichtspiel.inference.kv_cache import kv_cache
 from lichtspiel.inference.plan import BATCHED_TOKENS, Plan, plan
 from lichtspiel.inference.preprocess import film_of, pictures_of
-from lichtspiel.inference.prompt_cache import fingerprint, keep, recall
-from lichtspiel.inference.quantize import quantise
+from lichtspiel.inference.quantize import quantize
 from lichtspiel.lora import LoRA, apply, match, read_lora
 from lichtspiel.models.clip import CLIPVision, preprocess
 from lichtspiel.models.dit import DiT
@@ -41,7 +41,7 @@ from lichtspiel.spec import PATCH, STRIDE, Model, Part, model
 from lichtspiel.tokenizer import Tokenizer
 from lichtspiel.weights.checkpoint import Checkpoint, Files, checkpoint
 
-__all__ = ["Conditions", "Files", "Pipeline", "Step", "foresee", "load"]
+__all__ = ["Conditions", "Files", "Pipeline", "Step", "estimate", "load"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Conditions:
 
     text: Tensor
     negative: Tensor | None
-    pictures: Tensor | None
+    image_condition: Tensor | None
     clip: Tensor | None
     vace: Tensor | None = None
 
@@ -108,7 +108,7 @@ class Pipeline:
         """Latents and conditions to velocity, with the LoRAs: in the weights where all of them are there, else beside
         them."""
         stage, int8 = self.plan.stage("dit"), self.precision == "int8"
-        dit = self.checkpoint.dit(self.dtype, self.device, resident=stage.resident, each=quantise if int8 else None)
+        dit = self.checkpoint.dit(self.dtype, self.device, resident=stage.resident, each=quantize if int8 else None)
         if self.loras:
             apply(dit, self.loras, merge=not (stage.streamed or int8), partial=True)  # `load` has checked the match
         return dit
@@ -117,7 +117,7 @@ class Pipeline:
     def vae(self) -> VAE:
         """Pixels to latents and back."""
         vae = self.checkpoint.vae(torch.float32, self.device)
-        vae.together = self.plan.together
+        vae.chunk_frames = self.plan.chunk_frames
         return vae
 
     def release(self, *parts: str) -> None:
@@ -129,19 +129,19 @@ class Pipeline:
     @cached_property
     def _encoder(self) -> str:
         """A name for the text encoder, by which its states are found again on disk."""
-        return fingerprint(self.checkpoint.parts["umt5"].paths, f"{self.dtype} on {self.device.type}")
+        return prompt_cache.fingerprint(self.checkpoint.parts["umt5"].paths, f"{self.dtype} on {self.device.type}")
 
-    def unread(self, requests: Iterable[Request]) -> list[str]:
+    def uncached_prompts(self, requests: Iterable[Request]) -> list[str]:
         """The texts of some requests that the text encoder has not read yet, now or in an earlier run."""
         texts = dict.fromkeys(text for request in requests for text in _texts(request) if text not in self._texts)
         for text in texts:
-            if (states := recall(text, self._encoder)) is not None:
+            if (states := prompt_cache.get(text, self._encoder)) is not None:
                 self._texts[text] = states
         return [text for text in texts if text not in self._texts]
 
     def load_encoders(self, request: Request) -> None:
         """Load what `encode` will need; no text encoder where the texts are known."""
-        if self.unread([request]):
+        if self.uncached_prompts([request]):
             _ = self.umt5
 
     def serves(self, request: Request) -> bool:
@@ -156,30 +156,30 @@ class Pipeline:
         )
 
     @torch.inference_mode()
-    def read(self, texts: Iterable[str]) -> None:
+    def encode_prompts(self, texts: Iterable[str]) -> None:
         """Encode texts, for this pipeline and for later runs."""
         for text in texts:
             ids = torch.tensor([self.tokenizer(text)], device=self.device)
             self._texts[text] = _finite("text encoding", self.umt5(ids)).cpu()
-            keep(text, self._encoder, self._texts[text])
+            prompt_cache.put(text, self._encoder, self._texts[text])
 
     @torch.inference_mode()
     def encode(self, request: Request) -> Conditions:
         """Text, and pictures or a video if there are any, to conditions; raises MediaError for a file that cannot be
         read."""
-        self.read(self.unread([request]))
+        self.encode_prompts(self.uncached_prompts([request]))
         text, *others = (self._texts[text].to(self.device) for text in _texts(request))
         negative = others[0] if others else None
-        known: Tensor | None = None
+        condition: Tensor | None = None
         clip: Tensor | None = None
         spec = self.model.dit
         if request.image is not None:
-            known, clip = self._pictures(request)
+            condition, clip = self._pictures(request)
         elif spec.in_channels > spec.out_channels:
             width, height = request.size
             shape = (1, spec.in_channels - spec.out_channels, *latent_shape(request.frames, height, width))
-            known = torch.zeros(shape, device=self.device)
-        return Conditions(text, negative, known, clip, self._context(request) if spec.vace_layers else None)
+            condition = torch.zeros(shape, device=self.device)
+        return Conditions(text, negative, condition, clip, self._context(request) if spec.vace_layers else None)
 
     def _pictures(self, request: Request) -> tuple[Tensor, Tensor | None]:
         """The known pictures as latents, and what CLIP sees in them, which gets them at their own resolution."""
@@ -187,18 +187,18 @@ class Pipeline:
         # The official code resizes without antialiasing; a picture that shrinks to nano's size looks better with it.
         sized = [resize(picture, *request.size, antialias=self.model.embedded) for picture in pictures]
         last = sized[1] if len(sized) == 2 else None
-        known = _finite("picture encoding", condition(self.vae, sized[0], last, request.frames))
+        condition = _finite("picture encoding", image_condition(self.vae, sized[0], last, request.frames))
         if self.model.clip is None:
-            return known, None
+            return condition, None
         pixels = torch.cat([preprocess(picture[None], self.model.clip.image_size) for picture in pictures])
-        return known, _finite("picture encoding", self.clip(pixels.to(self.dtype)))
+        return condition, _finite("picture encoding", self.clip(pixels.to(self.dtype)))
 
     def _context(self, request: Request) -> Tensor:
         """VACE's context; a request without files has one, too, in which everything is made anew."""
         film = film_of(request)
         references = [reference.to(self.device) for reference in film.references]
         video, mask = film.video[None].to(self.device), film.mask.to(self.device)
-        return _finite("video encoding", context(self.vae, video, mask, references))
+        return _finite("video encoding", vace_context(self.vae, video, mask, references))
 
     def noise(self, request: Request) -> Tensor:
         """The starting noise [1, c, r + t, h, w], with a frame for each of r references: drawn on the CPU, so that a
@@ -218,8 +218,8 @@ class Pipeline:
         def velocity(latents: Tensor, timestep: Tensor) -> Tensor:
             return self._guided(latents, timestep, conditions, request, batched)
 
-        with torch.inference_mode(), remembering(self.dit):
-            for index, latents in flow.solve(velocity, noise, request.solver, request.steps, request.shift):
+        with torch.inference_mode(), kv_cache(self.dit):
+            for index, latents in flow.sample(velocity, noise, request.solver, request.steps, request.shift):
                 video = _finite(f"denoising step {index + 1}", latents)[:, :, len(request.references) :]
                 yield Step(index + 1, request.steps, video)
 
@@ -228,7 +228,9 @@ class Pipeline:
     ) -> Tensor:
         """The velocity under guidance; without a negative prompt there is only one branch to compute."""
         inputs = (
-            latents if conditions.pictures is None else torch.cat([latents, conditions.pictures.to(latents)], dim=1)
+            latents
+            if conditions.image_condition is None
+            else torch.cat([latents, conditions.image_condition.to(latents)], dim=1)
         )
         clip, vace, scale = conditions.clip, conditions.vace, request.context_scale
         if conditions.negative is None:
@@ -318,7 +320,7 @@ def load(request: Request, weights: Files = None) -> Pipeline:
     return Pipeline(row, found, device, precision, planned, loras, notes)
 
 
-def foresee(
+def estimate(
     row: Model, size: tuple[int, int], frames: int, *, device: str, dtype: str, gigabytes: float | None, weights: Files
 ) -> Plan:
     """The plan for a job before there is one, with times from a measurement of this machine's speed. `gigabytes` is

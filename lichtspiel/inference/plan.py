@@ -36,23 +36,27 @@ GIGABYTE = 1e9
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One network's turn. Bytes: `file` is what its weights take in their file, `outside` what is resident besides
-    blocks, `block` the largest block when it stays, `passing` when it comes and goes (more with int8, for then it is
-    not turned into bytes); `activations` at the peak, without weights. `flops` is for one prompt or one step, 0 where
-    it was not counted."""
+    """One network's turn.
+
+    `file_bytes` is the size of its weights on disk. In memory, `other_bytes` are the weights outside the blocks,
+    `block_bytes` those of the largest resident block and `streamed_block_bytes` those of the largest streamed one,
+    which is larger with int8 because only resident blocks are quantized. `activation_bytes` is the peak without
+    weights, and `minimum_bytes` is less than any way of running it needs. `flops` is for one prompt or one step, and 0
+    where it was not counted.
+    """
 
     name: str
     part: Part
     dtype: str
     parameters: int
-    file: int
+    file_bytes: int
     blocks: int
     resident: int
-    outside: int
-    block: int
-    passing: int
-    activations: int
-    least: int
+    other_bytes: int
+    block_bytes: int
+    streamed_block_bytes: int
+    activation_bytes: int
+    minimum_bytes: int
     flops: float
     seconds: float | None = None
 
@@ -64,19 +68,19 @@ class Stage:
     @property
     def peak(self) -> int:
         """Estimated bytes at the peak; a streamed block has the next one beside it."""
-        return self.weights + min(self.streamed, 2) * self.passing + self.activations
+        return self.weights + min(self.streamed, 2) * self.streamed_block_bytes + self.activation_bytes
 
     @property
     def weights(self) -> int:
         """Bytes of weights that stay."""
-        return self.outside + self.resident * self.block
+        return self.other_bytes + self.resident * self.block_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """All stages of one job on one device, with warnings, and the reason why it cannot run if that is certain.
 
-    `together` is how many frames the largest layers of the VAE take at once: fewer than 4 where memory is short.
+    `chunk_frames` is how many frames the largest layers of the VAE take at once: fewer than 4 where memory is short.
     """
 
     model: str
@@ -85,7 +89,7 @@ class Plan:
     device: str
     free_bytes: int | None
     stages: tuple[Stage, ...]
-    together: int
+    chunk_frames: int
     warnings: tuple[str, ...]
     refusal: str | None
 
@@ -95,11 +99,11 @@ class Plan:
         return max(stage.peak for stage in self.stages)
 
     @property
-    def roomy(self) -> bool:
+    def keep_dit_resident(self) -> bool:
         """Whether the DiT's weights may stay while the VAE decodes, which saves loading them for the next video."""
         dit, decoding = self.stage("dit"), self.stages[-1]
-        together = dit.weights + min(dit.streamed, 2) * dit.passing + decoding.peak
-        return self.free_bytes is not None and together <= MARGIN * self.free_bytes
+        total = dit.weights + min(dit.streamed, 2) * dit.streamed_block_bytes + decoding.peak
+        return self.free_bytes is not None and total <= MARGIN * self.free_bytes
 
     def stage(self, part: Part) -> Stage:
         """The first stage in which that network runs."""
@@ -112,7 +116,7 @@ class Plan:
             unit = " a step" if stage.part == "dit" else ""
             spent = f"{stage.seconds:.1f} s{unit}" if stage.seconds is not None else "not known"
             rows.append((
-                stage.name, stage.part, stage.dtype, f"{stage.file / GIGABYTE:.2f}", str(stage.blocks),
+                stage.name, stage.part, stage.dtype, f"{stage.file_bytes / GIGABYTE:.2f}", str(stage.blocks),
                 str(stage.streamed), f"{stage.peak / GIGABYTE:.2f}", spent,
             ))  # fmt: skip
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -129,15 +133,15 @@ class Plan:
         stages = [
             {
                 "name": stage.name, "part": stage.part, "dtype": stage.dtype, "parameters": stage.parameters,
-                "file_bytes": stage.file, "blocks": stage.blocks, "resident_blocks": stage.resident,
-                "streamed_blocks": stage.streamed, "activation_bytes": stage.activations, "peak_bytes": stage.peak,
+                "file_bytes": stage.file_bytes, "blocks": stage.blocks, "resident_blocks": stage.resident,
+                "streamed_blocks": stage.streamed, "activation_bytes": stage.activation_bytes, "peak_bytes": stage.peak,
                 "seconds": stage.seconds,
             }
             for stage in self.stages
         ]  # fmt: skip
         return {
             "model": self.model, "size": list(self.size), "frames": self.frames, "device": self.device,
-            "free_bytes": self.free_bytes, "peak_bytes": self.peak, "stages": stages, "vae_frames": self.together,
+            "free_bytes": self.free_bytes, "peak_bytes": self.peak, "stages": stages, "vae_frames": self.chunk_frames,
             "warnings": list(self.warnings), "refusal": self.refusal,
         }  # fmt: skip
 
@@ -169,8 +173,8 @@ def plan(
     with torch.device("meta"):
         umt5, dit, vae = UMT5(model.umt5), DiT(model.dit), VAE(model.vae, *[[0.0] * model.vae.latent_channels] * 2)
         clip = CLIPVision(model.clip) if model.clip else None
-    length, together = model.dit.text_length, _together(vae, model.vae, size, free_bytes)
-    video = _video(model.vae, size, together)
+    length, chunk_frames = model.dit.text_length, _chunk_frames(vae, model.vae, size, free_bytes)
+    video = _video(model.vae, size, chunk_frames)
     stages = [_stage("text", "umt5", umt5, exact, _text(model.umt5, length, wide), 2.0 * length)]
     if clip is not None:
         patches = (model.clip.image_size // model.clip.patch) ** 2 if model.clip else 0
@@ -180,18 +184,24 @@ def plan(
     step = _stage("denoise", "dit", dit, dtype, _denoise(model.dit, tokens, wide) * batch, 2.0 * tokens)
     attention = 4.0 * tokens**2 * model.dit.width * (model.dit.layers + len(model.dit.vace_layers))
     # Guidance asks twice a step. Before the first block there is the residual stream, whatever else is done.
-    stages.append(replace(step, flops=2 * (step.flops + attention), least=step.least + 4 * tokens * model.dit.width))
+    stages.append(
+        replace(
+            step, flops=2 * (step.flops + attention), minimum_bytes=step.minimum_bytes + 4 * tokens * model.dit.width
+        )
+    )
     stages.append(_stage("decode", "vae", vae, torch.float32, video, 0))
     known = files_bytes or {}
-    stages = [_placed(replace(stage, file=known.get(stage.part, stage.file)), free_bytes) for stage in stages]
+    stages = [
+        _placed(replace(stage, file_bytes=known.get(stage.part, stage.file_bytes)), free_bytes) for stage in stages
+    ]
     if rate:
         stages = [replace(stage, seconds=stage.flops / rate if stage.flops else None) for stage in stages]
     warnings, refusal = _judge(stages, free_bytes, device)
-    if together < STRIDE[0]:
-        warnings = (*warnings, f"frames are decoded {together} at a time, to need less memory")
+    if chunk_frames < STRIDE[0]:
+        warnings = (*warnings, f"frames are decoded {chunk_frames} at a time, to need less memory")
     return Plan(
         model=model.name, size=size, frames=frames, device=device, free_bytes=free_bytes, stages=tuple(stages),
-        together=together, warnings=warnings, refusal=refusal,
+        chunk_frames=chunk_frames, warnings=warnings, refusal=refusal,
     )  # fmt: skip
 
 
@@ -201,26 +211,28 @@ def _stage(name: str, part: Part, module: nn.Module, dtype: torch.dtype, activat
     blocks = [sum(value.numel() for value in block.parameters()) for found in lists for block in found]
     total = sum(value.numel() for value in module.parameters())
     gathered = module.token_embedding.weight.numel() if isinstance(module, UMT5) and total > LARGE else 0
-    outside, block = total - sum(blocks) - gathered, max(blocks, default=0)
+    other_bytes, block = total - sum(blocks) - gathered, max(blocks, default=0)
     wide = 4 if dtype == torch.int8 else dtype.itemsize
     return Stage(
         name=name, part=part, dtype=str(dtype).removeprefix("torch."), parameters=total,
-        file=total * (4 if part == "vae" else 2), blocks=len(blocks), resident=0, outside=outside * wide,
-        block=block * dtype.itemsize, passing=block * wide, activations=activations,
-        least=outside * wide + block * dtype.itemsize, flops=twice * sum(blocks),
+        file_bytes=total * (4 if part == "vae" else 2), blocks=len(blocks), resident=0, other_bytes=other_bytes * wide,
+        block_bytes=block * dtype.itemsize, streamed_block_bytes=block * wide, activation_bytes=activations,
+        minimum_bytes=other_bytes * wide + block * dtype.itemsize, flops=twice * sum(blocks),
     )  # fmt: skip
 
 
 def _placed(stage: Stage, free_bytes: int | None) -> Stage:
     """As many blocks resident as fit, with two streamed ones beside them if not all do."""
-    if not stage.block or (stage.part == "umt5" and stage.parameters > LARGE):
+    if not stage.block_bytes or (stage.part == "umt5" and stage.parameters > LARGE):
         return stage
     if free_bytes is None:
         return replace(stage, resident=stage.blocks)
-    room = int(MARGIN * free_bytes) - stage.outside - stage.activations
-    if stage.blocks * stage.block <= room:
+    room = int(MARGIN * free_bytes) - stage.other_bytes - stage.activation_bytes
+    if stage.blocks * stage.block_bytes <= room:
         return replace(stage, resident=stage.blocks)
-    return replace(stage, resident=min(max((room - 2 * stage.passing) // stage.block, 0), stage.blocks))
+    return replace(
+        stage, resident=min(max((room - 2 * stage.streamed_block_bytes) // stage.block_bytes, 0), stage.blocks)
+    )
 
 
 def _judge(stages: list[Stage], free_bytes: int | None, device: str) -> tuple[tuple[str, ...], str | None]:
@@ -230,8 +242,8 @@ def _judge(stages: list[Stage], free_bytes: int | None, device: str) -> tuple[tu
             f"how much memory {device} has free is not known, so nothing is streamed but large text encoders",
         ), None
     for stage in stages:
-        if stage.least > free_bytes:
-            need = f"{stage.name} needs {stage.least / GIGABYTE:.1f} GB for one block and its input alone"
+        if stage.minimum_bytes > free_bytes:
+            need = f"{stage.name} needs {stage.minimum_bytes / GIGABYTE:.1f} GB for one block and its input alone"
             return tuple(warnings), f"{need}, and {device} has {free_bytes / GIGABYTE:.1f} GB free"
         if stage.peak > free_bytes:
             warnings.append(
@@ -264,14 +276,14 @@ def _text(spec: UMT5Spec, length: int, wide: int) -> int:
     return max(feed, attention)
 
 
-def _together(vae: VAE, spec: VAESpec, size: tuple[int, int], free_bytes: int | None) -> int:
+def _chunk_frames(vae: VAE, spec: VAESpec, size: tuple[int, int], free_bytes: int | None) -> int:
     """Frames that the VAE's largest layers take at once: four, as the official code does, if they fit, else one."""
     weights = sum(value.nbytes for value in vae.parameters())
     fit = free_bytes is None or weights + _video(spec, size, STRIDE[0]) <= MARGIN * free_bytes
     return STRIDE[0] if fit else 1
 
 
-def _video(spec: VAESpec, size: tuple[int, int], together: int) -> int:
+def _video(spec: VAESpec, size: tuple[int, int], chunk_frames: int) -> int:
     """Bytes alive at the peak of the decoder (the encoder has less): what its layers remember, the four frames before
     the last doubling of height and width, and at full size either input, normed input and result of a layer, or around
     the last layer, which is not split, its normed input, alone and joined to two remembered frames.
@@ -288,4 +300,4 @@ def _video(spec: VAESpec, size: tuple[int, int], together: int) -> int:
         remembered += 2 * layers * max(inputs // (2 if stage else 1), outputs) * cells * 4
     frame = spec.width * max(1, spec.multipliers[0]) * width * height * 4
     before = STRIDE[0] * widths[-3] // 2 * (width // 2) * (height // 2) * 4
-    return remembered + 2 * frame + before + max(3 * together, 2 * together + 2) * frame
+    return remembered + 2 * frame + before + max(3 * chunk_frames, 2 * chunk_frames + 2) * frame

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lichtspiel.errors import RequestError
 from lichtspiel.inference import inputs
-from lichtspiel.inference.conditioning import film, frame, letterbox, resize
+from lichtspiel.inference.conditioning import fit_frame, letterbox, match_aspect, resize
 from lichtspiel.media.media import contact_sheet, load_image
 from lichtspiel.request import GRID, Request
 from lichtspiel.spec import model
@@ -45,7 +45,7 @@ def pictures_of(request: Request) -> list[Tensor]:
     ratio."""
     slack = GRID if model(request.model).sampling.free_size else 0
     paths = [path for path in (request.image, request.last_image) if path is not None]
-    return [frame(_tensor(load_image(path)), *request.size, request.fit, slack) for path in paths]
+    return [match_aspect(_tensor(load_image(path)), *request.size, request.fit, slack) for path in paths]
 
 
 def film_of(request: Request) -> Film:
@@ -55,9 +55,9 @@ def film_of(request: Request) -> Film:
     video = torch.zeros(3, request.frames, height, width)
     mask = torch.ones(request.frames, height, width)
     if request.video is not None:
-        video = torch.stack([film(_tensor(it), width, height, request.fit) for it in inputs.film(request)], dim=1)
+        video = torch.stack([fit_frame(_tensor(it), width, height, request.fit) for it in inputs.film(request)], dim=1)
     if request.mask is not None:
-        frames = [film(_tensor(it), width, height, request.fit) for it in inputs.mask_of(request)]
+        frames = [fit_frame(_tensor(it), width, height, request.fit) for it in inputs.mask_of(request)]
         mask = torch.stack([(it[0] + 1) / 2 for it in frames]).clamp(0, 1)
     return Film(video, mask, [letterbox(_tensor(load_image(path)), width, height) for path in request.references])
 

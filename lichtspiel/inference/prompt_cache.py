@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lichtspiel.storage import by_age, home
 
-__all__ = ["fingerprint", "keep", "recall"]
+__all__ = ["fingerprint", "get", "put"]
 
 LIMIT_BYTES = 256_000_000
 """What the folder may hold; the longest state of the published encoder takes 8 MB, a usual one 0.5 MB."""
@@ -39,7 +39,7 @@ def fingerprint(paths: Iterable[Path], precision: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def recall(text: str, encoder: str) -> Tensor | None:
+def get(text: str, encoder: str) -> Tensor | None:
     """The states [1, l, w] of `text` by the encoder of that digest, on the CPU, or None if they are not there."""
     path = _path(text, encoder)
     try:
@@ -50,7 +50,7 @@ def recall(text: str, encoder: str) -> Tensor | None:
     return states if states.ndim == 3 and states.is_floating_point() and states.isfinite().all() else None
 
 
-def keep(text: str, encoder: str, states: Tensor) -> None:
+def put(text: str, encoder: str, states: Tensor) -> None:
     """Keep the states [1, l, w] of `text`, and remove those that were unused for longest when there are too many."""
     assert states.ndim == 3
     path = _path(text, encoder)

@@ -1,7 +1,7 @@
 """Eight-bit integers for linear layers on a processor: about twice as fast, and not exact.
 
-Put on from outside, on a whole network or on one block at a time while weights are read (`each` of `streaming.place`).
-Weights get one scale a row, inputs one scale a token, from the largest number in it. oneDNN does the products through
+It quantizes a whole network, or one block at a time while weights load (`each` of `offload.load_with_offload`). Weights
+have one scale per row and inputs one per token, from the largest absolute value. oneDNN does the products through
 PyTorch. Compare with the exact network (`relative_error`) before results of a new checkpoint are trusted.
 """
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lichtspiel.errors import RequestError
 
-__all__ = ["Int8Linear", "quantise", "relative_error"]
+__all__ = ["Int8Linear", "quantize", "relative_error"]
 
 SMALLEST = 64
 """Layers with fewer inputs or outputs stay exact: converting costs more than it saves."""
@@ -70,7 +70,7 @@ def to_bytes(x: Tensor) -> tuple[Tensor, Tensor]:
     return rounded, scale
 
 
-def quantise(module: nn.Module) -> int:
+def quantize(module: nn.Module) -> int:
     """Replace every plain linear layer within `module` and return how many there were.
 
     Layers that are linear in float32 by design (the time embedding and the head of a DiT) are of another class, and
@@ -84,7 +84,7 @@ def quantise(module: nn.Module) -> int:
             setattr(module, name, Int8Linear(child))
             count += 1
         else:
-            count += quantise(child)
+            count += quantize(child)
     return count
 
 

@@ -1,7 +1,7 @@
 """What a LoRA is once it is read, and which models it fits: low-rank pairs and differences per layer, in our names.
 
 It reads no files and changes no models. Shapes of a model come from its specification, never from its tensors, so
-that a model fits the same whether its weights are 16-bit, quantised or not there at all.
+that a model fits the same whether its weights are 16-bit, quantized or not there at all.
 """
 
 from __future__ import annotations

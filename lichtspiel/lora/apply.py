@@ -1,11 +1,11 @@
 """Putting LoRAs on a DiT: merged into its weights, or added to its layers' outputs from outside, and taken off again.
 
 Both ways compute the same; a test holds them to it. Merging happens in float32 with one rounding at the end, however
-many LoRAs there are. On the fly, the weights stay as they are, so that they may be quantised; the pairs are kept in
+many LoRAs there are. On the fly, the weights stay as they are, so that they may be quantized; the pairs are kept in
 the precision of the layer's output, which is float32 where the model computes in float32. What is small (norms,
 modulations) is exchanged whole when its module is called, so that it is found again when weights are streamed.
 
-Put LoRAs on last, after weights are quantised and placed: both exchange what the hooks hang on.
+Put LoRAs on last, after weights are quantized and placed: both exchange what the hooks hang on.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def apply(dit: DiT, loras: Sequence[tuple[LoRA, float]], *, merge: bool, partial
     """Put LoRAs on a model, each with its strength: into the weights for good, or on the fly until `remove`.
 
     All are checked before anything is changed. Raises WeightsError when a LoRA matches no layer, or not every layer
-    unless `partial`; when weights to be merged into are quantised or absent; and when merging meets LoRAs on the fly.
+    unless `partial`; when weights to be merged into are quantized or absent; and when merging meets LoRAs on the fly.
     """
     for lora, strength in loras:
         if not math.isfinite(strength):

@@ -1,4 +1,4 @@
-"""Reading a LoRA file of any of the five dialects, recognised by its keys alone.
+"""Reading a LoRA file of any of the five dialects, recognized by its keys alone.
 
     diffusers   transformer.blocks.0.attn1.to_q.lora_A.weight       Diffusers and PEFT; scale in the metadata, if at all
     kohya       lora_unet_blocks_0_self_attn_q.lora_down.weight     musubi-tuner and other descendants of kohya-ss
@@ -101,7 +101,7 @@ def read_lora(path: Path) -> LoRA:
         if field in parts:
             raise WeightsError(f"{path}: {layer} has two tensors for one purpose, the second is {key}; it is damaged")
         if not tensor.is_floating_point() and field != "alpha":
-            raise WeightsError(f"{path}: {key} is {tensor.dtype}; quantised LoRA files cannot be read")
+            raise WeightsError(f"{path}: {key} is {tensor.dtype}; quantized LoRA files cannot be read")
         if not bool(tensor.float().isfinite().all()):
             raise WeightsError(f"{path}: {key} has values that are not finite; its training went wrong")
         parts[field] = tensor

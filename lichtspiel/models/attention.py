@@ -1,7 +1,7 @@
 """Attention and rotary positions: the only two things in which tokens of a model meet.
 
 Knows nothing of models, masks, devices or process groups. A faster or a distributed attention has the signature of
-`attention` and is put in the place of a module's `attend` from outside.
+`attention` and is put in the place of a module's `attention_fn` from outside.
 
 Letters: b batch, l tokens, n heads, d channels of a head; t, h, w tokens in time, height and width.
 """
@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor
 
-__all__ = ["Attend", "attention", "rotary_angles", "rotate"]
+__all__ = ["AttentionFn", "attention", "rotary_angles", "rotate"]
 
 
-class Attend(Protocol):
+class AttentionFn(Protocol):
     """What may stand in the place of `attention`; only cross-attention passes a bias."""
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, /) -> Tensor:

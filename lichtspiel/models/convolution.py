@@ -44,26 +44,26 @@ def fast(x: Tensor) -> bool:
 
 
 def convolve(
-    x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int, int], seen: Tensor | None = None
+    x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int, int], cached: Tensor | None = None
 ) -> Tensor:
-    """`F.conv3d` of [b, c, t, h, w], behind the frames `seen` if there are any, with a stride of 1 and `padding` in
+    """`F.conv3d` of [b, c, t, h, w], behind the frames `cached` if there are any, with a stride of 1 and `padding` in
     time, height and width.
 
     PyTorch leaves its fast library for a plain loop when the batch is 1 and c·t·h is at most 20480 (`use_mkldnn` in
     `aten/src/ATen/native/Convolution.cpp`, which forgets the width): up to seven times as slow. Here that library is
     called by its name. Large 3x3x3 kernels are split further, by `winograd`.
     """
-    seen = x[:, :, :0] if seen is None else seen
+    cached = x[:, :, :0] if cached is None else cached
     _, c, t, h, w = x.shape
-    wide = min(c, weight.shape[0]) >= WINOGRAD_CHANNELS and (seen.shape[2] + t - 2) * h * w >= WINOGRAD_CELLS
+    wide = min(c, weight.shape[0]) >= WINOGRAD_CHANNELS and (cached.shape[2] + t - 2) * h * w >= WINOGRAD_CELLS
     if fast(x) and wide and weight.shape[2:] == (3, 3, 3) and padding == (0, 1, 1):
-        pairs = zip(torch.split(seen, 1), torch.split(x, 1), strict=True)
+        pairs = zip(torch.split(cached, 1), torch.split(x, 1), strict=True)
         videos = [winograd(pair, weight, bias) for pair in pairs]
         return torch.cat(videos) if len(videos) > 1 else videos[0]
     if not fast(x):
-        return F.conv3d(torch.cat([seen, x], dim=2), weight, bias, padding=padding)
-    if seen.shape[2]:  # with channels behind, for else the order in memory may be lost where an axis has length 1
-        x = torch.cat([part.movedim(1, -1) for part in (seen, x)], dim=1).movedim(-1, 1)
+        return F.conv3d(torch.cat([cached, x], dim=2), weight, bias, padding=padding)
+    if cached.shape[2]:  # with channels behind, for else the order in memory may be lost where an axis has length 1
+        x = torch.cat([part.movedim(1, -1) for part in (cached, x)], dim=1).movedim(-1, 1)
     one = [1, 1, 1]
     result: Tensor = torch.mkldnn_convolution(x, weight, bias, list(padding), one, one, 1)
     return result

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from lichtspiel.models.attention import Attend, attention, rotary_angles, rotate
+from lichtspiel.models.attention import AttentionFn, attention, rotary_angles, rotate
 from lichtspiel.spec import PATCH, DiTSpec
 
 __all__ = ["PIECE", "DiT"]
@@ -40,7 +40,7 @@ class LayerNorm(nn.LayerNorm):
     """Layer norm that computes and returns float32 for inputs and weights of any dtype."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last dimension of `x`."""
+        """Normalize the last dimension of `x`."""
         weight, bias = (self.weight.float(), self.bias.float()) if self.elementwise_affine else (None, None)
         return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps)
 
@@ -54,7 +54,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last dimension of `x`."""
+        """Normalize the last dimension of `x`."""
         return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps)
 
 
@@ -67,7 +67,7 @@ class Linear32(nn.Linear):
 
 
 @dataclass(frozen=True)
-class Told:
+class Context:
     """What cross-attention sees: `text` [b, l, d], whose last token counts `padding` times, and `image` [b, l, d].
 
     Texts are padded with zeros to a fixed length, and padding is attended to. Its tokens are all equal, so they are
@@ -93,7 +93,7 @@ class Told:
 
 
 class Attention(nn.Module):
-    """The projections that self- and cross-attention have in common; `attend` may be replaced from outside."""
+    """The projections that self- and cross-attention have in common; `attention_fn` may be replaced from outside."""
 
     def __init__(self, spec: DiTSpec) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class Attention(nn.Module):
         self.o = nn.Linear(spec.width, spec.width)
         self.norm_q = RMSNorm(spec.width, spec.eps)
         self.norm_k = RMSNorm(spec.width, spec.eps)
-        self.attend: Attend = attention
+        self.attention_fn: AttentionFn = attention
 
     def split(self, x: Tensor) -> Tensor:
         """Part channels into heads."""
@@ -115,11 +115,11 @@ class SelfAttention(Attention):
     """Every token of the video sees every other; positions enter as rotations of queries and keys."""
 
     def forward(self, x: Tensor, angles: Tensor) -> Tensor:
-        """Attend within `x` [b, l, d], whose positions are `angles` (see `rotary_angles`)."""
+        """AttentionFn within `x` [b, l, d], whose positions are `angles` (see `rotary_angles`)."""
         v = self.split(self.v(x))
         q = rotate(self.split(self.norm_q(self.q(x))), angles).type_as(v)
         k = rotate(self.split(self.norm_k(self.k(x))), angles).type_as(v)
-        x = self.o(rearrange(self.attend(q, k, v), "b l n d -> b l (n d)"))
+        x = self.o(rearrange(self.attention_fn(q, k, v), "b l n d -> b l (n d)"))
         return x
 
 
@@ -142,14 +142,14 @@ class CrossAttention(Attention):
             pairs.append((self.split(self.norm_k_img(self.k_img(image))).type_as(v), v))
         return pairs
 
-    def forward(self, x: Tensor, told: Told) -> Tensor:
-        """Attend from `x` [b, l, d] to text and image."""
-        (k, v), *more = self.keys_values(told.text, told.image)
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        """AttentionFn from `x` [b, l, d] to text and image."""
+        (k, v), *more = self.keys_values(context.text, context.image)
         q = self.split(self.norm_q(self.q(x))).type_as(v)
         # One key may stand for all padding. In 16 bit its logarithm would be too coarse, so there it is repeated.
-        seen = self.attend(q, *((k, v, told.bias) if v.dtype == torch.float32 else told.unfold(k, v)))
+        seen = self.attention_fn(q, *((k, v, context.bias) if v.dtype == torch.float32 else context.unfold(k, v)))
         for k, v in more:
-            seen = seen + self.attend(q, k, v)
+            seen = seen + self.attention_fn(q, k, v)
         x = self.o(rearrange(seen, "b l n d -> b l (n d)"))
         return x
 
@@ -169,16 +169,16 @@ class Block(nn.Module):
         )
         self.modulation = nn.Parameter(torch.randn(1, 6, spec.width) / spec.width**0.5)
 
-    def forward(self, x: Tensor, time: Tensor, told: Told, angles: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, context: Context, angles: Tensor) -> Tensor:
         """Map the residual stream `x` [b, l, d]; `time` [b, 6, d] in float32, the text in the dtype of the products."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation.float() + time).chunk(6, dim=1)
 
-        h = torch.addcmul(shift1, self.norm1(x), 1 + scale1).type_as(told.text)
+        h = torch.addcmul(shift1, self.norm1(x), 1 + scale1).type_as(context.text)
         x = torch.addcmul(x, gate1, self.self_attn(h, angles).float())
 
-        x = x + self.cross_attn(self.norm3(x).type_as(told.text), told)
+        x = x + self.cross_attn(self.norm3(x).type_as(context.text), context)
 
-        h = torch.addcmul(shift2, self.norm2(x), 1 + scale2).type_as(told.text)
+        h = torch.addcmul(shift2, self.norm2(x), 1 + scale2).type_as(context.text)
         x = torch.addcmul(x, gate2, in_pieces(self.ffn, h).float())
         return x
 
@@ -194,7 +194,7 @@ def in_pieces(layer: nn.Module, x: Tensor) -> Tensor:
     return torch.cat([layer(part) for part in torch.split(x, PIECE, dim=1)], dim=1)
 
 
-class ContextBlock(Block):
+class VACEBlock(Block):
     """A block of VACE's second stream, which runs beside the first and hands it hints; its first block joins them."""
 
     def __init__(self, spec: DiTSpec, first: bool) -> None:
@@ -203,13 +203,13 @@ class ContextBlock(Block):
         self.after_proj = nn.Linear(spec.width, spec.width)
 
     def forward(  # type: ignore[override]  # two streams in and out
-        self, context: Tensor, x: Tensor, time: Tensor, told: Told, angles: Tensor
+        self, control: Tensor, x: Tensor, time: Tensor, context: Context, angles: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Map `context` [b, l, d], beside `x` [b, l, d] as it came from the patches, to itself and to a hint for x."""
+        """Map `control` [b, l, d], beside `x` [b, l, d] as it came from the patches, to itself and to a hint for x."""
         if self.before_proj is not None:
-            context = self.before_proj(context) + x
-        context = super().forward(context, time, told, angles)
-        return context, self.after_proj(context.type_as(told.text))
+            control = self.before_proj(control) + x
+        control = super().forward(control, time, context, angles)
+        return control, self.after_proj(control.type_as(context.text))
 
 
 class Head(nn.Module):
@@ -253,7 +253,7 @@ class ImageEmbedding(nn.Module):
 
 
 class DiT(nn.Module):
-    """A diffusion transformer of the shape of `spec`; `initialise` before training one from scratch."""
+    """A diffusion transformer of the shape of `spec`; `initialize` before training one from scratch."""
 
     def __init__(self, spec: DiTSpec) -> None:
         super().__init__()
@@ -271,15 +271,15 @@ class DiT(nn.Module):
             assert spec.vace_layers[0] == 0, "the streams are joined before anything has happened to the first"
             assert spec.vace_layers == tuple(sorted(spec.vace_layers))
             self.vace_patch_embedding = nn.Conv3d(spec.vace_channels, width, PATCH, stride=PATCH)
-            self.vace_blocks = nn.ModuleList([ContextBlock(spec, first=layer == 0) for layer in spec.vace_layers])
+            self.vace_blocks = nn.ModuleList([VACEBlock(spec, first=layer == 0) for layer in spec.vace_layers])
 
-    def tell(self, text: Tensor, image: Tensor | None) -> Told:
+    def embed_context(self, text: Tensor, image: Tensor | None) -> Context:
         """Embed text and image features: the same in every step, so it may be kept from outside (see `forward`)."""
         dtype, missing = self.patch_embedding.weight.dtype, self.spec.text_length - text.shape[1]
         states = self.text_embedding(F.pad(text.to(dtype), (0, 0, 0, min(missing, 1))))
         if image is not None:
             image = self.img_emb(rearrange(image.to(dtype), "(b i) l d -> b (i l) d", b=len(text)))
-        return Told(states, max(missing, 1), image)
+        return Context(states, max(missing, 1), image)
 
     def forward(
         self,
@@ -314,16 +314,16 @@ class DiT(nn.Module):
         moment = self.time_embedding(sinusoid(timestep, spec.time_width).to(x.device))
         time = rearrange(self.time_projection(moment), "b (six d) -> b six d", six=6)
 
-        told = self.tell(text, image)
+        context = self.embed_context(text, image)
         if vace is not None:
             vace = rearrange(self.vace_patch_embedding(vace.to(dtype)), "b d t h w -> b (t h w) d")
 
         for number, block in enumerate(self.blocks):
             hint: Tensor | None = None
             if vace is not None and number in spec.vace_layers:
-                context_block = self.vace_blocks[spec.vace_layers.index(number)]
-                vace, hint = context_block(vace, x, time, told, angles)
-            x = block(x, time, told, angles)
+                vace_block = self.vace_blocks[spec.vace_layers.index(number)]
+                vace, hint = vace_block(vace, x, time, context, angles)
+            x = block(x, time, context, angles)
             if hint is not None:
                 x = x + vace_scale * hint
 
@@ -332,7 +332,7 @@ class DiT(nn.Module):
         return rearrange(x, "b (t h w) (p q r c) -> b c (t p) (h q) (w r)", t=t, h=h, w=w, p=p, q=q, r=r)
 
     @torch.no_grad()
-    def initialise(self) -> None:
+    def initialize(self) -> None:
         """Draw weights to train from, as `init_weights` of the official model does.
 
         The head starts at zero and so does the velocity; so do the projections of VACE and what they would add.

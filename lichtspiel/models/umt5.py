@@ -86,7 +86,7 @@ class RelativePosition(nn.Module):
 class Attention(nn.Module):
     """Self-attention in which the logits are not divided by the square root of the head's width.
 
-    The initialisation of `q` makes up for that (`T5PreTrainedModel._init_weights` in transformers; the official
+    The initialization of `q` makes up for that (`T5PreTrainedModel._init_weights` in transformers; the official
     `init_weights` takes the width of all heads for that of one).
     """
 

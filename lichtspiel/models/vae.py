@@ -1,7 +1,7 @@
 """The causal video VAE: pixels to latents and back, as a stream. It knows no files, samplers or devices.
 
 Every layer looks only backwards in time, so a video can be handed over in chunks as long as each layer remembers the
-last frames it saw: that memory is a `Past`. Without one, the tensor is the whole video; the result is the same. The
+last frames it saw: that memory is a `Cache`. Without one, the tensor is the whole video; the result is the same. The
 first frame stands alone (1 frame = 1 latent), every further latent covers 4 frames.
 
 Published as `Wan2.1_VAE.pth`; layers and names follow `wan/modules/vae.py`.
@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from lichtspiel.models.convolution import convolve, fast, upsample
 from lichtspiel.spec import STRIDE, VAESpec
 
-Past = dict[nn.Module, Tensor]
-"""The frames that each causal layer has to remember between two chunks of one video; starts empty."""
+Cache = dict[nn.Module, Tensor]
+"""Frames that each causal layer keeps between two chunks of one video (`feat_cache` in the official code)."""
 
 
 class CausalConv3d(nn.Conv3d):
@@ -35,19 +35,19 @@ class CausalConv3d(nn.Conv3d):
         super().__init__(inputs, outputs, kernel, padding=self.around)
         self.memory = kernel[0] - 1
 
-    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
+    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
         """Map [b, c, t, h, w] to the same number of frames."""
         if not self.memory:
             return convolve(x, self.weight, self.bias, self.around)
-        seen = None if past is None else past.get(self)
-        if seen is None:
-            seen = ordered(x.new_zeros(x.shape[0], x.shape[1], self.memory, *x.shape[3:]))
-        result = convolve(x, self.weight, self.bias, self.around, seen)
-        if past is not None:
+        cached = None if cache is None else cache.get(self)
+        if cached is None:
+            cached = ordered(x.new_zeros(x.shape[0], x.shape[1], self.memory, *x.shape[3:]))
+        result = convolve(x, self.weight, self.bias, self.around, cached)
+        if cache is not None:
             kept = max(0, self.memory - x.shape[2])
-            seen[:, :, :kept] = seen[:, :, self.memory - kept :].clone()
-            seen[:, :, kept:] = x[:, :, kept - self.memory :]  # in place: new memory costs more
-            past[self] = seen
+            cached[:, :, :kept] = cached[:, :, self.memory - kept :].clone()
+            cached[:, :, kept:] = x[:, :, kept - self.memory :]  # in place: new memory costs more
+            cache[self] = cached
         return result
 
 
@@ -59,7 +59,7 @@ class RMSNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(width, *(1,) * spatial))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise [b, c, ...] over c. The official code divides by the length and multiplies by the root of c."""
+        """Normalize [b, c, ...] over c. The official code divides by the length and multiplies by the root of c."""
         x, gamma = x.movedim(1, -1), self.gamma.flatten()
         if fast(x):  # half the time of PyTorch's on a processor
             length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(1e-12)
@@ -80,10 +80,10 @@ class ResidualBlock(nn.Module):
         )  # fmt: skip
         self.shortcut = nn.Identity() if inputs == outputs else CausalConv3d(inputs, outputs, (1, 1, 1))
 
-    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
+    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
         """Map [b, inputs, t, h, w] to [b, outputs, t, h, w]."""
         shortcut: Tensor = self.shortcut(x)
-        return run(self.residual, x, past).add_(shortcut)
+        return run(self.residual, x, cache).add_(shortcut)
 
 
 class AttentionBlock(nn.Module):
@@ -114,17 +114,17 @@ class Downsample(nn.Module):
         self.resample = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(width, width, 3, stride=2))
         self.time_conv = nn.Conv3d(width, width, (3, 1, 1), stride=(2, 1, 1)) if temporal else None
 
-    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
+    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
         """Map [b, c, t, h, w] to half the height and width; time 1 + 2n becomes 1 + n (later chunks: 2n becomes n)."""
         x = per_frame(self.resample, x)
         if self.time_conv is None:
             return x
-        seen = None if past is None else past.get(self)
-        if past is not None:
-            past[self] = x[:, :, -1:].clone()
-        if seen is None:
+        cached = None if cache is None else cache.get(self)
+        if cache is not None:
+            cache[self] = x[:, :, -1:].clone()
+        if cached is None:
             return torch.cat([x[:, :, :1], self.time_conv(x)], dim=2) if x.shape[2] > 1 else x
-        halved: Tensor = self.time_conv(torch.cat([seen, x], dim=2))
+        halved: Tensor = self.time_conv(torch.cat([cached, x], dim=2))
         return halved
 
 
@@ -138,10 +138,10 @@ class Upsample(nn.Module):
         )
         self.time_conv = CausalConv3d(width, 2 * width, (3, 1, 1)) if temporal else None
 
-    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
+    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
         """Map [b, c, t, h, w] to [b, c/2, t', 2h, 2w]; time 1 + n becomes 1 + 2n (later chunks: n becomes 2n)."""
         if self.time_conv is not None:
-            x = self._double_time(self.time_conv, x, past)
+            x = self._double_time(self.time_conv, x, cache)
         if not fast(x):
             return per_frame(self.resample, x)
         conv = cast(nn.Conv2d, self.resample[1])
@@ -149,18 +149,18 @@ class Upsample(nn.Module):
         return rearrange(frames, "(b t) c h w -> b c t h w", b=len(x))
 
     @staticmethod
-    def _double_time(time_conv: CausalConv3d, x: Tensor, past: Past | None) -> Tensor:
-        starting = past is None or time_conv not in past
+    def _double_time(time_conv: CausalConv3d, x: Tensor, cache: Cache | None) -> Tensor:
+        starting = cache is None or time_conv not in cache
         if not starting:
-            later: Tensor = rearrange(time_conv(x, past), "b (n c) t h w -> b c (t n) h w", n=2)
+            later: Tensor = rearrange(time_conv(x, cache), "b (n c) t h w -> b c (t n) h w", n=2)
             return later
         first, rest = x[:, :, :1], x[:, :, 1:]
-        if past is not None:
+        if cache is not None:
             # The second latent must see zeros, not the first one: that is how the published weights were trained.
-            past[time_conv] = ordered(first.new_zeros(*first.shape[:2], time_conv.memory, *first.shape[3:]))
+            cache[time_conv] = ordered(first.new_zeros(*first.shape[:2], time_conv.memory, *first.shape[3:]))
         if not rest.shape[2]:
             return first
-        doubled = rearrange(time_conv(rest, past), "b (n c) t h w -> b c (t n) h w", n=2)
+        doubled = rearrange(time_conv(rest, cache), "b (n c) t h w -> b c (t n) h w", n=2)
         return torch.cat([first, doubled], dim=2)
 
 
@@ -176,10 +176,10 @@ def ordered(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last_3d) if fast(x) else x
 
 
-def run(layers: Iterable[nn.Module], x: Tensor, past: Past | None) -> Tensor:
-    """Run layers in order and hand `past` to those that remember."""
+def run(layers: Iterable[nn.Module], x: Tensor, cache: Cache | None) -> Tensor:
+    """Run layers in order and hand `cache` to those that remember."""
     for layer in layers:
-        x = layer(x, past) if isinstance(layer, CausalConv3d | ResidualBlock | Downsample | Upsample) else layer(x)
+        x = layer(x, cache) if isinstance(layer, CausalConv3d | ResidualBlock | Downsample | Upsample) else layer(x)
     return x
 
 
@@ -208,15 +208,17 @@ class Encoder(nn.Module):
         )
         self.timed = next(i for i, layer in enumerate(layers) if isinstance(layer, Downsample) and layer.time_conv)
 
-    def forward(self, x: Tensor, past: Past | None = None, together: int | None = None) -> Tensor:
-        """See the class. With a past, `together` frames at a time go through the layers before the first that halves
-        time, which are the largest; by default all do."""
+    def forward(self, x: Tensor, cache: Cache | None = None, chunk_frames: int | None = None) -> Tensor:
+        """See the class. With a cache, the layers before the first that halves time, whose activations are the largest,
+        process `chunk_frames` frames at a time; by default all at once."""
         layers = list(self.downsamples)
         wide, narrow = layers[: self.timed], layers[self.timed :]
-        parts = [run(wide, self.conv1(part, past), past) for part in torch.split(x, together or x.shape[2], dim=2)]
+        parts = [
+            run(wide, self.conv1(part, cache), cache) for part in torch.split(x, chunk_frames or x.shape[2], dim=2)
+        ]
         x = torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
         for stage in (narrow, self.middle, self.head):
-            x = run(stage, x, past)
+            x = run(stage, x, cache)
         return x
 
 
@@ -240,31 +242,31 @@ class Decoder(nn.Module):
         self.head = nn.Sequential(RMSNorm(widths[-1]), nn.SiLU(inplace=True), CausalConv3d(widths[-1], 3, (3, 3, 3)))
         self.timed = 1 + max(i for i, layer in enumerate(layers) if isinstance(layer, Upsample) and layer.time_conv)
 
-    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
+    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
         """See the class."""
-        (x,) = self.parts(x, past, None)
+        (x,) = self.parts(x, cache, None)
         return x
 
-    def parts(self, x: Tensor, past: Past | None, together: int | None) -> Iterator[Tensor]:
-        """The same in parts: with a past, `together` frames at a time go through the layers behind the last that
-        doubles time, which are the largest; by default all do."""
+    def parts(self, x: Tensor, cache: Cache | None, chunk_frames: int | None) -> Iterator[Tensor]:
+        """The same in parts: with a cache, the layers behind the last that doubles time, whose activations are the
+        largest, process `chunk_frames` frames at a time; by default all at once."""
         layers = list(self.upsamples)
-        x = self.conv1(x, past)
+        x = self.conv1(x, cache)
         for stage in (self.middle, layers[: self.timed]):
-            x = run(stage, x, past)
-        for part in torch.split(x, together or x.shape[2], dim=2):
-            yield run([*layers[self.timed :], *self.head], part, past)
+            x = run(stage, x, cache)
+        for part in torch.split(x, chunk_frames or x.shape[2], dim=2):
+            yield run([*layers[self.timed :], *self.head], part, cache)
 
 
 class VAE(nn.Module):
     """Encoder and decoder with the statistics that bring each latent channel to zero mean and unit variance.
 
-    `mean` and `std` have one value a latent channel; they are constants of a checkpoint, not weights. Pixels are in
-    [-1, 1]. A video has 1 + 4n frames and a height and width divisible by 8. `together` is how many frames the largest
-    layers of `encode` and `decode` take at once, at most 4: fewer need less memory and a little more time.
+    `mean` and `std` have one value per latent channel; they are constants of a checkpoint, not weights. Pixels are in
+    [-1, 1]. A video has 1 + 4n frames and a height and width divisible by 8. The largest layers of `encode` and
+    `decode` process `chunk_frames` frames at once, at most 4: fewer need less memory and a little more time.
     """
 
-    together = STRIDE[0]
+    chunk_frames = STRIDE[0]
     mean: Tensor
     std: Tensor
 
@@ -278,33 +280,35 @@ class VAE(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1, 1), persistent=False)
 
-    def moments(self, video: Tensor, past: Past | None = None, together: int | None = None) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of the raw (not normalised) latents of `video`, each [b, c, t', h/8, w/8]."""
-        mean, log_variance = self.conv1(self.encoder(ordered(video), past, together)).chunk(2, dim=1)
+    def moments(
+        self, video: Tensor, cache: Cache | None = None, chunk_frames: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the raw (not normalized) latents of `video`, each [b, c, t', h/8, w/8]."""
+        mean, log_variance = self.conv1(self.encoder(ordered(video), cache, chunk_frames)).chunk(2, dim=1)
         return mean, log_variance
 
-    def reconstruct(self, raw: Tensor, past: Past | None = None) -> Tensor:
+    def reconstruct(self, raw: Tensor, cache: Cache | None = None) -> Tensor:
         """Pixels of raw latents, not clamped."""
-        pixels: Tensor = self.decoder(self.conv2(ordered(raw)), past)
+        pixels: Tensor = self.decoder(self.conv2(ordered(raw)), cache)
         return pixels
 
     def encode(self, video: Tensor) -> Tensor:
-        """Normalised latents [b, c, 1 + n, h/8, w/8] of a video [b, 3, 1 + 4n, h, w]; takes no random sample.
+        """Normalized latents [b, c, 1 + n, h/8, w/8] of a video [b, 3, 1 + 4n, h, w]; takes no random sample.
 
         Works in the official chunks of 1, 4, 4, ... frames, so that activations never hold more than four frames.
         """
         stride = STRIDE[0]
         assert video.shape[2] % stride == 1, "a video has 1 + 4n frames"
-        past: Past = {}
+        cache: Cache = {}
         chunks = [video[:, :, :1], *torch.split(video[:, :, 1:], stride, dim=2)]
-        means = [self.moments(chunk, past, self.together)[0] for chunk in chunks if chunk.shape[2]]
+        means = [self.moments(chunk, cache, self.chunk_frames)[0] for chunk in chunks if chunk.shape[2]]
         return (torch.cat(means, dim=2) - self.mean) / self.std
 
     def decode(self, latents: Tensor) -> Iterator[Tensor]:
-        """Pixels of normalised latents in [-1, 1], one latent frame at a time: first 1 frame, then 4, in parts of up to
-        `together` frames."""
-        past: Past = {}
+        """Pixels of normalized latents in [-1, 1], one latent frame at a time: first 1 frame, then 4, in parts of up to
+        `chunk_frames` frames."""
+        cache: Cache = {}
         for latent in torch.split(latents, 1, dim=2):
             raw = self.conv2(ordered(latent * self.std + self.mean))
-            for pixels in self.decoder.parts(raw, past, self.together):
+            for pixels in self.decoder.parts(raw, cache, self.chunk_frames):
                 yield pixels.clamp(-1, 1)

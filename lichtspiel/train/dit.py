@@ -78,7 +78,7 @@ def train_dit(
     """
     torch.manual_seed(plan.seed)
     umt5, dit = UMT5(model.umt5).to(plan.device), DiT(model.dit)
-    dit.initialise()
+    dit.initialize()
     dit.to(plan.device)
     reader = Reader(model.umt5.width, scenes).to(plan.device)
     modules: dict[str, nn.Module] = {"umt5": umt5, "dit": dit, "reader": reader}

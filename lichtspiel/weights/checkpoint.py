@@ -24,7 +24,7 @@ from lichtspiel.storage import pulled
 from lichtspiel.tokenizer import Tokenizer
 from lichtspiel.weights.components import Scan, Stored, scan
 from lichtspiel.weights.match import Spec, Weights, compare, explain, spec_of
-from lichtspiel.weights.offload import Each, block_names, place
+from lichtspiel.weights.offload import Each, block_names, load_with_offload
 from lichtspiel.weights.tensor_files import check_digest
 
 __all__ = ["EMBEDDED", "TITLES", "Checkpoint", "Files", "checkpoint"]
@@ -52,7 +52,7 @@ class Checkpoint:
     """The files of one model; each method builds one network in the precision asked for, on a device.
 
     Of networks with many blocks the first `resident` stay, all if it is None; the others come from the file each time
-    they run (`streaming.place`).
+    they run (`offload.load_with_offload`).
     """
 
     model: Model
@@ -112,7 +112,7 @@ class Checkpoint:
         resident: int | None = None, each: Each | None = None,
     ) -> Module:  # fmt: skip
         count = len(block_names(module)) if resident is None else resident
-        place(module, Weights(self._part(part), spec), dtype, device, resident=count, each=each)
+        load_with_offload(module, Weights(self._part(part), spec), dtype, device, resident=count, each=each)
         return module.eval().requires_grad_(False)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from lichtspiel.errors import WeightsError
 from lichtspiel.spec import Part
 from lichtspiel.weights.gguf import GGUFFile
-from lichtspiel.weights.layouts import ALIASES, PREFIXES, Dialect, Place, recognise
+from lichtspiel.weights.layouts import ALIASES, PREFIXES, Dialect, Place, recognize
 from lichtspiel.weights.tensor_files import Pickle, SafetensorsFile, TensorFile, starts_like
 
 __all__ = ["Scan", "Stored", "opened", "scan", "stored", "weight_files"]
@@ -32,7 +32,7 @@ SCALES = (".scale_weight", ".weight_scale")
 """What stands in the place of `.weight` in the name of the number that an 8-bit weight is multiplied with."""
 
 MARKERS = ("scaled_fp8", ".scale_input", ".input_scale", ".comfy_quant")
-"""Ends of names of tensors that only say how a file was quantised, or how activations would be."""
+"""Ends of names of tensors that only say how a file was quantized, or how activations would be."""
 
 EXTRAS = ("vocabulary", "latent_mean", "latent_std")
 """Tensors of the embedded model's files that are constants of the checkpoint and no weights."""
@@ -230,7 +230,7 @@ def _check_index(index: Path) -> None:
 
 
 def stored(files: Sequence[TensorFile]) -> tuple[list[Stored], list[TensorFile]]:
-    """The parts in `files`, and the files in which no part of the family was recognised.
+    """The parts in `files`, and the files in which no part of the family was recognized.
 
     Files of one folder, layout and prefix that have no tensor in common are shards of one part; others are parts of
     their own, between which the caller has to choose.
@@ -256,7 +256,7 @@ def _take(file: TensorFile, found: list[Stored]) -> list[Stored]:
     here: list[Stored] = []
     strange: list[str] = []
     for prefix, names in groups.items():
-        table = recognise([name for name in names if not name.endswith((*MARKERS, *SCALES, *EXTRAS))])
+        table = recognize([name for name in names if not name.endswith((*MARKERS, *SCALES, *EXTRAS))])
         if table is None:
             strange += names.values()
             continue

@@ -1,4 +1,4 @@
-"""GGUF files: quantised tensors, decoded one at a time when they are read. It knows no model.
+"""GGUF files: quantized tensors, decoded one at a time when they are read. It knows no model.
 
 The format is read by the package `gguf`, which is an extra; without it these files are refused with the command that
 installs it.

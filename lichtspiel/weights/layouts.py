@@ -19,7 +19,7 @@ from functools import cached_property
 
 from lichtspiel.spec import Part
 
-__all__ = ["DIALECTS", "PREFIXES", "Dialect", "Place", "Rule", "dialect", "looks_like_lora", "recognise"]
+__all__ = ["DIALECTS", "PREFIXES", "Dialect", "Place", "Rule", "dialect", "looks_like_lora", "recognize"]
 
 PREFIXES = (
     "text_encoders.umt5xxl.transformer.",
@@ -297,7 +297,7 @@ def dialect(part: Part, name: str) -> Dialect:
     return next(table for table in DIALECTS if (table.part, table.name) == (part, name))
 
 
-def recognise(names: Collection[str]) -> Dialect | None:
+def recognize(names: Collection[str]) -> Dialect | None:
     """The dialect that knows the most of `names`; None when none knows half of those that are not ignored."""
     best, most = None, 0.0
     for table in DIALECTS:

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Each", "block_names", "place"]
+__all__ = ["Each", "block_names", "load_with_offload"]
 
 ROWS = 100_000
 """An embedding with more rows is not loaded: the rows of a prompt are read where they are."""
@@ -28,7 +28,7 @@ ROWS = 100_000
 Each = Callable[[nn.Module], object]
 
 
-def place(
+def load_with_offload(
     model: nn.Module,
     tensors: Mapping[str, Tensor],
     dtype: torch.dtype,
@@ -41,7 +41,7 @@ def place(
 
     `tensors` has every name of the model's state and no other, best memory-mapped; the mapping is asked anew for each
     use, so it may also make tensors when asked. It has to live as long as the model. Floating tensors become `dtype`.
-    The first `resident` blocks stay; `each` is called with every block that stays, when it is filled (to quantise it,
+    The first `resident` blocks stay; `each` is called with every block that stays, when it is filled (to quantize it,
     say), so that never more than one of them is in memory as it was. The model must not be called by two threads.
     """
     blocks = dict(_blocks(model))
@@ -68,7 +68,7 @@ def place(
 
 
 def block_names(model: nn.Module) -> list[str]:
-    """The names of the blocks of a model, in the order in which `place` counts them as resident."""
+    """The names of the blocks of a model, in the order in which `load_with_offload` counts them as resident."""
     return [name for name, _ in _blocks(model)]
 
 

@@ -38,7 +38,7 @@ class TensorFile(ABC):
 
     @abstractmethod
     def read(self, name: str) -> Tensor:
-        """The tensor on the CPU: as it is stored if torch can hold that, else dequantised to float32."""
+        """The tensor on the CPU: as it is stored if torch can hold that, else dequantized to float32."""
 
 
 class SafetensorsFile(TensorFile):

@@ -148,7 +148,7 @@ def _run(
     pipeline = load(largest, weights)
     for begin in range(0, len(group), TEXTS):
         some = group[begin : begin + TEXTS]
-        pipeline.read(pipeline.unread(line.request for line in some))
+        pipeline.encode_prompts(pipeline.uncached_prompts(line.request for line in some))
         pipeline.release("umt5")
         for line in some:
             yield _made(line, folder, pipeline, terms, say)

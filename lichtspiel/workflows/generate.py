@@ -214,7 +214,7 @@ def generate(
 
 def _unless_roomy(pipeline: Pipeline, part: str) -> list[str]:
     """What has to make room for the next stage."""
-    return [] if pipeline.plan.roomy else [part]
+    return [] if pipeline.plan.keep_dit_resident else [part]
 
 
 @contextmanager

@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from lichtspiel.inference.conditioning import (
-    condition,
-    context,
-    film,
-    frame,
+    fit_frame,
+    image_condition,
     known_frames,
     letterbox,
     mask_cells,
+    match_aspect,
     resize,
+    vace_context,
 )
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import LATENT_MEAN, LATENT_STD
@@ -32,7 +32,7 @@ def test_as_the_official_code(vae: VAE, name: str) -> None:
     size = reference.config["width"], reference.config["height"]
     pictures = [resize(image, *size, antialias=False) for image in reference.inputs.values()]
     first, last = pictures[0], pictures[1] if len(pictures) == 2 else None
-    ours = condition(vae, first, last, reference.config["frames"])
+    ours = image_condition(vae, first, last, reference.config["frames"])
     assert relative_error(ours, reference.outputs["condition"]) < 1e-5
 
 
@@ -46,7 +46,7 @@ def test_vace_context_as_the_official_code(vae: VAE) -> None:
     reference = golden("vace_context")
     given = reference.inputs
     references = [given[name][0, :, 0] for name in ("reference0", "reference1")]
-    ours = context(vae, given["video"], given["mask"][0, 0], references)
+    ours = vace_context(vae, given["video"], given["mask"][0, 0], references)
     assert relative_error(ours, reference.outputs["context"]) < 1e-5
 
 
@@ -54,8 +54,8 @@ def test_references_stand_in_front_in_their_order(vae: VAE) -> None:
     given = golden("vace_context").inputs
     references = [given[name][0, :, 0] for name in ("reference0", "reference1")]
     video, mask = given["video"], given["mask"][0, 0]
-    alone = context(vae, video, mask, [])
-    both = context(vae, video, mask, references)
+    alone = vace_context(vae, video, mask, [])
+    both = vace_context(vae, video, mask, references)
     assert torch.equal(both[:, :, 2:], alone)
     for place, picture in enumerate(references):
         assert torch.equal(both[:, :16, place], vae.encode(picture[None, :, None])[:, :, 0])
@@ -79,24 +79,24 @@ def wide() -> torch.Tensor:
 
 
 def test_crop_keeps_the_centre_and_the_aspect_ratio(wide: torch.Tensor) -> None:
-    assert torch.equal(frame(wide, 16, 16, "crop"), torch.ones(3, 40, 40))
-    assert torch.allclose(film(wide, 16, 16, "crop")[:, :, 1:15], torch.ones(3, 16, 14), atol=0.05)
+    assert torch.equal(match_aspect(wide, 16, 16, "crop"), torch.ones(3, 40, 40))
+    assert torch.allclose(fit_frame(wide, 16, 16, "crop")[:, :, 1:15], torch.ones(3, 16, 14), atol=0.05)
 
 
 def test_pad_keeps_the_whole_and_stretch_its_pixels(wide: torch.Tensor) -> None:
-    padded = frame(wide, 16, 16, "pad")
+    padded = match_aspect(wide, 16, 16, "pad")
     assert padded.shape == (3, 100, 100)
     assert torch.equal(padded[:, 30:70], wide)
     assert (padded[:, :30] == -1).all()
-    assert torch.equal(frame(wide, 16, 16, "stretch"), wide)
-    assert film(wide, 32, 16, "stretch").shape == film(wide, 32, 16, "pad").shape == (3, 16, 32)
+    assert torch.equal(match_aspect(wide, 16, 16, "stretch"), wide)
+    assert fit_frame(wide, 32, 16, "stretch").shape == fit_frame(wide, 32, 16, "pad").shape == (3, 16, 32)
 
 
 def test_what_the_grid_costs_is_squeezed_and_not_cut() -> None:
     image = torch.rand(3, 563, 1000)
-    assert frame(image, 832, 464, "crop", slack=16) is image
-    assert frame(image, 832, 464, "crop").shape == (3, 558, 1000)
-    assert frame(image, 832, 400, "crop", slack=16).shape[1] < 563
+    assert match_aspect(image, 832, 464, "crop", slack=16) is image
+    assert match_aspect(image, 832, 464, "crop").shape == (3, 558, 1000)
+    assert match_aspect(image, 832, 400, "crop", slack=16).shape[1] < 563
 
 
 def test_a_reference_is_laid_whole_on_white(wide: torch.Tensor) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lichtspiel.inference.kv_cache import remembering
+from lichtspiel.inference.kv_cache import kv_cache
 from lichtspiel.spec import DiTSpec
 from tests.models.test_dit import FIRST_LAST, TINY, VACE, build, inputs
 
@@ -17,7 +17,7 @@ def test_nothing_changes_over_steps_and_texts(spec: DiTSpec) -> None:
     texts = [given["text"][:, :4], given["text"][:, :7], given["text"][:, :4].clone(), given["text"][:, 2:4]]
     with torch.inference_mode():
         expected = [model(**given | {"text": text}) for text in texts]
-        with remembering(model):
+        with kv_cache(model):
             for _ in range(2):
                 for text, velocity in zip(texts, expected, strict=True):
                     assert torch.equal(model(**given | {"text": text}), velocity)
@@ -29,7 +29,7 @@ def test_another_image_is_noticed() -> None:
     other = given | {"image": given["image"] + 1}
     with torch.inference_mode():
         expected = model(**other)
-        with remembering(model):
+        with kv_cache(model):
             model(**given)
             assert torch.equal(model(**other), expected)
 
@@ -39,7 +39,7 @@ def test_keys_are_computed_once_a_text() -> None:
     calls: list[Tensor] = []
     model.text_embedding.register_forward_hook(lambda *_: calls.append(given["text"]))
     model.blocks[0].cross_attn.k.register_forward_hook(lambda *_: calls.append(given["text"]))
-    with torch.inference_mode(), remembering(model):
+    with torch.inference_mode(), kv_cache(model):
         for _ in range(3):
             model(**given | {"text": given["text"].clone()})
     assert len(calls) == 2

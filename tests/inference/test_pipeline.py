@@ -49,7 +49,7 @@ def test_text_to_video_as_the_official_code() -> None:
         return flow.guide(*(dit(latents, timestep, text) for text in texts), reference.config["guidance"])
 
     config = reference.config
-    for _, step in flow.solve(velocity, reference.inputs["noise"], "unipc", config["steps"], config["shift"]):
+    for _, step in flow.sample(velocity, reference.inputs["noise"], "unipc", config["steps"], config["shift"]):
         latents = step
     assert relative_error(latents, reference.outputs["latents"]) < 1e-4
     video = torch.cat(list(vae.decode(latents)), dim=2)

@@ -42,7 +42,7 @@ def test_the_text_encoder_of_the_published_models_takes_two_blocks() -> None:
     stage = planned("t2v-1.3b", 200 * GB).stage("umt5")
     assert (stage.resident, stage.streamed) == (0, 24)
     assert stage.peak < 2 * GB
-    assert stage.file == 2 * 5_680_910_336
+    assert stage.file_bytes == 2 * 5_680_910_336
     assert planned("nano", 200 * GB, size=(64, 64), frames=17).stage("umt5").streamed == 0
 
 
@@ -67,18 +67,18 @@ def test_stages_follow_from_the_model() -> None:
 
 def test_bigger_videos_need_more_but_longer_ones_decode_in_the_same() -> None:
     short, long = planned("t2v-1.3b", None, frames=17), planned("t2v-1.3b", None, frames=81)
-    assert short.stage("dit").activations < long.stage("dit").activations
-    assert short.stages[-1].activations == long.stages[-1].activations
+    assert short.stage("dit").activation_bytes < long.stage("dit").activation_bytes
+    assert short.stages[-1].activation_bytes == long.stages[-1].activation_bytes
     assert planned("t2v-1.3b", None, size=(256, 256)).stages[-1].peak < short.stages[-1].peak
 
 
 def test_where_memory_is_short_the_vae_takes_one_frame_at_a_time() -> None:
-    roomy, short = planned("t2v-1.3b", 16 * GB), planned("t2v-1.3b", 6 * GB)
-    assert (roomy.together, short.together) == (4, 1)
-    assert short.stages[-1].peak < 6 * GB < roomy.stages[-1].peak
+    large, short = planned("t2v-1.3b", 16 * GB), planned("t2v-1.3b", 6 * GB)
+    assert (large.chunk_frames, short.chunk_frames) == (4, 1)
+    assert short.stages[-1].peak < 6 * GB < large.stages[-1].peak
     assert "1 at a time" in short.table()
     assert json.loads(json.dumps(short.to_json()))["vae_frames"] == 1
-    assert planned("t2v-1.3b", None).together == 4
+    assert planned("t2v-1.3b", None).chunk_frames == 4
 
 
 def test_unknown_memory_is_said_and_refuses_nothing() -> None:
@@ -150,4 +150,4 @@ def test_weights_are_counted_as_they_are() -> None:
         count = sum(value.numel() for value in DiT(MODELS["nano"].dit).parameters())
     stage = planned("nano", None, size=(64, 64), frames=17).stage("dit")
     assert stage.parameters == count
-    assert stage.peak - stage.activations == pytest.approx(4 * count, rel=0.01)
+    assert stage.peak - stage.activation_bytes == pytest.approx(4 * count, rel=0.01)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lichtspiel.inference.prompt_cache import fingerprint, keep, recall
+from lichtspiel.inference.prompt_cache import fingerprint, get, put
 
 
 def files(home: Path) -> list[Path]:
@@ -18,14 +18,14 @@ def files(home: Path) -> list[Path]:
 
 def test_what_was_kept_comes_back_for_this_text_and_encoder_only(home: Path) -> None:
     states = torch.randn(1, 5, 8, dtype=torch.bfloat16)
-    assert recall("a turtle", "one") is None
-    keep("a turtle", "one", states[:, :, ::1])
-    found = recall("a turtle", "one")
+    assert get("a turtle", "one") is None
+    put("a turtle", "one", states[:, :, ::1])
+    found = get("a turtle", "one")
     assert found is not None
     assert found.dtype == states.dtype
     assert torch.equal(found, states)
-    assert recall("a turtle", "two") is None
-    assert recall("a turtle ", "one") is None
+    assert get("a turtle", "two") is None
+    assert get("a turtle ", "one") is None
     (path,) = files(home)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
@@ -35,49 +35,49 @@ def test_what_was_kept_comes_back_for_this_text_and_encoder_only(home: Path) -> 
 
 def test_odd_texts_have_names_too() -> None:
     for text in ("", "海龟\0🐢", "\ud800"):
-        keep(text, "one", torch.full((1, 1, 2), float(len(text))))
-    assert [recall(text, "one").flatten()[0].item() for text in ("", "海龟\0🐢", "\ud800")] == [0, 4, 1]  # type: ignore[union-attr]
+        put(text, "one", torch.full((1, 1, 2), float(len(text))))
+    assert [get(text, "one").flatten()[0].item() for text in ("", "海龟\0🐢", "\ud800")] == [0, 4, 1]  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("content", [b"", b"\x08\0\0\0\0\0\0\0{}      ", b"x" * 100, b"\xff" * 8])
 def test_a_damaged_file_is_a_text_not_seen_and_is_replaced(home: Path, content: bytes) -> None:
     states = torch.ones(1, 2, 3)
-    keep("a", "b", states)
+    put("a", "b", states)
     (path,) = files(home)
     path.write_bytes(content)
-    assert recall("a", "b") is None
-    keep("a", "b", states)
-    assert recall("a", "b") is not None
+    assert get("a", "b") is None
+    put("a", "b", states)
+    assert get("a", "b") is not None
 
 
 def test_numbers_that_are_none_are_not_believed() -> None:
-    keep("a", "b", torch.full((1, 2, 3), float("nan")))
-    assert recall("a", "b") is None
+    put("a", "b", torch.full((1, 2, 3), float("nan")))
+    assert get("a", "b") is None
 
 
 def test_what_was_unused_for_longest_goes_first(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keep("0", "e", torch.zeros(1, 1, 1000))
+    put("0", "e", torch.zeros(1, 1, 1000))
     size = files(home)[0].stat().st_size
     monkeypatch.setattr("lichtspiel.inference.prompt_cache.LIMIT_BYTES", 3 * size)
     for name in "12":
-        keep(name, "e", torch.zeros(1, 1, 1000))
+        put(name, "e", torch.zeros(1, 1, 1000))
     for path in files(home):
         os.utime(path, ns=(1, 1))
-    assert recall("0", "e") is not None
-    keep("3", "e", torch.zeros(1, 1, 1000))
+    assert get("0", "e") is not None
+    put("3", "e", torch.zeros(1, 1, 1000))
     assert len(files(home)) == 3
-    assert recall("0", "e") is not None
-    assert recall("3", "e") is not None
+    assert get("0", "e") is not None
+    assert get("3", "e") is not None
 
 
 def test_a_disk_that_cannot_be_written_stops_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError("no space left")
 
-    keep("a", "b", torch.ones(1, 1, 1))
+    put("a", "b", torch.ones(1, 1, 1))
     monkeypatch.setattr("os.replace", full)
-    keep("c", "b", torch.ones(1, 1, 1))
-    assert recall("c", "b") is None
+    put("c", "b", torch.ones(1, 1, 1))
+    assert get("c", "b") is None
     assert len(files(home)) == 1
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lichtspiel.errors import RequestError
-from lichtspiel.inference.quantize import Int8Linear, quantise, relative_error
+from lichtspiel.inference.quantize import Int8Linear, quantize, relative_error
 from lichtspiel.models.dit import Linear32
 from tests.models.test_dit import TINY, build, inputs
 
@@ -49,7 +49,7 @@ def test_a_dit_is_close_to_exact_and_keeps_what_must_be_exact() -> None:
     spec = replace(TINY, width=128, ffn_width=256)
     model, given = build(spec), inputs(spec)
     exact = model(**given)
-    assert quantise(model.blocks) == spec.layers * 10
+    assert quantize(model.blocks) == spec.layers * 10
     assert relative_error(model(**given), exact) < 0.05
     assert isinstance(model.time_projection[1], Linear32)
     assert isinstance(model.text_embedding[0], nn.Linear)
@@ -69,11 +69,11 @@ def test_one_large_token_does_not_spoil_the_others() -> None:
 
 def test_small_layers_stay() -> None:
     model = nn.Sequential(nn.Linear(8, 64), nn.Linear(64, 64))
-    assert quantise(model) == 1
+    assert quantize(model) == 1
     assert isinstance(model[0], nn.Linear)
 
 
 def test_a_build_without_kernels_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lichtspiel.inference.quantize.torch.ops", SimpleNamespace(onednn=object()))
     with pytest.raises(RequestError, match="eight-bit"):
-        quantise(nn.Sequential(nn.Linear(64, 64)))
+        quantize(nn.Sequential(nn.Linear(64, 64)))

@@ -168,11 +168,11 @@ def test_image_models_take_every_number_of_frames(
     request = asked(model=name, image=given["hat"], frames=frames, **last)
     pipeline = load(request, folders[name])
     conditions = pipeline.encode(request)
-    assert conditions.pictures is not None
+    assert conditions.image_condition is not None
     assert conditions.clip is not None
-    assert conditions.pictures.shape == (1, 20, 1 + frames // 4, 6, 8)
+    assert conditions.image_condition.shape == (1, 20, 1 + frames // 4, 6, 8)
     assert conditions.clip.shape == (1 + len(last), 257, 16)
-    ends = conditions.pictures[0, :4, [0, -1], 0, 0].T.tolist()
+    ends = conditions.image_condition[0, :4, [0, -1], 0, 0].T.tolist()
     assert ends == [[1, 1, 1, 1], [0, 0, 0, 1 if last else 0]]
     assert latents(pipeline, request).shape == (1, 16, 1 + frames // 4, 6, 8)
 

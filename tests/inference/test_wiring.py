@@ -12,7 +12,7 @@ import torch
 
 from lichtspiel.errors import OutOfMemory, RequestError, WeightsError
 from lichtspiel.inference import pipeline as room
-from lichtspiel.inference.pipeline import Pipeline, foresee, load
+from lichtspiel.inference.pipeline import Pipeline, estimate, load
 from lichtspiel.request import Request
 from lichtspiel.seal import verify
 from lichtspiel.spec import MODELS
@@ -115,7 +115,7 @@ def test_what_certainly_does_not_fit_is_refused(random_nano: Path, monkeypatch: 
 
 
 def test_a_text_is_encoded_once(random_nano: Path, plain: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert load(request(), random_nano).unread([request(), request(prompt="a taxi")]) == ["a taxi"]
+    assert load(request(), random_nano).uncached_prompts([request(), request(prompt="a taxi")]) == ["a taxi"]
     monkeypatch.setattr(Checkpoint, "umt5", None)  # whoever calls it fails
     assert torch.equal(latents(load(request(), random_nano), request()), plain)
 
@@ -138,7 +138,7 @@ def test_only_what_is_needed_is_in_memory(random_nano: Path, monkeypatch: pytest
     monkeypatch.setattr(Pipeline, "decode", decoding)
     monkeypatch.setattr(Pipeline, "denoise", denoising)
     little(monkeypatch, 30)
-    assert not load(request(), random_nano).plan.roomy
+    assert not load(request(), random_nano).plan.keep_dit_resident
     generate(request(), tmp_path / "tight.mp4", weights=random_nano)
     assert loaded == [{"dit"}, {"vae"}]
     little(monkeypatch, 1000)
@@ -181,7 +181,7 @@ def test_a_lack_of_memory_while_working_names_the_remedy(
 @pytest.mark.parametrize("dtype", ["auto", "int8", "bfloat16"])
 def test_a_plan_for_less_memory_streams_more(dtype: str) -> None:
     rows = [
-        foresee(MODELS["t2v-14b"], (832, 480), 81, device="cpu", dtype=dtype, gigabytes=gigabytes, weights=None).stage(
+        estimate(MODELS["t2v-14b"], (832, 480), 81, device="cpu", dtype=dtype, gigabytes=gigabytes, weights=None).stage(
             "dit"
         )
         for gigabytes in (12, 24, 80)

@@ -88,7 +88,7 @@ def test_on_the_fly_beside_16_bit_weights(dtype: torch.dtype, tmp_path: Path) ->
     assert float((run(model, given) - expected).norm() / (expected - plain).norm()) < 0.05
 
 
-class Quantised(nn.Module):
+class Quantized(nn.Module):
     """A linear layer in 8 bit, of a class that LoRA knows nothing of."""
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -101,13 +101,13 @@ class Quantised(nn.Module):
         return F.linear(x, self.codes * self.scale, self.bias)
 
 
-def test_on_the_fly_beside_quantised_weights(tmp_path: Path) -> None:
+def test_on_the_fly_beside_quantized_weights(tmp_path: Path) -> None:
     made = pairs(TINY, linear_layers(TINY), alphas=(2.0,))
     lora = read_lora(save(tmp_path / "a.safetensors", keys("kohya", made)))
     given = inputs(TINY)
     expected, model = build(TINY), build(TINY)
     for block, other in zip(model.blocks, expected.blocks, strict=True):
-        block.ffn[0] = Quantised(block.ffn[0])
+        block.ffn[0] = Quantized(block.ffn[0])
         other.ffn[0].weight.copy_(block.ffn[0].codes * block.ffn[0].scale)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(WeightsError, match=r"blocks\.0\.ffn\.0\.weight is not there.*on the fly"):

@@ -1,4 +1,4 @@
-"""Every dialect is recognised by its keys, and what cannot be used is refused by name."""
+"""Every dialect is recognized by its keys, and what cannot be used is refused by name."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def broken() -> dict[str, tuple[dict[str, Tensor], str]]:
         "a vector": (pair | {f"{name}.lora_up.weight": torch.ones(48)}, "does not go together"),
         "twice": (pair | {f"{name}.lora_A.weight": torch.ones(2, 32)}, "two tensors for one purpose"),
         "not finite": (pair | {f"{name}.diff": torch.full((48, 32), math.nan)}, "not finite"),
-        "integers": ({f"{name}.diff": torch.ones(48, 32, dtype=torch.int8)}, "quantised"),
+        "integers": ({f"{name}.diff": torch.ones(48, 32, dtype=torch.int8)}, "quantized"),
         "two biases": (pair | {f"{name}.lora_B.bias": torch.ones(48), f"{name}.diff_b": torch.ones(48)}, "two biases"),
         "dora": (pair | {f"{name}.dora_scale": torch.ones(48)}, "DoRA"),
         "lokr": ({f"{name}.lokr_w1": torch.ones(2, 2)}, "LoKr"),

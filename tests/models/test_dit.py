@@ -58,7 +58,7 @@ def build(spec: DiTSpec) -> DiT:
     """A model in which every parameter is drawn, those that usually start as zeros or ones too."""
     torch.manual_seed(0)
     model = DiT(spec)
-    model.initialise()
+    model.initialize()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -203,7 +203,7 @@ def test_vace_without_context_is_the_text_model() -> None:
 def test_starts_at_zero_velocity(spec: DiTSpec) -> None:
     torch.manual_seed(0)
     model = DiT(spec)
-    model.initialise()
+    model.initialize()
     assert not model(**inputs(spec)).any()
     assert not any(value.any() for key, value in model.state_dict().items() if re.search("(before|after)_proj", key))
 
@@ -254,7 +254,7 @@ def test_attention_and_keys_can_be_replaced_from_outside() -> None:
     with torch.inference_mode():
         before = model(**given)
         for block in model.blocks:
-            block.self_attn.attend = lambda q, k, v, bias=None: torch.zeros_like(q)
+            block.self_attn.attention_fn = lambda q, k, v, bias=None: torch.zeros_like(q)
             block.cross_attn.keys_values = lambda text, image, kept=block.cross_attn.keys_values: kept(text * 0, image)
         assert relative_error(model(**given), before) > 1e-3
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lichtspiel.models.vae import VAE, Past
+from lichtspiel.models.vae import VAE, Cache
 from lichtspiel.spec import LATENT_MEAN, LATENT_STD, MODELS, VAESpec
 from tests.golden import golden, relative_error
 
@@ -39,15 +39,15 @@ def test_whole_video_at_once_equals_chunks(vae: VAE) -> None:
     assert relative_error(pixels.clamp(-1, 1), streamed) < 1e-5
 
 
-@pytest.mark.parametrize("together", [1, 3])
-def test_fewer_frames_at_once_give_the_same(vae: VAE, together: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("chunk_frames", [1, 3])
+def test_fewer_frames_at_once_give_the_same(vae: VAE, chunk_frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
     video = torch.rand(1, 3, 9, 16, 24, generator=torch.Generator().manual_seed(3)) * 2 - 1
     latents = vae.encode(video)
     pixels = torch.cat(list(vae.decode(latents)), dim=2)
-    monkeypatch.setattr(vae, "together", together)
+    monkeypatch.setattr(vae, "chunk_frames", chunk_frames)
     assert relative_error(vae.encode(video), latents) < 1e-5
     parts = list(vae.decode(latents))
-    assert max(part.shape[2] for part in parts) == together
+    assert max(part.shape[2] for part in parts) == chunk_frames
     assert relative_error(torch.cat(parts, dim=2), pixels) < 1e-5
 
 
@@ -59,11 +59,11 @@ def test_the_past_is_never_changed_by_the_future(vae: VAE) -> None:
 
 
 def test_memory_between_chunks_does_not_grow(vae: VAE) -> None:
-    past: Past = {}
+    cache: Cache = {}
     sizes = []
     for latent in torch.zeros(1, 16, 6, 2, 2).split(1, dim=2):
-        vae.reconstruct(latent, past)
-        sizes.append(sum(kept.numel() for kept in past.values()))
+        vae.reconstruct(latent, cache)
+        sizes.append(sum(kept.numel() for kept in cache.values()))
     assert sizes[1] == sizes[2] == sizes[5]
 
 

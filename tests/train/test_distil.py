@@ -35,7 +35,7 @@ PLAN = DistilPlan(
 def teacher() -> DiT:
     torch.manual_seed(0)
     dit = DiT(SPEC)
-    dit.initialise()
+    dit.initialize()
     nn.init.normal_(dit.head.head.weight, std=0.3)  # else its velocity is zero everywhere
     for layer in dit.text_embedding[::2]:
         nn.init.normal_(layer.weight, std=0.3)  # else it hardly hears the text
@@ -53,10 +53,10 @@ def test_the_target_leads_where_generation_with_guidance_leads(teacher: DiT) -> 
         told, untold = (teacher(inputs, timestep, states[i : i + 1]) for i in range(2))
         return flow.guide(told, untold, PLAN.guidance)
 
-    walk = [latents for _, latents in flow.solve(velocity, noise, "euler", PLAN.steps * PLAN.parts, PLAN.shift)]
+    walk = [latents for _, latents in flow.sample(velocity, noise, "euler", PLAN.steps * PLAN.parts, PLAN.shift)]
     line = torch.tensor([[1.0], [1 - 1 / 8], [1 - 2 / 8]])
     target = guided_walk(PLAN, teacher, noise, conditions, states, line)
-    begin, end = flow.time_grid("euler", PLAN.steps, PLAN.shift)[:2].tolist()
+    begin, end = flow.schedule("euler", PLAN.steps, PLAN.shift)[:2].tolist()
     torch.testing.assert_close(noise + (end - begin) * target, walk[PLAN.parts - 1], rtol=0, atol=1e-5)
 
 

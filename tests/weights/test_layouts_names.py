@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lichtspiel.spec import MODELS, Part
-from lichtspiel.weights.layouts import DIALECTS, PREFIXES, Dialect, dialect, looks_like_lora, recognise
+from lichtspiel.weights.layouts import DIALECTS, PREFIXES, Dialect, dialect, looks_like_lora, recognize
 from lichtspiel.weights.match import Spec, build, spec_of
 
 COUNTS = {
@@ -42,14 +42,14 @@ def test_every_table_is_invertible_for_every_model(table: Dialect) -> None:
             assert [(place and place.name, place and place.index) for place in places] == [
                 (name, index) for index in range(len(several))
             ]
-        assert recognise(flat) == table or set(flat) == set(names)
+        assert recognize(flat) == table or set(flat) == set(names)
 
 
 def test_names_of_another_model_have_no_place() -> None:
     table = dialect("dit", "diffusers")
     assert table.place("transformer_blocks.0.attn.to_q.weight") is None
-    assert recognise(["transformer_blocks.0.attn.to_q.weight", "a"]) is None
-    assert recognise([]) is None
+    assert recognize(["transformer_blocks.0.attn.to_q.weight", "a"]) is None
+    assert recognize([]) is None
     with pytest.raises(KeyError):
         table.names("blocks.0.self_attn.nonsense.weight")
 

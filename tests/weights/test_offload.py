@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.spec import DiTSpec
-from lichtspiel.weights.offload import block_names, place
+from lichtspiel.weights.offload import block_names, load_with_offload
 from tests.models.test_dit import FIRST_LAST, TINY, VACE, build, inputs
 from tests.models.test_umt5 import TINY as TINY_ENCODER
 from tests.models.test_umt5 import meta, tiny
@@ -44,7 +44,7 @@ def test_a_streamed_dit_gives_the_same_numbers(spec: DiTSpec, resident: int, tmp
     tensors = saved(loaded, tmp_path)
     loaded.load_state_dict(tensors)
     streamed = empty(spec)
-    place(streamed, tensors, torch.float32, CPU, resident=resident)
+    load_with_offload(streamed, tensors, torch.float32, CPU, resident=resident)
     for _ in range(3):  # the second run is the first that knows the order
         assert torch.equal(streamed(**given), loaded(**given))
     on_meta = {name for name, value in streamed.named_parameters() if value.is_meta}
@@ -58,7 +58,7 @@ def test_a_streamed_dit_gives_the_same_numbers(spec: DiTSpec, resident: int, tmp
 @torch.inference_mode()
 def test_blocks_take_turns_in_the_same_memory(tmp_path: Path) -> None:
     model = empty(TINY)
-    place(model, saved(build(TINY), tmp_path), torch.float32, CPU)
+    load_with_offload(model, saved(build(TINY), tmp_path), torch.float32, CPU)
     places: set[int] = set()
     for block in model.blocks:
         block.register_forward_pre_hook(lambda block, _: places.add(block.ffn[0].weight.data_ptr()))
@@ -74,7 +74,7 @@ def test_a_streamed_encoder_gathers_rows(tmp_path: Path, monkeypatch: pytest.Mon
     tensors = saved(loaded, tmp_path)
     loaded.load_state_dict(tensors)
     streamed: UMT5 = meta(TINY_ENCODER)
-    place(streamed, tensors, torch.float32, CPU)
+    load_with_offload(streamed, tensors, torch.float32, CPU)
     ids = torch.tensor([[3, 60, 1]])
     assert torch.equal(streamed(ids), loaded(ids))
     assert streamed.token_embedding.weight.is_meta
@@ -83,7 +83,7 @@ def test_a_streamed_encoder_gathers_rows(tmp_path: Path, monkeypatch: pytest.Mon
 @torch.inference_mode()
 def test_a_failing_block_lets_its_weights_go(tmp_path: Path) -> None:
     model = empty(TINY)
-    place(model, saved(build(TINY), tmp_path), torch.float32, CPU)
+    load_with_offload(model, saved(build(TINY), tmp_path), torch.float32, CPU)
     with pytest.raises(AttributeError):
         model.blocks[1](torch.zeros(1, 6, 64), torch.zeros(1, 6, 64), None, None)
     assert all(value.is_meta for value in model.blocks.parameters())
@@ -91,7 +91,7 @@ def test_a_failing_block_lets_its_weights_go(tmp_path: Path) -> None:
 
 def test_each_sees_every_block_that_stays(tmp_path: Path) -> None:
     seen: list[int] = []
-    place(
+    load_with_offload(
         empty(TINY), saved(build(TINY), tmp_path), torch.float32, CPU, resident=2,
         each=lambda block: seen.append(sum(value.is_meta for value in block.parameters())),
     )  # fmt: skip
@@ -114,11 +114,11 @@ def test_tensors_may_be_made_when_asked(tmp_path: Path) -> None:
             return len(kept)
 
     model = empty(TINY)
-    place(model, Lazy(), torch.float32, CPU)
+    load_with_offload(model, Lazy(), torch.float32, CPU)
     assert not any(name.startswith("blocks") for name in asked)
     with torch.inference_mode():
         expected = empty(TINY)
-        place(expected, kept, torch.float32, CPU)
+        load_with_offload(expected, kept, torch.float32, CPU)
         assert torch.equal(model(**inputs(TINY)), expected(**inputs(TINY)))
 
 
@@ -127,7 +127,7 @@ import sys, torch
 from pathlib import Path
 from safetensors import safe_open
 from safetensors.torch import save_file
-from lichtspiel.streaming import place
+from lichtspiel.weights.offload import load_with_offload
 from torch import nn
 
 class Wide(nn.Module):
@@ -152,7 +152,7 @@ with safe_open(path, framework="pt") as file:
         model = Wide()
     torch.ones(64, 64) @ torch.ones(64, 64)
     before = peak()
-    place(model, tensors, torch.float32, torch.device("cpu"), resident=24 if sys.argv[1] == "load" else 0)
+    load_with_offload(model, tensors, torch.float32, torch.device("cpu"), resident=24 if sys.argv[1] == "load" else 0)
     with torch.inference_mode():
         for _ in range(2):
             result = model(torch.ones(1, 2048))

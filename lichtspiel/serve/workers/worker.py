@@ -158,14 +158,14 @@ class Worker:
 
     def _encode_with_others(self, job: Job, request: Request, pipeline: Pipeline) -> None:
         """If the text encoder has to load anyway, let it read the prompts of waiting jobs, too."""
-        if not pipeline.unread([request]):
+        if not pipeline.uncached_prompts([request]):
             return
         others = []
         for waiting in self.jobs.waiting([job.model], TOGETHER):
             if not waiting.inputs:
                 with suppress(LichtspielError):  # what is wrong with it is told when its turn comes
                     others.append(restore(waiting.request, {}, self.settings)[0])
-        pipeline.read(pipeline.unread([request, *others]))
+        pipeline.encode_prompts(pipeline.uncached_prompts([request, *others]))
 
     def _hand_over(self, job: Job, result: Result, video: Path, pulse: Pulse) -> None:
         name = f"videos/{job.id}_{job.attempt}{video.suffix}"
@@ -231,7 +231,7 @@ class Pulse:
         self.step = step.index
         self.previewed = self.previewed or time.monotonic()
         due = time.monotonic() - self.previewed >= PREVIEW
-        if due and self.work is not None and self.work.pipeline.plan.roomy:
+        if due and self.work is not None and self.work.pipeline.plan.keep_dit_resident:
             pipeline = self.work.pipeline
             self.picture(lambda: next(pipeline.decode(step.latents[:, :, :1])), str(step.index))
             self.previewed = time.monotonic()

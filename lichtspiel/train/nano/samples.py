@@ -55,7 +55,7 @@ class Sampler:
             positive, negative = dit(inputs.repeat(2, 1, 1, 1, 1), timestep.repeat(2), texts).chunk(2)
             return flow.guide(positive, negative, sampling.guidance)
 
-        *_, (_, latents) = flow.solve(velocity, noise, sampling.solver, sampling.steps, sampling.shift)
+        *_, (_, latents) = flow.sample(velocity, noise, sampling.solver, sampling.steps, sampling.shift)
         return latents
 
 
