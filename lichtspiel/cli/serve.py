@@ -74,8 +74,8 @@ def serve(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     settings = Settings(
         **{name: value for name, value in given.items() if value is not None},
         host=host, port=port, weights=tuple(weights or ()), loras=loras, require_key=require_key, queue_limit=queue,
-        keep_days=keep_days, terms=terms, devices=_devices(device or ["auto"], workers, max_workers), least=workers,
-        cores=cores,
+        keep_days=keep_days, terms=terms, devices=_devices(device or ["auto"], workers, max_workers),
+        min_workers=workers, cores=cores,
     )  # fmt: skip
     place = Cluster(ray, settings) if ray is not None else None
     count = workers if max_workers is None else f"{workers} to {max_workers}"

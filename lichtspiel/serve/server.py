@@ -16,7 +16,7 @@ from lichtspiel.serve.queue.api_keys import Keys
 from lichtspiel.serve.queue.jobs import Jobs
 from lichtspiel.serve.queue.storage import Files
 from lichtspiel.serve.settings import Settings
-from lichtspiel.serve.workers.supervisor import Place, Processes, Workers
+from lichtspiel.serve.workers.supervisor import Backend, Processes, Workers
 
 __all__ = ["open_server", "serve", "sweep"]
 
@@ -44,10 +44,10 @@ def sweep(server: Server) -> int:
     return len(gone)
 
 
-def serve(settings: Settings, place: Place | None = None) -> None:
-    """Serve until Ctrl-C or SIGTERM, with workers on this machine if no other place is given."""
+def serve(settings: Settings, backend: Backend | None = None) -> None:
+    """Serve until Ctrl-C or SIGTERM, with workers on this machine if no other backend is given."""
     server = open_server(settings)
-    workers = Workers(settings, server.workers, place or Processes(), lambda: server.jobs.counts()["queued"])
+    workers = Workers(settings, server.workers, backend or Processes(), lambda: server.jobs.counts()["queued"])
     over = threading.Event()
 
     def sweeping() -> None:

@@ -19,10 +19,13 @@ LIMIT_BODY = 256_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """`database` is an SQLAlchemy address and `storage` a folder or an fsspec address; `models` are what is offered and
-    `weights` where they lie if not where `pull` puts them; `loras` is a folder whose files requests may name. `devices`
-    has one entry for each worker; the first `least` of them always run, the others while jobs wait. `cores` is what a
-    worker asks a cluster for. Raises InvalidInput for an address that strangers reach without keys."""
+    """The settings of one server.
+
+    `database` is an SQLAlchemy URL and `storage` a folder or an fsspec URL. `models` are the checkpoints on offer,
+    `weights` their files where `pull` did not put them, and `loras` a folder whose files requests may name. `devices`
+    has one entry per worker: the first `min_workers` always run, the others while jobs wait. `cores` is what each
+    worker requests from a cluster. Raises InvalidInput when others could reach the server without a key.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -32,7 +35,7 @@ class Settings:
     weights: tuple[Path, ...] = ()
     loras: Path | None = None
     devices: tuple[str, ...] = ("auto",)
-    least: int = 1
+    min_workers: int = 1
     cores: int = 1
     require_key: bool = False
     queue_limit: int = 100

@@ -65,7 +65,11 @@ def test_the_openai_client_makes_watches_and_fetches_a_video(served: Served, tmp
     videos = client(address).videos
     with working(server):
         video = videos.create_and_poll(
-            model="nano", prompt=PROMPT, seconds="0.625", extra_body={"steps": 1, "seed": 7}, poll_interval_ms=50
+            model="nano",
+            prompt=PROMPT,
+            seconds="0.625",
+            extra_body={"steps": 1, "seed": 7, "dtype": "float32"},
+            poll_interval_ms=50,
         )  # type: ignore[call-overload]
     assert (video.status, video.progress, video.error, video.seconds, video.size) == (
         "completed", 100, None, "0.625", "64x64",

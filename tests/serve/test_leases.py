@@ -24,7 +24,7 @@ def test_a_worker_gets_only_models_that_it_can_run(jobs: Jobs) -> None:
 
 PROCESS = """
 import sys
-from lichtspiel.serve.jobs import Jobs
+from lichtspiel.serve.queue.jobs import Jobs
 jobs = Jobs.open(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()

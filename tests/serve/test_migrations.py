@@ -27,7 +27,7 @@ Opening = Callable[..., Jobs]
 
 PROCESS = """
 import sys
-from lichtspiel.serve.jobs import Jobs
+from lichtspiel.serve.queue.jobs import Jobs
 print("ready", flush=True)
 sys.stdin.readline()
 jobs = Jobs.open(sys.argv[1])
@@ -68,7 +68,7 @@ def test_several_processes_and_threads_make_one_database(url: str) -> None:
     assert errors == ["", ""]
     assert [jobs.counts()["queued"] for jobs in opened] == [2, 2]
     with opened[0].database.reading() as connection:
-        assert connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).all() == [("0001",)]
+        assert connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).all() == [("0002",)]
     for jobs in opened:
         jobs.close()
 

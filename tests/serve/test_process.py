@@ -66,7 +66,7 @@ def workers(process: subprocess.Popen[bytes]) -> list[int]:
             continue
         pids = [int(pid) for pid in " ".join(lists).split()]
         left += pids
-        found += [pid for pid in pids if any(word in command(pid) for word in (b"spawn_main", b"ray::Life"))]
+        found += [pid for pid in pids if any(word in command(pid) for word in (b"spawn_main", b"ray::ActorWorker"))]
     return found
 
 

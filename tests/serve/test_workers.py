@@ -14,7 +14,7 @@ import pytest
 from lichtspiel.errors import InvalidInput
 from lichtspiel.serve.settings import Settings
 from lichtspiel.serve.workers import supervisor
-from lichtspiel.serve.workers.supervisor import Started, Workers, wanted
+from lichtspiel.serve.workers.supervisor import WorkerHandle, Workers, desired_workers
 
 
 class Thread:
@@ -40,7 +40,7 @@ class Room:
         self.states: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
         self.started: dict[int, list[Thread]] = defaultdict(list)
 
-    def start(self, settings: Settings, number: int) -> Started:
+    def start(self, settings: Settings, number: int) -> WorkerHandle:
         self.started[number].append(Thread())
         self.states.put((number, "ready"))
         return self.started[number][-1]
@@ -50,8 +50,8 @@ class Room:
 
 
 @contextmanager
-def at_work(least: int, most: int, waiting: Callable[[], int]) -> Iterator[tuple[Workers, Room]]:
-    room, settings = Room(), Settings(devices=("cpu",) * most, least=least, database="sqlite://")
+def at_work(min_workers: int, most: int, waiting: Callable[[], int]) -> Iterator[tuple[Workers, Room]]:
+    room, settings = Room(), Settings(devices=("cpu",) * most, min_workers=min_workers, database="sqlite://")
     found = Workers(settings, {}, room, waiting)
     found.start()
     try:
@@ -78,7 +78,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     [(1, 4, 0, 0, 1), (1, 4, 0, 2, 2), (1, 4, 2, 1, 3), (1, 4, 3, 9, 4), (0, 2, 0, 0, 0), (2, 2, 0, 7, 2)],
 )
 def test_there_is_one_for_every_job_within_bounds(least: int, most: int, busy: int, waiting: int, count: int) -> None:
-    assert wanted(least, most, busy, waiting) == count
+    assert desired_workers(least, most, busy, waiting) == count
 
 
 def test_waiting_jobs_bring_workers_and_idleness_takes_them() -> None:

@@ -17,10 +17,10 @@ from starlette.responses import Response
 
 from lichtspiel import __version__
 from lichtspiel.errors import LichtspielError
-from lichtspiel.serve.api import misc, videos
-from lichtspiel.serve.api.metrics import Timed
-from lichtspiel.serve.api.middleware import Guarding
-from lichtspiel.serve.api.objects import error_body, error_of
+from lichtspiel.serve.api import health, models, verify, videos
+from lichtspiel.serve.api.metrics import TimingMiddleware
+from lichtspiel.serve.api.middleware import SecurityMiddleware
+from lichtspiel.serve.api.objects import error_body, error_response
 from lichtspiel.serve.api.state import Server
 
 __all__ = ["create_app"]
@@ -46,12 +46,12 @@ def create_app(server: Server) -> FastAPI:
     app = FastAPI(
         title="Lichtspiel", version=__version__, description=__doc__.split("\n\n")[0], docs_url=None, redoc_url=None
     )
-    app.add_middleware(Guarding, settings=server.settings)
-    app.add_middleware(Timed, metrics=server.metrics)
+    app.add_middleware(SecurityMiddleware, settings=server.settings)
+    app.add_middleware(TimingMiddleware, metrics=server.metrics)
     _answer_errors(app)
     app.state.server = server
-    app.include_router(videos.router)
-    app.include_router(misc.router)
+    for routes in (videos, models, verify, health):
+        app.include_router(routes.router)
     app.mount("/page", Page(directory=PAGE), name="page")
 
     @app.get("/", include_in_schema=False)
@@ -64,7 +64,7 @@ def create_app(server: Server) -> FastAPI:
 def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(LichtspielError)
     async def ours(_: Request, error: Exception) -> JSONResponse:
-        status, body = error_of(cast("LichtspielError", error))
+        status, body = error_response(cast("LichtspielError", error))
         retry = getattr(error, "retry_after", None)
         return JSONResponse(body, status, headers={"Retry-After": str(int(retry))} if retry else None)
 

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lichtspiel.serve.queue.jobs import Jobs
 
-__all__ = ["Metrics", "Timed"]
+__all__ = ["Metrics", "TimingMiddleware"]
 
 
 class Metrics:
@@ -46,7 +46,7 @@ class Metrics:
         yield seconds
 
 
-class Timed:
+class TimingMiddleware:
     """ASGI middleware that takes the time until every answer begins.
 
     As a decorator of Starlette's it would start a task and a queue for each request, which take longer than most

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lichtspiel.serve.api.objects import error_body
 from lichtspiel.serve.settings import Settings
 
-__all__ = ["Guarding"]
+__all__ = ["SecurityMiddleware"]
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -31,7 +31,7 @@ class _TooMuch(Exception):
     """More bytes came than a request may have."""
 
 
-class Guarding:
+class SecurityMiddleware:
     """ASGI middleware around the application.
 
     A server on loopback needs no key, so pages of other sites must not use it through somebody's browser: requests

@@ -9,7 +9,7 @@ from lichtspiel.errors import InvalidInput, LichtspielError, OutOfMemory, Refuse
 from lichtspiel.serve.queue.jobs import ENDED, Job
 from lichtspiel.spec import Model
 
-__all__ = ["error_of", "model_object", "video_object"]
+__all__ = ["error_response", "model_object", "video_object"]
 
 HIDDEN = ("prompt", "consent")
 """Fields that stand elsewhere in the video object, or are nobody's business."""
@@ -85,7 +85,7 @@ def model_object(row: Model, states: Collection[str]) -> dict[str, Any]:
     }
 
 
-def error_of(error: LichtspielError) -> tuple[int, dict[str, Any]]:
+def error_response(error: LichtspielError) -> tuple[int, dict[str, Any]]:
     """HTTP status and body of an error."""
     status, code, param = getattr(error, "status", 500), getattr(error, "code", "failed"), None
     if isinstance(error, Refused):

@@ -23,7 +23,7 @@ from lichtspiel.serve.queue.storage import Files
 from lichtspiel.serve.settings import Settings
 from lichtspiel.workflows.admission import admit
 
-__all__ = ["Here", "Server", "Who"]
+__all__ = ["OwnerDep", "Server", "ServerDep"]
 
 
 @dataclass
@@ -88,13 +88,13 @@ async def _here(request: Request) -> Server:
     return server
 
 
-Here = Annotated[Server, Depends(_here)]
+ServerDep = Annotated[Server, Depends(_here)]
 """What this application serves."""
 
 
-async def _who(server: Here, authorization: Annotated[str | None, Header()] = None) -> str:
+async def _who(server: ServerDep, authorization: Annotated[str | None, Header()] = None) -> str:
     return await run_in_threadpool(server.owner, authorization) if authorization else server.owner(None)
 
 
-Who = Annotated[str, Depends(_who)]
+OwnerDep = Annotated[str, Depends(_who)]
 """Who asks."""

@@ -1,4 +1,4 @@
-"""The endpoints for videos, as OpenAI's Videos API has them, and some that it lacks: cancel, events, preview."""
+"""The routes of videos: OpenAI's Videos API, plus cancel, events and preview."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lichtspiel.serve.api.body import BODY, REMIX, Fields, Uploads, folder, hand
 from lichtspiel.serve.api.content import content
 from lichtspiel.serve.api.events import events
 from lichtspiel.serve.api.form import Asked, read_form, restore
-from lichtspiel.serve.api.state import Here, Server, Who
+from lichtspiel.serve.api.state import OwnerDep, Server, ServerDep
 from lichtspiel.serve.errors import NotFound
 from lichtspiel.serve.queue.jobs import Job
 
@@ -27,8 +27,10 @@ Idempotency = Annotated[str | None, Header(alias="Idempotency-Key", max_length=2
 
 
 @router.post("/v1/videos", openapi_extra=BODY)
-async def create(request: Request, server: Here, owner: Who, idempotency: Idempotency = None) -> dict[str, Any]:
-    """Ask for a video, as JSON or multipart; answers at once with the queued job."""
+async def create_video(
+    request: Request, server: ServerDep, owner: OwnerDep, idempotency: Idempotency = None
+) -> dict[str, Any]:
+    """Queue a video, described as JSON or multipart. Answers at once with the queued job."""
 
     def work(fields: Fields, uploads: Uploads) -> dict[str, Any]:
         with folder() as place:
@@ -39,14 +41,14 @@ async def create(request: Request, server: Here, owner: Who, idempotency: Idempo
 
 
 @router.get("/v1/videos")
-def listed(
-    server: Here,
-    owner: Who,
+def list_videos(
+    server: ServerDep,
+    owner: OwnerDep,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     after: str | None = None,
     order: str = "desc",
 ) -> dict[str, Any]:
-    """One's videos, newest first, page by page."""
+    """List your videos, newest first, page by page."""
     if order not in {"asc", "desc"}:
         raise RequestError("order", order, "it is asc or desc", "desc")
     found, more = server.jobs.page(owner, limit=limit, after=after, order=cast("Any", order))
@@ -56,28 +58,30 @@ def listed(
 
 
 @router.get("/v1/videos/{id}")
-def one(id: str, server: Here, owner: Who) -> dict[str, Any]:
-    """A video as it stands."""
+def get_video(id: str, server: ServerDep, owner: OwnerDep) -> dict[str, Any]:
+    """Get a video: its state, progress, settings and result."""
     return server.shown(server.jobs.get(id, owner))
 
 
 @router.delete("/v1/videos/{id}")
-def delete(id: str, server: Here, owner: Who) -> dict[str, Any]:
-    """Remove a video with everything that belongs to it; one in progress is cancelled first."""
+def delete_video(id: str, server: ServerDep, owner: OwnerDep) -> dict[str, Any]:
+    """Delete a video and its files. One in progress must be cancelled first (409)."""
     job = server.jobs.delete(id, owner)
     server.remove(job)
     return {"id": id, "object": "video.deleted", "deleted": True}
 
 
 @router.post("/v1/videos/{id}/cancel")
-def cancel(id: str, server: Here, owner: Who) -> dict[str, Any]:
-    """Stop a video that waits or is being made; takes effect within one step."""
+def cancel_video(id: str, server: ServerDep, owner: OwnerDep) -> dict[str, Any]:
+    """Cancel a queued or running video; a running one stops within one step."""
     return server.shown(server.jobs.cancel(id, owner))
 
 
 @router.post("/v1/videos/{id}/remix", openapi_extra=REMIX)
-async def remix(id: str, request: Request, server: Here, owner: Who, idempotency: Idempotency = None) -> dict[str, Any]:
-    """The same again with another prompt: same seed, size and files."""
+async def remix_video(
+    id: str, request: Request, server: ServerDep, owner: OwnerDep, idempotency: Idempotency = None
+) -> dict[str, Any]:
+    """Make a video again with another prompt, keeping its seed, size and files."""
 
     def work(fields: Fields, _: Uploads) -> dict[str, Any]:
         with folder() as place:
@@ -103,8 +107,8 @@ def _remixed(
 
 
 @router.get("/v1/videos/{id}/content", response_class=Response)
-def video(id: str, request: Request, server: Here, owner: Who, variant: str = "video") -> Response:
-    """The MP4 or PNG itself, or with `variant=thumbnail` a picture of it; ranges and ETag as players want them."""
+def download_video(id: str, request: Request, server: ServerDep, owner: OwnerDep, variant: str = "video") -> Response:
+    """Download the MP4 or PNG, or with `variant=thumbnail` a picture of it. Supports ranges and ETags."""
     if variant not in {"video", "thumbnail"}:
         raise RequestError("variant", variant, "there are the video and a thumbnail", "video")
     job = server.jobs.get(id, owner)
@@ -117,8 +121,8 @@ def video(id: str, request: Request, server: Here, owner: Who, variant: str = "v
 
 
 @router.get("/v1/videos/{id}/preview", response_class=Response)
-def preview(id: str, request: Request, server: Here, owner: Who) -> Response:
-    """The newest picture of a video in progress."""
+def get_preview(id: str, request: Request, server: ServerDep, owner: OwnerDep) -> Response:
+    """Get the latest preview picture of a video in progress."""
     return _picture(server, server.jobs.get(id, owner), request)
 
 
@@ -129,8 +133,8 @@ def _picture(server: Server, job: Job, request: Request) -> Response:
 
 
 @router.get("/v1/videos/{id}/events", response_class=StreamingResponse)
-async def follow(id: str, server: Here, owner: Who) -> StreamingResponse:
-    """Server-sent events: the video object whenever it changed, until it ended."""
+async def stream_events(id: str, server: ServerDep, owner: OwnerDep) -> StreamingResponse:
+    """Stream server-sent events: the video object whenever it changes, until the job ends."""
     await run_in_threadpool(server.jobs.get, id, owner)
     return StreamingResponse(
         events(lambda: server.shown(server.jobs.get(id, owner))), media_type="text/event-stream",

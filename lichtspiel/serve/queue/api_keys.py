@@ -18,7 +18,7 @@ from sqlalchemy import insert, select, update
 from lichtspiel.errors import InvalidInput
 from lichtspiel.serve.errors import Conflict, NotFound
 from lichtspiel.serve.queue.jobs import Jobs
-from lichtspiel.serve.queue.limits import understood
+from lichtspiel.serve.queue.limits import parse_limit
 from lichtspiel.serve.queue.schema import api_key
 
 __all__ = ["KeyRow", "Keys"]
@@ -56,7 +56,7 @@ class Keys:
         if not re.fullmatch(r"\w[\w .@-]{0,63}", name):
             raise InvalidInput(f"name: {name!r} is not valid: up to 64 letters, digits, spaces and any of . _ - @")
         if limit is not None:
-            understood(limit)
+            parse_limit(limit)
         secret = f"ls_{secrets.token_urlsafe(32)}"
         with self._database.writing(alone=True) as connection:
             used = select(api_key.c.id).where(api_key.c.name == name, api_key.c.revoked.is_(None))

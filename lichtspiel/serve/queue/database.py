@@ -50,7 +50,7 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        where = _understood(url)
+        where = _parse_url(url)
         self.name = where.render_as_string(hide_password=True)
         self._postgresql = where.get_backend_name() == "postgresql"
         with _opening, self._explained():
@@ -112,7 +112,7 @@ class Database:
             raise StoreError(f"{self.name} cannot be used: {error}; see that it is there and writable") from error
 
 
-def _understood(url: str) -> URL:
+def _parse_url(url: str) -> URL:
     try:
         where = make_url(url)
     except ArgumentError as error:

@@ -86,13 +86,13 @@ STAGES = ("load", "encode", "denoise", "decode", "upscale", "seal")
 _COLUMNS = [table.c[each.name] for each in fields(Job)]
 
 # Built once, see `claims`
-_READ = select(*_COLUMNS).where(leases.ONE)
+_READ = select(*_COLUMNS).where(leases.BY_ID)
 _READ_LOCKED = _READ.with_for_update()
 _KNOWN = select(table.c.digest, *_COLUMNS).where(
     table.c.owner == bindparam("owner"), table.c.idempotency == bindparam("key")
 )
 _ADD = insert(table)
-_FRESH = {"state": "queued", "attempt": 0, "spared": 0, "cancel": False}
+_FRESH = {"state": "queued", "attempt": 0, "uncounted_attempts": 0, "cancel": False}
 _FRESH |= {"stage": "", "progress": 0.0, "step": 0, "steps": 0}
 
 
@@ -202,8 +202,8 @@ class Jobs:
             if found is None:
                 return None
             id, owner = found
-            leases.hold(connection, id, worker, now, now + lease)
-            leases.now_served(connection, owner, now)
+            leases.acquire(connection, id, worker, now, now + lease)
+            leases.record_turn(connection, owner, now)
             return _read(connection, id, None)
 
     def sweep(self) -> None:
@@ -218,14 +218,14 @@ class Jobs:
     def waiting(self, models: Collection[str], limit: int) -> list[Job]:
         """The first `limit` jobs that wait for one of `models`, in the order in which they would be claimed."""
         with self.database.reading() as connection:
-            ids = list(connection.scalars(leases.LINE_FOR, {"models": list(models), "limit": limit}))
+            ids = list(connection.scalars(leases.QUEUE_ORDER_OF, {"models": list(models), "limit": limit}))
             found = {row.id: _job(row) for row in connection.execute(select(*_COLUMNS).where(table.c.id.in_(ids)))}
         return [found[id] for id in ids if id in found]  # on PostgreSQL one may be deleted between
 
     def positions(self) -> dict[str, int]:
         """The place in the queue of every job that waits, from 1, if nobody else comes and all models take turns."""
         with self.database.reading() as connection:
-            return {id: place for place, id in enumerate(connection.scalars(leases.LINE), start=1)}
+            return {id: place for place, id in enumerate(connection.scalars(leases.QUEUE_ORDER), start=1)}
 
     def beat(
         self,
@@ -257,18 +257,18 @@ class Jobs:
 
     def complete(self, job: Job, *, video: str, result: Mapping[str, Any], preview: str | None = None) -> None:
         """End the job with its video, also when it was to be cancelled: it is done. Raises Lost."""
-        ended = {**leases.end("completed", self.clock(), self._keep), "progress": 1.0, "result": dict(result)}
+        ended = {**leases.ended("completed", self.clock(), self._keep), "progress": 1.0, "result": dict(result)}
         self._write(job, **ended, video=video, **({} if preview is None else {"preview": preview}))
 
     def fail(self, job: Job, code: str, message: str) -> None:
         """End the job with an error for its owner. Raises Lost."""
         # Names of files may not be text, and PostgreSQL knows no zero character.
         message = message.encode("utf-8", "replace").decode().replace("\0", "?")
-        self._write(job, **leases.end("failed", self.clock(), self._keep), error_code=code, error_message=message)
+        self._write(job, **leases.ended("failed", self.clock(), self._keep), error_code=code, error_message=message)
 
     def end_cancelled(self, job: Job) -> None:
         """Confirm that the job has stopped because that was asked for. Raises Lost."""
-        self._write(job, **leases.end("cancelled", self.clock(), self._keep))
+        self._write(job, **leases.ended("cancelled", self.clock(), self._keep))
 
     def give_back(self, job: Job) -> None:
         """Let the job wait again, for a worker that is asked to stop; the attempt does not count. Raises Lost.
@@ -276,13 +276,13 @@ class Jobs:
         If it was to be cancelled, it is. Its latents are kept.
         """
         with self.database.writing() as connection:
-            asked = leases.held(connection, job.id, job.attempt, job.worker)
+            asked = leases.lock_held(connection, job.id, job.attempt, job.worker)
             if asked is None:
                 raise Lost(job.id, job.attempt)
             if asked:
-                leases.write(connection, job.id, leases.end("cancelled", self.clock(), self._keep))
+                leases.write(connection, job.id, leases.ended("cancelled", self.clock(), self._keep))
             else:
-                leases.spare(connection, job.id)
+                leases.requeue_uncounted(connection, job.id)
 
     def cancel(self, id: str, owner: str | None) -> Job:
         """Stop a job: at once if it waits or its worker is gone, else at the worker's next beat. Raises NotFound.
@@ -294,7 +294,7 @@ class Jobs:
             if found.state in ENDED:
                 return found
             gone = found.lease is None or found.lease <= now
-            said = leases.end("cancelled", now, self._keep) if gone else {"cancel": True}
+            said = leases.ended("cancelled", now, self._keep) if gone else {"cancel": True}
             leases.write(connection, id, said)
             return _read(connection, id, owner)
 

@@ -14,21 +14,21 @@ from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, inser
 from lichtspiel.serve.queue.schema import job, turn
 
 __all__ = [
-    "LINE",
-    "LINE_FOR",
-    "ONE",
-    "end",
-    "held",
-    "hold",
+    "BY_ID",
+    "QUEUE_ORDER",
+    "QUEUE_ORDER_OF",
+    "acquire",
+    "ended",
+    "lock_held",
     "next_queued",
-    "now_served",
-    "spare",
+    "record_turn",
+    "requeue_uncounted",
     "sweep",
     "write",
     "write_held",
 ]
 
-AGAIN: dict[str, Any] = {
+REQUEUED: dict[str, Any] = {
     "state": "queued",
     "worker": None,
     "lease": None,
@@ -42,25 +42,25 @@ AGAIN: dict[str, Any] = {
 """What a job says that waits once more. Latents and preview stay: their files are there."""
 
 
-def end(state: str, now: float, keep: float) -> dict[str, Any]:
+def ended(state: str, now: float, keep: float) -> dict[str, Any]:
     """What every job says that has ended."""
     return {"state": state, "ended": now, "expires": now + keep, "lease": None, "cancel": False, "eta": None}
 
 
-ONE = job.c.id == bindparam("this_id")
+BY_ID = job.c.id == bindparam("this_id")
 """Holds for the job with this id."""
 
-_OURS = (ONE, job.c.state == "in_progress", job.c.attempt == bindparam("ours"), job.c.worker == bindparam("us"))
+_OURS = (BY_ID, job.c.state == "in_progress", job.c.attempt == bindparam("ours"), job.c.worker == bindparam("us"))
 """Hold for a job that this worker still has since this claim, even if its lease ran out and nobody noticed."""
 
-_HELD = select(job.c.cancel).where(*_OURS).with_for_update()
-_WRITE = update(job).where(ONE)
+_LOCK_HELD = select(job.c.cancel).where(*_OURS).with_for_update()
+_WRITE = update(job).where(BY_ID)
 _WRITE_HELD = update(job).where(*_OURS).returning(job.c.cancel)
 
 
-def held(connection: Connection, id: str, attempt: int, worker: str | None) -> bool | None:
+def lock_held(connection: Connection, id: str, attempt: int, worker: str | None) -> bool | None:
     """Whether a job that is held is to be cancelled, or None if it is not held; its row is locked until the end."""
-    return connection.scalar(_HELD, {"this_id": id, "ours": attempt, "us": worker})
+    return connection.scalar(_LOCK_HELD, {"this_id": id, "ours": attempt, "us": worker})
 
 
 def write_held(connection: Connection, id: str, attempt: int, worker: str | None, **values: Any) -> bool | None:
@@ -69,18 +69,18 @@ def write_held(connection: Connection, id: str, attempt: int, worker: str | None
     return asked
 
 
-_HOLD = update(job).where(ONE).values(state="in_progress", attempt=job.c.attempt + 1)
-_SPARE = update(job).where(ONE).values(**AGAIN, spared=job.c.spared + 1)
+_ACQUIRE = update(job).where(BY_ID).values(state="in_progress", attempt=job.c.attempt + 1)
+_REQUEUE_UNCOUNTED = update(job).where(BY_ID).values(**REQUEUED, uncounted_attempts=job.c.uncounted_attempts + 1)
 
 
-def hold(connection: Connection, id: str, worker: str, now: float, lease: float) -> None:
+def acquire(connection: Connection, id: str, worker: str, now: float, lease: float) -> None:
     """Give a job that waits to a worker, until `lease` at first."""
-    connection.execute(_HOLD, {"this_id": id, "worker": worker, "lease": lease, "started": now})
+    connection.execute(_ACQUIRE, {"this_id": id, "worker": worker, "lease": lease, "started": now})
 
 
-def spare(connection: Connection, id: str) -> None:
+def requeue_uncounted(connection: Connection, id: str) -> None:
     """Let a job wait again, and not count this attempt."""
-    connection.execute(_SPARE, {"this_id": id})
+    connection.execute(_REQUEUE_UNCOUNTED, {"this_id": id})
 
 
 def write(connection: Connection, id: str, values: Mapping[str, Any]) -> None:
@@ -113,13 +113,13 @@ _SERVED = update(turn).where(turn.c.owner == bindparam("this_owner"))
 _FIRST_SERVED = insert(turn)
 
 
-def now_served(connection: Connection, owner: str, now: float) -> None:
+def record_turn(connection: Connection, owner: str, now: float) -> None:
     """Note that a job of `owner` was started; the caller is alone."""
     if not connection.execute(_SERVED, {"this_owner": owner, "started": now}).rowcount:
         connection.execute(_FIRST_SERVED, {"owner": owner, "started": now})
 
 
-def _line(*which: ColumnElement[bool]) -> Select[Any]:
+def _queue_order(*which: ColumnElement[bool]) -> Select[Any]:
     ranked = (
         select(
             job.c.id,
@@ -137,29 +137,29 @@ def _line(*which: ColumnElement[bool]) -> Select[Any]:
     )
 
 
-LINE = _line()
+QUEUE_ORDER = _queue_order()
 """The ids of the jobs that wait, in the order in which they would be claimed.
 
 Owners take turns, so the second job of one comes after the first of all others. Among owners it is as in
 `next_queued`, and those who were never served come by their oldest job in every round.
 """
 
-LINE_FOR = _line(_MODELS).limit(bindparam("limit"))
+QUEUE_ORDER_OF = _queue_order(_MODELS).limit(bindparam("limit"))
 """The same of the jobs that wait for one of `models`, the first `limit` of them."""
 
 _LAPSED = job.c.state == "in_progress", job.c.lease <= bindparam("now")
 _CANCELLED = update(job).where(*_LAPSED, job.c.cancel)
-_USED_UP = update(job).where(*_LAPSED, job.c.attempt - job.c.spared >= bindparam("attempts"))
-_AGAIN = update(job).where(*_LAPSED)
+_USED_UP = update(job).where(*_LAPSED, job.c.attempt - job.c.uncounted_attempts >= bindparam("attempts"))
+_REQUEUE = update(job).where(*_LAPSED)
 
 
 def sweep(connection: Connection, now: float, attempts: int, keep: float) -> None:
     """Cancel, fail or queue again every job whose lease ran out."""
-    connection.execute(_CANCELLED, {"now": now, **end("cancelled", now, keep)})
+    connection.execute(_CANCELLED, {"now": now, **ended("cancelled", now, keep)})
     used_up = {
-        **end("failed", now, keep),
+        **ended("failed", now, keep),
         "error_code": "interrupted",
         "error_message": f"it was begun {attempts} times, and each time its worker stopped without a word",
     }
     connection.execute(_USED_UP, {"now": now, "attempts": attempts, **used_up})
-    connection.execute(_AGAIN, {"now": now, **AGAIN})
+    connection.execute(_REQUEUE, {"now": now, **REQUEUED})

@@ -14,7 +14,7 @@ from lichtspiel.errors import InvalidInput
 from lichtspiel.serve.errors import LimitReached, QueueFull
 from lichtspiel.serve.queue.schema import api_key, arrival, job
 
-__all__ = ["check_limit", "check_queue", "understood"]
+__all__ = ["check_limit", "check_queue", "parse_limit"]
 
 SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 
@@ -22,7 +22,7 @@ RECENT = 20
 """Finished videos that the guess looks at; before there is one, a place is promised in a minute."""
 
 
-def understood(limit: str) -> tuple[int, int]:
+def parse_limit(limit: str) -> tuple[int, int]:
     """How many, and in how many seconds: 20 and 3600 for `20/h`. Raises InvalidInput for what is no limit."""
     found = re.fullmatch(r"([1-9][0-9]{0,5})/(s|min|h|d)", limit)
     if found is None:
@@ -47,7 +47,7 @@ def check_limit(connection: Connection, owner: str, now: float) -> None:
     connection.execute(_FORGET, {"before": now - max(SECONDS.values())})
     limit = connection.scalar(_LIMIT, {"owner": owner})
     if limit is not None:
-        count, seconds = understood(limit)
+        count, seconds = parse_limit(limit)
         window = {"owner": owner, "since": now - seconds, "newer": count - 1}
         last = connection.scalar(_NEXT_TO_LEAVE, window)
         if last is not None:

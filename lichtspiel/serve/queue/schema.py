@@ -52,7 +52,7 @@ job = Table(
     Column("ended", Double),
     Column("expires", Double),
     Column("attempt", Integer, nullable=False),  # never goes down, because it fences
-    Column("spared", Integer, nullable=False),  # attempts that were given back and do not count
+    Column("uncounted_attempts", Integer, nullable=False),  # attempts that were given back and do not count
     Column("worker", Text),
     Column("lease", Double),
     Column("cancel", Boolean, nullable=False),

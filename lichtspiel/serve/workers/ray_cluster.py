@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from lichtspiel.errors import InvalidInput
 from lichtspiel.serve.settings import Settings
-from lichtspiel.serve.workers.supervisor import Started, States, live
+from lichtspiel.serve.workers.supervisor import States, WorkerHandle, run_worker
 
 # Ray reports how it is used to its makers unless it is told not to; a server of videos tells nobody anything.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -41,9 +41,9 @@ class Cluster:
         check_shared(settings, sum(node["Alive"] for node in ray.nodes()))  # type: ignore[no-untyped-call]
         self.states: States = Queue(actor_options={"num_cpus": 0})
 
-    def start(self, settings: Settings, number: int) -> Started:
+    def start(self, settings: Settings, number: int) -> WorkerHandle:
         """Ask the cluster for one of them; it starts when there is room for it."""
-        return Actor(settings, number, self.states)
+        return ActorHandle(settings, number, self.states)
 
     def close(self) -> None:
         """Leave the cluster, or end it if it is this server's own."""
@@ -70,52 +70,52 @@ def resources(device: str, cores: int) -> dict[str, float]:
     return {"num_cpus": cores, "num_gpus": 1 if device == "cuda" else 0}
 
 
-class Life:
+class ActorWorker:
     """A worker inside the cluster."""
 
     def __init__(self) -> None:
         self.over = threading.Event()
 
-    def live(self, settings: Settings, number: int, states: States) -> None:
+    def run(self, settings: Settings, number: int, states: States) -> None:
         """Work until told to stop."""
-        live(settings, number, self.over, states)
+        run_worker(settings, number, self.over, states)
 
     def stop(self) -> None:
         """Stop after the step it is in."""
         self.over.set()
 
 
-class Actor:
-    """A worker as the server sees it; see `Started`."""
+class ActorHandle:
+    """A worker as the server sees it; see `WorkerHandle`."""
 
     def __init__(self, settings: Settings, number: int, states: States) -> None:
         asked = resources(settings.devices[number], settings.cores)
-        self.actor = cast("Any", ray.remote(Life).options(max_concurrency=2, **asked).remote())
-        self.life = self.actor.live.remote(settings, number, states)
+        self.actor = cast("Any", ray.remote(ActorWorker).options(max_concurrency=2, **asked).remote())
+        self.running = self.actor.run.remote(settings, number, states)
 
     @property
     def exitcode(self) -> object:
-        """What ended it: nothing, or the cluster's word for it."""
+        """0 after a normal end, else the name of the error that ended it."""
         try:
-            ray.get(self.life, timeout=0)
+            ray.get(self.running, timeout=0)
         except Exception as error:
             return type(error).__name__
         return 0
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait until it ended, or for so many seconds; then its process is given back."""
-        ray.wait([self.life], timeout=timeout)
+        """Wait until it has ended, at most `timeout` seconds, then free its process."""
+        ray.wait([self.running], timeout=timeout)
         if not self.is_alive():
             self.kill()
 
     def is_alive(self) -> bool:
         """Whether it has not ended."""
-        return not ray.wait([self.life], timeout=0)[0]
+        return not ray.wait([self.running], timeout=0)[0]
 
     def terminate(self) -> None:
-        """Ask it to stop after the step it is in."""
+        """Ask it to stop after its current step."""
         self.actor.stop.remote()
 
     def kill(self) -> None:
-        """End it."""
+        """Stop it at once."""
         ray.kill(self.actor)

@@ -20,7 +20,7 @@ from lichtspiel.serve.queue.jobs import Jobs
 from lichtspiel.serve.queue.storage import Files
 from lichtspiel.serve.settings import Settings
 
-__all__ = ["Place", "Processes", "Started", "States", "Workers", "live", "wanted"]
+__all__ = ["Backend", "Processes", "States", "WorkerHandle", "Workers", "desired_workers", "run_worker"]
 
 RESTART = 1.0
 """Seconds before a worker that ended is started again; twice as long each time it ends within a minute, up to 60."""
@@ -37,52 +37,52 @@ NICE = 19
 log = logging.getLogger("lichtspiel.serve")
 
 
-class Started(Protocol):
-    """A worker that was started; what a process of `multiprocessing` can do, another kind of worker can."""
+class WorkerHandle(Protocol):
+    """A running worker, whatever runs it; the interface is that of `multiprocessing.Process`."""
 
     @property
     def exitcode(self) -> object:
         """How it ended."""
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait until it ended, or for so many seconds."""
+        """Wait until it has ended, at most `timeout` seconds."""
 
     def is_alive(self) -> bool:
         """Whether it has not ended."""
 
     def terminate(self) -> None:
-        """Ask it to stop after the step it is in."""
+        """Ask it to stop after its current step."""
 
     def kill(self) -> None:
-        """End it."""
+        """Stop it at once."""
 
 
 class States(Protocol):
-    """What workers are doing, by their numbers, on the way from them to the server."""
+    """The channel by which workers report their number and state to the server."""
 
     def put(self, item: tuple[int, str], /) -> None:
-        """Say it."""
+        """Report a state."""
 
     def get(self) -> tuple[int, str]:
-        """Wait for the next."""
+        """Wait for the next report."""
 
 
-class Place(Protocol):
+class Backend(Protocol):
     """Where workers run."""
 
     @property
     def states(self) -> States:
-        """What they say of themselves."""
+        """The channel of their states."""
 
-    def start(self, settings: Settings, number: int) -> Started:
-        """Start one of them."""
+    def start(self, settings: Settings, number: int) -> WorkerHandle:
+        """Start the worker with this number."""
 
     def close(self) -> None:
-        """Say that no more will be started."""
+        """Release the backend; no more workers will be started."""
 
 
-def live(settings: Settings, number: int, stop: threading.Event, states: States) -> None:
-    """The life of a worker in its process; ends when `stop` is set, or after it ran out of memory."""
+def run_worker(settings: Settings, number: int, stop: threading.Event, states: States) -> None:
+    """Run a worker in this process until `stop` is set or it runs out of memory."""
     from lichtspiel.serve.workers.worker import Worker  # torch: only here
 
     jobs = Jobs.open(settings.database, queue_limit=settings.queue_limit)
@@ -103,15 +103,15 @@ class Processes:
         self.context = multiprocessing.get_context("spawn")
         self.states: States = self.context.SimpleQueue()
 
-    def start(self, settings: Settings, number: int) -> Started:
-        """Start one of them."""
+    def start(self, settings: Settings, number: int) -> WorkerHandle:
+        """Start the worker with this number."""
         arguments = settings, number, self.states
         process = self.context.Process(target=_work, args=arguments, name=f"worker-{number}", daemon=True)
         process.start()
         return process
 
     def close(self) -> None:
-        """Nothing is left of processes that ended."""
+        """Nothing to release: processes that ended leave nothing behind."""
 
 
 def _work(settings: Settings, number: int, states: States) -> None:
@@ -121,7 +121,7 @@ def _work(settings: Settings, number: int, states: States) -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the server, which then tells its workers
     threading.Thread(target=_stop_with_server, args=(stop,), daemon=True).start()
-    live(settings, number, stop, states)
+    run_worker(settings, number, stop, states)
 
 
 def _stop_with_server(stop: threading.Event) -> None:
@@ -132,7 +132,7 @@ def _stop_with_server(stop: threading.Event) -> None:
         stop.set()
 
 
-def wanted(least: int, most: int, busy: int, waiting: int) -> int:
+def desired_workers(least: int, most: int, busy: int, waiting: int) -> int:
     """How many workers there should be: one for every job that is made or waits, within bounds."""
     return max(least, min(most, busy + waiting))
 
@@ -140,18 +140,18 @@ def wanted(least: int, most: int, busy: int, waiting: int) -> int:
 class Workers:
     """The workers of one server. `state` tells what each is doing, by its number; `waiting` counts jobs."""
 
-    def __init__(self, settings: Settings, state: dict[int, str], place: Place, waiting: Callable[[], int]) -> None:
-        self.settings, self.state, self.place, self.waiting = settings, state, place, waiting
-        self.started: dict[int, Started] = {}
+    def __init__(self, settings: Settings, state: dict[int, str], backend: Backend, waiting: Callable[[], int]) -> None:
+        self.settings, self.state, self.backend, self.waiting = settings, state, backend, waiting
+        self.started: dict[int, WorkerHandle] = {}
         self.retired: set[int] = set()
         self.stopping = threading.Event()
 
     def start(self) -> None:
         """Start those that are always there, and begin to follow the queue if there may be more."""
         threading.Thread(target=self._listen, daemon=True).start()
-        for number in range(self.settings.least):
+        for number in range(self.settings.min_workers):
             self._add(number)
-        if self.settings.least < len(self.settings.devices):
+        if self.settings.min_workers < len(self.settings.devices):
             threading.Thread(target=self._follow, daemon=True).start()
 
     def stop(self, patience: float = 10.0) -> None:
@@ -165,8 +165,8 @@ class Workers:
             if worker.is_alive():
                 worker.kill()
                 worker.join()
-        self.place.states.put((-1, ""))
-        self.place.close()
+        self.backend.states.put((-1, ""))
+        self.backend.close()
 
     def _add(self, number: int) -> None:
         self.state[number] = "starting"
@@ -192,12 +192,12 @@ class Workers:
     def _run(self, number: int) -> object:
         """Start a worker and wait for its end; says how it ended."""
         try:
-            worker = self.started[number] = self.place.start(self.settings, number)
+            worker = self.started[number] = self.backend.start(self.settings, number)
             if self.stopping.is_set():
                 worker.terminate()
             worker.join()
             return worker.exitcode
-        except Exception as error:  # the place is away, as a cluster may be
+        except Exception as error:  # the backend is away, as a cluster may be
             return error
 
     def _follow(self) -> None:
@@ -211,7 +211,9 @@ class Workers:
                 continue
             now, states = time.monotonic(), dict(self.state)
             idle = {number: idle.get(number, now) for number, state in states.items() if state == "ready"}
-            count = wanted(self.settings.least, len(self.settings.devices), len(states) - len(idle), waiting)
+            count = desired_workers(
+                self.settings.min_workers, len(self.settings.devices), len(states) - len(idle), waiting
+            )
             free = (number for number in range(len(self.settings.devices)) if number not in states)
             for _ in range(count - len(states)):
                 self._add(next(free))
@@ -223,6 +225,6 @@ class Workers:
 
     def _listen(self) -> None:
         while not self.stopping.is_set():
-            number, state = self.place.states.get()
+            number, state = self.backend.states.get()
             if number in self.state:
                 self.state[number] = state

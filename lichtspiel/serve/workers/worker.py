@@ -98,22 +98,22 @@ class Worker:
         return True
 
     def _bring_to_an_end(self, job: Job, stop: threading.Event) -> None:
-        with tempfile.TemporaryDirectory(prefix="lichtspiel-") as folder, self._beating(job, stop) as pulse:
+        with tempfile.TemporaryDirectory(prefix="lichtspiel-") as folder, self._beating(job, stop) as heartbeat:
             try:
-                result, video = self._make(job, Path(folder), pulse)
+                result, video = self._make(job, Path(folder), heartbeat)
             except Lost:
                 raise
             except Cancelled:
-                pulse.rest()
-                self.jobs.give_back(job) if pulse.stopping else self.jobs.end_cancelled(job)
+                heartbeat.end()
+                self.jobs.give_back(job) if heartbeat.stopping else self.jobs.end_cancelled(job)
             except Exception as error:
-                pulse.rest()
+                heartbeat.end()
                 self._fail(job, error)
                 if isinstance(error, OutOfMemory):
                     raise
             else:
-                pulse.rest()
-                self._hand_over(job, result, video, pulse)
+                heartbeat.end()
+                self._hand_over(job, result, video, heartbeat)
 
     def _fail(self, job: Job, error: Exception) -> None:
         """End a job with what its owner can mend; else it is the log's, for it may name this machine's files."""
@@ -123,7 +123,7 @@ class Worker:
             message = f"an error of the server: {type(error.__cause__ or error).__name__}"
         self.jobs.fail(job, code, message)
 
-    def _make(self, job: Job, folder: Path, pulse: Pulse) -> tuple[Result, Path]:
+    def _make(self, job: Job, folder: Path, heartbeat: Heartbeat) -> tuple[Result, Path]:
         given = {}
         for field, name in job.inputs.items():
             given[field] = folder / f"{field.replace('/', '-')}{Path(name).suffix}"
@@ -132,9 +132,9 @@ class Worker:
         request = request.model_copy(update={"device": self.device})
         out = folder / ("made.png" if find(request.model).sampling.max_frames == 1 else "made.mp4")
         terms = dataclasses.replace(self.settings.terms, consent=consent)
-        work = Work(request, out, None, terms, pulse.progress, lambda note: None, pulse.watch, folder)
+        work = Work(request, out, None, terms, heartbeat.progress, lambda note: None, heartbeat.watch, folder)
         work.open(self.settings.weights or None, self._pipeline(request))
-        pulse.work = work
+        heartbeat.work = work
         if job.latents is not None:
             kept = folder / "latents.safetensors"
             self.files.fetch(job.latents, kept)
@@ -167,10 +167,10 @@ class Worker:
                     others.append(restore(waiting.request, {}, self.settings)[0])
         pipeline.encode_prompts(pipeline.uncached_prompts([request, *others]))
 
-    def _hand_over(self, job: Job, result: Result, video: Path, pulse: Pulse) -> None:
+    def _hand_over(self, job: Job, result: Result, video: Path, heartbeat: Heartbeat) -> None:
         name = f"videos/{job.id}_{job.attempt}{video.suffix}"
         self.files.put(video, name)
-        thumbnail = pulse.picture(lambda: middle(video), "made")
+        thumbnail = heartbeat.picture(lambda: middle(video), "made")
         said = result.to_json() | {"bytes": video.stat().st_size}
         for private in ("path", "latents", "prompt", "negative", "image", "last_image", "video", "mask", "references"):
             said.pop(private, None)
@@ -183,16 +183,16 @@ class Worker:
             raise
 
     @contextmanager
-    def _beating(self, job: Job, stop: threading.Event) -> Iterator[Pulse]:
-        pulse = Pulse(self, job, stop)
-        pulse.thread.start()
+    def _beating(self, job: Job, stop: threading.Event) -> Iterator[Heartbeat]:
+        heartbeat = Heartbeat(self, job, stop)
+        heartbeat.thread.start()
         try:
-            yield pulse
+            yield heartbeat
         finally:
-            pulse.rest()
+            heartbeat.end()
 
 
-class Pulse:
+class Heartbeat:
     """What the store hears of a job while it is made, and what it answers: go on, cancel, or it is lost."""
 
     def __init__(self, worker: Worker, job: Job, stop: threading.Event) -> None:
@@ -205,14 +205,14 @@ class Pulse:
         self.preview: str | None = None
         self.work: Work | None = None
         self.over = threading.Event()
-        self.thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
+        self.thread = threading.Thread(target=self._renew, name="heartbeat", daemon=True)
 
     @property
     def stopping(self) -> bool:
         """Whether it is this worker that ends, and not the job."""
         return self.stop.is_set() and self.answer == "go on"
 
-    def rest(self) -> None:
+    def end(self) -> None:
         """Say no more; the job's end is said by somebody else."""
         self.over.set()
         if self.thread.is_alive() and threading.current_thread() is not self.thread:
@@ -254,7 +254,7 @@ class Pulse:
             self.worker.files.remove([before])
         return name
 
-    def _beat(self) -> None:
+    def _renew(self) -> None:
         while not self.over.is_set():
             spent = time.monotonic() - self.began
             eta = spent / self.done - spent if self.done > 0.02 else None

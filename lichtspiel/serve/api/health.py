@@ -1,0 +1,36 @@
+"""The routes for whoever runs the server: whether it is alive, whether it can work, and its metrics."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from lichtspiel import __version__
+from lichtspiel.serve.api.state import ServerDep
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["state"])
+
+
+@router.get("/health")
+def health() -> dict[str, str]:
+    """Check that the server answers."""
+    return {"status": "ok", "version": __version__}
+
+
+@router.get("/ready")
+def ready(server: ServerDep) -> JSONResponse:
+    """Check whether a worker can take a job now; 503 with the reasons if none can."""
+    states = [*server.workers.values()]
+    fine = any(state in {"ready", "working"} for state in states)
+    reasons = [] if fine else [f"worker {number}: {state}" for number, state in server.workers.items()] or ["no worker"]
+    body = {"ready": fine, "reasons": reasons, "workers": states, "queue": server.jobs.counts()}
+    return JSONResponse(body, 200 if fine else 503)
+
+
+@router.get("/metrics", response_class=Response)
+def metrics(server: ServerDep) -> Response:
+    """Get the server's counts and times in Prometheus' text format."""
+    return Response(generate_latest(server.metrics.registry), media_type=CONTENT_TYPE_LATEST)

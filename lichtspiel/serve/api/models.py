@@ -1,0 +1,31 @@
+"""The routes of the models that this server offers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from lichtspiel.errors import RequestError
+from lichtspiel.serve.api.objects import model_object
+from lichtspiel.serve.api.state import ServerDep
+from lichtspiel.spec import model as find
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["models"])
+
+
+@router.get("/v1/models")
+def list_models(server: ServerDep) -> dict[str, Any]:
+    """List the models that this server makes videos with."""
+    states = [*server.workers.values()]
+    return {"object": "list", "data": [model_object(find(name), states) for name in server.settings.models]}
+
+
+@router.get("/v1/models/{name}")
+def get_model(name: str, server: ServerDep) -> dict[str, Any]:
+    """Get one model with its sizes, limits and defaults."""
+    if name not in server.settings.models:
+        raise RequestError("model", name, f"this server has {', '.join(server.settings.models)}")
+    return model_object(find(name), [*server.workers.values()])

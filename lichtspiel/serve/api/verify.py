@@ -1,0 +1,32 @@
+"""The route of the public detector."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from lichtspiel.errors import RequestError
+from lichtspiel.seal import verify
+from lichtspiel.serve.api.body import FILE, Fields, Uploads, folder, handled
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["verify"])
+
+
+@router.post("/v1/verify", openapi_extra=FILE)
+async def verify_file(request: Request) -> dict[str, Any]:
+    """Tell what a video or picture proves about its origin. The file is not kept."""
+
+    def work(_: Fields, uploads: Uploads) -> dict[str, Any]:
+        if len(uploads.get("file", [])) != 1:
+            raise RequestError("file", None, "send one video or picture as file, in multipart")
+        with folder() as place:
+            path = place / "file"
+            path.write_bytes(uploads["file"][0].read())
+            report = verify(path).to_json()
+        # What this machine remembers of it (prompts, paths) is not for strangers.
+        return {**report, "path": None, "record": None}
+
+    return await handled(request, work)
