@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lichtspiel.media.media import read_video
+from lichtspiel.media.video import read_video
 from lichtspiel.policy.rules import judge_frames
 from lichtspiel.seal import Marks, Provenance, identity, seal, verify
 from lichtspiel.seal.visible import VisibleLabel

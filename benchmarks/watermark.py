@@ -26,7 +26,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lichtspiel.media.media import load_image, read_video
+from lichtspiel.media.picture import load_image
+from lichtspiel.media.video import read_video
 from lichtspiel.seal import payload
 from lichtspiel.seal.detect import CERTAIN, PLAUSIBLE, coded, detect, grids, judge
 from lichtspiel.seal.watermark import Watermark

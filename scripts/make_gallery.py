@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from lichtspiel.inference.pipeline import load
-from lichtspiel.media.media import contact_sheet
+from lichtspiel.media.sheet import contact_sheet
 from lichtspiel.models.upscaler import Upscaler
 from lichtspiel.request import Request
 from lichtspiel.toybox.captions import caption

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from lichtspiel.cli.common import terms
-from lichtspiel.media import media
+from lichtspiel.media.video import read_video
 from lichtspiel.seal import verify
 from lichtspiel.spec import MODELS
 from tests.lora.files import keys, linear_layers, pairs, save
@@ -85,7 +85,7 @@ def test_decode_finishes_from_latents(made: tuple[Path, dict[str, object]], rand
     folder, said = made
     done = run("decode", said["latents"], "--weights", random_nano, "-o", "again.mp4", "--json", cwd=folder)
     assert json.loads(done.stdout)["seed"] == 5
-    first, again = (np.stack(list(media.read_video(folder / name))) for name in ("turtle.mp4", "again.mp4"))
+    first, again = (np.stack(list(read_video(folder / name))) for name in ("turtle.mp4", "again.mp4"))
     assert np.abs(first.astype(int) - again).mean() < 4  # each has a watermark of its own
     (folder / "again.mp4").unlink()
 

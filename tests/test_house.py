@@ -192,7 +192,7 @@ def test_files_are_small() -> None:
     [
         ("lichtspiel lichtspiel.cli lichtspiel.request lichtspiel.spec", "torch numpy av c2pa cv2 PIL safetensors"),
         (
-            "lichtspiel.seal lichtspiel.media.media lichtspiel.tokenizer lichtspiel.workflows.toybox_clips "
+            "lichtspiel.seal lichtspiel.media.video lichtspiel.tokenizer lichtspiel.workflows.toybox_clips "
             "lichtspiel.toybox.render",
             "torch",
         ),

@@ -86,7 +86,7 @@ def check_policy(
     as_json: Json = False,
 ) -> None:
     """Say what the policy makes of a prompt, without generating anything. Exit code 3 when it is refused."""
-    from lichtspiel.media.media import load_image
+    from lichtspiel.media.picture import load_image
     from lichtspiel.policy import judge_image, judge_prompt, strictest
 
     pictures = [judge_image(load_image(image))] if image else []

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lichtspiel.errors import MediaError, RequestError
-from lichtspiel.media.media import is_picture, load_image, read_frames, video_info
+from lichtspiel.media.media import read_frames
+from lichtspiel.media.picture import is_picture, load_image
+from lichtspiel.media.video import video_info
 from lichtspiel.request import GRID, Request, nearest_frames
 from lichtspiel.spec import Model, model
 

@@ -20,7 +20,8 @@ from torch import Tensor
 from lichtspiel.errors import RequestError
 from lichtspiel.inference import inputs
 from lichtspiel.inference.conditioning import fit_frame, letterbox, match_aspect, resize
-from lichtspiel.media.media import contact_sheet, load_image
+from lichtspiel.media.picture import load_image
+from lichtspiel.media.sheet import contact_sheet
 from lichtspiel.request import GRID, Request
 from lichtspiel.spec import model
 

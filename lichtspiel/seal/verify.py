@@ -17,11 +17,16 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lichtspiel.errors import LichtspielError, MediaError
-from lichtspiel.media import media, probe
+from lichtspiel.media import probe
+from lichtspiel.media.picture import load_image
+from lichtspiel.media.video import sample_video
 from lichtspiel.seal import identity, labels, manifest, record
+
+if TYPE_CHECKING:
+    from lichtspiel.media.picture import Frame
 
 __all__ = ["Credentials", "Ingredient", "Labels", "Report", "Signer", "State", "Watermark", "exit_code", "verify"]
 
@@ -188,7 +193,7 @@ def _watermark(path: Path, mp4: bool) -> _Seen:
     """Look for the mark in a video, or in a picture if it is none."""
     from lichtspiel.seal import detect  # loads OpenCV
 
-    frames = media.sample_video(path, detect.FRAMES)
+    frames = sample_video(path, detect.FRAMES)
     video = True
     try:
         first = next(frames, None)
@@ -203,9 +208,9 @@ def _watermark(path: Path, mp4: bool) -> _Seen:
     return _Seen(Watermark(found=found.found, id=id, score=round(found.score, 2), mirrored=found.mirrored), video)
 
 
-def _picture(path: Path) -> media.Frame:
+def _picture(path: Path) -> Frame:
     try:
-        return media.load_image(path)
+        return load_image(path)
     except MediaError as error:
         raise MediaError(f"{path}: is neither a video nor a picture that can be read, or is damaged") from error
 

@@ -23,7 +23,8 @@ from lichtspiel import __version__
 from lichtspiel.errors import Cancelled, Interrupted, LichtspielError, OutOfMemory, OutputError, Refused, RequestError
 from lichtspiel.host import peak_memory
 from lichtspiel.inference.pipeline import Conditions, Files, Pipeline, Step, load
-from lichtspiel.media.media import contact_sheet, pictures
+from lichtspiel.media.picture import pictures
+from lichtspiel.media.sheet import contact_sheet
 from lichtspiel.models.upscaler import Upscaler
 from lichtspiel.request import Request
 from lichtspiel.seal import Input, Provenance, Sealed, check_output, seal, seal_picture

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from lichtspiel import __version__
 from lichtspiel.errors import RequestError
-from lichtspiel.media.media import read_video, video_info
+from lichtspiel.media.video import read_video, video_info
 from lichtspiel.seal import Input, Provenance, Sealed, check_output, seal
 from lichtspiel.workflows.terms import Terms
 

@@ -13,7 +13,7 @@ from PIL import Image
 from lichtspiel.errors import LichtspielError, MediaError, RequestError
 from lichtspiel.inference.inputs import ask, film_size, look, picture_size
 from lichtspiel.inference.preprocess import film_of, pictures_of, preview
-from lichtspiel.media.media import load_image
+from lichtspiel.media.picture import load_image
 from lichtspiel.request import Request
 from tests.media.test_media import write_video
 

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from lichtspiel.inference.pipeline import Pipeline, load
-from lichtspiel.media.media import read_video
+from lichtspiel.media.video import read_video
 from lichtspiel.models.clip import PREFIX, CLIPVision, preprocess
 from lichtspiel.models.dit import DiT
 from lichtspiel.request import Request

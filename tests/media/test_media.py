@@ -15,8 +15,12 @@ import pytest
 from PIL import Image
 
 from lichtspiel.errors import MediaError, OutputError
-from lichtspiel.media import media, probe
-from lichtspiel.media.media import contact_sheet, load_image, read_frames, read_video, sample_video, video_info
+from lichtspiel.media import picture, probe, video
+from lichtspiel.media import sheet as sheets
+from lichtspiel.media.media import read_frames
+from lichtspiel.media.picture import load_image
+from lichtspiel.media.sheet import contact_sheet
+from lichtspiel.media.video import read_video, sample_video, video_info
 from lichtspiel.seal import exit_code, seal, verify
 from tests.seal.conftest import frames, provenance
 
@@ -164,7 +168,7 @@ def test_too_many_pixels_are_refused_unpacked_or_not(tmp_path: Path, monkeypatch
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert "64,000,000 pixels" in refused(tmp_path / "large.png")
-    monkeypatch.setattr(media, "MAX_IMAGE_BYTES", 10)
+    monkeypatch.setattr(picture, "MAX_IMAGE_BYTES", 10)
     assert "at most 10 " in refused(tmp_path / "large.png")
 
 
@@ -286,11 +290,11 @@ def test_limits_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MediaError, match="more than 5 frames"):
         list(read_video(stream, max_frames=5))
     wide = write_video(tmp_path / "wide.mp4", sample_aspect_ratio=Fraction(3, 2))
-    monkeypatch.setattr(media, "MAX_VIDEO_PIXELS", 64 * 48)
+    monkeypatch.setattr(video, "MAX_VIDEO_PIXELS", 64 * 48)
     assert len(list(read_video(path))) == 6
     with pytest.raises(MediaError, match="at most 3,072 pixels"):
         read_video(wide)
-    monkeypatch.setattr(media, "MAX_VIDEO_PIXELS", 64 * 48 - 1)
+    monkeypatch.setattr(video, "MAX_VIDEO_PIXELS", 64 * 48 - 1)
     with pytest.raises(MediaError, match="at most 3,071 pixels"):
         read_video(path)
     monkeypatch.setattr(probe, "MAX_BYTES", 100)
@@ -305,9 +309,10 @@ def counted(count: int, height: int = 64, width: int = 64) -> Iterator[Any]:
 
 def numbers(sheet: Image.Image, cell: int, columns: int, count: int) -> list[int]:
     pixels = np.asarray(sheet)
-    step = cell + media._GAP
+    step = cell + sheets._GAP
     return [
-        int(pixels[media._GAP + 5 + i // columns * step, media._GAP + 5 + i % columns * step, 0]) for i in range(count)
+        int(pixels[sheets._GAP + 5 + i // columns * step, sheets._GAP + 5 + i % columns * step, 0])
+        for i in range(count)
     ]
 
 
@@ -324,7 +329,7 @@ def test_a_sheet_shows_first_last_and_what_is_between(count: int) -> None:
 
 
 def test_a_sheet_keeps_few_frames() -> None:
-    assert len(media._spread(counted(1000, 2, 2), 12)) == 12
+    assert len(sheets.spread(counted(1000, 2, 2), 12)) == 12
 
 
 def test_large_frames_are_reduced_and_small_pixels_kept(tmp_path: Path) -> None:
@@ -365,6 +370,6 @@ def test_a_folder_without_pictures_is_refused(tmp_path: Path, monkeypatch: pytes
         read_frames(tmp_path)
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     Image.new("RGB", (4, 4)).save(tmp_path / "b.png")
-    monkeypatch.setattr("lichtspiel.media.media.MAX_VIDEO_FRAMES", 1)
+    monkeypatch.setattr("lichtspiel.media.picture.MAX_PICTURES", 1)
     with pytest.raises(MediaError, match="holds 2 pictures; at most 1 are read"):
         read_frames(tmp_path)

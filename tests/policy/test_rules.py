@@ -26,8 +26,7 @@ from lichtspiel.policy.rules import judge_frames, judge_image, judge_prompt, sam
 from lichtspiel.policy.verdict import Verdict, enforce, strictest
 
 GROUPS = tomllib.loads(Path(__file__).with_name("prompts.toml").read_text(encoding="utf-8"))["group"]
-HARMLESS = [group for group in GROUPS if group["expect"] == "allowed"]
-HARD = [group for group in GROUPS if group["expect"] == "refused"]
+HARMLESS, HARD = ([group for group in GROUPS if group["expect"] == it] for it in ("allowed", "refused"))
 MAX_FALSE = 0.02
 PAGE = (Path(__file__).parents[2] / "docs" / "policy.md").read_text(encoding="utf-8")
 PICTURE = np.full((48, 64, 3), 128, np.uint8)

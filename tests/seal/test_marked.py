@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from lichtspiel.media.media import read_video
+from lichtspiel.media.video import read_video
 from lichtspiel.seal import Marks, Sealed, card, exit_code, seal, verify
 from lichtspiel.toybox.render import render
 from lichtspiel.toybox.sample import FULL, sample

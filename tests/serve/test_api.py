@@ -19,7 +19,8 @@ import pytest
 from PIL import Image
 
 from lichtspiel.errors import InvalidInput
-from lichtspiel.media.media import load_image, read_video, video_info
+from lichtspiel.media.picture import load_image
+from lichtspiel.media.video import read_video, video_info
 from lichtspiel.seal import verify
 from lichtspiel.serve.api.state import Server
 from lichtspiel.serve.queue.api_keys import Keys

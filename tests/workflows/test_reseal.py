@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lichtspiel.errors import MediaError, Refused, RequestError
-from lichtspiel.media.media import read_video, video_info
+from lichtspiel.media.video import read_video, video_info
 from lichtspiel.seal import record, verify
 from lichtspiel.workflows.reseal import adopt
 from lichtspiel.workflows.terms import Terms

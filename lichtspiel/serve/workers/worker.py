@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Literal
 
 from lichtspiel.errors import Cancelled, InvalidInput, LichtspielError, NonFinite, OutOfMemory, Refused
 from lichtspiel.inference.pipeline import Pipeline, Step, load
-from lichtspiel.media.media import load_image, sample_video
+from lichtspiel.media.picture import load_image
+from lichtspiel.media.video import sample_video
 from lichtspiel.request import Request
 from lichtspiel.seal import seal_picture
 from lichtspiel.serve.api.form import restore
@@ -33,7 +34,7 @@ from lichtspiel.workflows.generate import Job as Work
 from lichtspiel.workflows.generate import Result, denoising_share
 
 if TYPE_CHECKING:
-    from lichtspiel.media.media import Frame
+    from lichtspiel.media.picture import Frame
 
 __all__ = ["Worker", "code_of"]
 

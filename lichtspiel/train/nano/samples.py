@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lichtspiel import flow
-from lichtspiel.media.media import contact_sheet
+from lichtspiel.media.sheet import contact_sheet
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import Sampling
 from lichtspiel.train.nano.captions import Captions

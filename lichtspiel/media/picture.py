@@ -1,0 +1,101 @@
+"""Pictures on their way in: bounded in bytes and pixels, upright, RGB.
+
+What cannot be used is refused with the file's name and the remedy. Pictures are uint8 arrays [height, width, 3].
+"""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lichtspiel.errors import MediaError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from PIL import Image
+
+    Frame = npt.NDArray[np.uint8]
+
+__all__ = ["is_picture", "load_image", "pictures"]
+
+MAX_IMAGE_BYTES = 64 << 20
+MAX_IMAGE_PIXELS = 64_000_000
+MAX_PICTURES = 10_000
+"""Pictures of a folder that are read as one video."""
+
+# Nothing else is tried: every further format is one more parser exposed to strangers' files.
+_IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+_IMAGE_NAMES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+def load_image(path: str | Path) -> Frame:
+    """Read a picture as RGB, turned upright as its EXIF orientation says, transparency over white.
+
+    Raises MediaError when it is missing, damaged, too large, animated, of 16 bits, or no picture.
+    """
+    import numpy as np
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    path = Path(path)
+    _check_image_file(path)
+    try:
+        with Image.open(path, formats=_IMAGE_FORMATS) as image:
+            _check_image(path, image)
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in upright.info:
+                pixels = upright.convert("RGBA")
+                upright = Image.alpha_composite(Image.new("RGBA", pixels.size, "white"), pixels)
+            return np.array(upright.convert("RGB"), dtype=np.uint8)
+    except MediaError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise MediaError(f"{path}: has more than {MAX_IMAGE_PIXELS:,} pixels; reduce it first") from error
+    except UnidentifiedImageError as error:
+        raise MediaError(f"{path}: is no picture in {', '.join(_IMAGE_FORMATS)}; convert it to PNG") from error
+    except Exception as error:  # Pillow's parsers let through whatever a damaged file makes them raise
+        raise MediaError(f"{path}: is damaged ({error}); copy or export it again") from error
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file's name is one of a picture; whether it is one shows when it is read."""
+    return path.suffix.lower() in _IMAGE_NAMES
+
+
+def pictures(folder: Path) -> list[Path]:
+    """The pictures in a folder, in the order of their names; raises MediaError when there are none, or too many."""
+    try:
+        found = sorted(path for path in folder.iterdir() if is_picture(path) and not path.name.startswith("."))
+    except OSError as error:
+        raise MediaError(f"{folder}: cannot be read: {error.strerror or error}") from error
+    if not found:
+        raise MediaError(f"{folder}: holds no picture ({', '.join(_IMAGE_NAMES)}); name a folder of frames")
+    if len(found) > MAX_PICTURES:
+        raise MediaError(f"{folder}: holds {len(found):,} pictures; at most {MAX_PICTURES:,} are read")
+    return found
+
+
+def _check_image_file(path: Path) -> None:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not stat.S_ISREG(status.st_mode):  # a pipe would wait for ever, a device never end
+        raise MediaError(f"{path}: is not a file")
+    if status.st_size == 0:
+        raise MediaError(f"{path}: is empty; copy or download it again")
+    if status.st_size > MAX_IMAGE_BYTES:
+        raise MediaError(f"{path}: has {status.st_size:,} bytes; at most {MAX_IMAGE_BYTES:,} are read; reduce it first")
+
+
+def _check_image(path: Path, image: Image.Image) -> None:
+    # The size stands in the header, so this comes before any pixel is unpacked.
+    if image.width * image.height > MAX_IMAGE_PIXELS:
+        raise MediaError(
+            f"{path}: is {image.width}x{image.height}; at most {MAX_IMAGE_PIXELS:,} pixels are read; reduce it first"
+        )
+    if image.mode.startswith(("I", "F")):
+        raise MediaError(f"{path}: has more than 8 bits per channel ({image.mode}); convert it to 8 bits")
+    if getattr(image, "is_animated", False) and image.format != "MPO":  # MPO: a photograph and its previews
+        raise MediaError(f"{path}: is an animation; hand it in as a video or save one frame of it")

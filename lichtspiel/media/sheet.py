@@ -1,0 +1,93 @@
+"""The contact sheet, which shows a video at a glance, and the choice of its frames.
+
+Frames are uint8 arrays [height, width, 3], RGB.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lichtspiel.errors import MediaError, OutputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from PIL import Image
+
+    Frame = npt.NDArray[np.uint8]
+
+__all__ = ["contact_sheet", "spread"]
+
+_SHEET_FRAMES = 12
+_CELL = 320  # pixels: the longer side of a frame on the sheet
+_GAP = 8
+
+
+def contact_sheet(
+    frames: Iterable[Frame], columns: int = 4, path: str | Path | None = None, most: int = _SHEET_FRAMES
+) -> Image.Image:
+    """Lay out at most `most` frames, evenly spread over the whole, as one picture; with `path`, also save it as PNG.
+
+    Frames are taken one at a time and few are kept. Small ones are enlarged by a whole factor without smoothing, so
+    that the pixels of a 64x64 video can be seen; large ones are reduced. Raises MediaError when there is no frame and
+    OutputError when the picture cannot be saved.
+    """
+    from PIL import Image
+
+    chosen = spread(frames, most)
+    if not chosen:
+        raise MediaError("a contact sheet needs at least one frame")
+    cells = [_cell(Image.fromarray(frame)) for frame in chosen]
+    columns = min(columns, len(cells))
+    rows = math.ceil(len(cells) / columns)
+    width, height = max(cell.width for cell in cells) + _GAP, max(cell.height for cell in cells) + _GAP
+    sheet = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), "white")
+    for number, cell in enumerate(cells):
+        row, column = divmod(number, columns)
+        sheet.paste(cell, (_GAP + column * width, _GAP + row * height))
+    if path is not None:
+        _save(sheet, Path(path))
+    return sheet
+
+
+def spread(frames: Iterable[Frame], count: int) -> list[Frame]:
+    """Pick at most `count` frames evenly, first and last included, holding at most 2 * count + 1 of them: every
+    `stride`-th one is kept, and the stride doubles when they become too many."""
+    kept: list[Frame] = []
+    stride, last, number = 1, None, -1
+    for number, frame in enumerate(frames):
+        last = frame
+        if number % stride == 0:
+            kept.append(frame)
+            if len(kept) > 2 * count:
+                kept, stride = kept[::2], 2 * stride
+    if last is not None and number % stride:
+        kept.append(last)
+    picks = min(count, len(kept))
+    return [kept[round(index * (len(kept) - 1) / max(picks - 1, 1))] for index in range(picks)]
+
+
+def _cell(frame: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    side = max(frame.size)
+    if factor := _CELL // side:
+        return frame.resize((frame.width * factor, frame.height * factor), Image.Resampling.NEAREST)
+    size = (max(1, round(frame.width * _CELL / side)), max(1, round(frame.height * _CELL / side)))
+    return frame.resize(size, Image.Resampling.LANCZOS)
+
+
+def _save(sheet: Image.Image, path: Path) -> None:
+    draft = path.parent / f".{uuid.uuid4().hex}.png"
+    try:
+        sheet.save(draft, format="PNG")
+        os.replace(draft, path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,142 @@
+"""Videos on their way in: bounded in bytes, pixels and frames, upright, with square pixels, RGB.
+
+What cannot be used is refused with the file's name and the remedy. No video is written here: `seal` does that.
+Frames are uint8 arrays [height, width, 3].
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lichtspiel.errors import MediaError
+from lichtspiel.media.probe import survey
+from lichtspiel.media.sheet import spread
+
+if TYPE_CHECKING:
+    import av
+    import numpy as np
+    import numpy.typing as npt
+
+    Frame = npt.NDArray[np.uint8]
+
+__all__ = ["VideoInfo", "read_video", "sample_video", "video_info"]
+
+MAX_VIDEO_PIXELS = 4096 * 2304
+MAX_VIDEO_FRAMES = 10_000
+
+# Nothing else is tried: FFmpeg would also take text for a video, and follow playlists to other files and addresses.
+_VIDEO_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": "mov,mp4,matroska,webm,avi,mpegts,mpeg,gif"}
+
+_OPENING = 5.0  # seconds that opening a video, or one read from it, may take
+_SHORT = 12  # seconds: a video that is no longer is decoded as a whole, even when only some of its frames are needed
+_PLACES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoInfo:
+    """A video as it is shown: size after rotation and with square pixels, frames per second, and the number of frames
+    that its container declares (0 when it does not say)."""
+
+    width: int
+    height: int
+    fps: float
+    frames: int
+
+
+def video_info(path: str | Path) -> VideoInfo:
+    """Look at a video's first frame and what its container declares. Raises MediaError as `read_video` does."""
+    path = Path(path)
+    with _opened(path) as (container, stream):
+        first = next(_frames(path, container, stream), None)
+        if first is None:
+            raise MediaError(f"{path}: holds no frame; export it again")
+        fps = stream.average_rate or stream.guessed_rate
+        height, width, _ = first.shape
+        return VideoInfo(width=width, height=height, fps=float(fps or 0), frames=int(stream.frames))
+
+
+def read_video(path: str | Path, *, max_frames: int = MAX_VIDEO_FRAMES) -> Iterator[Frame]:
+    """Yield a video's frames, upright and with square pixels, one at a time.
+
+    Raises MediaError when it is missing, damaged, cut off, no video, larger than the limits in pixels or bytes, or has
+    more than `max_frames` frames. The first frame is checked before this returns, the others when they come.
+    """
+    path = Path(path)
+    info = video_info(path)
+    if info.frames > max_frames:
+        raise MediaError(f"{path}: has {info.frames:,} frames; at most {max_frames:,} are read; cut it first")
+    return _read(path, max_frames)
+
+
+def sample_video(path: str | Path, count: int) -> Iterator[Frame]:
+    """Yield about `count` frames of a video, in bounded time however long it is.
+
+    Of a short one these are spread over the whole. A long one is looked at in eight places, at each from a key frame
+    on, because only there can decoding begin. Raises MediaError as `read_video` does.
+    """
+    path = Path(path)
+    with _opened(path) as (container, stream):
+        length = (stream.duration or 0) * (stream.time_base or 0)
+        if length <= _SHORT:
+            yield from spread(itertools.islice(_frames(path, container, stream), _SHORT * 120), count)
+            return
+        for place in range(_PLACES):
+            container.seek(int(length * place / _PLACES / stream.time_base), stream=stream)
+            yield from itertools.islice(_frames(path, container, stream), -(-count // _PLACES))
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, Any]]:
+    """The container and its first video stream, with FFmpeg's refusal turned into MediaError."""
+    import av
+
+    survey(path)  # FFmpeg plays an MP4 that was cut off as a shorter one
+    try:
+        # FFmpeg's time for tags grows with the square of their number: without a limit 12 MB of them take an hour.
+        container = av.open(f"file:{path.absolute()}", options=_VIDEO_OPTIONS, timeout=_OPENING)
+    except (av.FFmpegError, ValueError) as error:
+        raise MediaError(f"{path}: is no video that can be read, or is damaged; export it as MP4") from error
+    with container:
+        if not container.streams.video:
+            raise MediaError(f"{path}: holds no video")
+        yield container, container.streams.video[0]
+
+
+def _read(path: Path, max_frames: int) -> Iterator[Frame]:
+    with _opened(path) as (container, stream):
+        for number, frame in enumerate(_frames(path, container, stream)):
+            if number == max_frames:
+                raise MediaError(f"{path}: has more than {max_frames:,} frames; cut it first")
+            yield frame
+
+
+def _frames(path: Path, container: av.container.InputContainer, stream: Any) -> Iterator[Frame]:
+    import av
+    import numpy as np
+
+    context = stream.codec_context
+    if context is None:
+        raise MediaError(f"{path}: is coded in a way that this FFmpeg does not know; export it as H.264 in MP4")
+    limit = f"{path}: frames of at most {MAX_VIDEO_PIXELS:,} pixels are read; reduce the video first"
+    if context.width * context.height > MAX_VIDEO_PIXELS:
+        raise MediaError(limit)
+    if not context.is_open:  # it is from the second place on that a long video is looked at
+        context.options = {"max_pixels": str(MAX_VIDEO_PIXELS + (1 << 20))}  # it may grow later; codecs pad a little
+        context.thread_type = "AUTO"
+    ratio = float(stream.sample_aspect_ratio or 1)
+    if not 0.1 <= ratio <= 10:
+        raise MediaError(f"{path}: declares pixels {ratio:g} times as wide as high; export it with square pixels")
+    try:
+        for frame in container.decode(stream):
+            if frame.width * frame.height * max(ratio, 1) > MAX_VIDEO_PIXELS:
+                raise MediaError(limit)
+            pixels = frame.to_ndarray(format="rgb24", width=max(1, round(frame.width * ratio)), height=frame.height)
+            # FFmpeg gives the angle counterclockwise, as NumPy turns; phones only use quarters of a circle.
+            yield np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
+    except av.FFmpegError as error:
+        raise MediaError(f"{path}: is damaged or cut off ({error.strerror}); copy or export it again") from error
