@@ -24,6 +24,7 @@ __all__ = [
     "Solver",
     "UniPC",
     "guide",
+    "guided",
     "loss",
     "sample",
     "sample_times",
@@ -73,6 +74,36 @@ def timesteps(solver: SolverName, sigmas: Tensor) -> Tensor:
 def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
     """Classifier-free guidance (arXiv 2207.12598): from the unconditional velocity past the conditional one."""
     return unconditional + scale * (conditional - unconditional)
+
+
+Velocity = Callable[[Tensor, Tensor], Tensor]
+"""The velocity of latents [b, ...] at timesteps [b] in 0..1000."""
+
+Network = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""The velocity of latents [b, ...] at timesteps [b], given text states [b, l, w]."""
+
+
+def guided(network: Network, text: Tensor, negative: Tensor | None, scale: float, *, batched: bool) -> Velocity:
+    """The velocity under guidance from text states [b, l, w] and those of the negative prompt, for `sample`.
+
+    Without negative states there is only one branch. `batched` computes both branches in one batch of 2b, the
+    conditional one first, with the shorter text padded with zeros: faster where a batch of b leaves the device idle.
+    """
+    if negative is None:
+        return lambda latents, timestep: network(latents, timestep, text)
+    if not batched:
+        return lambda latents, timestep: guide(
+            network(latents, timestep, text), network(latents, timestep, negative), scale
+        )
+    length = max(text.shape[1], negative.shape[1])
+    both = torch.cat([F.pad(states, (0, 0, 0, length - states.shape[1])) for states in (text, negative)])
+
+    def velocity(latents: Tensor, timestep: Tensor) -> Tensor:
+        doubled = latents.repeat(2, *[1] * (latents.ndim - 1))
+        conditional, unconditional = network(doubled, timestep.repeat(2), both).chunk(2)
+        return guide(conditional, unconditional, scale)
+
+    return velocity
 
 
 class Solver(Protocol):
@@ -180,7 +211,7 @@ SOLVERS: dict[SolverName, type[Solver]] = {"unipc": UniPC, "dpm++": DPM, "euler"
 
 
 def sample(
-    velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, solver: SolverName, steps: int, shift: float
+    velocity: Velocity, noise: Tensor, solver: SolverName, steps: int, shift: float
 ) -> Iterator[tuple[int, Tensor]]:
     """Go from `noise` [b, ...] to clean latents, yielding the index of each step and the latents after it.
 

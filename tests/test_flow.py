@@ -112,6 +112,26 @@ def test_guidance() -> None:
     assert [float(flow.guide(conditional, unconditional, scale)) for scale in (0.0, 1.0, 5.0)] == [1.0, 3.0, 11.0]
 
 
+def test_guided_velocity_is_the_same_in_one_batch_and_in_two() -> None:
+    sizes: list[int] = []
+
+    def network(latents: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
+        sizes.append(len(latents))
+        assert len(timestep) == len(text) == len(latents)
+        return latents * text.sum(dim=(1, 2))[:, None] + timestep[:, None]
+
+    latents, timestep = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([500.0, 500.0])
+    text, negative = torch.ones(2, 3, 1), torch.ones(2, 1, 1)
+    results = [
+        flow.guided(network, text, negative, 2.0, batched=batched)(latents, timestep) for batched in (True, False)
+    ]
+    assert torch.equal(results[0], latents + 2.0 * (3 * latents - latents) + 500)
+    assert torch.equal(results[0], results[1])
+    assert sizes == [4, 2, 2]
+    assert torch.equal(flow.guided(network, text, None, 1.0, batched=True)(latents, timestep), 3 * latents + 500)
+    assert sizes[3:] == [2]
+
+
 def test_training_pairs_end_at_clean_and_at_noise() -> None:
     generator = torch.Generator().manual_seed(0)
     clean, noise = (torch.randn(3, 2, 4, 5, generator=generator) for _ in range(2))

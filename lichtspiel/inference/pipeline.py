@@ -215,42 +215,29 @@ class Pipeline:
         t, h, w = (side // patch for side, patch in zip(noise.shape[2:], PATCH, strict=True))
         batched = t * h * w <= BATCHED_TOKENS
 
-        def velocity(latents: Tensor, timestep: Tensor) -> Tensor:
-            return self._guided(latents, timestep, conditions, request, batched)
-
+        text, negative = conditions.text, conditions.negative
         with torch.inference_mode(), kv_cache(self.dit):
+            network = self._network(conditions, request)
+            velocity = flow.guided(network, text, negative, request.guidance, batched=batched)
             for index, latents in flow.sample(velocity, noise, request.solver, request.steps, request.shift):
                 video = _finite(f"denoising step {index + 1}", latents)[:, :, len(request.references) :]
                 yield Step(index + 1, request.steps, video)
 
-    def _guided(
-        self, latents: Tensor, timestep: Tensor, conditions: Conditions, request: Request, batched: bool
-    ) -> Tensor:
-        """The velocity under guidance; without a negative prompt there is only one branch to compute."""
-        inputs = (
-            latents
-            if conditions.image_condition is None
-            else torch.cat([latents, conditions.image_condition.to(latents)], dim=1)
-        )
-        clip, vace, scale = conditions.clip, conditions.vace, request.context_scale
-        if conditions.negative is None:
-            velocity: Tensor = self.dit(inputs, timestep, conditions.text, image=clip, vace=vace, vace_scale=scale)
-            return velocity
-        branches = [conditions.text, conditions.negative]
-        if batched:
-            length = max(text.shape[1] for text in branches)
-            padded = [torch.nn.functional.pad(text, (0, 0, 0, length - text.shape[1])) for text in branches]
-            both = self.dit(
-                inputs.repeat(2, 1, 1, 1, 1), timestep.repeat(2), torch.cat(padded),
-                image=None if clip is None else clip.repeat(2, 1, 1),
-                vace=None if vace is None else vace.repeat(2, 1, 1, 1, 1), vace_scale=scale,
+    def _network(self, conditions: Conditions, request: Request) -> flow.Network:
+        """The DiT with every condition but the text."""
+        known, clip, vace = conditions.image_condition, conditions.clip, conditions.vace
+
+        def network(latents: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
+            count = len(latents)  # 2 where both branches of guidance are one batch
+            inputs = latents if known is None else torch.cat([latents, known.repeat(count, 1, 1, 1, 1).to(latents)], 1)
+            velocity: Tensor = self.dit(
+                inputs, timestep, text,
+                image=None if clip is None else clip.repeat(count, 1, 1),
+                vace=None if vace is None else vace.repeat(count, 1, 1, 1, 1), vace_scale=request.context_scale,
             )  # fmt: skip
-            positive, negative = both.chunk(2)
-        else:
-            positive, negative = (
-                self.dit(inputs, timestep, text, image=clip, vace=vace, vace_scale=scale) for text in branches
-            )
-        return flow.guide(positive, negative, request.guidance)
+            return velocity
+
+        return network
 
     def decode(self, latents: Tensor) -> Iterator[NDArray[np.uint8]]:
         """Frames [h, w, 3] of latents [1, c, t, h, w], one after another; memory does not grow with their number."""

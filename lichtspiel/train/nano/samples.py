@@ -45,16 +45,15 @@ class Sampler:
         count, dit, sampling = len(prompts), self.modules["dit"], self.sampling
         noise = torch.randn((count, *shape), generator=torch.Generator().manual_seed(seed)).to(device)
         told = noise.new_zeros(count, shape[0] + 4, *shape[1:]) if known is None else known.to(noise)
-        guided = sampling.guidance != 1
-        texts = self.captions.encode(self.modules["umt5"], [*prompts, *[""] * count * guided], device)
+        texts = self.captions.encode(self.modules["umt5"], [*prompts, *[""] * count], device)
+        negative = None if sampling.guidance == 1 else texts[count:]
 
-        def velocity(latents: Tensor, timestep: Tensor) -> Tensor:
-            inputs = torch.cat([latents, told], dim=1)
-            if not guided:
-                return dit(inputs, timestep, texts)  # type: ignore[no-any-return]
-            positive, negative = dit(inputs.repeat(2, 1, 1, 1, 1), timestep.repeat(2), texts).chunk(2)
-            return flow.guide(positive, negative, sampling.guidance)
+        def network(latents: Tensor, timestep: Tensor, states: Tensor) -> Tensor:
+            copies = len(latents) // count
+            inputs = torch.cat([latents, told.repeat(copies, 1, 1, 1, 1)], dim=1)
+            return dit(inputs, timestep, states)  # type: ignore[no-any-return]
 
+        velocity = flow.guided(network, texts[:count], negative, sampling.guidance, batched=True)
         *_, (_, latents) = flow.sample(velocity, noise, sampling.solver, sampling.steps, sampling.shift)
         return latents
 
