@@ -10,13 +10,16 @@ import torch
 
 __all__ = ["computing_dtype", "free_memory", "measure_rate", "peak_memory"]
 
+PROCESSOR = Path("/proc/cpuinfo")
+"""Where Linux says what the processor can do."""
+
 
 def computing_dtype(device: str) -> torch.dtype:
     """The precision that is fastest without loss: bfloat16 on GPUs and on processors that have units for it, else
     float32, which there is several times as fast as 16 bit."""
     if device != "cpu":
         return torch.bfloat16
-    return torch.bfloat16 if _has_bfloat16(Path("/proc/cpuinfo")) else torch.float32
+    return torch.bfloat16 if _has_bfloat16(PROCESSOR) else torch.float32
 
 
 def _has_bfloat16(description: Path) -> bool:

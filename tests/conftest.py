@@ -1,18 +1,51 @@
-"""Shared fixtures: a home of its own for every test, and random weights of nano's shape on disk."""
+"""Shared fixtures: a home of its own for every test, random weights of nano's shape on disk, and the processor that the
+package believes it has: `pytest --processor float32` or `--processor bfloat16` runs everything as on such a machine."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from lichtspiel import host
 from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import MODELS
 from lichtspiel.tokenizer import END, UNKNOWN, umt5
+
+UNITS = {"bfloat16": "flags\t: avx512_bf16 bf16\n", "float32": "flags\t: avx2\n"}
+"""What Linux would say of a processor that has units for bfloat16, and of one that has none."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--processor", choices=UNITS, help="run as on a processor that is fastest in this precision")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def believed_processor(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The processor of `--processor` for the whole run; without the option, the one that is there."""
+    with pytest.MonkeyPatch.context() as patch:
+        if (fastest := pytestconfig.getoption("--processor")) is not None:
+            description = tmp_path_factory.mktemp("processor") / "cpuinfo"
+            description.write_text(UNITS[fastest])
+            patch.setattr(host, "PROCESSOR", description)
+        yield
+
+
+@pytest.fixture
+def processor(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], None]:
+    """Tells the package, for one test, in which precision its processor is fastest."""
+    description = tmp_path_factory.mktemp("processor") / "cpuinfo"
+
+    def tell(fastest: str) -> None:
+        description.write_text(UNITS[fastest])
+        monkeypatch.setattr(host, "PROCESSOR", description)
+
+    return tell
 
 
 @pytest.fixture(autouse=True)

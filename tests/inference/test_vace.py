@@ -94,7 +94,9 @@ def given(tmp_path: Path) -> dict[str, Path]:
 
 
 def asked(**fields: Any) -> Request:
-    return Request.of(**{"prompt": "a turtle", "model": "tiny-vace", "seed": 3, "steps": 1, **fields})
+    return Request.of(
+        **{"prompt": "a turtle", "model": "tiny-vace", "seed": 3, "steps": 1, "dtype": "float32", **fields}
+    )
 
 
 def latents(pipeline: Pipeline, request: Request) -> torch.Tensor:

@@ -23,7 +23,8 @@ from tests.lora.files import keys, linear_layers, pairs, save
 
 
 def request(**fields: object) -> Request:
-    return Request.of(**{"prompt": "a turtle", "seed": 3, "steps": 2, "frames": 5, "device": "cpu", **fields})
+    small = {"prompt": "a turtle", "seed": 3, "steps": 2, "frames": 5, "device": "cpu", "dtype": "float32"}
+    return Request.of(**small | fields)
 
 
 def latents(pipeline: Pipeline, asked: Request) -> torch.Tensor:
@@ -92,14 +93,17 @@ def test_a_partial_lora_is_used_only_if_allowed(random_nano: Path, tmp_path: Pat
     assert relative_error(latents(pipeline, asked), plain) > 1e-4
 
 
+@pytest.mark.parametrize(("dtype", "megabytes"), [("float32", 14), ("bfloat16", 11)])
 def test_streamed_blocks_give_the_same_bits(
-    random_nano: Path, plain: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+    random_nano: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, megabytes: int
 ) -> None:
-    little(monkeypatch, 14)
-    pipeline = load(request(), random_nano)
+    asked = request(dtype=dtype, frames=1, steps=1)
+    plain = latents(load(asked, random_nano), asked)
+    little(monkeypatch, megabytes)
+    pipeline = load(asked, random_nano)
     assert 0 < pipeline.plan.stage("dit").streamed <= 8
     assert any("read from their file in every step" in note for note in pipeline.notes)
-    assert torch.equal(latents(pipeline, request()), plain)
+    assert torch.equal(latents(pipeline, asked), plain)
 
 
 def test_int8_is_near_and_named(random_nano: Path, plain: torch.Tensor, tmp_path: Path) -> None:
