@@ -145,7 +145,7 @@ def batch(
 
 
 @under_terms
-def replay(  # noqa: PLR0913  (one parameter is one flag)
+def replay(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     video: Annotated[Path, typer.Argument(help="A video or picture that this package made.")],
     out: Made = Path("replay.mp4"),
     prompt: Annotated[str | None, typer.Option(help="Its prompt, if this machine's record does not have it.")] = None,
@@ -157,6 +157,7 @@ def replay(  # noqa: PLR0913  (one parameter is one flag)
         ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="Another device than then.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Another precision than then.")] = None,
     weights: Weights = None,
     sheet: Sheet = None,
     *,
@@ -167,7 +168,7 @@ def replay(  # noqa: PLR0913  (one parameter is one flag)
     from lichtspiel.workflows.generate import generate as run
     from lichtspiel.workflows.replay import request_of
 
-    request = request_of(video, prompt=prompt, negative=negative, inputs=given or [], device=device)
+    request = request_of(video, prompt=prompt, negative=negative, inputs=given or [], device=device, dtype=dtype)
     with progress_bar() as progress:
         result = run(request, out, weights=weights, sheet=sheet, terms=terms, progress=progress, say=say)
     print_result(result.to_json(), sheet, as_json)

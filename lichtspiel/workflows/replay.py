@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lichtspiel.errors import InvalidInput
+from lichtspiel.errors import InvalidInput, RequestError
+from lichtspiel.inference.pipeline import choose_device, choose_precision
 from lichtspiel.request import Request
 from lichtspiel.seal import digest, verify
 from lichtspiel.seal.verify import Report
@@ -25,12 +26,14 @@ def request_of(
     negative: str | None = None,
     inputs: Sequence[Path] = (),
     device: str | None = None,
+    dtype: str | None = None,
 ) -> Request:
-    """The effective request of a video or picture that this package made, on another `device` if one is named.
+    """The effective request of a video or picture that this package made, in the precision and on the device it was
+    made with unless another `dtype` or `device` is named.
 
     Parameters come from its credentials if they are whole, else from this machine's record, and so do texts. Texts that
     are given must be those that were used, and the files among `inputs` are known by their digests. Raises InvalidInput
-    that says what is missing.
+    that says what is missing, or what this machine cannot do as it was done then.
     """
     report = verify(video)
     parameters, texts, files, named = _said(report)
@@ -43,7 +46,19 @@ def request_of(
     asked["references"] = [path for role, path in found.items() if role.startswith("reference-")]
     loras = [path for role, path in found.items() if role.startswith("lora-")]
     asked["lora"] = [{"path": path, "strength": value} for path, value in zip(loras, strengths, strict=True)]
-    return Request.of(**asked | ({"device": device, "dtype": "auto"} if device else {}))
+    request = Request.of(**asked | {key: value for key, value in (("device", device), ("dtype", dtype)) if value})
+    _check_machine(video, request)
+    return request
+
+
+def _check_machine(video: Path, request: Request) -> None:
+    try:
+        choose_precision(request.dtype, choose_device(request.device))
+    except RequestError as error:
+        raise InvalidInput(
+            f"{video}: cannot be made here in {request.dtype} on {request.device}, because {error.rule}; to make it "
+            f"otherwise, with a result that may differ, add --{error.field} {error.nearest}"
+        ) from error
 
 
 Named = Callable[[str], str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from lichtspiel.errors import InvalidInput
+from lichtspiel.errors import InvalidInput, RequestError
 from lichtspiel.request import Request
 from lichtspiel.seal import Marks
 from lichtspiel.spec import MODELS
+from lichtspiel.workflows import replay
 from lichtspiel.workflows.generate import generate
 from lichtspiel.workflows.latents import read_latents
 from lichtspiel.workflows.replay import request_of
@@ -42,13 +44,43 @@ def effective(asked: Request) -> dict[str, object]:
 
 
 def test_the_same_again(random_nano: Path, tmp_path: Path, picture: Path, lora: Path) -> None:
-    asked = request(image=picture, lora=[f"{lora}:0.5"], shift=2.0, solver="unipc")
+    asked = request(image=picture, lora=[f"{lora}:0.5"], shift=2.0, solver="unipc", dtype="float32")
     first = generate(asked, tmp_path / "a.mp4", weights=random_nano)
     again = request_of(tmp_path / "a.mp4", inputs=[lora, picture])
     assert effective(again) == effective(asked)
     assert (again.device, again.dtype) == ("cpu", "float32")
     second = generate(again, tmp_path / "b.mp4", weights=random_nano)
     assert torch.equal(read_latents(first.latents)[0], read_latents(second.latents)[0])
+
+
+@pytest.mark.parametrize(("fastest", "other"), [("bfloat16", "float32"), ("float32", "bfloat16")])
+def test_it_is_made_in_the_precision_that_the_file_names(
+    random_nano: Path, tmp_path: Path, processor: Callable[[str], None], fastest: str, other: str
+) -> None:
+    out = tmp_path / "a.mp4"
+    processor(fastest)
+    first = generate(request(frames=1, steps=1, guidance=1), out, weights=random_nano)
+    processor(other)
+    assert [request_of(out, device=device).dtype for device in (None, "cpu", "auto")] == [fastest] * 3
+    assert request_of(out, dtype="auto").dtype == "auto"
+    second = generate(request_of(out), tmp_path / "b.mp4", weights=random_nano)
+    assert torch.equal(read_latents(first.latents)[0], read_latents(second.latents)[0])
+    with pytest.raises(RequestError, match="dtype"):
+        request_of(out, dtype="float8")
+
+
+def test_what_this_machine_cannot_do_is_said_with_the_remedy(
+    random_nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "a.mp4"
+    generate(request(frames=1, steps=1, guidance=1, device="cpu", dtype="int8"), out, weights=random_nano)
+    assert request_of(out).dtype == "int8"
+    with pytest.raises(InvalidInput, match=r"a\.mp4.* in int8 on cuda:9.*this machine has.*add --device "):
+        request_of(out, device="cuda:9")
+    monkeypatch.setattr(replay, "choose_device", torch.device)
+    with pytest.raises(InvalidInput, match=r"in int8 on cuda.*for processors.*add --dtype bfloat16"):
+        request_of(out, device="cuda")
+    assert request_of(out, device="cuda", dtype="bfloat16").dtype == "bfloat16"
 
 
 def test_what_is_missing_is_asked_for(random_nano: Path, tmp_path: Path, picture: Path) -> None:
@@ -71,7 +103,6 @@ def test_a_file_that_is_not_ours_cannot_be_replayed(tmp_path: Path, picture: Pat
 def test_the_record_alone_suffices(random_nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A re-encoded copy has lost its credentials; a large picture still carries the watermark.
     from lichtspiel.seal import verify
-    from lichtspiel.workflows import replay
 
     out = tmp_path / "a.mp4"
     generate(request(), out, weights=random_nano)
