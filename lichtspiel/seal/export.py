@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 __all__ = ["Look", "Sealed", "check_output", "leave", "seal", "writing"]
 
 # threads is a number of its own, not the machine's: x264's result depends on it, and should not depend on the machine.
-_X264 = {"crf": "16", "preset": "medium", "threads": "4"}
+# Nor on what the processor is: with AVX-512 the default reads memory that was never written when a frame is narrow, so
+# that even on one machine two encodings of the same frames differ.
+_X264 = {"crf": "16", "preset": "medium", "threads": "4", "x264-params": "cpu-independent=1"}
 _BT709 = 1  # the same code for matrix, primaries and transfer (ISO/IEC 23091-2)
 _BICUBIC, _ACCURATE, _EXACT = 0x4, 0x40000, 0x80000  # libswscale flags: the same result with and without SIMD
 _FULL, _LIMITED = 2, 1  # AVColorRange

@@ -81,6 +81,25 @@ def test_the_picture_data_is_the_same_each_time(sealed: Sealed, tmp_path: Path) 
     assert dict(boxes(again.path.read_bytes()))[b"mdat"] == dict(boxes(sealed.path.read_bytes()))[b"mdat"]
 
 
+ENCODE = """
+import sys
+from lichtspiel.seal import seal
+from tests.seal.conftest import frames, provenance
+seal(frames(), provenance(id="7b" * 16), sys.argv[1], fps=16)
+"""
+
+
+def test_the_picture_data_does_not_depend_on_what_was_in_memory_before(tmp_path: Path) -> None:
+    found = set()
+    for number in (0, 85, 170):  # glibc fills memory with it when it is handed out
+        out = tmp_path / f"{number}.mp4"
+        subprocess.run(
+            [sys.executable, "-c", ENCODE, out], env={**os.environ, "MALLOC_PERTURB_": str(number)}, check=True
+        )
+        found.add(dict(boxes(out.read_bytes()))[b"mdat"])
+    assert len(found) == 1
+
+
 def test_one_frame_and_another_rate(tmp_path: Path) -> None:
     seal(frames(1), provenance(), tmp_path / "still.mp4", fps=8)
     with av.open(str(tmp_path / "still.mp4")) as container:
