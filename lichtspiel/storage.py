@@ -1,43 +1,126 @@
-"""Where Lichtspiel keeps what belongs to this installation: its signing keys, its record, and latents of its work.
+"""Where Lichtspiel keeps the data of this installation, and how files are written so that none is ever half there.
 
-The only environment variables that the package reads are here, and they are paths.
+The only environment variables that the package reads are read here, and they name folders.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-from contextlib import suppress
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
+
+import platformdirs
 
 from lichtspiel.errors import LichtspielError
 
-__all__ = ["by_age", "home", "pulled"]
+__all__ = ["atomic_folder", "atomic_write", "by_age", "draft_path", "file_sha256", "home", "pulled"]
 
 
 def home() -> Path:
-    """The folder for what belongs to this installation: $LICHTSPIEL_HOME, else $XDG_DATA_HOME/lichtspiel, else
-    ~/.local/share/lichtspiel. It need not exist yet."""
-    if chosen := os.environ.get("LICHTSPIEL_HOME"):
-        return Path(chosen).expanduser().absolute()
-    shared = os.environ.get("XDG_DATA_HOME", "")
-    if os.path.isabs(shared):  # the XDG rule: relative values are to be ignored
-        return Path(shared) / "lichtspiel"
+    """The data folder of this installation, which need not exist yet: $LICHTSPIEL_HOME, else the platform's folder for
+    a user's data.
+
+    On Linux that is $XDG_DATA_HOME/lichtspiel or ~/.local/share/lichtspiel. Raises LichtspielError when the user has no
+    home folder.
+    """
     try:
-        return Path.home() / ".local" / "share" / "lichtspiel"
+        if chosen := os.environ.get("LICHTSPIEL_HOME"):
+            return Path(chosen).expanduser().absolute()
+        folder = platformdirs.user_data_path("lichtspiel", appauthor=False)
+        if not folder.is_absolute():  # a relative XDG_DATA_HOME, which the XDG rules say to ignore, or no home folder
+            folder = Path.home() / ".local" / "share" / "lichtspiel"
     except RuntimeError as error:
-        raise LichtspielError("no home folder is known for this user; set LICHTSPIEL_HOME to a folder") from error
+        raise LichtspielError("this user has no home folder; set LICHTSPIEL_HOME to a folder") from error
+    return folder
 
 
 def pulled(repository: str) -> Path:
-    """Where a checkpoint of the hub lies once it was pulled, by its repository, such as Wan-AI/Wan2.1-T2V-1.3B."""
+    """The folder that `lichtspiel pull` puts a hub repository such as Wan-AI/Wan2.1-T2V-1.3B into."""
     return home() / "weights" / repository.rpartition("/")[2]
 
 
 def by_age(folder: Path) -> list[tuple[int, int, Path]]:
-    """The safetensors files of a folder, oldest first, each with its time in nanoseconds and its size in bytes."""
-    found = []
+    """The safetensors files of a folder, oldest first: modification time in nanoseconds, size in bytes, path."""
+    files = []
     for path in folder.glob("*.safetensors"):
-        with suppress(FileNotFoundError):  # another process removes old ones, too
+        with suppress(FileNotFoundError):  # other processes remove old files too
             status = path.stat()
-            found.append((status.st_mtime_ns, status.st_size, path))
-    return sorted(found)
+            files.append((status.st_mtime_ns, status.st_size, path))
+    return sorted(files)
+
+
+def draft_path(path: Path) -> Path:
+    """A new name beside `path` for a file that is not finished: in the same folder, because a rename is atomic only
+    within one file system, and hidden."""
+    return path.parent / f".{uuid.uuid4().hex}.partial"
+
+
+@contextmanager
+def atomic_write(path: Path, mode: int | None = None) -> Iterator[Path]:
+    """Yield a draft to write; when the block ends without an error, the draft replaces `path`.
+
+    Readers see the old file or the whole new one, also after a power cut: file and folder are synced. After an error
+    or an interrupt the draft is removed and `path` is as it was. With `mode` the draft exists from the start with these
+    permissions; without, whoever writes it creates it, as the umask says. Raises OSError like any write.
+    """
+    draft = draft_path(path)
+    try:
+        if mode is not None:
+            os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
+        yield draft
+        if mode is not None:
+            draft.chmod(mode)  # the umask, and some writers, change it
+        _sync(draft)
+        os.replace(draft, path)
+        _sync_folder(path.parent)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; when the block ends without an error, it is renamed to `path`, which must be free.
+
+    Its name beside `path` is always the same, so that a run that was killed leaves one such folder at most: the next
+    run removes it. Two processes must not fill the same folder at once.
+    """
+    draft = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        for file in draft.iterdir():
+            _sync(file)
+        _sync_folder(draft)
+        draft.rename(path)
+        _sync_folder(path.parent)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def file_sha256(file: Path | BufferedReader) -> str:
+    """The hexadecimal SHA-256 of a file, or of the rest of an open one."""
+    if isinstance(file, Path):
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    # A rename survives a power cut once its folder is synced, which Windows neither needs nor allows.
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

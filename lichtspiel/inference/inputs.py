@@ -21,10 +21,8 @@ from lichtspiel.request import GRID, Request, nearest_frames
 from lichtspiel.spec import Model, model
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+    from lichtspiel.frames import Frame
 
-    Frame = npt.NDArray[np.uint8]
 
 __all__ = ["Seen", "ask", "film", "film_size", "look", "mask_of", "picture_size"]
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from lichtspiel.storage import by_age, home
+from lichtspiel.storage import atomic_write, by_age, home
 
 __all__ = ["fingerprint", "get", "put"]
 
@@ -57,14 +56,8 @@ def put(text: str, encoder: str, states: Tensor) -> None:
     content = save({"states": states.detach().to("cpu", copy=True).contiguous()})
     with suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix="new-")  # mode 0600
-        try:
-            with open(handle, "wb") as file:
-                file.write(content)
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        with atomic_write(path, mode=0o600) as draft:
+            draft.write_bytes(content)
         _trim(path.parent)
 
 

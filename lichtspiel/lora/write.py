@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from lichtspiel.errors import OutputError, RequestError, WeightsError
 from lichtspiel.lora.adapter import Delta, LoRA
 from lichtspiel.lora.names import to_diffusers, to_underscores
 from lichtspiel.lora.read import ADAPTER_METADATA
+from lichtspiel.storage import atomic_write
 
 __all__ = ["carried", "convert", "write_lora"]
 
@@ -76,19 +75,10 @@ def write_lora(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str,
     if path.suffix != ".safetensors":
         raise OutputError(f"{path} has to end in .safetensors")
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
-    beside = Path(name)
-    try:
-        save_file(dict(tensors), beside, {"format": "pt", **metadata})
-        beside.chmod(0o644)
-        beside.replace(path)
-    except Exception as error:
-        raise OutputError(f"{path} cannot be written: {error}") from error
-    finally:
-        beside.unlink(missing_ok=True)
+        with atomic_write(path, mode=0o644) as draft:
+            save_file(dict(tensors), draft, {"format": "pt", **metadata})
+    except Exception as error:  # safetensors has errors of its own
+        raise OutputError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _with_alpha(name: str, delta: Delta, *, always: bool) -> dict[str, Tensor]:

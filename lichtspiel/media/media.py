@@ -10,10 +10,8 @@ from lichtspiel.media.picture import is_picture, load_image, pictures
 from lichtspiel.media.video import read_video
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+    from lichtspiel.frames import Frame
 
-    Frame = npt.NDArray[np.uint8]
 
 __all__ = ["read_frames"]
 

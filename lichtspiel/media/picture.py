@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 from lichtspiel.errors import MediaError
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     from PIL import Image
 
-    Frame = npt.NDArray[np.uint8]
+    from lichtspiel.frames import Frame
+
 
 __all__ = ["is_picture", "load_image", "pictures"]
 

@@ -6,20 +6,18 @@ Frames are uint8 arrays [height, width, 3], RGB.
 from __future__ import annotations
 
 import math
-import os
-import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lichtspiel.errors import MediaError, OutputError
+from lichtspiel.storage import atomic_write
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     from PIL import Image
 
-    Frame = npt.NDArray[np.uint8]
+    from lichtspiel.frames import Frame
+
 
 __all__ = ["contact_sheet", "spread"]
 
@@ -83,11 +81,8 @@ def _cell(frame: Image.Image) -> Image.Image:
 
 
 def _save(sheet: Image.Image, path: Path) -> None:
-    draft = path.parent / f".{uuid.uuid4().hex}.png"
     try:
-        sheet.save(draft, format="PNG")
-        os.replace(draft, path)
+        with atomic_write(path) as draft:
+            sheet.save(draft, format="PNG")
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        draft.unlink(missing_ok=True)

@@ -19,10 +19,9 @@ from lichtspiel.media.sheet import spread
 
 if TYPE_CHECKING:
     import av
-    import numpy as np
-    import numpy.typing as npt
 
-    Frame = npt.NDArray[np.uint8]
+    from lichtspiel.frames import Frame
+
 
 __all__ = ["VideoInfo", "read_video", "sample_video", "video_info"]
 

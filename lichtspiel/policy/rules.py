@@ -22,12 +22,9 @@ from lichtspiel.policy import prompts
 from lichtspiel.policy.verdict import Decision, Verdict, strictest
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
+    from lichtspiel.frames import Frame
     from lichtspiel.policy.guards import Guard
 
-    Frame = npt.NDArray[np.uint8]
 
 __all__ = [
     "describe",

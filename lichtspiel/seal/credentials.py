@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from lichtspiel.errors import LichtspielError, MediaError, RequestError
 from lichtspiel.media.probe import survey
 from lichtspiel.seal import certificates, library
+from lichtspiel.storage import file_sha256
 
 if TYPE_CHECKING:
     from lichtspiel.seal.identity import Identity
@@ -96,8 +97,7 @@ class Input:
         """Describe an input file as it is now. Raises MediaError when it cannot be read."""
         path = Path(path)
         survey(path)
-        with path.open("rb") as file:
-            return cls(role, path, hashlib.file_digest(file, "sha256").hexdigest(), parent)
+        return cls(role, path, file_sha256(path), parent)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,7 +281,7 @@ def _add(builder: Any, given: Input) -> None:
     try:
         survey(given.path)
         with given.path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() == given.sha256:
+            if file_sha256(file) == given.sha256:
                 file.seek(0)
                 builder.add_ingredient(described, kind, file)
                 return

@@ -26,7 +26,8 @@ from lichtspiel.seal.watermark import TILE, layout, spread
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from lichtspiel.seal.watermark import Frame, Plane
+    from lichtspiel.frames import Frame
+    from lichtspiel.seal.watermark import Plane
 
 __all__ = ["CERTAIN", "FRAMES", "PLAUSIBLE", "Detection", "Grid", "coded", "detect", "grids", "judge"]
 

@@ -10,27 +10,25 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import hashlib
 import itertools
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lichtspiel import storage
 from lichtspiel.errors import LichtspielError, MediaError, OutputError, RequestError
 from lichtspiel.seal import credentials, identity, labels, manifest
 from lichtspiel.seal.marks import Marks
 
 if TYPE_CHECKING:
     import av
-    import numpy as np
-    import numpy.typing as npt
 
-    Frame = npt.NDArray[np.uint8]
+    from lichtspiel.frames import Frame
+
 
 __all__ = ["Look", "Sealed", "check_output", "leave", "seal", "writing"]
 
@@ -85,7 +83,7 @@ def check_output(out: str | Path, *, pixels: int = 0, suffix: str = ".mp4") -> P
     OutputError, with the remedy, or LichtspielError when the identity is unusable.
     """
     out = _check_target(Path(out), suffix)
-    draft = _draft(out)
+    draft = storage.draft_path(out)
     try:
         draft.touch(exist_ok=False)
         draft.unlink()
@@ -145,22 +143,19 @@ def leave(
 ) -> Sealed:
     """Let `draw` write a draft, which returns width, height and number of frames; sign it, read it back, and let it
     appear at `out`."""
-    encoded, signed = _draft(out), _draft(out)
+    encoded = storage.draft_path(out)
     provenance, marks, fps = look.provenance, look.marks, look.fps
     try:
         picture = draw(encoded)
-        with writing(out):
+        with writing(out), storage.atomic_write(out) as signed:
             said, stamped = manifest.Reading("none"), None
             if marks.credentials:
-                said, stamped = _sign(encoded, signed, provenance, signer or identity.load_identity(), timestamp)
+                said, stamped = _sign(encoded, signed, look, signer or identity.load_identity(), timestamp)
             else:
                 encoded.rename(signed)
-            sha256, size = _digest(signed)
-            os.replace(signed, out)
-            _sync_folder(out.parent)
+            sha256, size = storage.file_sha256(signed), signed.stat().st_size
     finally:
-        for draft in (encoded, signed):
-            draft.unlink(missing_ok=True)
+        encoded.unlink(missing_ok=True)
     signature = said.manifest.get("signature_info") or {}
     return Sealed(
         path=out,
@@ -179,32 +174,25 @@ def leave(
 
 
 def _sign(
-    encoded: Path, signed: Path, provenance: credentials.Provenance, identity: identity.Identity, timestamp: str | None
+    encoded: Path, signed: Path, look: Look, identity: identity.Identity, timestamp: str | None
 ) -> tuple[manifest.Reading, str | None]:
     """Sign and read back, as a stranger would; returns what was read and what became of the time stamp."""
-    kind = "image/png" if encoded.suffix == ".png" else "video/mp4"
-    stamped = credentials.sign(encoded, signed, provenance, identity, timestamp, format=kind)
+    stamped = credentials.sign(encoded, signed, look.provenance, identity, timestamp, format=look.format)
     said = manifest.read(signed, identity.root)
     if not said.ours:
         raise LichtspielError(f"the seal does not hold, so nothing was written: {'; '.join(said.problems)}")
     return said, stamped
 
 
-def _digest(path: Path) -> tuple[str, int]:
-    """The hexadecimal SHA-256 of a file and its size, when all of it is on the disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
-
-
 @dataclass(frozen=True)
 class Look:
-    """How frames leave: at which rate, with which marks in picture and container, and which sound goes along."""
+    """How frames leave: at which rate, with which marks in picture and container, with which sound, in which format."""
 
     fps: int | Fraction
     marks: Marks
     provenance: credentials.Provenance
-    sound: Path | None
+    sound: Path | None = None
+    format: str = "video/mp4"
 
     def painter(self, height: int, width: int) -> Callable[[Frame, int], Frame]:
         """What puts the marks of the picture on a frame of this size, given the frame's number."""
@@ -339,11 +327,6 @@ def _encoder() -> None:
         ) from error
 
 
-def _draft(out: Path) -> Path:
-    # In the same folder, because a rename is atomic only within one file system; hidden, because it is not finished.
-    return out.parent / f".{uuid.uuid4().hex}{out.suffix.lower()}"
-
-
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn a failure to write into a message. Failures of the frames' own source are not touched."""
@@ -352,13 +335,3 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         hint = "; free some space" if error.errno == errno.ENOSPC else ""
         raise OutputError(f"{path.parent}: the result cannot be written: {error.strerror or error}{hint}") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    # Makes the rename itself survive a power cut, where folders can be synced (not on Windows).
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -16,10 +16,8 @@ from lichtspiel.seal.export import Look, Sealed, check_output, leave, writing
 from lichtspiel.seal.marks import Marks
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+    from lichtspiel.frames import Frame
 
-    Frame = npt.NDArray[np.uint8]
 
 __all__ = ["seal_picture"]
 
@@ -41,7 +39,7 @@ def seal_picture(
     out, marks = check_output(out, suffix=".png"), marks or Marks.of()
     assert frame.dtype == "uint8", frame.dtype
     assert frame.ndim == 3, frame.shape
-    look = Look(1, marks, dataclasses.replace(provenance, watermarked=marks.watermark), None)
+    look = Look(1, marks, dataclasses.replace(provenance, watermarked=marks.watermark), format="image/png")
     sealed = leave(out, look, lambda draft: _draw(frame, draft, look), signer, timestamp)
     return dataclasses.replace(sealed, fps=0)
 

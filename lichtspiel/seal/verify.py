@@ -26,7 +26,7 @@ from lichtspiel.media.video import sample_video
 from lichtspiel.seal import identity, labels, manifest, record
 
 if TYPE_CHECKING:
-    from lichtspiel.media.picture import Frame
+    from lichtspiel.frames import Frame
 
 __all__ = ["Credentials", "Ingredient", "Labels", "Report", "Signer", "State", "Watermark", "exit_code", "verify"]
 

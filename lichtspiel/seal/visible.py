@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    Frame = npt.NDArray[np.uint8]
+    from lichtspiel.frames import Frame
+
     Plane = npt.NDArray[np.float32]
 
 __all__ = ["CAPITAL", "VisibleLabel"]

@@ -28,7 +28,8 @@ from lichtspiel.seal import payload
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    Frame = npt.NDArray[np.uint8]
+    from lichtspiel.frames import Frame
+
     Plane = npt.NDArray[np.float32]
 
 __all__ = ["TILE", "Watermark", "chip_size", "layout", "mark", "spread"]

@@ -20,6 +20,7 @@ from torch import Tensor
 from lichtspiel.inference.conditioning import video_of
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import STRIDE
+from lichtspiel.storage import atomic_write
 from lichtspiel.train.nano.clips import ClipStore
 from lichtspiel.train.vae import pixels, statistics
 
@@ -68,9 +69,8 @@ def encode_store(vae: VAE, store: ClipStore, path: Path, *, first: int, first_la
     tensors = {"latents": latents, "first": encode(first, "first"), "first_last": encode(first_last, "first-last")}
     tensors = {name: ((value - scale[0]) / scale[1]).contiguous() for name, value in tensors.items()}
     tensors["actors"] = covered(store.masks)
-    draft = path.with_suffix(".partial")
-    save_file({**tensors, "mean": mean, "std": std}, draft)
-    draft.replace(path)
+    with atomic_write(path) as draft:
+        save_file({**tensors, "mean": mean, "std": std}, draft)
     return LatentStore(**tensors, mean=mean, std=std)
 
 

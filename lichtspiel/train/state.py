@@ -8,7 +8,6 @@ as if it had never stopped.
 from __future__ import annotations
 
 import copy
-import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lichtspiel.errors import InvalidInput, NonFinite
+from lichtspiel.storage import atomic_write
 from lichtspiel.train.optim import Muon
 
 Weights = Mapping[str, Mapping[str, Tensor]]
@@ -106,12 +106,8 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
         }
         path = self.folder / "checkpoint.pt"
-        draft = path.with_suffix(".partial")
-        with draft.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        with atomic_write(path) as draft:
+            torch.save(state, draft)
         return path
 
     def start_from(self, weights: Weights) -> None:

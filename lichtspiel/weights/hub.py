@@ -6,7 +6,6 @@ encoder of all of them, is linked and not fetched again. Every file is compared 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from lichtspiel.errors import LichtspielError, OutputError, RequestError, WeightsError
 from lichtspiel.spec import Model
-from lichtspiel.storage import pulled
+from lichtspiel.storage import file_sha256, pulled
 
 __all__ = ["Published", "pull"]
 
@@ -149,8 +148,7 @@ def _fetch(model: Model, file: Published, folder: Path, commit: str, endpoint: s
 
 def _check(path: Path, file: Published) -> None:
     """Compare a file with what the hub says of it, and note that down; what differs is removed."""
-    with path.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    digest = file_sha256(path)
     if path.stat().st_size != file.size or (file.sha256 and digest != file.sha256):
         path.unlink()
         raise WeightsError(

@@ -7,7 +7,6 @@ precision that cannot be read are refused by name, with the remedy.
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import zipfile
 from abc import ABC, abstractmethod
@@ -19,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lichtspiel.errors import WeightsError
+from lichtspiel.storage import file_sha256
 
 __all__ = ["Entry", "Pickle", "SafetensorsFile", "TensorFile", "check_digest", "starts_like"]
 
@@ -123,7 +123,6 @@ def starts_like(path: Path) -> str:
 
 def check_digest(path: Path, expected: str) -> None:
     """Compare the file's SHA-256 with the registry's; raises WeightsError when they differ."""
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = file_sha256(path)
     if found != expected:
         raise WeightsError(f"{path} has the digest {found[:12]}…, not {expected[:12]}…; install or download it again")

@@ -12,7 +12,7 @@ from torch import Tensor
 from lichtspiel import __version__
 from lichtspiel.errors import MediaError
 from lichtspiel.request import Request
-from lichtspiel.storage import by_age, home
+from lichtspiel.storage import atomic_write, by_age, home
 
 __all__ = ["keep", "read_latents"]
 
@@ -30,11 +30,9 @@ def keep(latents: Tensor, request: Request, identity: str, folder: Path | None =
     place = folder or ours
     place.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = place / f"{identity}.safetensors"
-    draft = path.with_suffix(".partial")
     metadata = {"lichtspiel": __version__, "request": request.model_dump_json()}
-    save_file({"latents": latents.float().cpu().contiguous()}, draft, metadata)
-    draft.chmod(0o600)
-    draft.replace(path)
+    with atomic_write(path, mode=0o600) as draft:
+        save_file({"latents": latents.float().cpu().contiguous()}, draft, metadata)
     if folder is None:
         for _, _, old in by_age(ours)[:-KEPT]:
             old.unlink(missing_ok=True)

@@ -18,10 +18,8 @@ from lichtspiel.seal import Input, Provenance, Sealed, check_output, seal
 from lichtspiel.workflows.terms import Terms
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+    from lichtspiel.frames import Frame
 
-    Frame = npt.NDArray[np.uint8]
 
 __all__ = ["adopt"]
 

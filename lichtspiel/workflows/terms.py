@@ -20,10 +20,8 @@ from lichtspiel.seal.export import Sealed
 from lichtspiel.seal.marks import Marks
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+    from lichtspiel.frames import Frame
 
-    Frame = npt.NDArray[np.uint8]
 
 __all__ = ["Inspection", "Terms"]
 

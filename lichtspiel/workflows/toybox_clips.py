@@ -14,6 +14,7 @@ from typing import Any
 from lichtspiel import __version__
 from lichtspiel.errors import OutputError, RequestError
 from lichtspiel.seal import Marks, Provenance, check_output, seal
+from lichtspiel.storage import atomic_write
 from lichtspiel.toybox.captions import LANGUAGES, caption
 from lichtspiel.toybox.motion import SECONDS
 from lichtspiel.toybox.render import render
@@ -55,9 +56,8 @@ def export_clips(
         rows.append({"path": out.name, "seed": seed + number, "captions": captions, "scene": asdict(scene)})
         progress(f"rendering, clip {number + 1} of {count}", (number + 1) / count)
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    draft = folder / "captions.jsonl.partial"
-    draft.write_text(lines, encoding="utf-8")
-    draft.replace(folder / "captions.jsonl")
+    with atomic_write(folder / "captions.jsonl") as draft:
+        draft.write_text(lines, encoding="utf-8")
     return rows
 
 

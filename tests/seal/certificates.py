@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from lichtspiel.seal import certificates, credentials, identity
+from lichtspiel.seal import certificates, credentials, enroll, identity
 from tests.seal.conftest import provenance
 
 EMAIL, STAMPING = ExtendedKeyUsageOID.EMAIL_PROTECTION, ExtendedKeyUsageOID.TIME_STAMPING
@@ -100,7 +100,7 @@ def put(folder: Path, *chain: x509.Certificate, key: bytes | None = None) -> tup
 def signed(folder: Path, identity: identity.Identity, timestamp: str | None = None) -> tuple[Path, str | None]:
     """The smallest video, signed."""
     plain, out = folder / "plain.mp4", folder / "signed.mp4"
-    plain.write_bytes(identity._SMALLEST)
+    plain.write_bytes(enroll._SMALLEST)
     out.unlink(missing_ok=True)
     return out, credentials.sign(plain, out, provenance(), identity, timestamp)
 

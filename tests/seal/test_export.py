@@ -163,7 +163,7 @@ def test_a_full_disk_is_an_error_with_a_remedy(tmp_path: Path) -> None:
 
 
 def test_a_seal_that_does_not_hold_is_not_let_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export.reading, "read", lambda *_: Reading("tampered", problems=("bent",)))
+    monkeypatch.setattr(export.manifest, "read", lambda *_: Reading("tampered", problems=("bent",)))
     with pytest.raises(LichtspielError, match=r"does not hold.*bent"):
         seal(frames(1), provenance(), tmp_path / "fox.mp4", fps=16)
     assert os.listdir(tmp_path) == []

@@ -14,7 +14,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from lichtspiel import storage
 from lichtspiel.errors import LichtspielError
 from lichtspiel.seal import enroll, identity, manifest
 from lichtspiel.seal.certificates import parse_chain, pem
@@ -132,29 +131,6 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pyte
 def test_looking_makes_nothing(fresh: Path) -> None:
     assert identity.anchors() is None
     assert not fresh.exists()
-
-
-def test_home_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("LICHTSPIEL_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_DATA_HOME", "relative/is/ignored")
-    assert storage.home() == tmp_path / ".local" / "share" / "lichtspiel"
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg"))
-    assert storage.home() == tmp_path / "xdg" / "lichtspiel"
-    monkeypatch.setenv("LICHTSPIEL_HOME", "~/mine")
-    assert storage.home() == tmp_path / "mine"
-
-
-def test_no_home_at_all_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("LICHTSPIEL_HOME")
-    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
-
-    def unknown() -> Path:
-        raise RuntimeError
-
-    monkeypatch.setattr(Path, "home", unknown)
-    with pytest.raises(LichtspielError, match="set LICHTSPIEL_HOME"):
-        storage.home()
 
 
 def test_a_failed_first_use_leaves_no_key_behind(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:

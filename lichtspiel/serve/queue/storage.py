@@ -7,10 +7,8 @@ owner to say. The credentials for it are found where the tools of S3 look for th
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -19,6 +17,7 @@ import fsspec
 
 from lichtspiel.errors import InvalidInput
 from lichtspiel.serve.errors import BadName, NotFound, StoreError
+from lichtspiel.storage import atomic_write
 
 __all__ = ["Files"]
 
@@ -86,9 +85,9 @@ class Files:
         """Copy the file to this path, which has it completely or not at all, for its owner's eyes."""
         with (
             self._explained(name),
-            _finished(local) as partial,
+            atomic_write(local, mode=0o600) as draft,
             self.open(name) as source,
-            partial.open("wb") as target,
+            draft.open("wb") as target,
         ):
             shutil.copyfileobj(source, target, CHUNK)
 
@@ -146,36 +145,16 @@ class Files:
             ) from error
 
 
-@contextlib.contextmanager
-def _finished(target: Path) -> Iterator[Path]:
-    """A path to write to, beside `target` and with mode 0600; it takes its place when all went well."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".partial")
-    os.close(handle)
-    try:
-        yield Path(name)
-        with Path(name).open("rb") as written:
-            os.fsync(written.fileno())
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
 def _copy_into(local: Path, root: Path, target: Path) -> None:
     with local.open("rb") as source:
         for left in reversed(range(RETRIES)):
             try:
                 for parent in reversed(target.relative_to(root).parents[:-1]):
                     (root / parent).mkdir(mode=0o700, exist_ok=True)
-                with _finished(target) as partial, partial.open("wb") as copy:
+                with atomic_write(target, mode=0o600) as draft, draft.open("wb") as copy:
                     shutil.copyfileobj(source, copy, CHUNK)
-                break
+                return
             except FileNotFoundError:  # another thread removed the last file here, and so the folder
                 if not left:
                     raise
                 source.seek(0)
-    folder = os.open(target.parent, os.O_RDONLY)  # a name is on the disk when its folder is
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

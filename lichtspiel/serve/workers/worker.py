@@ -34,7 +34,7 @@ from lichtspiel.workflows.generate import Job as Work
 from lichtspiel.workflows.generate import Result, denoising_share
 
 if TYPE_CHECKING:
-    from lichtspiel.media.picture import Frame
+    from lichtspiel.frames import Frame
 
 __all__ = ["Worker", "code_of"]
 

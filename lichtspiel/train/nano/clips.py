@@ -7,7 +7,6 @@ A store is a folder with `frames.npy` (uint8 [n, t, h, w, 3]), `masks.npy` (uint
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lichtspiel.errors import InvalidInput
+from lichtspiel.storage import atomic_folder
 from lichtspiel.toybox.render import render
 from lichtspiel.toybox.sample import Vocabulary, sample
 from lichtspiel.toybox.scene import Actor, Scene
@@ -74,20 +74,17 @@ def render_store(
     """Render one clip for every seed into `folder` and open it; an existing store is opened as it is."""
     if (folder / "scenes.jsonl").is_file():
         return open_store(folder)
-    draft = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
     pixels = (len(seeds), shape.frames, shape.height, shape.width)
-    np.lib.format.open_memmap(draft / "frames.npy", mode="w+", dtype=np.uint8, shape=(*pixels, 3))
-    np.lib.format.open_memmap(draft / "masks.npy", mode="w+", dtype=np.uint8, shape=pixels)
-    jobs = [
-        (draft, start, seeds[start : start + 64], vocabulary, shape, held_out) for start in range(0, len(seeds), 64)
-    ]
-    # Fresh processes: forking one that already runs torch threads can hang.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        lines = [line for part in pool.map(_render_part, jobs) for line in part]
-    (draft / "scenes.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    draft.rename(folder)
+    with atomic_folder(folder) as draft:
+        np.lib.format.open_memmap(draft / "frames.npy", mode="w+", dtype=np.uint8, shape=(*pixels, 3))
+        np.lib.format.open_memmap(draft / "masks.npy", mode="w+", dtype=np.uint8, shape=pixels)
+        jobs = [
+            (draft, start, seeds[start : start + 64], vocabulary, shape, held_out) for start in range(0, len(seeds), 64)
+        ]
+        # Fresh processes: forking one that already runs torch threads can hang.
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            lines = [line for part in pool.map(_render_part, jobs) for line in part]
+        (draft / "scenes.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return open_store(folder)
 
 

@@ -13,7 +13,6 @@ Letters: b batch, c channels, t time, h height, w width.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from torch import Tensor, nn
 
 from lichtspiel.errors import InvalidInput, WeightsError
 from lichtspiel.models.vae import VAE
+from lichtspiel.storage import atomic_folder, atomic_write
 from lichtspiel.toybox.sample import Vocabulary
 from lichtspiel.toybox.scene import INDOORS, MOVING, Scene
 from lichtspiel.train.nano.clips import ClipStore, Frames, open_store
@@ -173,13 +173,12 @@ class Judge(nn.Module):
 def save_judge(judge: Judge, path: Path) -> None:
     """Write one safetensors file in half precision, with the vocabulary and the measured accuracies as metadata."""
     metadata = {"vocabulary": asdict(judge.vocabulary), "measured": judge.measured, "width": judge.width}
-    draft = path.with_suffix(".partial")
-    save_file(
-        {name: value.half().contiguous() for name, value in judge.state_dict().items()},
-        draft,
-        {name: json.dumps(value) for name, value in metadata.items()},
-    )
-    draft.replace(path)
+    with atomic_write(path) as draft:
+        save_file(
+            {name: value.half().contiguous() for name, value in judge.state_dict().items()},
+            draft,
+            {name: json.dumps(value) for name, value in metadata.items()},
+        )
 
 
 def load_judge(path: Path) -> Judge:
@@ -340,14 +339,11 @@ def reconstruct_store(vae: VAE, store: ClipStore, folder: Path, count: int, devi
     """Send the first `count` clips of a store through a VAE into `folder`; an existing store is opened as it is."""
     if (folder / "scenes.jsonl").is_file():
         return open_store(folder)
-    draft = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    np.save(draft / "frames.npy", reconstructed(vae, store.frames[:count], device))
-    np.save(draft / "masks.npy", store.masks[:count])
-    lines = [json.dumps(asdict(scene)) for scene in store.scenes[:count]]
-    (draft / "scenes.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    draft.rename(folder)
+    with atomic_folder(folder) as draft:
+        np.save(draft / "frames.npy", reconstructed(vae, store.frames[:count], device))
+        np.save(draft / "masks.npy", store.masks[:count])
+        lines = [json.dumps(asdict(scene)) for scene in store.scenes[:count]]
+        (draft / "scenes.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return open_store(folder)
 
 

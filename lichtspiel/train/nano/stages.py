@@ -21,6 +21,7 @@ from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import VAESpec
+from lichtspiel.storage import atomic_write
 from lichtspiel.tokenizer import END, UNKNOWN, Tokenizer, clean, umt5
 from lichtspiel.toybox.captions import LANGUAGES, WORDINGS, caption
 from lichtspiel.toybox.sample import Vocabulary, sample
@@ -185,9 +186,8 @@ def known_pieces(run: Path, world: Vocabulary) -> list[int]:
     """The vocabulary of a run, found once and kept in its folder."""
     path = run / "vocabulary.json"
     if not path.is_file():
-        draft = path.with_suffix(".partial")
-        draft.write_text(json.dumps(vocabulary(world)))
-        draft.replace(path)
+        with atomic_write(path) as draft:
+            draft.write_text(json.dumps(vocabulary(world)))
     pieces: list[int] = json.loads(path.read_text())
     return pieces
 
@@ -309,9 +309,8 @@ def _write(tensors: dict[str, Tensor], folder: Path, name: str) -> list[Path]:
     for old in folder.glob(f"{name}*.safetensors"):
         old.unlink()
     for shard, stem in zip(shards, names, strict=True):
-        draft = folder / f"{stem}.partial"
-        save_file(shard, draft)
-        draft.replace(folder / f"{stem}.safetensors")
+        with atomic_write(folder / f"{stem}.safetensors") as draft:
+            save_file(shard, draft)
     return [folder / f"{stem}.safetensors" for stem in names]
 
 
