@@ -29,7 +29,7 @@ import numpy as np
 from lichtspiel.media.picture import load_image
 from lichtspiel.media.video import read_video
 from lichtspiel.seal import payload
-from lichtspiel.seal.detect import CERTAIN, PLAUSIBLE, coded, detect, grids, judge
+from lichtspiel.seal.detect import CERTAIN, PLAUSIBLE, detect, grids, judge, soft_bits
 from lichtspiel.seal.watermark import Watermark
 from lichtspiel.toybox.render import render
 from lichtspiel.toybox.sample import FULL, sample
@@ -103,7 +103,7 @@ def outcome(frames: Sequence[Frame], id: int) -> tuple[float, ...]:
     seconds = time.process_time() - start
     sent = payload.encode(id)
     best = max(seen, key=lambda grid: grid.score, default=None)
-    right = 0.5 if best is None else float(np.mean((coded(best) > 0) == (sent > 0)))
+    right = 0.5 if best is None else float(np.mean((soft_bits(best) > 0) == (sent > 0)))
     return result.found, result.id == id, result.id not in {None, id}, right, result.score, seconds
 
 

@@ -31,7 +31,6 @@ __all__ = [
     "judge_frames",
     "judge_image",
     "judge_prompt",
-    "marked",
     "sampled",
     "version",
 ]
@@ -122,7 +121,8 @@ def judge_frames(frames: Iterable[Frame], *, has_image: bool = False) -> Verdict
             return _unseen(has_image)
         scores += found
     assert scores, "a video has at least one frame"
-    highest, second = (sorted(scores, reverse=True) * 2)[:2] if len(scores) == 1 else sorted(scores)[:-3:-1]
+    ranked = sorted(scores, reverse=True)
+    highest, second = ranked[0], ranked[min(1, len(ranked) - 1)]
     said = f"of {len(scores)} frames the two highest score {highest:.2f} and {second:.2f} as explicit"
     if (highest if has_image else second) > EXPLICIT:
         return Verdict("refused", "sexual", "frames.explicit", f"{said}; above {EXPLICIT} none leaves")
@@ -132,21 +132,17 @@ def judge_frames(frames: Iterable[Frame], *, has_image: bool = False) -> Verdict
     return Verdict("allowed", "none", "frames.clear", said)
 
 
-def sampled(frames: Iterable[Frame], fps: float) -> Iterator[Frame]:
-    """Pick two frames a second, and the last one, from a video of `fps` frames a second."""
-    return (frame for frame, looked_at in marked(frames, fps) if looked_at)
-
-
-def marked(frames: Iterable[Frame], fps: float) -> Iterator[tuple[Frame, bool]]:
-    """All frames of a video, each with whether `sampled` picks it; one behind, because the last one is picked."""
+def sampled(frames: Iterable[Frame], fps: float) -> Iterator[tuple[Frame, bool]]:
+    """All frames of a video, each with whether it is in the sample that gets judged: two frames a second and the last
+    one. Runs one frame behind, because only then it is known which one is last."""
     every = max(1, int(fps // _RATE))
-    held: Frame | None = None
+    previous: Frame | None = None
     for number, frame in enumerate(frames):
-        if held is not None:
-            yield held, (number - 1) % every == 0
-        held = frame
-    if held is not None:
-        yield held, True
+        if previous is not None:
+            yield previous, (number - 1) % every == 0
+        previous = frame
+    if previous is not None:
+        yield previous, True
 
 
 def version() -> str:

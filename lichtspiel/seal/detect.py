@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lichtspiel.frames import Frame
     from lichtspiel.seal.watermark import Plane
 
-__all__ = ["CERTAIN", "FRAMES", "PLAUSIBLE", "Detection", "Grid", "coded", "detect", "grids", "judge"]
+__all__ = ["CERTAIN", "FRAMES", "PLAUSIBLE", "Detection", "Grid", "detect", "grids", "judge", "soft_bits"]
 
 CERTAIN = 7.5
 """The score from which the pilot alone counts as found. Frames without a mark score 4.9 on average, and this much about
@@ -96,11 +96,11 @@ def grids(frames: Iterable[Frame]) -> Iterator[Grid]:
         yield from _promising(image, least, most)
 
 
-def coded(grid: Grid) -> npt.NDArray[np.float64]:
-    """The 144 soft values of the message (see `message`) if this is the grid."""
+def soft_bits(grid: Grid) -> npt.NDArray[np.float64]:
+    """The 144 soft bits of the payload (see `payload`) if this is the grid: positive for +1, larger the surer."""
     role, _ = layout()
-    said = role >= 0
-    return np.asarray(np.bincount(role[said], grid.values[said], payload.CODED), np.float64)
+    data = role >= 0
+    return np.asarray(np.bincount(role[data], grid.values[data], payload.CODE_BITS), np.float64)
 
 
 def judge(grids: Iterable[Grid]) -> Detection:
@@ -114,7 +114,7 @@ def judge(grids: Iterable[Grid]) -> Detection:
 
 
 def _id(grid: Grid) -> int | None:
-    values = coded(grid)
+    values = soft_bits(grid)
     content = payload.decode(values)
     if content is None or content.scheme != payload.SCHEME:
         return None

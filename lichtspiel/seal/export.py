@@ -1,8 +1,8 @@
-"""The door out: the only place in the package where a video file is made.
+"""The only place in the package where a video file is written.
 
-It knows H.264 in MP4 (`picture` knows PNG), in which order the marks go on (visible label, watermark, tags, signature)
-and how to let a file appear whole or not at all. It does not know models, requests or what the provenance says; it
-makes sure that nothing leaves without one, unless somebody opted out and said why.
+It encodes H.264 in MP4 (`picture` writes PNG), applies the marks in their order (visible label, watermark, tags,
+signature) and makes a file appear whole or not at all. It knows neither models nor requests nor what the provenance
+says; it makes sure that no file is written without one, unless the user opted out and gave a reason.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from lichtspiel.frames import Frame
 
 
-__all__ = ["Look", "Sealed", "check_output", "leave", "seal", "writing"]
+__all__ = ["EncodeSettings", "Sealed", "check_output", "finalize", "seal", "write_errors"]
 
 # threads is a number of its own, not the machine's: x264's result depends on it, and should not depend on the machine.
 # Nor on what the processor is: with AVX-512 the default reads memory that was never written when a frame is narrow, so
@@ -48,11 +48,12 @@ _MAX_FPS = 240
 
 @dataclass(frozen=True, kw_only=True)
 class Sealed:
-    """A video that left: where it is, what its bytes hash to, which marks it bears, and the names in its manifest. A
-    picture has one frame and no rate: `fps` is 0.
+    """A finished video: its path, the SHA-256 of its bytes, its marks, and the names in its manifest. A picture has one
+    frame and no rate: `fps` is 0.
 
-    `watermark` is the id in the picture in hexadecimal; it, `manifest` and `signer` are None when there is none.
-    `timestamp` says whether an authority stamped the time, and if it was asked in vain, why not.
+    `watermark` is the id in the pixels, in hexadecimal; it, `manifest` and `signer` are None when there is none.
+    `timestamp` is None when no time stamp was requested, "stamped" when the file has one, and otherwise "none: " and
+    the reason.
     """
 
     path: Path
@@ -76,11 +77,11 @@ class Sealed:
 
 
 def check_output(out: str | Path, *, pixels: int = 0, suffix: str = ".mp4") -> Path:
-    """Make sure that a video, or with the suffix ".png" a picture, can be written to `out` and signed, before anything
-    costs time. Writes nothing there.
+    """Check that a video, or a picture with the suffix ".png", can be written to `out` and signed, before any work
+    begins. Writes nothing there.
 
-    `pixels` is width * height * frames, for the disk space. Makes the signing identity if there is none yet. Raises
-    OutputError, with the remedy, or LichtspielError when the identity is unusable.
+    `pixels` is width * height * frames and decides how much disk space is needed. Creates the signing identity if there
+    is none yet. Raises OutputError, with the remedy, or LichtspielError when the identity is unusable.
     """
     out = _check_target(Path(out), suffix)
     draft = storage.draft_path(out)
@@ -113,50 +114,49 @@ def seal(
     timestamp: str | None = None,
     sound: Path | None = None,
 ) -> Sealed:
-    """Encode frames (uint8 [height, width, 3], RGB, even sides, all alike), mark them, sign the result and let it
-    appear at `out`.
+    """Encode frames (uint8 [height, width, 3], RGB, even sides, all of one size), mark them and write the signed video
+    to `out`.
 
     Frames are taken one at a time, so memory does not grow with their number. The file is written beside `out` under a
-    hidden name, read back and checked, and renamed: whatever goes wrong, and when interrupted, no part of it stays and
-    a file that was there is as it was. An older file at `out` is replaced. The same frames and id give the same picture
-    data on every machine; the signature differs each time.
+    hidden name, read back and checked, and then renamed: after an error or an interrupt nothing of it is left, and an
+    older file at `out` is as it was. Otherwise that file is replaced. The same frames and id give the same picture data
+    on every machine; the signature differs each time.
 
-    Without `marks` the profile "eu" holds, without `signer` this installation signs. `timestamp` is the address of an
-    RFC 3161 authority, which is asked for the time; nothing else here uses the network. `sound` is a media file whose
-    first sound track goes along as it is.
+    `marks` defaults to the profile "eu", `signer` to this installation. `timestamp` is the URL of an RFC 3161
+    authority; nothing else here uses the network. `sound` is a media file whose first sound track is copied.
 
-    Raises RequestError for frames that cannot be encoded and LichtspielError when writing or signing fails.
+    Raises RequestError for frames that cannot be encoded and LichtspielError when write_errors or signing fails.
     """
     out, marks = _check_target(Path(out), ".mp4"), marks or Marks.of()
     if not (isinstance(fps, int | Fraction) and 1 <= fps <= _MAX_FPS):
         raise RequestError("fps", fps, f"it is a whole number or a fraction from 1 to {_MAX_FPS}")
-    look = Look(fps, marks, dataclasses.replace(provenance, watermarked=marks.watermark), sound)
-    return leave(out, look, lambda draft: _encode(frames, draft, look), signer, timestamp)
+    settings = EncodeSettings(fps, marks, dataclasses.replace(provenance, watermarked=marks.watermark), sound)
+    return finalize(out, settings, lambda draft: _encode(frames, draft, settings), signer, timestamp)
 
 
-def leave(
+def finalize(
     out: Path,
-    look: Look,
-    draw: Callable[[Path], dict[str, int]],
+    settings: EncodeSettings,
+    encode: Callable[[Path], dict[str, int]],
     signer: identity.Identity | None,
     timestamp: str | None,
 ) -> Sealed:
-    """Let `draw` write a draft, which returns width, height and number of frames; sign it, read it back, and let it
-    appear at `out`."""
+    """Sign a draft, read it back, and rename it to `out`. `encode` writes the draft to the path it is called with and
+    returns width, height and number of frames. The draft is removed whatever happens."""
     encoded = storage.draft_path(out)
-    provenance, marks, fps = look.provenance, look.marks, look.fps
+    provenance, marks, fps = settings.provenance, settings.marks, settings.fps
     try:
-        picture = draw(encoded)
-        with writing(out), storage.atomic_write(out) as signed:
-            said, stamped = manifest.Reading("none"), None
+        picture = encode(encoded)
+        with write_errors(out), storage.atomic_write(out) as signed:
+            credential, stamped = manifest.Reading("none"), None
             if marks.credentials:
-                said, stamped = _sign(encoded, signed, look, signer or identity.load_identity(), timestamp)
+                credential, stamped = _sign(encoded, signed, settings, signer or identity.load_identity(), timestamp)
             else:
                 encoded.rename(signed)
             sha256, size = storage.file_sha256(signed), signed.stat().st_size
     finally:
         encoded.unlink(missing_ok=True)
-    signature = said.manifest.get("signature_info") or {}
+    signature = credential.manifest.get("signature_info") or {}
     return Sealed(
         path=out,
         id=provenance.id,
@@ -167,26 +167,26 @@ def leave(
         marks=marks.profile,
         watermark=f"{provenance.mark:08x}" if marks.watermark else None,
         label=marks.label,
-        manifest=said.manifest.get("label"),
+        manifest=credential.manifest.get("label"),
         signer=signature.get("common_name"),
         timestamp=stamped,
     )
 
 
 def _sign(
-    encoded: Path, signed: Path, look: Look, identity: identity.Identity, timestamp: str | None
+    encoded: Path, signed: Path, settings: EncodeSettings, identity: identity.Identity, timestamp: str | None
 ) -> tuple[manifest.Reading, str | None]:
-    """Sign and read back, as a stranger would; returns what was read and what became of the time stamp."""
-    stamped = credentials.sign(encoded, signed, look.provenance, identity, timestamp, format=look.format)
-    said = manifest.read(signed, identity.root)
-    if not said.ours:
-        raise LichtspielError(f"the seal does not hold, so nothing was written: {'; '.join(said.problems)}")
-    return said, stamped
+    """Sign, and read the result back as a stranger would; returns what was read, and `Sealed.timestamp`."""
+    stamped = credentials.sign(encoded, signed, settings.provenance, identity, timestamp, format=settings.format)
+    credential = manifest.read(signed, identity.root)
+    if not credential.ours:
+        raise LichtspielError(f"the seal does not hold, so nothing was written: {'; '.join(credential.problems)}")
+    return credential, stamped
 
 
 @dataclass(frozen=True)
-class Look:
-    """How frames leave: at which rate, with which marks in picture and container, with which sound, in which format."""
+class EncodeSettings:
+    """What a file is encoded with: frame rate, marks, provenance, the file whose sound is copied, and the MIME type."""
 
     fps: int | Fraction
     marks: Marks
@@ -194,19 +194,25 @@ class Look:
     sound: Path | None = None
     format: str = "video/mp4"
 
-    def painter(self, height: int, width: int) -> Callable[[Frame, int], Frame]:
-        """What puts the marks of the picture on a frame of this size, given the frame's number."""
+    def tags(self) -> dict[str, str]:
+        """The unsigned entries of the file."""
+        made = self.provenance
+        return labels.tags(self.marks, id=made.id, model=made.model, version=made.version, created=made.created)
+
+    def apply_marks(self, height: int, width: int) -> Callable[[Frame, int], Frame]:
+        """A function that puts the visible label and the watermark on a frame of this size, given its number."""
         from lichtspiel.seal.visible import VisibleLabel  # both load OpenCV
         from lichtspiel.seal.watermark import Watermark
 
         mark = Watermark(self.provenance.mark, height, width).mark if self.marks.watermark else None
         label = VisibleLabel(self.marks, height, width, self.fps).draw if self.marks.label else None
 
-        def paint(frame: Frame, number: int) -> Frame:
-            frame = frame if label is None else label(frame, number)
+        def apply(frame: Frame, number: int) -> Frame:
+            if label is not None:
+                frame = label(frame, number)
             return frame if mark is None else mark(frame)
 
-        return paint
+        return apply
 
 
 def _check_target(out: Path, suffix: str) -> Path:
@@ -223,9 +229,9 @@ def _check_target(out: Path, suffix: str) -> Path:
     return out
 
 
-def _encode(frames: Iterable[Frame], path: Path, look: Look) -> dict[str, int]:
-    """Write an unsigned H.264 file and return width, height and number of frames. Only `seal` calls this, with the
-    path of a draft that it removes."""
+def _encode(frames: Iterable[Frame], path: Path, settings: EncodeSettings) -> dict[str, int]:
+    """Write an unsigned H.264 file and return width, height and number of frames. Only `seal` calls this, and only with
+    the path of a draft."""
     import av
 
     iterator = iter(frames)
@@ -234,35 +240,33 @@ def _encode(frames: Iterable[Frame], path: Path, look: Look) -> dict[str, int]:
         raise RequestError("frames", 0, "a video has at least one frame", 1)
     width, height = _size(first)
     count = 0
-    paint = look.painter(height, width)
+    apply = settings.apply_marks(height, width)
     _encoder()
     with contextlib.ExitStack() as stack:
-        sound = stack.enter_context(_sound(look.sound)) if look.sound else None
-        with writing(path):
-            container = av.open(f"file:{path.absolute()}", "w", format="mp4", options=labels.muxer(look.marks))
-        said = look.provenance
-        tags = labels.tags(look.marks, id=said.id, model=said.model, version=said.version, created=said.created)
-        container.metadata.update(tags)
+        sound = stack.enter_context(_sound(settings.sound)) if settings.sound else None
+        with write_errors(path):
+            container = av.open(f"file:{path.absolute()}", "w", format="mp4", options=labels.muxer(settings.marks))
+        container.metadata.update(settings.tags())
         try:
-            stream = container.add_stream("libx264", rate=look.fps, options=_X264)
+            stream = container.add_stream("libx264", rate=settings.fps, options=_X264)
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
             context: Any = stream.codec_context
             context.color_primaries = context.color_trc = context.colorspace = _BT709
             context.color_range = _LIMITED
             track = container.add_stream_from_template(sound) if sound else None
             for frame in itertools.chain([first], iterator):
-                if (found := _size(frame)) != (width, height):
-                    raise RequestError("frames", found, "all have the size of the first", (width, height))
-                with writing(path):
-                    container.mux(stream.encode(_picture(paint(frame, count))))
+                if (size := _size(frame)) != (width, height):
+                    raise RequestError("frames", size, "all have the size of the first", (width, height))
+                with write_errors(path):
+                    container.mux(stream.encode(_yuv420p(apply(frame, count))))
                 count += 1
-            with writing(path):
+            with write_errors(path):
                 container.mux(stream.encode(None))
                 for packet in _packets(sound):
                     packet.stream = track
                     container.mux(packet)
         finally:
-            with writing(path):
+            with write_errors(path):
                 container.close()
     return {"width": width, "height": height, "frames": count}
 
@@ -282,7 +286,7 @@ def _sound(path: Path) -> Iterator[av.AudioStream | None]:
 
 
 def _packets(sound: av.AudioStream | None) -> Iterator[av.Packet[Any]]:
-    """The sound as it is coded."""
+    """The packets of a sound track, not decoded."""
     source: Any = sound.container if sound else None  # an input, which the stubs do not say
     for packet in source.demux(sound) if source else ():
         if packet.dts is not None:  # the last one is empty
@@ -291,8 +295,8 @@ def _packets(sound: av.AudioStream | None) -> Iterator[av.Packet[Any]]:
 
 def _size(frame: Frame) -> tuple[int, int]:
     if getattr(frame, "dtype", None) != "uint8" or frame.ndim != 3 or frame.shape[2] != 3:
-        found = f"{getattr(frame, 'dtype', type(frame).__name__)} {list(getattr(frame, 'shape', ()))}"
-        raise RequestError("frames", found, "a frame is a uint8 array [height, width, 3]")
+        kind = f"{getattr(frame, 'dtype', type(frame).__name__)} {list(getattr(frame, 'shape', ()))}"
+        raise RequestError("frames", kind, "a frame is a uint8 array [height, width, 3]")
     height, width, _ = frame.shape
     if height % 2 or width % 2 or not height or not width:
         even = f"{max(2, width - width % 2)}x{max(2, height - height % 2)}"
@@ -300,7 +304,7 @@ def _size(frame: Frame) -> tuple[int, int]:
     return width, height
 
 
-def _picture(frame: Frame) -> av.VideoFrame:
+def _yuv420p(frame: Frame) -> av.VideoFrame:
     """RGB to limited-range BT.709 yuv420p."""
     import av
     import numpy as np
@@ -328,8 +332,8 @@ def _encoder() -> None:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn a failure to write into a message. Failures of the frames' own source are not touched."""
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError into an OutputError. Wrap only what writes: the source of the frames may raise OSError, too."""
     try:
         yield
     except OSError as error:

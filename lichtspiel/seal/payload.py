@@ -1,10 +1,10 @@
-"""The message of the watermark: 48 bits and how they survive errors.
+"""The watermark's payload: 48 bits, and the code that lets them survive errors.
 
-    8 bits scheme   32 bits id   8 bits check (CRC)   -> 144 coded bits, of which the reader gets only doubtful values
+    8 bits scheme   32 bits id   8 bits CRC   -> 144 code bits, which come back as uncertain values (soft bits)
 
 The code is convolutional, of rate 1/3 and constraint length 9, and tail-biting: it starts in the state in which it will
-end, so no bits are spent on a known start. It is read by soft decision, which uses how sure each value is. It knows
-neither pictures nor where the coded bits are put.
+end, so no bits are spent on a known start. Decoding is by soft decision, which uses how certain each value is. This
+module knows neither pictures nor where the bits are placed.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CODED", "SCHEME", "Message", "decode", "encode"]
+__all__ = ["CODE_BITS", "SCHEME", "Message", "decode", "encode"]
 
 SCHEME = 1  # of this layout; a reader that meets another number knows that it cannot read the id
 
 _BITS = 48
-CODED = 3 * _BITS
+CODE_BITS = 3 * _BITS
 
 # The generators of the best code of this rate and length (Larsen, "Short convolutional codes with maximal free distance
 # for rates 1/2, 1/3, and 1/4", 1973; also the reverse link of IS-95): free distance 18.
@@ -33,18 +33,18 @@ _CRC_START, _CRC_END = 0xFF, 0xFF  # so that a message of zeros has a check that
 
 @dataclass(frozen=True)
 class Message:
-    """What was read: the scheme, and the id, which means something only if the scheme is known here."""
+    """A decoded payload: the scheme, and the id, which means something only if this version knows the scheme."""
 
     scheme: int
     id: int
 
 
 def encode(id: int, scheme: int = SCHEME) -> npt.NDArray[np.int8]:
-    """The 144 coded bits, as +1 (for 0) and -1, of a scheme below 2^8 and an id below 2^32."""
+    """The 144 code bits, as +1 (for 0) and -1, of a scheme below 2^8 and an id below 2^32."""
     assert 0 <= id < 1 << 32, id
     assert 0 <= scheme < 1 << 8, scheme
-    said = (scheme << 32) | id
-    bits = [(said << 8 | _crc8(said.to_bytes(5, "big"))) >> place & 1 for place in reversed(range(_BITS))]
+    word = (scheme << 32) | id
+    bits = [(word << 8 | _crc8(word.to_bytes(5, "big"))) >> place & 1 for place in reversed(range(_BITS))]
     state = sum(bit << place for place, bit in enumerate(reversed(bits[-_MEMORY:])))
     outputs, next_state = _trellis()
     coded = []
@@ -55,13 +55,13 @@ def encode(id: int, scheme: int = SCHEME) -> npt.NDArray[np.int8]:
 
 
 def decode(values: npt.NDArray[np.floating]) -> Message | None:
-    """The message that fits 144 soft values best, positive for +1 and the larger the surer; None if its check fails.
+    """The message that fits 144 soft bits best (positive for +1, larger the surer); None if its CRC fails.
 
     Viterbi's algorithm over three turns around the ring, of which the middle one is kept: by then the path has
     forgotten where it started and does not yet know that it will end (wrap-around decoding; Shao, Lin and Fossorier,
     "Two decoding algorithms for tailbiting codes", 2003). Values that are all zero hold no message.
     """
-    assert values.shape == (CODED,), values.shape
+    assert values.shape == (CODE_BITS,), values.shape
     if not np.any(values):
         return None
     outputs, next_state = _trellis()
@@ -77,14 +77,14 @@ def decode(values: npt.NDArray[np.floating]) -> Message | None:
         first, second = metric[before] + gains[step % _BITS][branch]
         chosen[step] = second > first
         metric = np.maximum(first, second)
-    state, said = int(np.argmax(metric)), 0
+    state, word = int(np.argmax(metric)), 0
     for step in reversed(range(_BITS, 3 * _BITS)):
         if step < 2 * _BITS:
-            said |= (state & 1) << 2 * _BITS - 1 - step
+            word |= (state & 1) << 2 * _BITS - 1 - step
         state = int(before[int(chosen[step, state]), state])
-    if _crc8((said >> 8).to_bytes(5, "big")) != said & 0xFF:
+    if _crc8((word >> 8).to_bytes(5, "big")) != word & 0xFF:
         return None
-    return Message(said >> 40, said >> 8 & 0xFFFFFFFF)
+    return Message(word >> 40, word >> 8 & 0xFFFFFFFF)
 
 
 @cache

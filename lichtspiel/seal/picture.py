@@ -1,7 +1,7 @@
-"""The same door for one picture: PNG, with the marks that a video gets.
+"""One picture as PNG, with the marks that a video gets.
 
-It knows PNG and its text entries; the order of marks and how a file appears whole or not at all are the door's. The
-words and the invisible mark are those of a video of one frame.
+It knows PNG and its text entries; `export` signs the file and makes it appear whole or not at all. Label and watermark
+are those of a video of one frame.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lichtspiel.seal import identity, labels
 from lichtspiel.seal.credentials import Provenance
-from lichtspiel.seal.export import Look, Sealed, check_output, leave, writing
+from lichtspiel.seal.export import EncodeSettings, Sealed, check_output, finalize, write_errors
 from lichtspiel.seal.marks import Marks
 
 if TYPE_CHECKING:
@@ -31,29 +31,30 @@ def seal_picture(
     signer: identity.Identity | None = None,
     timestamp: str | None = None,
 ) -> Sealed:
-    """Mark a picture (uint8 [height, width, 3], RGB), write it as PNG, sign it and let it appear at `out`.
+    """Mark a picture (uint8 [height, width, 3], RGB) and write it to `out` as a signed PNG, like `seal` for videos.
 
-    Everything else is as `seal` does it for a video. Raises OutputError for a name that cannot be written and
-    LichtspielError when writing or signing fails.
+    Raises OutputError for a name that cannot be written and
+    LichtspielError when write_errors or signing fails.
     """
     out, marks = check_output(out, suffix=".png"), marks or Marks.of()
     assert frame.dtype == "uint8", frame.dtype
     assert frame.ndim == 3, frame.shape
-    look = Look(1, marks, dataclasses.replace(provenance, watermarked=marks.watermark), format="image/png")
-    sealed = leave(out, look, lambda draft: _draw(frame, draft, look), signer, timestamp)
+    settings = EncodeSettings(
+        1, marks, dataclasses.replace(provenance, watermarked=marks.watermark), format="image/png"
+    )
+    sealed = finalize(out, settings, lambda draft: _draw(frame, draft, settings), signer, timestamp)
     return dataclasses.replace(sealed, fps=0)
 
 
-def _draw(frame: Frame, path: Path, look: Look) -> dict[str, int]:
+def _draw(frame: Frame, path: Path, settings: EncodeSettings) -> dict[str, int]:
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
     height, width, _ = frame.shape
-    said, entries = look.provenance, PngInfo()
-    tags = labels.tags(look.marks, id=said.id, model=said.model, version=said.version, created=said.created)
+    tags, entries = settings.tags(), PngInfo()
     for key, name in labels.PNG_NAMES.items():
         if key in tags:
             entries.add_itxt(name, tags[key])
-    with writing(path):
-        Image.fromarray(look.painter(height, width)(frame, 0)).save(path, format="PNG", pnginfo=entries)
+    with write_errors(path):
+        Image.fromarray(settings.apply_marks(height, width)(frame, 0)).save(path, format="PNG", pnginfo=entries)
     return {"width": width, "height": height, "frames": 1}

@@ -2,7 +2,7 @@
 
 The pattern is a tile of 40 x 40 chips, each a little lighter or darker, repeated over the frame. A third of the chips
 is the pilot, which is the same in all videos and by which `detect` finds the grid again after cropping, scaling and
-mirroring; the others spell the message (`message`). It is a spread-spectrum mark: no chip can be read by itself, the
+mirroring; the others spell the message (`payload`). It is a spread-spectrum mark: no chip can be read by itself, the
 sum over many can (Cox, Kilian, Leighton and Shamoon, "Secure spread spectrum watermarking for multimedia", 1997).
 
 What it is not: a secret. Place and sign of every chip are public, so that anybody can detect it; hence somebody with
@@ -61,8 +61,8 @@ class Watermark:
     def __init__(self, id: int, height: int, width: int) -> None:
         chip = chip_size(height, width)
         role, signs = layout()
-        said = np.append(payload.encode(id), np.int8(1))  # the pilot's role, -1, meets the 1 at the end
-        field = spread(signs * said[role], chip, height, width)
+        bits = np.append(payload.encode(id), np.int8(1))  # the pilot's role, -1, meets the 1 at the end
+        field = spread(signs * bits[role], chip, height, width)
         self._pattern = field / np.sqrt(np.mean(field**2))
         self._floor = min(_FLOOR * max(_FLOOR_SIZE / min(height, width), 1), _MOST_FLOOR)
         self._slope = _SLOPE * (_FLOOR / self._floor) ** 2
@@ -104,7 +104,7 @@ def layout() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int8]]:
     drawn = np.frombuffer(hashlib.shake_256(_KEY).digest(8 * TILE * TILE), "<u8")
     order = np.argsort(drawn, kind="stable")
     role = np.full(TILE * TILE, -1, np.int64)
-    role[order[_PILOT:]] = np.arange(TILE * TILE - _PILOT) % payload.CODED
+    role[order[_PILOT:]] = np.arange(TILE * TILE - _PILOT) % payload.CODE_BITS
     signs = 1 - 2 * (drawn >> 7 & 1).astype(np.int8)
     return role.reshape(TILE, TILE), signs.reshape(TILE, TILE)
 

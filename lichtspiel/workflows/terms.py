@@ -71,8 +71,8 @@ class Inspection:
         leave. The door has not let the file appear by then, so nothing of it stays.
         """
         picked: list[Frame] = []
-        for frame, looked_at in rules.marked(frames, fps):
-            if looked_at:
+        for frame, in_sample in rules.sampled(frames, fps):
+            if in_sample:
                 picked.append(frame)
             yield frame
         self.after = rules.judge_frames(picked, has_image=self.has_image)

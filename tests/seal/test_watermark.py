@@ -68,7 +68,7 @@ def test_a_message_survives_flipped_bits(id: int, scheme: int, flipped: list[int
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
 def test_a_message_survives_noise_as_loud_as_itself(id: int, seed: int) -> None:
-    values = payload.encode(id) + np.random.default_rng(seed).normal(0, 0.7, payload.CODED)
+    values = payload.encode(id) + np.random.default_rng(seed).normal(0, 0.7, payload.CODE_BITS)
     assert payload.decode(values) == payload.Message(payload.SCHEME, id)
 
 
@@ -97,8 +97,8 @@ def test_messages_of_known_ids_do_not_change() -> None:
 
 def test_noise_is_no_message() -> None:
     draw = np.random.default_rng(1)
-    assert [payload.decode(draw.normal(size=payload.CODED)) for _ in range(20)].count(None) >= 19
-    assert payload.decode(np.zeros(payload.CODED)) is None
+    assert [payload.decode(draw.normal(size=payload.CODE_BITS)) for _ in range(20)].count(None) >= 19
+    assert payload.decode(np.zeros(payload.CODE_BITS)) is None
 
 
 # The mark.
