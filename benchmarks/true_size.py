@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import math
 import os
 import resource
 import shutil
@@ -47,7 +46,7 @@ from lichtspiel.inference.quantize import quantize, relative_error
 from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
-from lichtspiel.spec import LATENT_MEAN, LATENT_STD, MODELS, PATCH, Model
+from lichtspiel.spec import MODELS, Model
 from lichtspiel.weights.offload import block_names, load_with_offload
 
 TOKENS = 20
@@ -96,7 +95,7 @@ def published(name: str, tiny: bool) -> Model:
 def empty(model: Model, part: str) -> nn.Module:
     with torch.device("meta"):
         if part == "vae":
-            return VAE(model.vae, LATENT_MEAN, LATENT_STD).eval()
+            return VAE(model.vae).eval()
         return (DiT(model.dit) if part == "dit" else UMT5(model.umt5)).eval()
 
 
@@ -198,7 +197,7 @@ def transformers_umt5(job: Job, given: dict[str, Tensor], _: str) -> Iterator[Wo
 
 
 def ours_vae(job: Job, given: dict[str, Tensor], mode: str) -> Iterator[Work]:
-    vae = VAE(job.model.vae, LATENT_MEAN, LATENT_STD).eval()
+    vae = VAE(job.model.vae).eval()
     vae.load_state_dict(given, assign=True)
     if mode == "encode":
         clip = job.video()
@@ -275,7 +274,7 @@ def measure(name: str, folder: Path, job: Job) -> dict[str, Any]:
 def operations(job: Job) -> float:
     """Floating-point operations of one velocity: products with the weights of the blocks, and self-attention. Keys and
     values of the text are computed once a run."""
-    spec, tokens = job.model.dit, job.latents()[0, 0].numel() // math.prod(PATCH)
+    spec, tokens = job.model.dit, job.model.dit.tokens(job.latents().shape[2:])
     weights = sum(value.numel() for value in empty(job.model, "dit").get_submodule("blocks").parameters())
     weights -= 2 * spec.layers * spec.width**2
     return tokens * (2.0 * weights + 4.0 * tokens * spec.width * spec.layers)

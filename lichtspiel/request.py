@@ -14,12 +14,9 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from lichtspiel.errors import RequestError
-from lichtspiel.spec import MODELS, STRIDE, Fit, Model, Sampling, SolverName, Task, model
+from lichtspiel.spec import MODELS, Fit, Model, SolverName, Task, model
 
-__all__ = ["Request", "extent", "nearest_frames"]
-
-GRID = 16
-"""Pixels per token side: the VAE's stride times the DiT's patch."""
+__all__ = ["Request", "extent"]
 
 MAX_SEED = 2**63 - 1
 MAX_STEPS = 1000
@@ -154,7 +151,7 @@ class Request(BaseModel):
         if self.context_scale != 1 and not row.dit.vace_layers:
             raise RequestError("context_scale", self.context_scale, f"{row.name} has no VACE context to weigh", 1.0)
         _check_size(self.size, row)
-        _check_frames(self.frames, row, STRIDE[0] + 1 if self.task == "first-last" else 1)
+        _check_frames(self.frames, row, row.vae.stride[0] + 1 if self.task == "first-last" else 1)
         if self.fps != row.sampling.fps:
             raise RequestError("fps", self.fps, f"{row.name} was trained at its own rate", row.sampling.fps)
         return self
@@ -172,27 +169,22 @@ def extent(row: Model, size: str | None, frames: int | None) -> tuple[tuple[int,
 def _frames_of(seconds: float, row: Model) -> int:
     """The valid number of frames whose duration is `seconds`, to the frame."""
     frames = round(seconds * row.sampling.fps)
-    nearest = nearest_frames(frames, row.sampling)
-    if abs(nearest - frames) > STRIDE[0] // 2:
+    nearest = row.nearest_frames(frames)
+    if abs(nearest - frames) > row.vae.stride[0] // 2:
         limit = f"{row.name} makes up to {row.sampling.max_frames / row.sampling.fps:g} seconds"
         raise RequestError("seconds", seconds, limit, round(nearest / row.sampling.fps, 3))
     return nearest
 
 
-def nearest_frames(frames: int, sampling: Sampling, least: int = 1) -> int:
-    """The valid number of frames that is nearest, 4n+1 within the checkpoint's limits."""
-    return min(max(round((frames - 1) / STRIDE[0]) * STRIDE[0] + 1, least), sampling.max_frames)
-
-
 def _check_frames(frames: int, row: Model, least: int) -> None:
-    nearest = nearest_frames(frames, row.sampling, least)
+    nearest = row.nearest_frames(frames, least)
     if frames != nearest:
-        rule = f"{row.name} makes 4n+1 frames, from {least} to {row.sampling.max_frames}"
+        rule = f"{row.name} makes {row.frame_rule} frames, from {least} to {row.sampling.max_frames}"
         raise RequestError("frames", frames, rule, nearest)
 
 
 def _check_size(size: tuple[int, int], row: Model) -> None:
-    sampling, (width, height) = row.sampling, size
+    sampling, grid, (width, height) = row.sampling, row.grid, size
     shown = f"{width}x{height}"
     listed = ", ".join(f"{w}x{h}" for w, h in sampling.sizes)
     if not sampling.free_size:
@@ -201,12 +193,12 @@ def _check_size(size: tuple[int, int], row: Model) -> None:
             raise RequestError("size", shown, f"{row.name} makes {listed}", f"{nearest[0]}x{nearest[1]}")
         return
     largest = max(w * h for w, h in sampling.sizes)
-    if width % GRID or height % GRID or min(size) < GRID:
-        near = tuple(max(round(side / GRID) * GRID, GRID) for side in size)
+    if width % grid or height % grid or min(size) < grid:
+        near = tuple(max(round(side / grid) * grid, grid) for side in size)
         if near[0] * near[1] > largest:
-            near = tuple(max(side // GRID * GRID, GRID) for side in size)
+            near = tuple(max(side // grid * grid, grid) for side in size)
         if near[0] * near[1] <= largest:
-            raise RequestError("size", shown, f"width and height are multiples of {GRID}", f"{near[0]}x{near[1]}")
+            raise RequestError("size", shown, f"width and height are multiples of {grid}", f"{near[0]}x{near[1]}")
     if width * height > largest:
         near = min(sampling.sizes, key=lambda s: abs(s[0] / s[1] - width / height))
         rule = f"{row.name} makes at most {largest} pixels a frame (made for {listed})"

@@ -7,6 +7,8 @@ same repository. A specification has no default values, so that nothing about a 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -33,17 +35,13 @@ Part = Literal["dit", "vae", "umt5", "clip"]
 Fit = Literal["crop", "pad", "stretch"]
 Size = tuple[int, int]
 
-STRIDE = (4, 8, 8)
-"""Pixels per latent cell in time, height and width; the same for every VAE of the family."""
-
-PATCH = (1, 2, 2)
-"""Latent cells per token in time, height and width; the same for every DiT of the family."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class DiTSpec:
-    """Shape of a diffusion transformer. `image_tokens` is 0 without image cross-attention, else 257 per image."""
+    """Shape of a diffusion transformer. `patch` counts the latent cells of a token in time, height and width;
+    `image_tokens` is 0 without image cross-attention, else 257 per image."""
 
+    patch: tuple[int, int, int]
     width: int
     ffn_width: int
     heads: int
@@ -65,19 +63,38 @@ class DiTSpec:
         assert self.image_tokens in (0, 257, 514)
         assert all(0 <= layer < self.layers for layer in self.vace_layers)
 
+    def tokens(self, cells: Iterable[int]) -> int:
+        """Number of tokens of latents with that many cells in time, height and width."""
+        return math.prod(count // patch for count, patch in zip(cells, self.patch, strict=True))
+
 
 @dataclass(frozen=True, kw_only=True)
 class VAESpec:
-    """Shape of a causal video VAE. `temporal_downsample` says which of the three encoder stages halves time."""
+    """Shape of a causal video VAE.
+
+    `stride` counts the pixels of a latent cell in time, height and width; the first frame has a cell of its own.
+    `temporal_downsample` says which encoder stages halve time. `latent_mean` and `latent_std` normalize each channel of
+    the latents; they are None if the weights' file holds them.
+    """
 
     width: int
+    stride: tuple[int, int, int]
     latent_channels: int
+    latent_mean: tuple[float, ...] | None
+    latent_std: tuple[float, ...] | None
     multipliers: tuple[int, ...]
     residual_blocks: int
     temporal_downsample: tuple[bool, ...]
 
     def __post_init__(self) -> None:
         assert len(self.temporal_downsample) == len(self.multipliers) - 1
+        assert all(
+            values is None or len(values) == self.latent_channels for values in (self.latent_mean, self.latent_std)
+        )
+
+    def frames(self, cells: int) -> int:
+        """Number of frames of latents that are `cells` long."""
+        return 1 + (cells - 1) * self.stride[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +131,7 @@ class CLIPSpec:
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """Defaults and limits of a checkpoint. Sizes are (width, height) in pixels; `free_size` allows every multiple of
-    16 up to the largest area in `sizes`; `frames` and `max_frames` are 4n+1; `shift` warps the time grid."""
+    `Model.grid` up to the largest area in `sizes`; `shift` moves the schedule toward noise."""
 
     solver: SolverName
     steps: int
@@ -155,6 +172,26 @@ class Model:
         return not self.repository
 
     @property
+    def grid(self) -> int:
+        """Pixels along the side of a token: widths and heights are multiples of it."""
+        return self.vae.stride[1] * self.dit.patch[1]
+
+    @property
+    def frame_rule(self) -> str:
+        """Which numbers of frames are valid, such as 4n+1."""
+        return f"{self.vae.stride[0]}n+1"
+
+    def nearest_frames(self, frames: int, least: int = 1) -> int:
+        """The valid number of frames that is nearest, from `least` to the checkpoint's limit."""
+        stride = self.vae.stride[0]
+        return min(max(round((frames - 1) / stride) * stride + 1, least), self.sampling.max_frames)
+
+    def latent_shape(self, frames: int, size: Size) -> tuple[int, int, int]:
+        """Latent cells of a video in time, height and width; `size` is (width, height)."""
+        time, rows, columns = self.vae.stride
+        return 1 + (frames - 1) // time, size[1] // rows, size[0] // columns
+
+    @property
     def parameters(self) -> int:
         """Number of DiT parameters, counted from the specification."""
         return dit_parameters(self.dit)
@@ -163,7 +200,7 @@ class Model:
 def dit_parameters(spec: DiTSpec) -> int:
     """Count the parameters of a DiT from its shape alone (layer list: `wan/modules/model.py`)."""
     d, f = spec.width, spec.ffn_width
-    patch = PATCH[0] * PATCH[1] * PATCH[2]
+    patch = math.prod(spec.patch)
 
     def linear(inputs: int, outputs: int) -> int:
         return inputs * outputs + outputs
@@ -187,11 +224,11 @@ def dit_parameters(spec: DiTSpec) -> int:
 
 
 _DIT_1_3B = DiTSpec(
-    width=1536, ffn_width=8960, heads=12, layers=30, in_channels=16, out_channels=16, time_width=256,
+    patch=(1, 2, 2), width=1536, ffn_width=8960, heads=12, layers=30, in_channels=16, out_channels=16, time_width=256,
     text_width=4096, text_length=512, image_tokens=0, image_width=1280, vace_layers=(), vace_channels=96, eps=1e-6,
 )  # fmt: skip
 _DIT_14B = DiTSpec(
-    width=5120, ffn_width=13824, heads=40, layers=40, in_channels=16, out_channels=16, time_width=256,
+    patch=(1, 2, 2), width=5120, ffn_width=13824, heads=40, layers=40, in_channels=16, out_channels=16, time_width=256,
     text_width=4096, text_length=512, image_tokens=0, image_width=1280, vace_layers=(), vace_channels=96, eps=1e-6,
 )  # fmt: skip
 
@@ -205,20 +242,18 @@ _DIT_FLF2V = _with(_DIT_14B, in_channels=36, image_tokens=514)
 _DIT_VACE_1_3B = _with(_DIT_1_3B, vace_layers=tuple(range(0, 30, 2)))
 _DIT_VACE_14B = _with(_DIT_14B, vace_layers=tuple(range(0, 40, 5)))
 
-_VAE = VAESpec(
-    width=96, latent_channels=16, multipliers=(1, 2, 4, 4), residual_blocks=2, temporal_downsample=(False, True, True)
-)
-LATENT_MEAN = (
-    -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
-    0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921,
+_VAE = VAESpec(  # mean and standard deviation of the latents: `wan/modules/vae.py`
+    width=96, stride=(4, 8, 8), latent_channels=16,
+    latent_mean=(
+        -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
+        0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921,
+    ),
+    latent_std=(
+        2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
+        3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160,
+    ),
+    multipliers=(1, 2, 4, 4), residual_blocks=2, temporal_downsample=(False, True, True),
 )  # fmt: skip
-"""Per-channel mean of the published VAE's latents (`wan/modules/vae.py`); nano's are stored with its weights."""
-
-LATENT_STD = (
-    2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
-    3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160,
-)  # fmt: skip
-"""Per-channel standard deviation of the published VAE's latents (`wan/modules/vae.py`)."""
 
 _UMT5 = UMT5Spec(
     vocabulary=256384, width=4096, attention_width=4096, ffn_width=10240, heads=64, layers=24, buckets=32,
@@ -273,12 +308,12 @@ _NANO = Model(
     title="Embedded model of this package: toybox clips from text, a first image, or a first and a last image",
     tasks=frozenset({"text", "image", "first-last"}),
     dit=DiTSpec(
-        width=192, ffn_width=768, heads=3, layers=8, in_channels=36, out_channels=16, time_width=256, text_width=192,
-        text_length=48, image_tokens=0, image_width=0, vace_layers=(), vace_channels=0, eps=1e-6,
+        patch=(1, 2, 2), width=192, ffn_width=768, heads=3, layers=8, in_channels=36, out_channels=16, time_width=256,
+        text_width=192, text_length=48, image_tokens=0, image_width=0, vace_layers=(), vace_channels=0, eps=1e-6,
     ),
     vae=VAESpec(
-        width=16, latent_channels=16, multipliers=(1, 2, 4, 4), residual_blocks=1,
-        temporal_downsample=(False, True, True),
+        width=16, stride=(4, 8, 8), latent_channels=16, latent_mean=None, latent_std=None, multipliers=(1, 2, 4, 4),
+        residual_blocks=1, temporal_downsample=(False, True, True),
     ),
     umt5=UMT5Spec(
         vocabulary=276, width=192, attention_width=192, ffn_width=384, heads=3, layers=3, buckets=32,

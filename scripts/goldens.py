@@ -76,7 +76,7 @@ def fill(module: nn.Module, seed: int) -> None:
 def write_weights(model: Model, vocabulary: list[int], folder: Path) -> None:
     """Write the three files of a tiny model."""
     channels = model.vae.latent_channels
-    parts = {"umt5": UMT5(model.umt5), "dit": DiT(model.dit), "vae": VAE(model.vae, [0.0] * channels, [1.0] * channels)}
+    parts = {"umt5": UMT5(model.umt5), "dit": DiT(model.dit), "vae": VAE(model.vae)}
     extra = {
         "umt5": {"vocabulary": torch.tensor(vocabulary, dtype=torch.int32)},
         "vae": {"latent_mean": torch.zeros(channels), "latent_std": torch.ones(channels)},

@@ -62,7 +62,7 @@ def random_nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("random_nano")
     row = MODELS["nano"]
     torch.manual_seed(0)
-    vae = VAE(row.vae, [0.0] * 16, [1.0] * 16)
+    vae = VAE(row.vae)
     dit = DiT(row.dit)
     dit.initialize()
     torch.nn.init.normal_(dit.head.head.weight, std=0.02)  # a fresh head is zero, which would hide mistakes

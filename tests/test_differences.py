@@ -10,7 +10,7 @@ import torch
 from lichtspiel import flow
 from lichtspiel.inference.conditioning import vace_context
 from lichtspiel.models.vae import VAE
-from lichtspiel.spec import LATENT_MEAN, LATENT_STD, MODELS
+from lichtspiel.spec import MODELS
 from tests.golden import golden, relative_error
 from tests.models.test_vae import TINY
 
@@ -38,7 +38,9 @@ class TheirVAE:
 
     def __init__(self, vae: VAE) -> None:
         self.vae = vae
-        self.config = type("Config", (), {"latents_mean": LATENT_MEAN, "latents_std": LATENT_STD, "z_dim": 16})
+        self.config = type(
+            "Config", (), {"latents_mean": TINY.latent_mean, "latents_std": TINY.latent_std, "z_dim": 16}
+        )
 
     def encode(self, video: torch.Tensor) -> object:
         means, _ = self.vae.moments(video)
@@ -50,7 +52,7 @@ def test_the_order_of_references() -> None:
     """Theirs comes out reversed, because each one is put in front of those before it."""
     from diffusers import WanVACEPipeline
 
-    vae = VAE(TINY, LATENT_MEAN, LATENT_STD)
+    vae = VAE(TINY)
     vae.load_state_dict(golden("vae_13frames").weights)
     reference = golden("vace_context")
     given = reference.inputs

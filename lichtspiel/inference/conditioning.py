@@ -20,7 +20,7 @@ from einops import rearrange
 from torch import Tensor
 
 from lichtspiel.models.vae import VAE
-from lichtspiel.spec import STRIDE, Fit
+from lichtspiel.spec import Fit
 
 __all__ = [
     "fit_frame",
@@ -109,24 +109,25 @@ def video_of(first: Tensor, last: Tensor | None, frames: int) -> Tensor:
     return video
 
 
-def known_frames(frames: int, last: bool, height: int, width: int) -> Tensor:
-    """The mask [4, t, h, w] that tells known frames (1) from unknown ones, for latents of `height` by `width` cells.
+def known_frames(frames: int, last: bool, height: int, width: int, stride: int) -> Tensor:
+    """The mask [stride, t, h, w] of known frames (1) and unknown ones (0), for latents of `height` by `width` cells.
 
-    The four channels are the four frames of a latent; the first latent holds one frame, counted four times.
+    Its channels are the `stride` frames of a latent; the first latent holds one frame, which is repeated.
     """
     known = torch.zeros(frames)
     known[0] = 1
     if last:
         known[-1] = 1
-    four = torch.cat([known[:1].repeat(STRIDE[0]), known[1:]])
-    mask = rearrange(four, "(t n) -> n t 1 1", n=STRIDE[0])
+    whole = torch.cat([known[:1].repeat(stride), known[1:]])
+    mask = rearrange(whole, "(t n) -> n t 1 1", n=stride)
     return mask.expand(-1, -1, height, width)
 
 
 def image_condition(vae: VAE, first: Tensor, last: Tensor | None, frames: int) -> Tensor:
     """The condition [1, 4 + c, t, h, w] of pictures [3, H, W] that have the video's size already."""
     latents = vae.encode(video_of(first, last, frames))
-    mask = known_frames(frames, last is not None, *latents.shape[3:])
+    height, width = latents.shape[3:]
+    mask = known_frames(frames, last is not None, height, width, vae.spec.stride[0])
     return torch.cat([mask[None].to(latents), latents], dim=1)
 
 
@@ -138,7 +139,7 @@ def vace_context(vae: VAE, video: Tensor, mask: Tensor, references: Sequence[Ten
     """
     anew = (mask > 0.5).to(video)[None, None]
     latents = torch.cat([vae.encode(video * (1 - anew)), vae.encode(video * anew)], dim=1)
-    cells = mask_cells(mask)[None].to(latents)
+    cells = mask_cells(mask, vae.spec.stride)[None].to(latents)
     if references:
         known = torch.cat([vae.encode(reference[None, :, None]) for reference in references], dim=2)
         latents = torch.cat([torch.cat([known, torch.zeros_like(known)], dim=1), latents], dim=2)
@@ -146,8 +147,8 @@ def vace_context(vae: VAE, video: Tensor, mask: Tensor, references: Sequence[Ten
     return torch.cat([latents, cells], dim=1)
 
 
-def mask_cells(mask: Tensor) -> Tensor:
+def mask_cells(mask: Tensor, stride: tuple[int, int, int]) -> Tensor:
     """A mask [f, H, W] as [64, t, h, w]: the pixels of a cell are channels, and of four frames one is taken."""
-    cells = rearrange(mask, "f (h y) (w x) -> (y x) f h w", y=STRIDE[1], x=STRIDE[2])
-    size = ((mask.shape[0] + STRIDE[0] - 1) // STRIDE[0], *cells.shape[2:])
+    cells = rearrange(mask, "f (h y) (w x) -> (y x) f h w", y=stride[1], x=stride[2])
+    size = ((mask.shape[0] + stride[0] - 1) // stride[0], *cells.shape[2:])
     return F.interpolate(cells[None], size, mode="nearest-exact")[0]

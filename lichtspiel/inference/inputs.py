@@ -17,7 +17,7 @@ from lichtspiel.errors import MediaError, RequestError
 from lichtspiel.media.media import read_frames
 from lichtspiel.media.picture import is_picture, load_image
 from lichtspiel.media.video import video_info
-from lichtspiel.request import GRID, Request, nearest_frames
+from lichtspiel.request import Request
 from lichtspiel.spec import Model, model
 
 if TYPE_CHECKING:
@@ -52,31 +52,31 @@ def ask(*, seconds: float | None = None, **fields: Any) -> Request:
     if row.sampling.free_size and not fields.get("size"):
         if "image" in given:
             height, width = load_image(given["image"]).shape[:2]
-            fields["size"] = picture_size(area, width, height)
+            fields["size"] = picture_size(area, width, height, row.grid)
         elif "video" in given:
             height, width = next(read_frames(given["video"])).shape[:2]
-            fields["size"] = film_size(area, width, height)
+            fields["size"] = film_size(area, width, height, row.grid)
     if "video" in given and fields.get("frames") is None and seconds is None:
         fields["frames"] = _length(given["video"], row)
     return Request.of(seconds=seconds, **fields)
 
 
-def picture_size(area: int, width: int, height: int) -> tuple[int, int]:
+def picture_size(area: int, width: int, height: int, grid: int) -> tuple[int, int]:
     """The size of about `area` pixels with a picture's aspect ratio, rounded down to tokens as `wan/image2video.py`
     does. It multiplies before it divides: the official order loses a bit, and with it 16 rows of a picture of 832x480.
     """
     sides = math.sqrt(area * width / height), math.sqrt(area * height / width)
-    across, down = (round(side // (GRID // 2) // 2 * 2) * (GRID // 2) for side in sides)
+    across, down = (round(side // (grid // 2) // 2 * 2) * (grid // 2) for side in sides)
     return _there(across, down, f"{width}x{height}")
 
 
-def film_size(area: int, width: int, height: int) -> tuple[int, int]:
+def film_size(area: int, width: int, height: int, grid: int) -> tuple[int, int]:
     """The same for a video that VACE is given, which is never enlarged (`VaceVideoProcessor` in
     `wan/utils/vace_processor.py`)."""
-    tokens = min(area // GRID**2, (height // GRID) * (width // GRID))
+    tokens = min(area // grid**2, (height // grid) * (width // grid))
     down = round(math.sqrt(tokens * height / width))
     across = int(tokens / down) if down else 0
-    return _there(across * GRID, down * GRID, f"{width}x{height}")
+    return _there(across * grid, down * grid, f"{width}x{height}")
 
 
 def _there(width: int, height: int, given: str) -> tuple[int, int]:
@@ -88,11 +88,17 @@ def _there(width: int, height: int, given: str) -> tuple[int, int]:
 def _length(video: Path, row: Model) -> int:
     """The number of frames of a video, if the checkpoint can make as many."""
     count = sum(1 for _ in read_frames(video))
-    nearest = nearest_frames(count, row.sampling)
-    if nearest != count:
-        rule = f"so many has {video}, and {row.name} makes 4n+1, from 1 to {row.sampling.max_frames}; ask for its first"
-        raise RequestError("frames", count, rule, nearest if nearest < count else nearest - 4)
+    if row.nearest_frames(count) != count:
+        limits = f"{row.frame_rule}, from 1 to {row.sampling.max_frames}"
+        rule = f"so many has {video}, and {row.name} makes {limits}; ask for its first"
+        raise RequestError("frames", count, rule, _most_frames(count, row))
     return count
+
+
+def _most_frames(count: int, row: Model) -> int:
+    """The largest valid number of frames that a video of `count` frames has."""
+    nearest = row.nearest_frames(count)
+    return nearest if nearest <= count else nearest - row.vae.stride[0]
 
 
 def look(request: Request) -> Seen:
@@ -125,9 +131,9 @@ def _look_at_film(request: Request, seen: Seen) -> None:
             seen.pictures.append(frame)
         count += 1
     if count < request.frames:
-        nearest = nearest_frames(count, model(request.model).sampling)
+        row = model(request.model)
         rule = f"the video has {count}, and as many are made from it at most"
-        raise RequestError("frames", request.frames, rule, nearest if nearest <= count else nearest - 4)
+        raise RequestError("frames", request.frames, rule, _most_frames(count, row))
     if count > request.frames:
         seen.notes.append(f"of {request.video} the first {request.frames} of {count} frames are used")
     if not (request.video.is_dir() or is_picture(request.video)):

@@ -37,7 +37,7 @@ from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
 from lichtspiel.request import Request
-from lichtspiel.spec import PATCH, STRIDE, Model, Part, model
+from lichtspiel.spec import Model, Part, model
 from lichtspiel.tokenizer import Tokenizer
 from lichtspiel.weights.checkpoint import Checkpoint, Files, checkpoint
 
@@ -176,8 +176,8 @@ class Pipeline:
         if request.image is not None:
             condition, clip = self._pictures(request)
         elif spec.in_channels > spec.out_channels:
-            width, height = request.size
-            shape = (1, spec.in_channels - spec.out_channels, *latent_shape(request.frames, height, width))
+            cells = self.model.latent_shape(request.frames, request.size)
+            shape = (1, spec.in_channels - spec.out_channels, *cells)
             condition = torch.zeros(shape, device=self.device)
         return Conditions(text, negative, condition, clip, self._context(request) if spec.vace_layers else None)
 
@@ -203,8 +203,7 @@ class Pipeline:
     def noise(self, request: Request) -> Tensor:
         """The starting noise [1, c, r + t, h, w], with a frame for each of r references: drawn on the CPU, so that a
         seed means the same on every device."""
-        width, height = request.size
-        frames, rows, columns = latent_shape(request.frames, height, width)
+        frames, rows, columns = self.model.latent_shape(request.frames, request.size)
         shape = (1, self.model.dit.out_channels, len(request.references) + frames, rows, columns)
         return torch.randn(shape, generator=torch.Generator().manual_seed(request.seed)).to(self.device)
 
@@ -212,8 +211,7 @@ class Pipeline:
         """Walk from noise (or `start`, of the same shape) to latents, one step at a time; stop asking, and it stops
         computing. The frames of references are computed along and left out of what is handed on."""
         noise = self.noise(request) if start is None else start
-        t, h, w = (side // patch for side, patch in zip(noise.shape[2:], PATCH, strict=True))
-        batched = t * h * w <= BATCHED_TOKENS
+        batched = self.model.dit.tokens(noise.shape[2:]) <= BATCHED_TOKENS
 
         text, negative = conditions.text, conditions.negative
         with torch.inference_mode(), kv_cache(self.dit):
@@ -250,11 +248,6 @@ class Pipeline:
 def _texts(request: Request) -> list[str]:
     """What the text encoder reads: the prompt, and the negative prompt where there is guidance."""
     return [request.prompt] if request.guidance == 1 else [request.prompt, request.negative]
-
-
-def latent_shape(frames: int, height: int, width: int) -> tuple[int, int, int]:
-    """Latent frames, rows and columns of a video."""
-    return 1 + (frames - 1) // STRIDE[0], height // STRIDE[1], width // STRIDE[2]
 
 
 def _finite(stage: str, values: Tensor) -> Tensor:
@@ -299,7 +292,7 @@ def load(request: Request, weights: Files = None) -> Pipeline:
     reports = [match(lora, row) for lora, _ in loras]
     for report in reports:
         report.check(partial=request.lora_partial)
-    frames = request.frames + STRIDE[0] * len(request.references)
+    frames = request.frames + row.vae.stride[0] * len(request.references)
     planned = _plan(row, request.size, frames, device, precision, sizes=found.sizes())
     if planned.refusal:
         raise OutOfMemory(f"{planned.refusal}; take a smaller size, fewer frames or a smaller model")

@@ -18,7 +18,7 @@ from lichtspiel.models.clip import CLIPVision
 from lichtspiel.models.dit import PIECE, DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
-from lichtspiel.spec import PATCH, STRIDE, DiTSpec, Model, Part, UMT5Spec, VAESpec
+from lichtspiel.spec import DiTSpec, Model, Part, UMT5Spec, VAESpec
 
 __all__ = ["BATCHED_TOKENS", "Plan", "Stage", "plan"]
 
@@ -165,13 +165,12 @@ def plan(
     they are known, else 16 bit a parameter are assumed (VAE: 32). `rate` is a measured speed in operations a second
     (`measure_rate`); without it there are no times.
     """
-    cells = (1 + (frames - 1) // STRIDE[0], size[1] // STRIDE[1], size[0] // STRIDE[2])
-    tokens = cells[0] * cells[1] * cells[2] // (PATCH[0] * PATCH[1] * PATCH[2])
+    tokens = model.dit.tokens(model.latent_shape(frames, size))
     batch = 2 if tokens <= BATCHED_TOKENS else 1
     exact = torch.float32 if dtype == torch.int8 else dtype
     wide = exact.itemsize
     with torch.device("meta"):
-        umt5, dit, vae = UMT5(model.umt5), DiT(model.dit), VAE(model.vae, *[[0.0] * model.vae.latent_channels] * 2)
+        umt5, dit, vae = UMT5(model.umt5), DiT(model.dit), VAE(model.vae)
         clip = CLIPVision(model.clip) if model.clip else None
     length, chunk_frames = model.dit.text_length, _chunk_frames(vae, model.vae, size, free_bytes)
     video = _video(model.vae, size, chunk_frames)
@@ -197,7 +196,7 @@ def plan(
     if rate:
         stages = [replace(stage, seconds=stage.flops / rate if stage.flops else None) for stage in stages]
     warnings, refusal = _judge(stages, free_bytes, device)
-    if chunk_frames < STRIDE[0]:
+    if chunk_frames < model.vae.stride[0]:
         warnings = (*warnings, f"frames are decoded {chunk_frames} at a time, to need less memory")
     return Plan(
         model=model.name, size=size, frames=frames, device=device, free_bytes=free_bytes, stages=tuple(stages),
@@ -279,8 +278,8 @@ def _text(spec: UMT5Spec, length: int, wide: int) -> int:
 def _chunk_frames(vae: VAE, spec: VAESpec, size: tuple[int, int], free_bytes: int | None) -> int:
     """Frames that the VAE's largest layers take at once: four, as the official code does, if they fit, else one."""
     weights = sum(value.nbytes for value in vae.parameters())
-    fit = free_bytes is None or weights + _video(spec, size, STRIDE[0]) <= MARGIN * free_bytes
-    return STRIDE[0] if fit else 1
+    fit = free_bytes is None or weights + _video(spec, size, spec.stride[0]) <= MARGIN * free_bytes
+    return spec.stride[0] if fit else 1
 
 
 def _video(spec: VAESpec, size: tuple[int, int], chunk_frames: int) -> int:
@@ -299,5 +298,5 @@ def _video(spec: VAESpec, size: tuple[int, int], chunk_frames: int) -> int:
         layers = 2 * (spec.residual_blocks + 1) + (4 if stage == 0 else 0)  # the middle has two blocks of two
         remembered += 2 * layers * max(inputs // (2 if stage else 1), outputs) * cells * 4
     frame = spec.width * max(1, spec.multipliers[0]) * width * height * 4
-    before = STRIDE[0] * widths[-3] // 2 * (width // 2) * (height // 2) * 4
+    before = spec.stride[0] * widths[-3] // 2 * (width // 2) * (height // 2) * 4
     return remembered + 2 * frame + before + max(3 * chunk_frames, 2 * chunk_frames + 2) * frame

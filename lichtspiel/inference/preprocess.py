@@ -22,7 +22,7 @@ from lichtspiel.inference import inputs
 from lichtspiel.inference.conditioning import fit_frame, letterbox, match_aspect, resize
 from lichtspiel.media.picture import load_image
 from lichtspiel.media.sheet import contact_sheet
-from lichtspiel.request import GRID, Request
+from lichtspiel.request import Request
 from lichtspiel.spec import model
 
 __all__ = ["Film", "film_of", "pictures_of", "preview"]
@@ -44,7 +44,8 @@ class Film:
 def pictures_of(request: Request) -> list[Tensor]:
     """First and last picture as far as they are given, [3, H, W] at their own resolution and the request's aspect
     ratio."""
-    slack = GRID if model(request.model).sampling.free_size else 0
+    row = model(request.model)
+    slack = row.grid if row.sampling.free_size else 0
     paths = [path for path in (request.image, request.last_image) if path is not None]
     return [match_aspect(_tensor(load_image(path)), *request.size, request.fit, slack) for path in paths]
 

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from lichtspiel.errors import RequestError, WeightsError
 from lichtspiel.lora.adapter import Delta, LoRA, Report, match, parameter, shapes
 from lichtspiel.models.dit import DiT
-from lichtspiel.spec import PATCH
 
 __all__ = ["apply", "remove"]
 
@@ -114,8 +113,8 @@ def _put_on(dit: DiT, changes: Mapping[str, list[Change]]) -> None:
             elif whole:
                 hooks[name] = Exchange(dit.get_submodule(name.rpartition(".")[0]), layer, name, several)
             else:
-                convolution = len(have[parameter(layer)]) > 2
-                hooks[name] = Addition(dit.get_submodule(layer), several, convolution=convolution)
+                patch = dit.spec.patch if len(have[parameter(layer)]) > 2 else None
+                hooks[name] = Addition(dit.get_submodule(layer), several, patch)
 
 
 class Exchange:
@@ -158,9 +157,9 @@ class Addition:
     """A forward hook of a linear layer or a patch embedding: adds what the changes of its weight and bias make of its
     input. Works beside weights of any kind, for it never looks at them."""
 
-    def __init__(self, module: nn.Module, several: Sequence[Change], *, convolution: bool) -> None:
+    def __init__(self, module: nn.Module, several: Sequence[Change], patch: tuple[int, int, int] | None) -> None:
         self.several = list(several)
-        self.convolution = convolution
+        self.patch = patch
         self.kept: dict[tuple[torch.device, torch.dtype], list[tuple[Tensor, ...]]] = {}
         self.kept_bias: dict[tuple[torch.device, torch.dtype], Tensor] = {}
         self.handle = module.register_forward_hook(self)
@@ -181,13 +180,13 @@ class Addition:
             self._bring(*place)
         x = inputs[0].to(output.dtype)
         for first, *rest in self.kept[place]:
-            h = F.conv3d(x, first, stride=PATCH) if self.convolution else F.linear(x, first)
+            h = F.conv3d(x, first, stride=self.patch) if self.patch else F.linear(x, first)
             for matrix in rest:
-                h = F.conv3d(h, matrix[..., None, None, None]) if self.convolution else F.linear(h, matrix)
+                h = F.conv3d(h, matrix[..., None, None, None]) if self.patch else F.linear(h, matrix)
             output = output + h
         if place in self.kept_bias:
             bias = self.kept_bias[place]
-            output = output + (bias[:, None, None, None] if self.convolution else bias)
+            output = output + (bias[:, None, None, None] if self.patch else bias)
         return output
 
     @torch.no_grad()
@@ -198,8 +197,8 @@ class Addition:
         for delta, strength in self.several:
             if pair := delta.matrix(strength):
                 down, up = pair
-                if self.convolution:
-                    down = down.view(len(down), -1, *PATCH)
+                if self.patch:
+                    down = down.view(len(down), -1, *self.patch)
                 chains.append((down.to(device, dtype), up.to(device, dtype)))
             if delta.diff is not None:
                 chains.append(((strength * delta.diff.float()).to(device, dtype),))

@@ -25,7 +25,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from lichtspiel.models.attention import AttentionFn, attention, rotary_angles, rotate
-from lichtspiel.spec import PATCH, DiTSpec
+from lichtspiel.spec import DiTSpec
 
 __all__ = ["PIECE", "DiT"]
 
@@ -217,7 +217,7 @@ class Head(nn.Module):
 
     def __init__(self, spec: DiTSpec) -> None:
         super().__init__()
-        p, q, r = PATCH
+        p, q, r = spec.patch
         self.norm = LayerNorm(spec.width, spec.eps, elementwise_affine=False)
         self.head = Linear32(spec.width, p * q * r * spec.out_channels)
         self.modulation = nn.Parameter(torch.randn(1, 2, spec.width) / spec.width**0.5)
@@ -259,7 +259,7 @@ class DiT(nn.Module):
         super().__init__()
         self.spec = spec
         width = spec.width
-        self.patch_embedding = nn.Conv3d(spec.in_channels, width, PATCH, stride=PATCH)
+        self.patch_embedding = nn.Conv3d(spec.in_channels, width, spec.patch, stride=spec.patch)
         self.text_embedding = nn.Sequential(nn.Linear(spec.text_width, width), nn.GELU("tanh"), nn.Linear(width, width))
         self.time_embedding = nn.Sequential(Linear32(spec.time_width, width), nn.SiLU(), Linear32(width, width))
         self.time_projection = nn.Sequential(nn.SiLU(), Linear32(width, 6 * width))
@@ -270,7 +270,7 @@ class DiT(nn.Module):
         if spec.vace_layers:
             assert spec.vace_layers[0] == 0, "the streams are joined before anything has happened to the first"
             assert spec.vace_layers == tuple(sorted(spec.vace_layers))
-            self.vace_patch_embedding = nn.Conv3d(spec.vace_channels, width, PATCH, stride=PATCH)
+            self.vace_patch_embedding = nn.Conv3d(spec.vace_channels, width, spec.patch, stride=spec.patch)
             self.vace_blocks = nn.ModuleList([VACEBlock(spec, first=layer == 0) for layer in spec.vace_layers])
 
     def embed_context(self, text: Tensor, image: Tensor | None) -> Context:
@@ -307,7 +307,8 @@ class DiT(nn.Module):
 
         x: Tensor = self.patch_embedding(latents.to(dtype)).float()
         t, h, w = x.shape[2:]
-        assert latents.shape[2:] == (t * PATCH[0], h * PATCH[1], w * PATCH[2])
+        p, q, r = spec.patch
+        assert latents.shape[2:] == (t * p, h * q, w * r)
         x = rearrange(x, "b d t h w -> b (t h w) d")
         angles = rotary_angles((t, h, w), spec.width // spec.heads, x.device)
 
@@ -328,7 +329,6 @@ class DiT(nn.Module):
                 x = x + vace_scale * hint
 
         x = self.head(x, moment).float()
-        p, q, r = PATCH
         return rearrange(x, "b (t h w) (p q r c) -> b c (t p) (h q) (w r)", t=t, h=h, w=w, p=p, q=q, r=r)
 
     @torch.no_grad()

@@ -11,7 +11,7 @@ Letters: b batch, c channels, t time, h height, w width, n the two frames made f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import cast
 
@@ -21,7 +21,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from lichtspiel.models.convolution import convolve, fast, upsample
-from lichtspiel.spec import STRIDE, VAESpec
+from lichtspiel.spec import VAESpec
 
 Cache = dict[nn.Module, Tensor]
 """Frames that each causal layer keeps between two chunks of one video (`feat_cache` in the official code)."""
@@ -261,24 +261,29 @@ class Decoder(nn.Module):
 class VAE(nn.Module):
     """Encoder and decoder with the statistics that bring each latent channel to zero mean and unit variance.
 
-    `mean` and `std` have one value per latent channel; they are constants of a checkpoint, not weights. Pixels are in
-    [-1, 1]. A video has 1 + 4n frames and a height and width divisible by 8. The largest layers of `encode` and
+    `mean` and `std` have one value per latent channel and come from the specification, which leaves them 0 and 1 for a
+    VAE that is still to be trained. Pixels are in [-1, 1]. A video has 1 + 4n frames and a height and width divisible
+    by 8 (for the stride of Wan2.1's VAE, as all shapes in this file). The largest layers of `encode` and
     `decode` process `chunk_frames` frames at once, at most 4: fewer need less memory and a little more time.
     """
 
-    chunk_frames = STRIDE[0]
     mean: Tensor
     std: Tensor
 
-    def __init__(self, spec: VAESpec, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, spec: VAESpec) -> None:
         super().__init__()
-        assert len(mean) == len(std) == spec.latent_channels
+        space = 2 ** len(spec.temporal_downsample)
+        assert spec.stride == (2 ** sum(spec.temporal_downsample), space, space), "every stage halves height and width"
+        self.spec = spec
+        self.chunk_frames = spec.stride[0]
         self.encoder = Encoder(spec)
         self.conv1 = CausalConv3d(2 * spec.latent_channels, 2 * spec.latent_channels, (1, 1, 1))
         self.conv2 = CausalConv3d(spec.latent_channels, spec.latent_channels, (1, 1, 1))
         self.decoder = Decoder(spec)
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1, 1), persistent=False)
+        for name, values, neutral in (("mean", spec.latent_mean, 0.0), ("std", spec.latent_std, 1.0)):
+            # On the CPU also while the rest is built without memory: these are not among the weights that follow.
+            value = torch.tensor(values or [neutral] * spec.latent_channels, device="cpu")
+            self.register_buffer(name, value.view(1, -1, 1, 1, 1), persistent=False)
 
     def moments(
         self, video: Tensor, cache: Cache | None = None, chunk_frames: int | None = None
@@ -297,7 +302,7 @@ class VAE(nn.Module):
 
         Works in the official chunks of 1, 4, 4, ... frames, so that activations never hold more than four frames.
         """
-        stride = STRIDE[0]
+        stride = self.spec.stride[0]
         assert video.shape[2] % stride == 1, "a video has 1 + 4n frames"
         cache: Cache = {}
         chunks = [video[:, :, :1], *torch.split(video[:, :, 1:], stride, dim=2)]

@@ -7,7 +7,6 @@ because a picture teaches what things look like at a fifth of the price: as many
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from lichtspiel import flow
 from lichtspiel.inference.conditioning import known_frames
 from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
-from lichtspiel.spec import PATCH, STRIDE, Model
+from lichtspiel.spec import DiTSpec, Model
 from lichtspiel.toybox.captions import caption
 from lichtspiel.toybox.scene import Scene
 from lichtspiel.train.latents import LatentStore
@@ -91,7 +90,7 @@ def train_dit(
     speed = Speed(sum(parameter.numel() for parameter in dit.parameters()), plan.device)
     for step in run.steps():
         with torch.autocast(plan.device, torch.bfloat16, enabled=plan.device == "cuda"):
-            losses = batch_loss(run, plan, latents, scenes, captions)
+            losses = batch_loss(run, plan, model.dit, latents, scenes, captions)
         run.update(losses.velocity + READING_WEIGHT * losses.reading, decay_from=plan.decay_from)
         speed.add(losses.samples, losses.tokens)
         if step % 50 == 0:
@@ -147,14 +146,16 @@ def draw_batch(
         source = (latents.latents[:-HELD_BACK], latents.first, latents.first_last)[task]
         row = int(torch.randint(len(source), (), generator=generator))
         rows.append(row)
-        conditions.append(conditioned(source[row], length, task))
+        conditions.append(conditioned(source[row], length, task, latents.stride))
     clean = latents.latents[rows, :, :length].to(device).float()
     weight = 1 + ACTOR_WEIGHT * latents.actors[rows, :, :length].to(clean)
     texts = [captions.draw(scenes[row], generator) for row in rows]
     return Batch(rows, clean, torch.stack(conditions).to(clean), weight, texts)
 
 
-def batch_loss(run: Run, plan: DiTPlan, latents: LatentStore, scenes: Sequence[Scene], captions: Captions) -> Losses:
+def batch_loss(
+    run: Run, plan: DiTPlan, spec: DiTSpec, latents: LatentStore, scenes: Sequence[Scene], captions: Captions
+) -> Losses:
     """What one random batch costs."""
     generator = run.generator()
     full = latents.latents.shape[2]
@@ -171,16 +172,16 @@ def batch_loss(run: Run, plan: DiTPlan, latents: LatentStore, scenes: Sequence[S
         torch.cat([noisy, batch.conditions], dim=1), times.to(plan.device) * flow.TIMESTEPS, states
     )
     error = flow.loss(velocity, target, batch.weight)
-    return Losses(error, reading, count, batch.clean[:, 0].numel() // math.prod(PATCH))
+    return Losses(error, reading, count, count * spec.tokens(batch.clean.shape[2:]))
 
 
-def conditioned(latents: Tensor, length: int, task: int) -> Tensor:
-    """The condition [4 + c, length, h, w] of one clip: nothing known for task 0, else its mask and latents."""
+def conditioned(latents: Tensor, length: int, task: int, stride: int) -> Tensor:
+    """The condition [stride + c, length, h, w] of one clip: nothing known for task 0, else its mask and latents."""
     h, w = latents.shape[2:]
     if task == 0:
-        return latents.new_zeros(latents.shape[0] + STRIDE[0], length, h, w)
-    frames = 1 + STRIDE[0] * (length - 1)
-    return torch.cat([known_frames(frames, task == 2, h, w).to(latents), latents[:, :length]])
+        return latents.new_zeros(latents.shape[0] + stride, length, h, w)
+    frames = 1 + stride * (length - 1)
+    return torch.cat([known_frames(frames, task == 2, h, w, stride).to(latents), latents[:, :length]])
 
 
 def _length(progress: float, plan: DiTPlan, full: int, generator: torch.Generator) -> int:
@@ -202,7 +203,7 @@ def validate(
     generator = torch.Generator().manual_seed(0)
     clean = latents.latents[-HELD_BACK:].to(device).float()
     noise = torch.randn(clean.shape, generator=generator).to(clean)
-    nothing = torch.stack([conditioned(latent, clean.shape[2], 0) for latent in clean])
+    nothing = torch.stack([conditioned(latent, clean.shape[2], 0, latents.stride) for latent in clean])
     states = captions.encode(modules["umt5"], [caption(scene, "en", 0) for scene in scenes[-HELD_BACK:]], device)
     errors = []
     for value in VALIDATION_TIMES:

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from lichtspiel.inference.conditioning import video_of
 from lichtspiel.models.vae import VAE
-from lichtspiel.spec import STRIDE
 from lichtspiel.storage import atomic_write
 from lichtspiel.train.nano.clips import ClipStore
 from lichtspiel.train.vae import pixels, statistics
@@ -30,8 +29,8 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class LatentStore:
-    """Normalised latents [n, c, t, h, w] of all clips, the share of each cell that an actor covers [n, 1, t, h, w], the
-    latents of conditions for the first so many clips, and the statistics that normalised them."""
+    """Normalized latents [n, c, t, h, w] of all clips, the share of each cell that an actor covers [n, 1, t, h, w], the
+    latents of conditions for the first clips, the statistics that normalized them, and the frames per latent."""
 
     latents: Tensor
     actors: Tensor
@@ -39,6 +38,7 @@ class LatentStore:
     first_last: Tensor
     mean: Tensor
     std: Tensor
+    stride: int
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -50,7 +50,7 @@ def encode_store(vae: VAE, store: ClipStore, path: Path, *, first: int, first_la
     `vae` must have neutral statistics: the store's own are measured here.
     """
     if path.is_file():
-        return LatentStore(**load_file(path))
+        return LatentStore(**load_file(path), stride=vae.spec.stride[0])
     assert not vae.mean.any()
 
     @torch.no_grad()
@@ -68,10 +68,10 @@ def encode_store(vae: VAE, store: ClipStore, path: Path, *, first: int, first_la
     scale = (mean.view(1, -1, 1, 1, 1), std.view(1, -1, 1, 1, 1))
     tensors = {"latents": latents, "first": encode(first, "first"), "first_last": encode(first_last, "first-last")}
     tensors = {name: ((value - scale[0]) / scale[1]).contiguous() for name, value in tensors.items()}
-    tensors["actors"] = covered(store.masks)
+    tensors["actors"] = covered(store.masks, vae.spec.stride)
     with atomic_write(path) as draft:
         save_file({**tensors, "mean": mean, "std": std}, draft)
-    return LatentStore(**tensors, mean=mean, std=std)
+    return LatentStore(**tensors, mean=mean, std=std, stride=vae.spec.stride[0])
 
 
 def known_video(video: Tensor, *, last: bool) -> Tensor:
@@ -89,14 +89,14 @@ def told_latents(vae: VAE, frames: NDArray[np.uint8], store: LatentStore, device
     return (latents - mean) / std
 
 
-def covered(masks: NDArray[np.uint8]) -> Tensor:
+def covered(masks: NDArray[np.uint8], stride: tuple[int, int, int]) -> Tensor:
     """The share of each latent cell that an actor covers [n, 1, 1 + t, h/8, w/8], from masks [n, 1 + 4t, h, w]."""
     parts = []
     for begin in range(0, len(masks), 64):
         mask = torch.from_numpy(np.array(masks[begin : begin + 64]) > 0).float()[:, None]
         first, later = mask[:, :, :1], mask[:, :, 1:]
-        cells = [F.avg_pool3d(first, (1, *STRIDE[1:]))]
+        cells = [F.avg_pool3d(first, (1, *stride[1:]))]
         if later.shape[2]:
-            cells.append(F.avg_pool3d(later, STRIDE))
+            cells.append(F.avg_pool3d(later, stride))
         parts.append(torch.cat(cells, dim=2))
     return torch.cat(parts)

@@ -7,7 +7,7 @@ network. Crops are drawn around the actors, because backdrops are easy and subje
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -60,8 +60,9 @@ def train_vae(
     report: Callable[[dict[str, float]], None] = print,
 ) -> VAE:
     """Train until the budget is spent, resuming from `folder` if it holds a checkpoint; returns the averaged VAE."""
-    if plan.crop % 8 or any(frames % 4 != 1 for frames in plan.frames):
-        raise InvalidInput("a VAE trains on crops of a multiple of 8 pixels and 1 + 4n frames")
+    time, side, _ = spec.stride
+    if plan.crop % side or any(frames % time != 1 for frames in plan.frames):
+        raise InvalidInput(f"a VAE trains on crops of a multiple of {side} pixels and {time}n+1 frames")
     torch.manual_seed(plan.seed)
     vae = layout(blank_vae(spec)).to(plan.device)
     run = Run({"vae": vae}, split({"vae": vae}, plan.rates), plan.budget, folder, plan.seed)
@@ -88,7 +89,7 @@ def train_vae(
 
 def blank_vae(spec: VAESpec) -> VAE:
     """A VAE whose latents are not normalised yet."""
-    return VAE(spec, [0.0] * spec.latent_channels, [1.0] * spec.latent_channels)
+    return VAE(replace(spec, latent_mean=None, latent_std=None))
 
 
 def layout(vae: VAE) -> VAE:

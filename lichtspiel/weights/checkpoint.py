@@ -7,7 +7,7 @@ file holds what is read from names and shapes of tensors (`stored`). It chooses 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ from lichtspiel.models.clip import CLIPVision
 from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
-from lichtspiel.spec import LATENT_MEAN, LATENT_STD, Model, Part
+from lichtspiel.spec import Model, Part
 from lichtspiel.storage import pulled
 from lichtspiel.tokenizer import Tokenizer
 from lichtspiel.weights.components import Scan, Stored, scan
@@ -90,14 +90,15 @@ class Checkpoint:
         return self._filled(module, "dit", self.model.dit, dtype, device, resident, each)
 
     def vae(self, dtype: torch.dtype, device: torch.device = CPU) -> VAE:
-        """The video VAE with its latent statistics: from the file for the embedded model, else the published ones."""
-        part = self._part("vae")
+        """The video VAE with its latent statistics: from the file if it holds them, else from the specification."""
+        part, spec = self._part("vae"), self.model.vae
         mean, std = part.extra("latent_mean"), part.extra("latent_std")
-        module = VAE(
-            self.model.vae,
-            LATENT_MEAN if mean is None else mean.tolist(),
-            LATENT_STD if std is None else std.tolist(),
-        )
+        if mean is not None and std is not None:
+            spec = replace(spec, latent_mean=tuple(mean.tolist()), latent_std=tuple(std.tolist()))
+        if spec.latent_mean is None or spec.latent_std is None:
+            raise WeightsError(f"{part.source} lacks latent_mean and latent_std; download it again")
+        with torch.device("meta"):
+            module = VAE(spec)
         return self._filled(module, "vae", self.model.vae, dtype, device).to(device)
 
     def clip(self, dtype: torch.dtype, device: torch.device = CPU, *, resident: int | None = None) -> CLIPVision:

@@ -17,7 +17,7 @@ from lichtspiel.models.clip import CLIPVision
 from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
-from lichtspiel.spec import LATENT_MEAN, LATENT_STD, MODELS, CLIPSpec, DiTSpec, Model, Part, UMT5Spec, VAESpec
+from lichtspiel.spec import MODELS, CLIPSpec, DiTSpec, Model, Part, UMT5Spec, VAESpec
 from lichtspiel.weights.components import Stored
 
 __all__ = ["Difference", "Weights", "bare", "build", "compare", "explain", "models_of", "spec_of"]
@@ -44,7 +44,7 @@ def build(spec: Spec) -> nn.Module:
             return UMT5(spec)
         if isinstance(spec, CLIPSpec):
             return CLIPVision(spec)
-        return VAE(spec, LATENT_MEAN, LATENT_STD)
+        return VAE(spec)
 
 
 @lru_cache(maxsize=32)

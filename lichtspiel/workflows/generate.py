@@ -28,7 +28,7 @@ from lichtspiel.media.sheet import contact_sheet
 from lichtspiel.models.upscaler import Upscaler
 from lichtspiel.request import Request
 from lichtspiel.seal import Input, Provenance, Sealed, check_output, seal, seal_picture
-from lichtspiel.spec import PATCH, STRIDE, dit_parameters, model
+from lichtspiel.spec import dit_parameters, model
 from lichtspiel.workflows.admission import admit
 from lichtspiel.workflows.latents import keep, read_latents
 from lichtspiel.workflows.terms import Inspection, Terms
@@ -286,7 +286,7 @@ def decode(
 def _leave(job: Job, latents: Tensor) -> tuple[Sealed, list[NDArray[np.uint8]]]:
     """Frames as they are decoded through the door: a picture where its name says so, else a video. Also returns the
     frames where somebody wants a contact sheet of them."""
-    total = 1 + (latents.shape[2] - 1) * STRIDE[0]
+    total = job.pipeline.model.vae.frames(latents.shape[2])
     seen: list[NDArray[np.uint8]] = []
 
     def frames() -> Frames:
@@ -320,7 +320,7 @@ def denoising_share(request: Request) -> float:
     squared base width of the VAE (counted from its layers).
     """
     row = model(request.model)
-    tokens = request.pixels / (STRIDE[0] * STRIDE[1] * STRIDE[2] * PATCH[1] * PATCH[2])
+    tokens = row.dit.tokens(row.latent_shape(request.frames, request.size))
     branches = 1 if request.guidance == 1 else 2
     denoising = 2.0 * dit_parameters(row.dit) * tokens * branches * request.steps
     decoding = 500.0 * row.vae.width**2 * request.pixels

@@ -14,14 +14,13 @@ from lichtspiel.inference.conditioning import (
     vace_context,
 )
 from lichtspiel.models.vae import VAE
-from lichtspiel.spec import LATENT_MEAN, LATENT_STD
 from tests.golden import golden, relative_error
 from tests.models.test_vae import TINY
 
 
 @pytest.fixture(scope="module")
 def vae() -> VAE:
-    vae = VAE(TINY, LATENT_MEAN, LATENT_STD)
+    vae = VAE(TINY)
     vae.load_state_dict(golden("vae_13frames").weights)
     return vae.requires_grad_(False)
 
@@ -37,9 +36,9 @@ def test_as_the_official_code(vae: VAE, name: str) -> None:
 
 
 def test_mask_marks_the_first_and_the_last_frame() -> None:
-    mask = known_frames(9, True, 1, 1)[:, :, 0, 0]
+    mask = known_frames(9, True, 1, 1, 4)[:, :, 0, 0]
     assert mask.tolist() == [[1, 0, 0], [1, 0, 0], [1, 0, 0], [1, 0, 1]]
-    assert known_frames(9, False, 1, 1).sum() == 4
+    assert known_frames(9, False, 1, 1, 4).sum() == 4
 
 
 def test_vace_context_as_the_official_code(vae: VAE) -> None:
@@ -65,7 +64,7 @@ def test_references_stand_in_front_in_their_order(vae: VAE) -> None:
 def test_a_mask_becomes_cells_of_64_channels_and_keeps_every_fourth_frame() -> None:
     mask = torch.zeros(5, 16, 24)
     mask[:, 3, 17] = 1
-    cells = mask_cells(mask)
+    cells = mask_cells(mask, (4, 8, 8))
     assert cells.shape == (64, 2, 2, 3)
     assert cells[3 * 8 + 1, :, 0, 2].tolist() == [1, 1]
     assert cells.sum() == 2

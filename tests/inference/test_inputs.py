@@ -45,7 +45,7 @@ def folder(path: Path, count: int, width: int = 64, height: int = 48) -> Path:
 )
 def test_the_size_of_a_picture_is_the_official_one(area: int, given: tuple[int, int], size: tuple[int, int]) -> None:
     width, height = given
-    assert picture_size(area, width, height) == size == official_size(area, width, height)
+    assert picture_size(area, width, height, 16) == size == official_size(area, width, height)
 
 
 def official_size(area: int, width: int, height: int) -> tuple[int, int]:
@@ -56,7 +56,7 @@ def official_size(area: int, width: int, height: int) -> tuple[int, int]:
 
 def test_a_picture_of_the_very_size_keeps_it_where_the_official_arithmetic_loses_rows() -> None:
     assert official_size(832 * 480, 832, 480) == (832, 464)
-    assert picture_size(832 * 480, 832, 480) == (832, 480)
+    assert picture_size(832 * 480, 832, 480, 16) == (832, 480)
 
 
 @pytest.mark.parametrize(
@@ -64,13 +64,13 @@ def test_a_picture_of_the_very_size_keeps_it_where_the_official_arithmetic_loses
     [((832, 480), (832, 480)), ((1920, 1080), (832, 480)), ((640, 640), (640, 624)), ((320, 240), (320, 240))],
 )
 def test_the_size_of_a_video_is_the_official_one(given: tuple[int, int], size: tuple[int, int]) -> None:
-    assert film_size(832 * 480, *given) == size  # _get_frameid_bbox_adjust_last of wan/utils/vace_processor.py
+    assert film_size(832 * 480, *given, 16) == size  # _get_frameid_bbox_adjust_last of wan/utils/vace_processor.py
 
 
 @pytest.mark.parametrize("rule", [picture_size, film_size])
 def test_what_has_no_size_asks_for_one(rule: Any) -> None:
     with pytest.raises(RequestError, match=r"too small or too narrow.*set --size"):
-        rule(832 * 480, 9000, 2)
+        rule(832 * 480, 9000, 2, 16)
 
 
 def test_a_picture_decides_the_size_unless_one_is_asked_for(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
 from lichtspiel.request import Request
-from lichtspiel.spec import LATENT_MEAN, LATENT_STD, DiTSpec, UMT5Spec
+from lichtspiel.spec import DiTSpec, UMT5Spec
 from tests.golden import golden, relative_error
 from tests.models.test_vae import TINY
 
@@ -35,13 +35,13 @@ def test_text_to_video_as_the_official_code() -> None:
     )  # fmt: skip
     dit = DiT(
         DiTSpec(
-            width=dit_config["dim"], ffn_width=dit_config["ffn_dim"], heads=dit_config["num_heads"],
+            patch=(1, 2, 2), width=dit_config["dim"], ffn_width=dit_config["ffn_dim"], heads=dit_config["num_heads"],
             layers=dit_config["num_layers"], in_channels=16, out_channels=16, time_width=dit_config["freq_dim"],
             text_width=dit_config["text_dim"], text_length=dit_config["text_len"], image_tokens=0, image_width=1280,
             vace_layers=(), vace_channels=96, eps=1e-6,
         )
     )  # fmt: skip
-    vae = VAE(TINY, LATENT_MEAN, LATENT_STD)
+    vae = VAE(TINY)
     for module, name in ((umt5, "umt5"), (dit, "dit_t2v"), (vae, "vae_13frames")):
         module.load_state_dict(golden(name).weights)
     texts = [umt5(reference.inputs[name]) for name in ("ids", "negative_ids")]

@@ -16,6 +16,7 @@ from lichtspiel.models.dit import DiT
 from lichtspiel.spec import DiTSpec
 
 TINY = DiTSpec(
+    patch=(1, 2, 2),
     width=32, ffn_width=48, heads=2, layers=2, in_channels=16, out_channels=16, time_width=32, text_width=24,
     text_length=512, image_tokens=0, image_width=40, vace_layers=(), vace_channels=96, eps=1e-6,
 )  # fmt: skip

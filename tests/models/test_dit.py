@@ -15,6 +15,7 @@ from lichtspiel.spec import MODELS, DiTSpec
 from tests.golden import golden, relative_error
 
 TINY = DiTSpec(
+    patch=(1, 2, 2),
     width=64, ffn_width=96, heads=2, layers=3, in_channels=16, out_channels=16, time_width=32, text_width=24,
     text_length=12, image_tokens=0, image_width=40, vace_layers=(), vace_channels=96, eps=1e-6,
 )  # fmt: skip
@@ -27,6 +28,7 @@ VACE = replace(TINY, vace_layers=(0, 2))
 def official(config: dict[str, Any]) -> DiTSpec:
     """Our specification for a configuration of the official model."""
     return DiTSpec(
+        patch=(1, 2, 2),
         width=config["dim"], ffn_width=config["ffn_dim"], heads=config["num_heads"], layers=config["num_layers"],
         in_channels=config["in_dim"], out_channels=config["out_dim"], time_width=config["freq_dim"],
         text_width=config["text_dim"], text_length=config["text_len"],

@@ -1,20 +1,20 @@
 """The causal VAE against the official code, against diffusers, and against itself in chunks."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from lichtspiel.models.vae import VAE, Cache
-from lichtspiel.spec import LATENT_MEAN, LATENT_STD, MODELS, VAESpec
+from lichtspiel.spec import MODELS
 from tests.golden import golden, relative_error
 
-TINY = VAESpec(
-    width=8, latent_channels=16, multipliers=(1, 2, 4, 4), residual_blocks=2, temporal_downsample=(False, True, True)
-)
+TINY = replace(MODELS["t2v-14b"].vae, width=8)
 
 
 @pytest.fixture(scope="module")
 def vae() -> VAE:
-    vae = VAE(TINY, LATENT_MEAN, LATENT_STD)
+    vae = VAE(TINY)
     vae.load_state_dict(golden("vae_13frames").weights, strict=True)
     return vae.eval().requires_grad_(False)
 
@@ -74,6 +74,6 @@ def test_an_even_number_of_frames_is_a_bug_of_the_caller(vae: VAE) -> None:
 
 def test_true_size_has_the_published_number_of_tensors() -> None:
     with torch.device("meta"):
-        vae = VAE(MODELS["t2v-14b"].vae, LATENT_MEAN, LATENT_STD)
+        vae = VAE(MODELS["t2v-14b"].vae)
     assert len(vae.state_dict()) == 194
     assert sum(p.numel() for p in vae.parameters()) == 126_892_531

@@ -73,7 +73,7 @@ def told(teacher: DiT, tmp_path_factory: pytest.TempPathFactory) -> tuple[UMT5, 
     )
     latents = torch.randn(80, 16, 2, 4, 4)
     actors = torch.rand(80, 1, 2, 4, 4)
-    store = LatentStore(latents, actors, latents[:20].clone(), latents[:10].clone(), torch.zeros(16), torch.ones(16))
+    store = LatentStore(latents, actors, latents[:20].clone(), latents[:10].clone(), torch.zeros(16), torch.ones(16), 4)
     return umt5.eval().requires_grad_(False), store, scenes, Captions(Tokenizer.umt5(SPEC.text_length, rows))
 
 

@@ -172,8 +172,8 @@ def test_cells_know_how_much_of_them_an_actor_covers(store: ClipStore, latents: 
 
 
 def test_conditions_have_the_layout_of_the_published_models(latents: LatentStore) -> None:
-    nothing = conditioned(latents.latents[0], 3, 0)
-    first, both = conditioned(latents.first[0], 3, 1), conditioned(latents.first_last[0], 3, 2)
+    nothing = conditioned(latents.latents[0], 3, 0, 4)
+    first, both = conditioned(latents.first[0], 3, 1, 4), conditioned(latents.first_last[0], 3, 2, 4)
     assert nothing.shape == first.shape == both.shape == (20, 3, 4, 4)
     assert not nothing.any()
     assert first[:4, :, 0, 0].tolist() == [[1, 0, 0]] * 4

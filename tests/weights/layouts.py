@@ -20,7 +20,7 @@ from lichtspiel.models.clip import PREFIX, CLIPVision
 from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
-from lichtspiel.spec import LATENT_MEAN, LATENT_STD, MODELS, CLIPSpec, Model, Part
+from lichtspiel.spec import MODELS, CLIPSpec, Model, Part
 from lichtspiel.weights.layouts import dialect
 
 State = dict[str, Tensor]
@@ -57,7 +57,7 @@ def state(model_dit: str, part: Part) -> State:
     assert CLIP is not None
     modules: dict[Part, Callable[[], nn.Module]] = {
         "dit": lambda: DiT(model.dit),
-        "vae": lambda: VAE(model.vae, LATENT_MEAN, LATENT_STD),
+        "vae": lambda: VAE(model.vae),
         "umt5": lambda: UMT5(model.umt5),
         "clip": lambda: CLIPVision(replace(CLIP, used_layers=CLIP.layers)),
     }

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lichtspiel.errors import WeightsError
-from lichtspiel.spec import LATENT_MEAN, MODELS, Model
+from lichtspiel.spec import MODELS, Model
 from lichtspiel.weights.checkpoint import checkpoint
 from lichtspiel.weights.components import opened
 from lichtspiel.weights.tensor_files import check_digest
@@ -36,7 +36,7 @@ def test_the_official_folder_loads(official: Path) -> None:
     assert files.umt5(torch.bfloat16).token_embedding.weight.dtype == torch.bfloat16
     assert files.clip(torch.float32)(torch.zeros(1, 3, 28, 28)).shape == (1, 5, 32)
     vae = files.vae(torch.float32)
-    assert vae.mean.flatten().tolist() == pytest.approx(LATENT_MEAN)
+    assert vae.mean.flatten().tolist() == pytest.approx(MODELS["t2v-14b"].vae.latent_mean)
     assert not any(parameter.requires_grad for parameter in vae.parameters())
     assert len(files.tokenizer()("a cat")) > 1
 
@@ -174,7 +174,7 @@ def test_a_damaged_file_that_is_not_needed_does_no_harm(official: Path) -> None:
 
 def test_the_embedded_model_needs_no_path() -> None:
     files = checkpoint(MODELS["nano"], None)
-    assert files.vae(torch.float32).mean.flatten().tolist() != pytest.approx(LATENT_MEAN)
+    assert files.vae(torch.float32).mean.flatten().tolist() != pytest.approx(MODELS["t2v-14b"].vae.latent_mean)
     assert len(files.tokenizer()("a cat")) > 1
 
 

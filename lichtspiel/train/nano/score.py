@@ -111,7 +111,7 @@ def generated(drawn: Sampler, vae: VAE, cached: LatentStore, trial: Trial, devic
     for begin in range(0, len(prompts), BATCH):
         part = slice(begin, begin + BATCH)
         told = told_latents(vae, trial.renders[part], cached, device)
-        pictures = torch.stack([conditioned(one, one.shape[1], 1) for one in told])
+        pictures = torch.stack([conditioned(one, one.shape[1], 1, vae.spec.stride[0]) for one in told])
         for known, made in ((None, text), (pictures, image)):
             latents = drawn.generate(prompts[part], shape, device, known=known, seed=begin)
             made.append(decoded(vae, latents, cached.mean, cached.std))
