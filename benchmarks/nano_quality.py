@@ -58,7 +58,12 @@ def report(judge: Judge, pipeline: Pipeline, options: argparse.Namespace) -> str
     overrides = {"model": pipeline.model.name, **{name: getattr(options, name) for name in names}}
     assert set(EDITION.world.subjects) <= set(judge.vocabulary.subjects), "the judge must know all that nano does"
     trial = Trial.draw(EDITION.world, EDITION.shape, options.count)
-    columns = {"renders": trial.renders, "ceiling": reconstructed(pipeline.vae, trial.renders, str(pipeline.device))}
+    columns = {
+        "renders": trial.renders,
+        "ceiling": reconstructed(
+            pipeline.checkpoint.vae(torch.float32, pipeline.device), trial.renders, str(pipeline.device)
+        ),
+    }
     for language in LANGUAGES if options.languages else LANGUAGES[:1]:
         title = f"text ({language})" if options.languages else "text"
         columns[title] = generate(pipeline, trial, overrides, language=language)

@@ -44,7 +44,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "seal/record": ("errors seal/credentials storage", ""),
     "inference": (
         "errors flow frames host lora media models request spec storage tokenizer weights",
-        "einops numpy safetensors torch",
+        "einops numpy psutil safetensors torch",
     ),
     "seal/enroll": ("errors seal/certificates seal/credentials seal/identity seal/manifest", ""),
     "seal/export": (
@@ -63,7 +63,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "workflows": (
         "errors frames host inference media models policy request seal seal/certificates seal/credentials "
         "seal/export seal/marks seal/record seal/verify spec storage toybox",
-        "numpy safetensors torch",
+        "safetensors torch",
     ),
     "serve/settings": ("errors spec storage workflows", ""),
     "serve/api": (

@@ -154,6 +154,16 @@ def progress_bar() -> Iterator[Callable[[str, float], None]]:
         yield lambda stage, done: bar.update(task, description=stage, completed=done)
 
 
+@contextmanager
+def observer() -> Iterator[Any]:
+    """An `Observer` that draws the bar, prints notes, and counts from the start of this process."""
+    from lichtspiel.inference.clock import Clock
+    from lichtspiel.workflows.generate import Observer
+
+    with progress_bar() as progress:
+        yield Observer(progress=progress, note=say, clock=Clock.of_process())
+
+
 def print_result(result: dict[str, Any], sheet: Path | None, as_json: bool) -> None:
     """Say what was made, where it is and how."""
     if as_json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lichtspiel.cli.common import Json, Sheet, Weights, print_result, progress_bar, say, under_terms
+from lichtspiel.cli.common import Json, Sheet, Weights, observer, print_result, say, under_terms
 
 if TYPE_CHECKING:
     from lichtspiel.request import Request
@@ -95,8 +95,8 @@ def generate(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
         return
     from lichtspiel.workflows.generate import generate as run
 
-    with progress_bar() as progress:
-        result = run(request, out, weights=weights, sheet=sheet, terms=terms, progress=progress, say=say)
+    with observer() as watching:
+        result = run(request, out, weights=weights, sheet=sheet, terms=terms, observer=watching)
     print_result(result.to_json(), sheet, as_json)
 
 
@@ -113,8 +113,8 @@ def decode(
     """Finish a video from latents, after an interruption or a full disk."""
     from lichtspiel.workflows.generate import decode as run
 
-    with progress_bar() as progress:
-        result = run(latents, out, weights=weights, sheet=sheet, terms=terms, progress=progress, say=say)
+    with observer() as watching:
+        result = run(latents, out, weights=weights, sheet=sheet, terms=terms, observer=watching)
     print_result(result.to_json(), sheet, as_json)
 
 
@@ -169,8 +169,8 @@ def replay(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     from lichtspiel.workflows.replay import request_of
 
     request = request_of(video, prompt=prompt, negative=negative, inputs=given or [], device=device, dtype=dtype)
-    with progress_bar() as progress:
-        result = run(request, out, weights=weights, sheet=sheet, terms=terms, progress=progress, say=say)
+    with observer() as watching:
+        result = run(request, out, weights=weights, sheet=sheet, terms=terms, observer=watching)
     print_result(result.to_json(), sheet, as_json)
 
 

@@ -12,20 +12,23 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
 from einops import rearrange
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from lichtspiel import flow
 from lichtspiel.errors import NonFinite, OutOfMemory, RequestError
 from lichtspiel.host import computing_dtype, free_memory, measure_rate
 from lichtspiel.inference import prompt_cache
+from lichtspiel.inference.clock import Clock
 from lichtspiel.inference.conditioning import image_condition, resize, vace_context
 from lichtspiel.inference.kv_cache import kv_cache
 from lichtspiel.inference.plan import BATCHED_TOKENS, Plan, plan
@@ -42,6 +45,9 @@ from lichtspiel.tokenizer import Tokenizer
 from lichtspiel.weights.checkpoint import Checkpoint, Files, checkpoint
 
 __all__ = ["Conditions", "Files", "Pipeline", "Step", "estimate", "load"]
+
+Item = TypeVar("Item")
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -68,10 +74,20 @@ class Step:
 
 @dataclass
 class Pipeline:
-    """The networks of one checkpoint on one device, each loaded when it is first needed, as `plan` says.
+    """The networks of one checkpoint on one device, for any number of requests that it `serves`.
 
-    `precision` is the name of what the DiT computes in; with int8 everything else is float32. `notes` say what a
-    person should know before the work begins: how the LoRAs fit, and what may not fit into memory.
+    Each stage loads the networks it needs and first releases those that the plan has no room for, so a caller only
+    walks the road:
+
+        conditions = pipeline.encode(request)
+        for step in pipeline.denoise(conditions, request):
+            ...
+        for frame in pipeline.decode(step.latents):
+            ...
+
+    `precision` names what the DiT computes in; with int8 everything else is float32. `notes` say what a person should
+    know before the work begins: how the LoRAs fit, and what may not fit into memory. `clock` times the stages; a caller
+    may put in a clock of its own. Every stage raises OutOfMemory when the memory does not suffice.
     """
 
     model: Model
@@ -81,71 +97,27 @@ class Pipeline:
     plan: Plan
     loras: list[tuple[LoRA, float]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    _texts: dict[str, Tensor] = field(default_factory=dict)
+    clock: Clock = field(default_factory=Clock)
+    _networks: dict[Part, nn.Module] = field(default_factory=dict)
+    _text_states: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def dtype(self) -> torch.dtype:
-        """What tensors are made of, but for the VAE, which is always in float32, as it was published."""
+        """The dtype of all tensors except the VAE's, which are float32, as it was published."""
         return getattr(torch, self.precision) if self.precision != "int8" else torch.float32
+
+    @property
+    def loaded(self) -> frozenset[Part]:
+        """The networks that are in memory now."""
+        return frozenset(self._networks)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """Prompt to ids."""
         return self.checkpoint.tokenizer()
 
-    @cached_property
-    def umt5(self) -> UMT5:
-        """Ids to text states."""
-        return self.checkpoint.umt5(self.dtype, self.device, resident=self.plan.stage("umt5").resident)
-
-    @cached_property
-    def clip(self) -> CLIPVision:
-        """Picture to image tokens."""
-        return self.checkpoint.clip(self.dtype, self.device)
-
-    @cached_property
-    def dit(self) -> DiT:
-        """Latents and conditions to velocity, with the LoRAs: in the weights where all of them are there, else beside
-        them."""
-        stage, int8 = self.plan.stage("dit"), self.precision == "int8"
-        dit = self.checkpoint.dit(self.dtype, self.device, resident=stage.resident, each=quantize if int8 else None)
-        if self.loras:
-            apply(dit, self.loras, merge=not (stage.streamed or int8), partial=True)  # `load` has checked the match
-        return dit
-
-    @cached_property
-    def vae(self) -> VAE:
-        """Pixels to latents and back."""
-        vae = self.checkpoint.vae(torch.float32, self.device)
-        vae.chunk_frames = self.plan.chunk_frames
-        return vae
-
-    def release(self, *parts: str) -> None:
-        """Give the memory of networks back; they load again when they are needed."""
-        for part in parts:
-            self.__dict__.pop(part, None)
-        gc.collect()
-
-    @cached_property
-    def _encoder(self) -> str:
-        """A name for the text encoder, by which its states are found again on disk."""
-        return prompt_cache.fingerprint(self.checkpoint.parts["umt5"].paths, f"{self.dtype} on {self.device.type}")
-
-    def uncached_prompts(self, requests: Iterable[Request]) -> list[str]:
-        """The texts of some requests that the text encoder has not read yet, now or in an earlier run."""
-        texts = dict.fromkeys(text for request in requests for text in _texts(request) if text not in self._texts)
-        for text in texts:
-            if (states := prompt_cache.get(text, self._encoder)) is not None:
-                self._texts[text] = states
-        return [text for text in texts if text not in self._texts]
-
-    def load_encoders(self, request: Request) -> None:
-        """Load what `encode` will need; no text encoder where the texts are known."""
-        if self.uncached_prompts([request]):
-            _ = self.umt5
-
     def serves(self, request: Request) -> bool:
-        """Whether a request wants these networks with these LoRAs, and no more memory than was planned with."""
+        """Whether a request wants these networks with these LoRAs, and no more memory than was planned for."""
         device = choose_device(request.device)
         wanted = [(adapter.path, adapter.strength) for adapter in request.lora]
         return (
@@ -155,50 +127,66 @@ class Pipeline:
             and request.pixels <= math.prod(self.plan.size) * self.plan.frames
         )
 
+    def uncached_prompts(self, requests: Iterable[Request]) -> list[str]:
+        """The texts of some requests that the text encoder has not encoded yet, in this run or an earlier one."""
+        texts = dict.fromkeys(text for request in requests for text in _texts(request))
+        missing = [text for text in texts if text not in self._text_states]
+        for text in missing:
+            if (states := prompt_cache.get(text, self._encoder)) is not None:
+                self._text_states[text] = states
+        return [text for text in missing if text not in self._text_states]
+
     @torch.inference_mode()
-    def encode_prompts(self, texts: Iterable[str]) -> None:
-        """Encode texts, for this pipeline and for later runs."""
-        for text in texts:
-            ids = torch.tensor([self.tokenizer(text)], device=self.device)
-            self._texts[text] = _finite("text encoding", self.umt5(ids)).cpu()
-            prompt_cache.put(text, self._encoder, self._texts[text])
+    def encode_prompts(self, requests: Iterable[Request]) -> None:
+        """Encode the texts of many requests while the text encoder is loaded; `encode` then finds them. It does not
+        load where all texts are cached."""
+        texts = self.uncached_prompts(requests)
+        if not texts:
+            return
+        with self._stage("encode", "umt5"):
+            umt5 = self._umt5()
+            for text in texts:
+                ids = torch.tensor([self.tokenizer(text)], device=self.device)
+                self._text_states[text] = _finite("text encoding", umt5(ids)).cpu()
+                prompt_cache.put(text, self._encoder, self._text_states[text])
 
     @torch.inference_mode()
     def encode(self, request: Request) -> Conditions:
-        """Text, and pictures or a video if there are any, to conditions; raises MediaError for a file that cannot be
-        read."""
-        self.encode_prompts(self.uncached_prompts([request]))
-        text, *others = (self._texts[text].to(self.device) for text in _texts(request))
-        negative = others[0] if others else None
-        condition: Tensor | None = None
-        clip: Tensor | None = None
-        spec = self.model.dit
-        if request.image is not None:
-            condition, clip = self._pictures(request)
-        elif spec.in_channels > spec.out_channels:
-            cells = self.model.latent_shape(request.frames, request.size)
-            shape = (1, spec.in_channels - spec.out_channels, *cells)
-            condition = torch.zeros(shape, device=self.device)
-        return Conditions(text, negative, condition, clip, self._context(request) if spec.vace_layers else None)
+        """Turn texts, and pictures or a video where they are given, into conditions. Raises MediaError for a file that
+        cannot be read."""
+        self.encode_prompts([request])
+        with self._stage("encode", "vae", "clip"):
+            text, *others = (self._text_states[text].to(self.device) for text in _texts(request))
+            condition: Tensor | None = None
+            clip: Tensor | None = None
+            spec = self.model.dit
+            if request.image is not None:
+                condition, clip = self._pictures(request)
+            elif spec.in_channels > spec.out_channels:
+                cells = self.model.latent_shape(request.frames, request.size)
+                shape = (1, spec.in_channels - spec.out_channels, *cells)
+                condition = torch.zeros(shape, device=self.device)
+            vace = self._context(request) if spec.vace_layers else None
+            return Conditions(text, others[0] if others else None, condition, clip, vace)
 
     def _pictures(self, request: Request) -> tuple[Tensor, Tensor | None]:
-        """The known pictures as latents, and what CLIP sees in them, which gets them at their own resolution."""
+        """The given pictures as latents, and their CLIP features; CLIP sees them at their own resolution."""
         pictures = [picture.to(self.device) for picture in pictures_of(request)]
         # The official code resizes without antialiasing; a picture that shrinks to nano's size looks better with it.
         sized = [resize(picture, *request.size, antialias=self.model.embedded) for picture in pictures]
         last = sized[1] if len(sized) == 2 else None
-        condition = _finite("picture encoding", image_condition(self.vae, sized[0], last, request.frames))
+        condition = _finite("picture encoding", image_condition(self._vae(), sized[0], last, request.frames))
         if self.model.clip is None:
             return condition, None
         pixels = torch.cat([preprocess(picture[None], self.model.clip.image_size) for picture in pictures])
-        return condition, _finite("picture encoding", self.clip(pixels.to(self.dtype)))
+        return condition, _finite("picture encoding", self._clip()(pixels.to(self.dtype)))
 
     def _context(self, request: Request) -> Tensor:
-        """VACE's context; a request without files has one, too, in which everything is made anew."""
+        """VACE's context. A request without files has one, too: everything is generated."""
         film = film_of(request)
         references = [reference.to(self.device) for reference in film.references]
         video, mask = film.video[None].to(self.device), film.mask.to(self.device)
-        return _finite("video encoding", vace_context(self.vae, video, mask, references))
+        return _finite("video encoding", vace_context(self._vae(), video, mask, references))
 
     def noise(self, request: Request) -> Tensor:
         """The starting noise [1, c, r + t, h, w], with a frame for each of r references: drawn on the CPU, so that a
@@ -208,46 +196,137 @@ class Pipeline:
         return torch.randn(shape, generator=torch.Generator().manual_seed(request.seed)).to(self.device)
 
     def denoise(self, conditions: Conditions, request: Request, start: Tensor | None = None) -> Iterator[Step]:
-        """Walk from noise (or `start`, of the same shape) to latents, one step at a time; stop asking, and it stops
-        computing. The frames of references are computed along and left out of what is handed on."""
+        """Go from noise (or `start`, of the same shape) to latents, one solver step at a time; a caller that stops
+        iterating stops the computation. The latents of references are computed along and left out of each `Step`."""
         noise = self.noise(request) if start is None else start
         batched = self.model.dit.tokens(noise.shape[2:]) <= BATCHED_TOKENS
+        with self._stage("denoise", "dit"):
+            dit = self._dit()
 
+        network = _with_conditions(dit, conditions, request)
         text, negative = conditions.text, conditions.negative
-        with torch.inference_mode(), kv_cache(self.dit):
-            network = self._network(conditions, request)
-            velocity = flow.guided(network, text, negative, request.guidance, batched=batched)
+        velocity = flow.guided(network, text, negative, request.guidance, batched=batched)
+
+        def steps() -> Iterator[Step]:
             for index, latents in flow.sample(velocity, noise, request.solver, request.steps, request.shift):
                 video = _finite(f"denoising step {index + 1}", latents)[:, :, len(request.references) :]
                 yield Step(index + 1, request.steps, video)
 
-    def _network(self, conditions: Conditions, request: Request) -> flow.Network:
-        """The DiT with every condition but the text."""
-        known, clip, vace = conditions.image_condition, conditions.clip, conditions.vace
-
-        def network(latents: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
-            count = len(latents)  # 2 where both branches of guidance are one batch
-            inputs = latents if known is None else torch.cat([latents, known.repeat(count, 1, 1, 1, 1).to(latents)], 1)
-            velocity: Tensor = self.dit(
-                inputs, timestep, text,
-                image=None if clip is None else clip.repeat(count, 1, 1),
-                vace=None if vace is None else vace.repeat(count, 1, 1, 1, 1), vace_scale=request.context_scale,
-            )  # fmt: skip
-            return velocity
-
-        return network
+        with kv_cache(dit):
+            yield from self._within("denoise", "dit", steps())
 
     def decode(self, latents: Tensor) -> Iterator[NDArray[np.uint8]]:
         """Frames [h, w, 3] of latents [1, c, t, h, w], one after another; memory does not grow with their number."""
-        with torch.inference_mode():
-            for chunk in self.vae.decode(latents.to(self.device).float()):
+        with self._stage("decode", "vae"):
+            vae = self._vae()
+
+        def frames() -> Iterator[NDArray[np.uint8]]:
+            for chunk in vae.decode(latents.to(self.device).float()):
                 pixels = (_finite("decoding", chunk)[0] * 127.5 + 127.5).round().to(torch.uint8)
                 yield from rearrange(pixels, "c t h w -> t h w c").cpu().numpy()
+
+        yield from self._within("decode", "vae", frames())
+
+    def preview(self, latents: Tensor) -> NDArray[np.uint8] | None:
+        """The first frame of unfinished latents, or None where decoding it would push the DiT out of memory."""
+        return next(self.decode(latents[:, :, :1])) if self.plan.keep_dit_resident else None
+
+    @contextmanager
+    def _stage(self, name: str, *parts: Part) -> Iterator[None]:
+        """Time a stage that needs some networks, after releasing what it has no room for: the others, except that DiT
+        and VAE stay where the plan has room for both."""
+        kept = {*parts, "dit", "vae"} if self.plan.keep_dit_resident else {*parts}
+        if released := self.loaded - kept:
+            for part in released:
+                del self._networks[part]
+            gc.collect()
+        with self.clock.stage(name), _within_memory(name):
+            yield
+
+    def _within(self, stage: str, part: Part, items: Iterator[Item]) -> Iterator[Item]:
+        """Compute each of some items within a stage; the time between two of them belongs to the caller."""
+        end = object()
+        while True:
+            with self._stage(stage, part), torch.inference_mode():
+                item = next(items, end)
+            if item is end:
+                return
+            yield cast("Item", item)
+
+    def _network(self, part: Part, build: Callable[[], Network]) -> Network:
+        """A network, loaded now if it is not in memory."""
+        if part not in self._networks:
+            with self.clock.stage("load"):
+                self._networks[part] = build()
+        return cast("Network", self._networks[part])
+
+    def _umt5(self) -> UMT5:
+        resident = self.plan.stage("umt5").resident
+        return self._network("umt5", lambda: self.checkpoint.umt5(self.dtype, self.device, resident=resident))
+
+    def _clip(self) -> CLIPVision:
+        return self._network("clip", lambda: self.checkpoint.clip(self.dtype, self.device))
+
+    def _dit(self) -> DiT:
+        """The DiT with its LoRAs: merged into the weights where all of these are resident, else beside them."""
+
+        def build() -> DiT:
+            stage, int8 = self.plan.stage("dit"), self.precision == "int8"
+            dit = self.checkpoint.dit(self.dtype, self.device, resident=stage.resident, each=quantize if int8 else None)
+            if self.loras:
+                apply(dit, self.loras, merge=not (stage.streamed or int8), partial=True)  # `load` checked the match
+            return dit
+
+        return self._network("dit", build)
+
+    def _vae(self) -> VAE:
+        def build() -> VAE:
+            vae = self.checkpoint.vae(torch.float32, self.device)
+            vae.chunk_frames = self.plan.chunk_frames
+            return vae
+
+        return self._network("vae", build)
+
+    @cached_property
+    def _encoder(self) -> str:
+        """A name for the text encoder, by which its states are found again on disk."""
+        return prompt_cache.fingerprint(self.checkpoint.parts["umt5"].paths, f"{self.dtype} on {self.device.type}")
+
+
+def _with_conditions(dit: DiT, conditions: Conditions, request: Request) -> flow.Network:
+    """The DiT with every condition except the text."""
+    known, clip, vace = conditions.image_condition, conditions.clip, conditions.vace
+
+    def network(latents: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
+        count = len(latents)  # 2 where both branches of guidance are one batch
+        inputs = latents if known is None else torch.cat([latents, known.repeat(count, 1, 1, 1, 1).to(latents)], 1)
+        velocity: Tensor = dit(
+            inputs, timestep, text,
+            image=None if clip is None else clip.repeat(count, 1, 1),
+            vace=None if vace is None else vace.repeat(count, 1, 1, 1, 1), vace_scale=request.context_scale,
+        )  # fmt: skip
+        return velocity
+
+    return network
 
 
 def _texts(request: Request) -> list[str]:
     """What the text encoder reads: the prompt, and the negative prompt where there is guidance."""
     return [request.prompt] if request.guidance == 1 else [request.prompt, request.negative]
+
+
+@contextmanager
+def _within_memory(stage: str) -> Iterator[None]:
+    """Tell a lack of memory, which torch reports in three ways, from all other errors."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        words = ("out of memory", "allocate memory")
+        if isinstance(error, RuntimeError) and not any(word in str(error) for word in words):
+            raise
+        doing = {"encode": "encoding", "denoise": "denoising", "decode": "decoding"}[stage]
+        remedy = "choose a smaller size, fewer frames or a smaller model; `lichtspiel plan` shows what fits"
+        raise OutOfMemory(f"{doing} needs more memory than there is; {remedy}") from error
 
 
 def _finite(stage: str, values: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from lichtspiel.errors import Interrupted, InvalidInput, LichtspielError, Output
 from lichtspiel.inference.inputs import ask
 from lichtspiel.inference.pipeline import Files, Pipeline, load
 from lichtspiel.request import Request
-from lichtspiel.workflows.generate import generate
+from lichtspiel.workflows.generate import Observer, generate
 from lichtspiel.workflows.terms import Terms
 
 __all__ = ["Line", "Outcome", "read_jobs", "run_jobs"]
@@ -148,8 +148,7 @@ def _run(
     pipeline = load(largest, weights)
     for begin in range(0, len(group), TEXTS):
         some = group[begin : begin + TEXTS]
-        pipeline.encode_prompts(pipeline.uncached_prompts(line.request for line in some))
-        pipeline.release("umt5")
+        pipeline.encode_prompts(line.request for line in some)
         for line in some:
             yield _made(line, folder, pipeline, terms, say)
 
@@ -158,9 +157,8 @@ def _made(line: Line, folder: Path, pipeline: Pipeline, terms: Terms, say: Calla
     path = folder / line.name
     error = None
     try:
-        generate(
-            line.request, path, terms=terms, pipeline=pipeline, say=lambda note: say(f"line {line.number}: {note}")
-        )
+        observer = Observer(note=lambda note: say(f"line {line.number}: {note}"))
+        generate(line.request, path, terms=terms, pipeline=pipeline, observer=observer)
     except Interrupted as stop:
         raise Interrupted(f"line {line.number}: {stop}; the same command goes on from here") from None
     except LichtspielError as problem:

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lichtspiel import __version__
 from lichtspiel.errors import Cancelled, Interrupted, LichtspielError, OutOfMemory, OutputError, Refused, RequestError
 from lichtspiel.host import peak_memory
-from lichtspiel.inference.pipeline import Conditions, Files, Pipeline, Step, load
+from lichtspiel.inference.clock import Clock
+from lichtspiel.inference.pipeline import Files, Pipeline, Step, load
 from lichtspiel.media.picture import pictures
 from lichtspiel.media.sheet import contact_sheet
 from lichtspiel.models.upscaler import Upscaler
@@ -33,18 +30,25 @@ from lichtspiel.workflows.admission import admit
 from lichtspiel.workflows.latents import keep, read_latents
 from lichtspiel.workflows.terms import Inspection, Terms
 
-__all__ = ["Job", "Progress", "Result", "decode", "generate"]
+if TYPE_CHECKING:
+    from lichtspiel.frames import Frame
+
+__all__ = ["Generation", "Observer", "Progress", "Result", "compute_latents", "decode", "finish", "generate", "prepare"]
 
 Progress = Callable[[str, float], None]
-"""Called with the stage's name and how much of the whole work is done, 0 to 1."""
+"""Called with the name of the stage and the share of the whole work that is done, 0 to 1."""
 
-Watch = Callable[[Step], None]
-"""Called after every solver step, with its latents."""
 
-Say = Callable[[str], None]
-"""Called with what a person should know before the long part begins; it stands in the result, too."""
+@dataclass(frozen=True, kw_only=True)
+class Observer:
+    """Who follows a generation: `progress` hears how far it is, `note` what a person should know before the long part
+    begins, `step` sees the latents after each solver step; each may raise Cancelled. `clock` times the stages; one that
+    was started earlier counts what came before as loading."""
 
-Frames = Iterator[NDArray[np.uint8]]
+    progress: Progress = lambda stage, share: None
+    note: Callable[[str], None] = lambda text: None
+    step: Callable[[Step], None] = lambda step: None
+    clock: Clock = field(default_factory=Clock)
 
 
 @dataclass(frozen=True)
@@ -80,114 +84,22 @@ class Result:
         }
 
 
-@dataclass
-class Clock:
-    """Seconds by stage."""
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """A request that may be made, the pipeline that serves it, where its result goes, and who follows it.
 
-    seconds: dict[str, float] = field(default_factory=dict)
-    started: float = field(default_factory=time.perf_counter)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Add the time spent inside to a stage."""
-        begin = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
-
-    def finish(self) -> dict[str, float]:
-        """All stages and the total."""
-        stages = dict.fromkeys(("load", "encode", "denoise", "decode", "seal"), 0.0)
-        return {**stages, **self.seconds, "total": time.perf_counter() - self.started}
-
-
-@dataclass
-class Job:
-    """One video on its way: what was asked, where it goes, under which terms, and who wants to know how far it is.
-
-    `open` adds what that takes: the verdict on the request, the networks, and what is said of the video. Then come
-    `denoise` and `finish`, with the latents on disk between them: in `folder`, or among the data of this computer.
-    `watch` sees every solver step, and may raise Cancelled, as `progress` may.
+    `folder` is where latents are kept, the data folder if it is None. `notes` are for the requester.
     """
 
     request: Request
+    inspection: Inspection
+    pipeline: Pipeline
+    provenance: Provenance
+    notes: list[str]
     out: Path
     sheet: Path | None
-    terms: Terms
-    progress: Progress
-    say: Say
-    watch: Watch = lambda step: None
-    folder: Path | None = None
-    clock: Clock = field(default_factory=Clock)
-    share: float = 0.0
-    inspection: Inspection = field(init=False)
-    pipeline: Pipeline = field(init=False)
-    provenance: Provenance = field(init=False)
-    notes: list[str] = field(init=False)
-
-    def open(self, weights: Files, pipeline: Pipeline | None) -> Pipeline:
-        """Check everything that can be refused, in the order of its price; the networks are found, not loaded."""
-        _check_out(self.out, self.request)
-        check_sheet(self.sheet)
-        self.inspection, notes = admit(self.request, self.terms)
-        self.pipeline = pipeline or load(self.request, weights)
-        self.notes = notes + self.pipeline.notes
-        for note in self.notes:
-            self.say(note)
-        self.provenance = provenance_of(self.request, self.pipeline, self.terms)
-        return self.pipeline
-
-    def denoise(self) -> Path:
-        """From the request to latents on disk."""
-        request, pipeline, clock = self.request, self.pipeline, self.clock
-        self.share = denoising_share(request)
-        self.progress("reading the prompt", 0.0)
-        with _within_memory("encoding"):
-            with clock.stage("load"):
-                pipeline.load_encoders(request)
-            with clock.stage("encode"):
-                conditions = pipeline.encode(request)
-        pipeline.release("umt5", "clip", *_unless_roomy(pipeline, "vae"))
-        with _within_memory("denoising"):
-            with clock.stage("load"):
-                _ = pipeline.dit
-            with clock.stage("denoise"):
-                latents = _denoise(self, conditions)
-        pipeline.release(*_unless_roomy(pipeline, "dit"))
-        return keep(latents, request, self.provenance.id, self.folder)
-
-    def finish(self, kept: Path) -> Result:
-        """Decode and seal latents that were kept. An interruption says where they are."""
-        clock = self.clock
-        with clock.stage("load"):
-            _ = self.pipeline.vae
-        try:
-            with clock.stage("seal"):
-                sealed, seen = _leave(self, read_latents(kept)[0])
-        except (Refused, Cancelled):
-            raise
-        except KeyboardInterrupt:
-            raise Interrupted(f"stopped while decoding{self._remedy(kept)}") from None
-        except (LichtspielError, RuntimeError, MemoryError, OSError) as error:  # RuntimeError: torch is out of memory
-            raise LichtspielError(f"decoding failed: {error}{self._remedy(kept)}") from error
-        clock.seconds["seal"] -= clock.seconds["decode"] + clock.seconds.get("upscale", 0.0)
-        self.inspection.remember(sealed, self.provenance)
-        if self.sheet is not None:
-            contact_sheet(seen, path=self.sheet)
-        pipeline = self.pipeline
-        return Result(
-            request=self.request, sealed=sealed, policy=self.inspection.verdicts(), latents=kept,
-            device=str(pipeline.device), dtype=pipeline.precision, peak=peak_memory(str(pipeline.device)),
-            timings=clock.finish(), unknown_words=pipeline.tokenizer.unknown_words(self.request.prompt),
-            notes=self.notes,
-        )  # fmt: skip
-
-    def _remedy(self, kept: Path) -> str:
-        """How to go on from latents that stay; a folder that was given is its owner's business."""
-        if self.folder is not None:
-            return ""
-        return f"; nothing is lost: lichtspiel decode '{kept}' -o '{self.out}' finishes the video"
+    folder: Path | None
+    observer: Observer
 
 
 def generate(
@@ -197,38 +109,108 @@ def generate(
     weights: Files = None,
     sheet: Path | None = None,
     terms: Terms | None = None,
-    progress: Progress = lambda stage, done: None,
-    say: Say = lambda note: None,
     pipeline: Pipeline | None = None,
+    observer: Observer | None = None,
 ) -> Result:
     """Make the video of a request at `out`; a request of one frame also makes a picture, where `out` ends in .png.
 
     `weights` is the file or folder of a checkpoint that does not ship with the package, `sheet` a picture of frames to
     write beside it, `terms` the marks and what the policy needs to know; without them the defaults hold. `pipeline` is
-    one that serves the request (`Pipeline.serves`) and may have weights loaded still. Raises a LichtspielError with one
-    readable line; whatever finished until then is kept and named.
+    one that serves the request (`Pipeline.serves`) and may have networks loaded already. Raises a LichtspielError with
+    one readable line; whatever was finished until then is kept and named.
     """
-    job = Job(request, out, sheet, terms or Terms(), progress, say)
-    job.open(weights, pipeline)
-    return job.finish(job.denoise())
+    generation = prepare(request, out, terms or Terms(), weights=weights or pipeline, sheet=sheet, observer=observer)
+    return finish(generation, compute_latents(generation))
 
 
-def _unless_roomy(pipeline: Pipeline, part: str) -> list[str]:
-    """What has to make room for the next stage."""
-    return [] if pipeline.plan.keep_dit_resident else [part]
+def prepare(
+    request: Request,
+    out: Path,
+    terms: Terms,
+    *,
+    weights: Files | Pipeline = None,
+    sheet: Path | None = None,
+    folder: Path | None = None,
+    observer: Observer | None = None,
+) -> Generation:
+    """Check everything that can be refused, in the order of its cost. `weights` are files, or a pipeline that serves
+    the request; no network is loaded."""
+    observer = observer or Observer()
+    _check_out(out, request)
+    check_sheet(sheet)
+    inspection, notes = admit(request, terms)
+    pipeline = weights if isinstance(weights, Pipeline) else load(request, weights)
+    pipeline.clock = observer.clock
+    notes += pipeline.notes
+    for note in notes:
+        observer.note(note)
+    return Generation(
+        request=request, inspection=inspection, pipeline=pipeline,
+        provenance=provenance_of(request, pipeline, terms), notes=notes,
+        out=out, sheet=sheet, folder=folder, observer=observer,
+    )  # fmt: skip
 
 
-@contextmanager
-def _within_memory(stage: str) -> Iterator[None]:
-    """Tell a lack of memory, which torch reports in three ways, from all other errors."""
+def compute_latents(generation: Generation) -> Path:
+    """Go from the request to latents on disk: encode and denoise."""
+    request, pipeline, observer = generation.request, generation.pipeline, generation.observer
+    share = denoising_share(request)
+    observer.progress("reading the prompt", 0.0)
     try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        words = ("out of memory", "allocate memory")
-        if isinstance(error, RuntimeError) and not any(word in str(error) for word in words):
+        conditions = pipeline.encode(request)
+        with observer.clock.stage("denoise"):
+            for step in pipeline.denoise(conditions, request):
+                observer.step(step)
+                observer.progress(f"denoising, step {step.index} of {step.total}", share * step.index / step.total)
+            return keep(step.latents, request, generation.provenance.id, generation.folder)
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped while denoising {request.prompt!r}; no file was written") from None
+
+
+def finish(generation: Generation, latents: Path) -> Result:
+    """Decode and seal latents on disk, and enter the result into the record. A failure names the latents."""
+    pipeline, clock = generation.pipeline, generation.observer.clock
+    with clock.stage("seal"):
+        try:
+            sealed, frames = _seal(generation, read_latents(latents)[0])
+        except (Refused, Cancelled):
             raise
-        remedy = "take a smaller size, fewer frames or a smaller model; `lichtspiel plan` says what fits"
-        raise OutOfMemory(f"{stage} needs more memory than there is; {remedy}") from error
+        except KeyboardInterrupt:
+            raise Interrupted(f"stopped while decoding{_remedy(generation, latents)}") from None
+        except OutOfMemory as error:
+            raise OutOfMemory(f"{error}{_remedy(generation, latents)}") from error
+        except (LichtspielError, RuntimeError, MemoryError, OSError) as error:
+            raise LichtspielError(f"decoding failed: {error}{_remedy(generation, latents)}") from error
+        generation.inspection.remember(sealed, generation.provenance)
+        if generation.sheet is not None:
+            contact_sheet(frames, path=generation.sheet)
+        return Result(
+            request=generation.request, sealed=sealed, policy=generation.inspection.verdicts(), latents=latents,
+            device=str(pipeline.device), dtype=pipeline.precision, peak=peak_memory(str(pipeline.device)),
+            unknown_words=pipeline.tokenizer.unknown_words(generation.request.prompt), notes=generation.notes,
+            timings=clock.timings(),
+        )  # fmt: skip
+
+
+def decode(
+    latents: Path,
+    out: Path,
+    *,
+    weights: Files = None,
+    sheet: Path | None = None,
+    terms: Terms | None = None,
+    observer: Observer | None = None,
+) -> Result:
+    """Finish a video from a latents file that `generate` kept; raises MediaError when the file is not one."""
+    request = read_latents(latents)[1]
+    return finish(prepare(request, out, terms or Terms(), weights=weights, sheet=sheet, observer=observer), latents)
+
+
+def _remedy(generation: Generation, latents: Path) -> str:
+    """How to go on from latents that stay; those in a folder of the caller's are the caller's business."""
+    if generation.folder is not None:
+        return ""
+    return f"; nothing is lost: lichtspiel decode '{latents}' -o '{generation.out}' finishes the video"
 
 
 def _check_out(out: Path, request: Request) -> None:
@@ -256,61 +238,34 @@ def check_sheet(sheet: Path | None) -> None:
         raise OutputError(f"{sheet}: the folder {sheet.parent} does not exist or cannot be written; choose another")
 
 
-def _denoise(job: Job, conditions: Conditions) -> Tensor:
-    """All steps; returns the last one's latents."""
-    try:
-        for step in job.pipeline.denoise(conditions, job.request):
-            job.watch(step)
-            job.progress(f"denoising, step {step.index} of {step.total}", job.share * step.index / step.total)
-    except KeyboardInterrupt:
-        raise Interrupted(f"stopped while denoising {job.request.prompt!r}; no file was written") from None
-    return step.latents
+def _seal(generation: Generation, latents: Tensor) -> tuple[Sealed, list[Frame]]:
+    """Let frames leave as they are decoded: as a picture where the output's name says so, else as a video. Also returns
+    the frames where a contact sheet of them is wanted."""
+    request, pipeline, observer = generation.request, generation.pipeline, generation.observer
+    total = pipeline.model.vae.frames(latents.shape[2])
+    share = denoising_share(request)
+    for_sheet: list[Frame] = []
 
-
-def decode(
-    latents: Path,
-    out: Path,
-    *,
-    weights: Files = None,
-    sheet: Path | None = None,
-    terms: Terms | None = None,
-    progress: Progress = lambda stage, done: None,
-    say: Say = lambda note: None,
-) -> Result:
-    """Finish a video from a latents file that `generate` kept; raises MediaError when the file is not one."""
-    job = Job(read_latents(latents)[1], out, sheet, terms or Terms(), progress, say)
-    job.open(weights, None)
-    return job.finish(latents)
-
-
-def _leave(job: Job, latents: Tensor) -> tuple[Sealed, list[NDArray[np.uint8]]]:
-    """Frames as they are decoded through the door: a picture where its name says so, else a video. Also returns the
-    frames where somebody wants a contact sheet of them."""
-    total = job.pipeline.model.vae.frames(latents.shape[2])
-    seen: list[NDArray[np.uint8]] = []
-
-    def frames() -> Frames:
-        source = job.pipeline.decode(latents)
-        factor = job.request.upscale
-        enlarge = Upscaler(factor, job.pipeline.device) if factor > 1 else None
-        for index in range(total):
-            with job.clock.stage("decode"):
-                frame = next(source)
-            if enlarge is not None:
-                with job.clock.stage("upscale"):
-                    frame = enlarge(frame)
+    def frames() -> Iterator[Frame]:
+        with observer.clock.stage("load"):
+            upscaler = Upscaler(request.upscale, pipeline.device) if request.upscale > 1 else None
+        for index, frame in enumerate(pipeline.decode(latents)):
+            if upscaler is not None:
+                with observer.clock.stage("upscale"):
+                    frame = upscaler(frame)  # noqa: PLW2901
             left = (total - 1 - index) / total
-            job.progress(f"decoding, frame {index + 1} of {total}", 1 - (1 - job.share) * left)
-            if job.sheet is not None:
-                seen.append(frame)
+            observer.progress(f"decoding, frame {index + 1} of {total}", 1 - (1 - share) * left)
+            if generation.sheet is not None:
+                for_sheet.append(frame)
             yield frame
 
-    terms, fps = job.inspection.terms, job.pipeline.model.sampling.fps
-    watched = job.inspection.watch(frames(), fps)
-    if job.out.suffix.lower() != ".png":
-        return seal(watched, job.provenance, job.out, fps=fps, marks=terms.marks, timestamp=terms.timestamp), seen
+    terms, fps = generation.inspection.terms, pipeline.model.sampling.fps
+    watched = generation.inspection.watch(frames(), fps)
+    out, provenance = generation.out, generation.provenance
+    if out.suffix.lower() != ".png":
+        return seal(watched, provenance, out, fps=fps, marks=terms.marks, timestamp=terms.timestamp), for_sheet
     (frame,) = watched
-    return seal_picture(frame, job.provenance, job.out, marks=terms.marks, timestamp=terms.timestamp), seen
+    return seal_picture(frame, provenance, out, marks=terms.marks, timestamp=terms.timestamp), for_sheet
 
 
 def denoising_share(request: Request) -> float:

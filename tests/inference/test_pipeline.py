@@ -128,7 +128,7 @@ def test_auto_computes_in_what_the_processor_is_fastest_in(
     processor(fastest)
     asked = request(dtype="auto", device="cpu", frames=1, steps=1, guidance=1)
     made = load(asked, random_nano)
-    assert (made.precision, made.dit.head.head.weight.dtype) == (fastest, getattr(torch, fastest))
+    assert (made.precision, made._dit().head.head.weight.dtype) == (fastest, getattr(torch, fastest))
     assert relative_error(latents(made, asked), latents(pipeline, asked)) < 2e-2
 
 

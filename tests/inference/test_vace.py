@@ -185,7 +185,7 @@ def test_clip_sees_the_picture_at_its_own_resolution(folders: dict[str, Path], g
     pixels = torch.from_numpy(np.array(Image.open(given["hat"]))).permute(2, 0, 1)[None] / 127.5 - 1
     seen = pipeline.encode(request).clip
     assert seen is not None
-    assert torch.allclose(seen, pipeline.clip(preprocess(pixels, 224)), atol=1e-5)
+    assert torch.allclose(seen, pipeline.checkpoint.clip(pipeline.dtype)(preprocess(pixels, 224)), atol=1e-5)
 
 
 @pytest.mark.parametrize("fit", ["pad", "stretch"])

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from lichtspiel.request import Request
 from lichtspiel.seal import verify
 from lichtspiel.spec import MODELS
 from lichtspiel.weights.checkpoint import Checkpoint
-from lichtspiel.workflows.generate import generate
+from lichtspiel.workflows.generate import Observer, generate
 from tests.golden import relative_error
 from tests.lora.files import keys, linear_layers, pairs, save
 
@@ -126,21 +127,18 @@ def test_a_text_is_encoded_once(random_nano: Path, plain: torch.Tensor, monkeypa
 
 def test_only_what_is_needed_is_in_memory(random_nano: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     loaded: list[set[str]] = []
-    decode, denoise = Pipeline.decode, Pipeline.denoise
 
-    def there(self: Pipeline) -> set[str]:
-        return {"umt5", "clip", "dit", "vae"} & set(self.__dict__)
+    def watched(whole: Any) -> Any:
+        def stage(self: Pipeline, *given: Any) -> Iterator[object]:
+            for number, item in enumerate(whole(self, *given)):
+                if number == 0:
+                    loaded.append({*self.loaded})
+                yield item
 
-    def decoding(self: Pipeline, *given: torch.Tensor) -> Iterator[object]:
-        loaded.append(there(self))
-        yield from decode(self, *given)
+        return stage
 
-    def denoising(self: Pipeline, *given: object) -> Iterator[object]:
-        loaded.append(there(self))
-        yield from denoise(self, *given)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Pipeline, "decode", decoding)
-    monkeypatch.setattr(Pipeline, "denoise", denoising)
+    monkeypatch.setattr(Pipeline, "decode", watched(Pipeline.decode))
+    monkeypatch.setattr(Pipeline, "denoise", watched(Pipeline.denoise))
     little(monkeypatch, 30)
     assert not load(request(), random_nano).plan.keep_dit_resident
     generate(request(), tmp_path / "tight.mp4", weights=random_nano)
@@ -148,6 +146,18 @@ def test_only_what_is_needed_is_in_memory(random_nano: Path, monkeypatch: pytest
     little(monkeypatch, 1000)
     generate(request(seed=4), tmp_path / "roomy.mp4", weights=random_nano)
     assert loaded[2:] == [{"dit"}, {"dit", "vae"}]
+
+
+def test_the_road_works_without_a_file(random_nano: Path) -> None:
+    asked = request()
+    pipeline = load(asked, random_nano)
+    conditions = pipeline.encode(asked)
+    *_, last = pipeline.denoise(conditions, asked)
+    frames = list(pipeline.decode(last.latents))
+    assert [frame.shape for frame in frames] == [(64, 64, 3)] * 5
+    timings = pipeline.clock.timings()
+    assert all(timings[stage] > 0 for stage in ("load", "encode", "denoise", "decode"))
+    assert sum(timings.values()) == pytest.approx(2 * timings["total"])
 
 
 def test_a_pipeline_serves_requests_like_its_own(random_nano: Path, lora: Path) -> None:
@@ -161,7 +171,7 @@ def test_a_pipeline_serves_requests_like_its_own(random_nano: Path, lora: Path) 
 def test_a_lora_is_in_the_seal_by_digest_and_strength(random_nano: Path, lora: Path, tmp_path: Path) -> None:
     out = tmp_path / "v.mp4"
     notes: list[str] = []
-    result = generate(request(lora=[f"{lora}:0.5"]), out, weights=random_nano, say=notes.append)
+    result = generate(request(lora=[f"{lora}:0.5"]), out, weights=random_nano, observer=Observer(note=notes.append))
     assert notes == result.notes
     assert any(note.startswith("style.safetensors: matched 80/80 layers") for note in notes), notes
     said = verify(out).credentials
@@ -177,7 +187,7 @@ def test_a_lack_of_memory_while_working_names_the_remedy(
     def full(*_: object) -> None:
         torch.empty(2**60)
 
-    monkeypatch.setattr(Pipeline, "denoise", full)
+    monkeypatch.setattr(room.flow, "sample", full)
     with pytest.raises(OutOfMemory, match=r"denoising needs more memory.*lichtspiel plan"):
         generate(request(), tmp_path / "v.mp4", weights=random_nano)
 

@@ -56,7 +56,7 @@ def test_a_failure_ends_the_job_with_its_code_and_the_next_one_succeeds(
 
     first, second = ask(server, tmp_path), ask(server, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(Pipeline, "denoise", fail)
+        patch.setattr(pipeline_room.flow, "sample", fail)
         if code == "out_of_memory":
             with pytest.raises(OutOfMemory):  # the process ends, and another one begins with its memory free
                 worker(server).once()

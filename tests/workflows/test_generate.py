@@ -14,7 +14,7 @@ from lichtspiel.errors import Interrupted, LichtspielError, MediaError, NonFinit
 from lichtspiel.inference.pipeline import Pipeline
 from lichtspiel.request import Request
 from lichtspiel.workflows import latents
-from lichtspiel.workflows.generate import decode, denoising_share, generate
+from lichtspiel.workflows.generate import Observer, decode, denoising_share, generate
 from lichtspiel.workflows.latents import keep, read_latents
 
 
@@ -61,7 +61,8 @@ def test_an_interruption_while_denoising_says_so(
 def test_progress_runs_from_zero_to_one_and_includes_decoding(steps: int, random_nano: Path, tmp_path: Path) -> None:
     seen: list[tuple[str, float]] = []
     request = Request.of(prompt="a turtle", steps=steps, frames=5)
-    generate(request, tmp_path / "v.mp4", weights=random_nano, progress=lambda *step: seen.append(step))
+    observer = Observer(progress=lambda *step: seen.append(step))
+    generate(request, tmp_path / "v.mp4", weights=random_nano, observer=observer)
     shares = [share for _, share in seen]
     assert shares == sorted(shares)
     assert (shares[0], shares[-1]) == (0.0, 1.0)

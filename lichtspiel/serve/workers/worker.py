@@ -30,8 +30,7 @@ from lichtspiel.serve.queue.jobs import Job, Jobs
 from lichtspiel.serve.queue.storage import Files
 from lichtspiel.serve.settings import Settings
 from lichtspiel.spec import model as find
-from lichtspiel.workflows.generate import Job as Work
-from lichtspiel.workflows.generate import Result, denoising_share
+from lichtspiel.workflows.generate import Generation, Observer, Result, compute_latents, finish, prepare
 
 if TYPE_CHECKING:
     from lichtspiel.frames import Frame
@@ -133,20 +132,19 @@ class Worker:
         request = request.model_copy(update={"device": self.device})
         out = folder / ("made.png" if find(request.model).sampling.max_frames == 1 else "made.mp4")
         terms = dataclasses.replace(self.settings.terms, consent=consent)
-        work = Work(request, out, None, terms, heartbeat.progress, lambda note: None, heartbeat.watch, folder)
-        work.open(self.settings.weights or None, self._pipeline(request))
+        observer = Observer(progress=heartbeat.progress, step=heartbeat.watch)
+        work = prepare(request, out, terms, weights=self._pipeline(request), folder=folder, observer=observer)
         heartbeat.work = work
         if job.latents is not None:
-            kept = folder / "latents.safetensors"
-            self.files.fetch(job.latents, kept)
-            work.share = denoising_share(request)
+            latents = folder / "latents.safetensors"
+            self.files.fetch(job.latents, latents)
         else:
             self._encode_with_others(job, request, work.pipeline)
-            kept = work.denoise()
+            latents = compute_latents(work)
             name = f"latents/{job.id}_{job.attempt}.safetensors"
-            self.files.put(kept, name)
+            self.files.put(latents, name)
             self.jobs.keep_latents(job, name)
-        return work.finish(kept), out
+        return finish(work, latents), out
 
     def _pipeline(self, request: Request) -> Pipeline:
         """The one of the last job if it serves this one, too; else a new one in its place."""
@@ -166,7 +164,7 @@ class Worker:
             if not waiting.inputs:
                 with suppress(LichtspielError):  # what is wrong with it is told when its turn comes
                     others.append(restore(waiting.request, {}, self.settings)[0])
-        pipeline.encode_prompts(pipeline.uncached_prompts([request, *others]))
+        pipeline.encode_prompts([request, *others])
 
     def _hand_over(self, job: Job, result: Result, video: Path, heartbeat: Heartbeat) -> None:
         name = f"videos/{job.id}_{job.attempt}{video.suffix}"
@@ -204,7 +202,7 @@ class Heartbeat:
         self.began = time.monotonic()
         self.previewed: float | None = None
         self.preview: str | None = None
-        self.work: Work | None = None
+        self.work: Generation | None = None
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._renew, name="heartbeat", daemon=True)
 
@@ -232,9 +230,8 @@ class Heartbeat:
         self.step = step.index
         self.previewed = self.previewed or time.monotonic()
         due = time.monotonic() - self.previewed >= PREVIEW
-        if due and self.work is not None and self.work.pipeline.plan.keep_dit_resident:
-            pipeline = self.work.pipeline
-            self.picture(lambda: next(pipeline.decode(step.latents[:, :, :1])), str(step.index))
+        if due and self.work is not None and (frame := self.work.pipeline.preview(step.latents)) is not None:
+            self.picture(lambda: frame, str(step.index))
             self.previewed = time.monotonic()
 
     def picture(self, draw: Callable[[], Frame], name: str) -> str | None:
@@ -245,7 +242,7 @@ class Heartbeat:
         try:
             with tempfile.TemporaryDirectory(prefix="lichtspiel-") as folder:
                 path = Path(folder) / "preview.png"
-                seal_picture(draw(), self.work.provenance, path, marks=self.work.terms.marks)
+                seal_picture(draw(), self.work.provenance, path, marks=self.work.inspection.terms.marks)
                 self.worker.files.put(path, name)
         except Exception:
             log.exception("no picture of %s", self.job.id)
