@@ -17,6 +17,9 @@ Messages are one line: what is wrong, with which value, by which rule, and the n
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+
 __all__ = [
     "Cancelled",
     "Interrupted",
@@ -29,6 +32,8 @@ __all__ = [
     "Refused",
     "RequestError",
     "WeightsError",
+    "name_fields",
+    "shortened",
 ]
 
 
@@ -48,13 +53,23 @@ class RequestError(InvalidInput):
     """A field of the request breaks a rule.
 
     `field` and `value` name the culprit, `rule` says what holds, `nearest` is the closest value that would be
-    accepted (None when there is no such thing).
+    accepted (None when there is no such thing). A rule names other fields as `<image>`; see `name_fields`.
     """
 
     def __init__(self, field: str, value: object, rule: str, nearest: object = None) -> None:
         self.field, self.value, self.rule, self.nearest = field, value, rule, nearest
         hint = "" if nearest is None else f"; nearest valid value: {nearest}"
-        super().__init__(f"{field}: {value!r} is not valid: {rule}{hint}")
+        super().__init__(f"{field}: {shortened(repr(value))} is not valid: {name_fields(rule)}{hint}")
+
+
+def name_fields(text: str, name: Callable[[str], str] = lambda field: field) -> str:
+    """A text in which `<image>` stands for the field `image`, with the name that its reader knows the field by."""
+    return re.sub(r"<([a-z_]+)>", lambda found: name(found[1]), text)
+
+
+def shortened(text: str, most: int = 120) -> str:
+    """A text for a message of one line: its middle is left out where it is too long."""
+    return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 4 :]}"
 
 
 class WeightsError(InvalidInput):

@@ -2,21 +2,44 @@
 
 A `Request` is complete: whatever was not asked for is filled in from the checkpoint's row in `spec.MODELS`, so that
 what is recorded is what was used. Nothing is clamped or swapped; what breaks a rule is refused with the nearest valid
-value. It opens no file and loads no torch.
+value. Its fields are also the only list of options: the flags of the command line, the bodies that the server accepts
+and the choices on its page are made from `OPTIONS`. It opens no file and loads no torch.
 """
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
 
 from lichtspiel.errors import RequestError
+from lichtspiel.options import COMPUTING, FILES, SAMPLING, SHAPE, Hint, closest, values_of
 from lichtspiel.spec import MODELS, Fit, Model, SolverName, Task, model
 
-__all__ = ["Request", "extent"]
+__all__ = [
+    "OPTIONS",
+    "Request",
+    "default_of",
+    "extent",
+    "hint_of",
+    "rule_of",
+    "schema_of",
+    "value_of",
+]
 
 MAX_SEED = 2**63 - 1
 MAX_STEPS = 1000
@@ -34,6 +57,16 @@ def _size(value: object) -> object:
             raise RequestError("size", value, "a size is WIDTHxHEIGHT in pixels, for example 832x480")
         return int(width), int(height)
     return value
+
+
+def _number(value: object) -> object:
+    """Accept "2" where one of a few numbers is asked for, as forms and command lines send it."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+def _several(value: object) -> object:
+    """Accept one value where several are allowed."""
+    return (value,) if isinstance(value, str | Path | Mapping) else value
 
 
 def _adapter(value: object) -> object:
@@ -57,47 +90,94 @@ class _Adapter(BaseModel):
 
 
 Adapter = Annotated[_Adapter, BeforeValidator(_adapter)]
+Size = Annotated[
+    tuple[int, int], BeforeValidator(_size), WithJsonSchema({"type": "string", "pattern": r"^\d+x\d+$"}),
+]  # fmt: skip
+Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
 
 class Request(BaseModel):
     """One video to make. Create it with `Request.of`, which raises `RequestError` with one readable line.
 
-    Which files are given decides the task: `image` and `last_image` are the first and the last picture; `video`, `mask`
-    (white is made anew) and `references` are for VACE. A video or mask is an MP4, a picture or a folder of pictures.
-    `size` is (width, height) in pixels, `frames` is 4n+1 and may be given as `seconds` instead; `inputs.ask` takes both
-    from the given files where they are left open. `device` and `dtype` may be "auto" until weights are loaded; "int8"
-    computes linear layers of the DiT in eight bits, on a processor.
+    The files decide the task: `image` and `last_image` are the first and the last picture; `video`, `mask` (white is
+    made anew) and `references` are for VACE. A video or mask is an MP4, a picture or a folder of pictures. `size` is
+    (width, height) in pixels, `frames` is 4n+1, and `Request.of` takes `seconds` instead; `inputs.ask` takes both from
+    the files where they are left open. `device` and `dtype` may be "auto" until weights are loaded; "int8" computes
+    linear layers of the DiT in eight bits, on a processor.
+
+    Descriptions are the help of the command line and the text of the server's schema, so they name other fields as
+    `<frames>`, which each of them replaces by its own name (`errors.name_fields`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    prompt: str = Field(max_length=MAX_PROMPT, description="What the video shows.")
-    model: str = Field(default="nano", description="Name of the checkpoint; `lichtspiel models` lists them.")
-    image: Path | None = Field(default=None, description="Picture that the video starts with.")
-    last_image: Path | None = Field(default=None, description="Picture that the video ends with; needs image.")
-    video: Path | None = Field(default=None, description="Video to edit, control or go on from; VACE only.")
-    mask: Path | None = Field(default=None, description="Where the video is made anew: white; needs video.")
-    references: tuple[Path, ...] = Field(
-        default=(), max_length=MAX_REFERENCES, description="Pictures of what the video shows, in order; VACE only."
+    prompt: Annotated[str, Hint("", metavar="PROMPT")] = Field(
+        max_length=MAX_PROMPT, description="What the video shows."
     )
-    context_scale: float = Field(default=1.0, ge=0, le=10, description="Weight of video, mask and references.")
-    fit: Fit = Field(default="crop", description="How a picture or video meets the size: crop, pad or stretch.")
-    size: Annotated[tuple[int, int], BeforeValidator(_size)] = Field(description="Width and height in pixels.")
-    frames: int = Field(description="Number of frames, 4n+1.")
-    fps: int = Field(description="Frames a second; fixed by the checkpoint.")
-    steps: int = Field(ge=1, le=MAX_STEPS, description="Solver steps.")
-    guidance: float = Field(ge=0, le=100, description="Classifier-free guidance; 1 is none.")
-    shift: float = Field(gt=0, le=1000, description="Shift of the time grid toward noise.")
-    solver: SolverName = Field(description="unipc, dpm++ or euler.")
-    negative: str = Field(max_length=MAX_PROMPT, description="What guidance steers away from.")
-    seed: int = Field(ge=0, le=MAX_SEED, description="Seed of the starting noise, drawn on the CPU.")
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="Where to compute.")
-    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Field(default="auto", description="Precision.")
-    lora: tuple[Adapter, ...] = Field(
-        default=(), max_length=MAX_LORAS, description="LoRA files with their strengths, as FILE or FILE:STRENGTH."
+    model: Annotated[str, Hint(COMPUTING, metavar="NAME")] = Field(
+        default="nano", description="Checkpoint to generate with."
     )
-    lora_partial: bool = Field(default=False, description="Use a LoRA even if some of its layers match no layer.")
-    upscale: Literal[1, 2, 4] = Field(default=1, description="How much larger frames become after decoding; 1 is none.")
+    image: Annotated[Path | None, Hint(FILES, metavar="FILE")] = Field(
+        default=None, description="Picture that the video starts with."
+    )
+    last_image: Annotated[Path | None, Hint(FILES, metavar="FILE")] = Field(
+        default=None, description="Picture that the video ends with; needs <image>."
+    )
+    video: Annotated[Path | None, Hint(FILES, metavar="PATH")] = Field(
+        default=None,
+        description="Video to edit, follow or continue: an MP4, a picture or a folder of pictures. VACE models only.",
+    )
+    mask: Annotated[Path | None, Hint(FILES, metavar="PATH")] = Field(
+        default=None,
+        description="What to replace in <video>, in white: a video of its size and length, or one picture.",
+    )
+    references: Annotated[
+        tuple[Path, ...], BeforeValidator(_several), Hint(FILES, flag="reference", metavar="FILE")
+    ] = Field(
+        default=(), max_length=MAX_REFERENCES, description="Picture of a person or thing to show. VACE models only."
+    )  # fmt: skip
+    context_scale: Annotated[float, Hint(FILES)] = Field(
+        default=1.0, ge=0, le=10, description="How strongly <video>, <mask> and <references> count."
+    )
+    fit: Annotated[Fit, Hint(FILES)] = Field(
+        default="crop", description="How a picture or video is fitted to the size."
+    )
+    lora: Annotated[tuple[Adapter, ...], BeforeValidator(_several), Hint(FILES, metavar="FILE[:STRENGTH]")] = Field(
+        default=(), max_length=MAX_LORAS, description="LoRA to apply, with its strength, 1 if left out."
+    )
+    lora_partial: Annotated[bool, Hint(FILES)] = Field(
+        default=False, description="Apply a LoRA even if some of its layers match nothing in the model."
+    )
+    size: Annotated[Size, Hint(SHAPE, metavar="WIDTHxHEIGHT")] = Field(
+        description="Width and height in pixels; taken from a picture or video if left out."
+    )
+    frames: Annotated[int, Hint(SHAPE, metavar="NUMBER", rule="a whole number of the form 4n+1, such as 17 or 81")] = (
+        Field(description="Number of frames, 4n+1.")
+    )
+    fps: Annotated[int, Hint(SHAPE)] = Field(description="Frames per second; fixed by the checkpoint.")
+    upscale: Annotated[Literal[1, 2, 4], BeforeValidator(_number), Hint(SHAPE)] = Field(
+        default=1, description="How many times wider and higher to make the frames after decoding."
+    )
+    steps: Annotated[int, Hint(SAMPLING)] = Field(
+        ge=1, le=MAX_STEPS, description="Solver steps; more are finer and slower."
+    )
+    guidance: Annotated[float, Hint(SAMPLING)] = Field(
+        ge=0, le=100, description="Scale of classifier-free guidance; 1 turns it off."
+    )
+    shift: Annotated[float, Hint(SAMPLING)] = Field(gt=0, le=1000, description="Shift of the time grid toward noise.")
+    solver: Annotated[SolverName, Hint(SAMPLING)] = Field(description="Solver of the sampling steps.")
+    negative: Annotated[str, Hint(SAMPLING, metavar="TEXT")] = Field(
+        max_length=MAX_PROMPT, description="Negative prompt: what guidance steers away from."
+    )
+    seed: Annotated[
+        int, Hint(SAMPLING, rule=f"a whole number from 0 to {MAX_SEED}; leave it out for a random one")
+    ] = Field(ge=0, le=MAX_SEED, description="Seed of the starting noise, which is drawn on the CPU.")  # fmt: skip
+    device: Annotated[str, Hint(COMPUTING, metavar="NAME", rule="auto, cpu, mps, cuda or cuda:N, such as cuda:1")] = (
+        Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="Where to compute.")
+    )
+    dtype: Annotated[Precision, Hint(COMPUTING)] = Field(
+        default="auto", description="Precision to compute in; int8 is for processors."
+    )
 
     @property
     def pixels(self) -> int:
@@ -114,39 +194,38 @@ class Request(BaseModel):
         return "image" if self.last_image is None else "first-last"
 
     @classmethod
-    def of(cls, *, seconds: float | None = None, **fields: Any) -> Request:
-        """Build a request from whatever was given; None stands for the checkpoint's default.
+    def of(cls, *, seconds: float | str | None = None, **fields: Any) -> Request:
+        """Build a request from some of its fields; None stands for the checkpoint's default.
 
-        Raises RequestError, naming the field, its value, the rule and the nearest valid value.
+        Values may be texts, as forms and command lines send them. Raises RequestError, naming the field, its value, the
+        rule and the nearest valid value.
         """
-        given = {name: value for name, value in fields.items() if value is not None}
-        if seconds is not None:
-            if "frames" in given:
-                raise RequestError("seconds", seconds, "give either frames or seconds, not both")
-            given["frames"] = _frames_of(seconds, model(given.get("model", "nano")))
+        asked = {name: value for name, value in fields.items() if value is not None}
         try:
-            return cls.model_validate(given)
+            if seconds is not None:
+                if "frames" in asked:
+                    raise RequestError("seconds", seconds, "set either <frames> or <seconds>, not both")
+                asked["frames"] = _frames_of(value_of("seconds", seconds), _row(asked))
+            return cls.model_validate(asked)
         except ValidationError as error:
             raise _first(error) from None
 
     @model_validator(mode="before")
     @classmethod
-    def _fill(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        sampling = model(given.get("model", "nano")).sampling
-        defaults = {
-            name: getattr(sampling, name)
-            for name in ("frames", "steps", "guidance", "shift", "solver", "negative", "fps")
-        }
-        return {**defaults, "size": sampling.sizes[0], "seed": secrets.randbelow(2**31), **given}
+    def _fill(cls, asked: Any) -> Any:
+        if not isinstance(asked, dict):
+            return asked
+        sampling = _row(asked).sampling
+        open_fields = [name for name in cls.model_fields if hasattr(sampling, name)]
+        defaults = {name: getattr(sampling, name) for name in open_fields}
+        return {**defaults, "size": sampling.sizes[0], "seed": secrets.randbelow(2**31), **asked}
 
     @model_validator(mode="after")
     def _check(self) -> Request:
         row = model(self.model)
         if not self.prompt.strip():
             raise RequestError("prompt", self.prompt, "say what the video shows, in at least one word")
-        _check_given(self)
+        _check_files(self)
         _check_task(self.task, row)
         if self.context_scale != 1 and not row.dit.vace_layers:
             raise RequestError("context_scale", self.context_scale, f"{row.name} has no VACE context to weigh", 1.0)
@@ -157,18 +236,86 @@ class Request(BaseModel):
         return self
 
 
-def extent(row: Model, size: str | None, frames: int | None) -> tuple[tuple[int, int], int]:
+class _Duration(BaseModel):
+    """The one option that is no field of a request: it becomes `frames`."""
+
+    seconds: Annotated[float, Hint(SHAPE), WithJsonSchema({"type": "number", "exclusiveMinimum": 0})] = Field(
+        gt=0, allow_inf_nan=False, description="Duration, instead of <frames>."
+    )
+
+
+def _options() -> dict[str, FieldInfo]:
+    found = {name: field for name, field in Request.model_fields.items() if name != "fps"}
+    place = [*found].index("frames") + 1
+    items = [*found.items()]
+    return dict([*items[:place], *_Duration.model_fields.items(), *items[place:]])
+
+
+OPTIONS: dict[str, FieldInfo] = _options()
+"""Everything that may be asked for, by name: the fields of a request, without the frame rate, which no checkpoint
+leaves open, and with `seconds`."""
+
+
+def hint_of(name: str) -> Hint:
+    """How the command line shows an option."""
+    (hint,) = (item for item in OPTIONS[name].metadata if isinstance(item, Hint))
+    return hint
+
+
+def default_of(name: str) -> Any:
+    """The default of an option; None where it depends on the checkpoint or is drawn."""
+    field = (Request.model_fields | _Duration.model_fields)[name]
+    return None if field.is_required() else field.default
+
+
+@cache
+def _schemas() -> dict[str, dict[str, Any]]:
+    found = Request.model_json_schema()["properties"] | _Duration.model_json_schema()["properties"]
+    return {name: {key: found[name][key] for key in found[name] if key != "title"} for name in OPTIONS}
+
+
+def schema_of(name: str) -> dict[str, Any]:
+    """The JSON schema of an option: type, bounds, choices, default and description."""
+    return dict(_schemas()[name])
+
+
+def rule_of(name: str) -> str:
+    """Which values an option takes, in words."""
+    return (hint_of(name).rule or values_of(schema_of(name))) if name in OPTIONS else "something else"
+
+
+@cache
+def _type(name: str) -> TypeAdapter[Any]:
+    field = OPTIONS[name]
+    kind: Any = Annotated[(field.annotation, *field.metadata)]
+    return TypeAdapter(kind)
+
+
+def value_of(name: str, value: object) -> Any:
+    """The value of an option, from a text if need be; raises RequestError as a request would."""
+    try:
+        return _type(name).validate_python(value)
+    except ValidationError as error:
+        raise _first(error, name) from None
+
+
+def extent(row: Model, size: object = None, frames: object = None) -> tuple[tuple[int, int], int]:
     """Size and number of frames as a request of this checkpoint would have them; raises RequestError as that would."""
-    chosen = row.sampling.sizes[0] if size is None else cast("tuple[int, int]", _size(size))
+    chosen: tuple[int, int] = row.sampling.sizes[0] if size is None else value_of("size", size)
     _check_size(chosen, row)
-    count = row.sampling.frames if frames is None else frames
+    count: int = row.sampling.frames if frames is None else value_of("frames", frames)
     _check_frames(count, row, 1)
     return chosen, count
 
 
+def _row(asked: Mapping[str, Any]) -> Model:
+    name = asked.get("model", default_of("model"))
+    return model(name) if isinstance(name, str) else model(repr(name))
+
+
 def _frames_of(seconds: float, row: Model) -> int:
     """The valid number of frames whose duration is `seconds`, to the frame."""
-    frames = round(seconds * row.sampling.fps)
+    frames = round(min(seconds * row.sampling.fps, 10.0**6))
     nearest = row.nearest_frames(frames)
     if abs(nearest - frames) > row.vae.stride[0] // 2:
         limit = f"{row.name} makes up to {row.sampling.max_frames / row.sampling.fps:g} seconds"
@@ -213,20 +360,25 @@ _NEEDS: dict[Task, str] = {
 }
 
 
-def _check_given(request: Request) -> None:
-    """Whether the files that are given go together."""
+def _check_files(request: Request) -> None:
+    """Whether the files go together."""
     if request.last_image is not None and request.image is None:
-        raise RequestError("last_image", str(request.last_image), "a last image needs a first one: add image")
+        raise RequestError("last_image", str(request.last_image), "a last picture needs a first one: add <image>")
     if request.task == "edit" and request.image is not None:
-        rule = "a request has either images or a video, mask and references; VACE takes a first frame as part of video"
+        rule = (
+            "pictures do not go with <video>, <mask> and <references>; VACE takes a first frame as part of <video>, so "
+            "use one or the other"
+        )
         raise RequestError("image", str(request.image), rule)
     if request.mask is not None and request.video is None:
-        rule = "a mask says which part of a video is made anew: add video, or leave the mask out to make all of it"
+        rule = "a mask says which part of a video to replace: add <video>, or drop the mask to generate all of it"
         raise RequestError("mask", str(request.mask), rule)
     if request.lora_partial and not request.lora:
-        raise RequestError("lora_partial", True, "it says what may happen with a LoRA, and none is given", False)
+        raise RequestError(
+            "lora_partial", True, "there is no LoRA that it could be about: add <lora> or drop it", False
+        )
     if request.fit != "crop" and request.image is None and request.video is None:
-        rule = "it says how a given image or video meets the size, and none is given"
+        rule = "there is no picture or video to fit: add <image> or <video>, or drop it"
         raise RequestError("fit", request.fit, rule, "crop")
 
 
@@ -239,17 +391,24 @@ def _check_task(task: Task, row: Model) -> None:
         raise RequestError("model", row.name, rule, nearest.name)
 
 
-def _first(error: ValidationError) -> RequestError:
-    """The first problem that pydantic found, as one of our errors."""
+def _first(error: ValidationError, name: str = "request") -> RequestError:
+    """The first problem that pydantic reports, as one of our errors."""
     problem = error.errors()[0]
-    inner = problem.get("ctx", {}).get("error")
-    if isinstance(inner, RequestError):
+    context = problem.get("ctx", {})
+    if isinstance(inner := context.get("error"), RequestError):
         return inner
-    field = ".".join(str(part) for part in problem["loc"]) or "request"
+    field = str(next(iter(problem["loc"]), name)) if name == "request" else name
+    value = problem["input"]
     if problem["type"] == "extra_forbidden":
-        return RequestError(field, problem["input"], f"no such field; fields are {', '.join(Request.model_fields)}")
+        return RequestError(
+            field,
+            value,
+            f"no such field; fields are {', '.join(Request.model_fields)}",
+            closest(field, [*Request.model_fields]),
+        )
     if problem["type"] == "missing":
         return RequestError(field, None, "this field is required")
-    context = problem.get("ctx", {})
     nearest = next((context[key] for key in ("ge", "le") if key in context), None)
-    return RequestError(field, problem["input"], problem["msg"].removeprefix("Input should be ").lower(), nearest)
+    if problem["type"] == "literal_error":
+        nearest = closest(value, schema_of(field)["enum"])
+    return RequestError(field, value, f"it is {rule_of(field)}", nearest)

@@ -15,6 +15,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "errors": ("", ""),
     "frames": ("", "numpy"),
     "host": ("", "torch"),
+    "options": ("", ""),
     "tokenizer": ("", "ftfy safetensors"),
     "seal/library": ("", "c2pa"),
     "seal/payload": ("", "numpy"),
@@ -33,7 +34,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "serve/queue": ("errors serve/errors storage", "alembic botocore fsspec sqlalchemy"),
     "flow": ("spec", "torch"),
     "models": ("spec", "einops numpy safetensors torch"),
-    "request": ("errors spec", "pydantic"),
+    "request": ("errors options spec", "pydantic"),
     "seal/identity": ("errors seal/certificates storage", "cryptography"),
     "seal/detect": ("frames seal/payload seal/watermark", "cv2 numpy"),
     "serve/migrations": ("serve/queue", "alembic sqlalchemy"),
@@ -67,7 +68,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     ),
     "serve/settings": ("errors spec storage workflows", ""),
     "serve/api": (
-        "errors inference request seal/verify serve/errors serve/queue serve/settings spec workflows",
+        "errors inference options request seal/verify serve/errors serve/queue serve/settings spec workflows",
         "fastapi prometheus_client starlette",
     ),
     "serve/workers": (

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lichtspiel.cli.common import terms
+from lichtspiel.cli.flags import terms
 from lichtspiel.media.video import read_video
 from lichtspiel.seal import verify
 from lichtspiel.spec import MODELS
@@ -129,7 +129,7 @@ def test_a_preview_needs_no_weights(tmp_path: Path) -> None:
         (["generate", "x", "--model", "t2v-1.3b", "--reference", "text.png"], "nearest valid value: vace-1.3b"),
         (["generate", "x", "--model", "t2v-1.3b", "--preview", "p.png"], "there is nothing to see"),
         (["generate", "x", "--preview", "p.jpg"], "nearest valid name: p.png"),
-        (["generate", "x", "--fit", "pad"], "none is given"),
+        (["generate", "x", "--fit", "pad"], "no picture or video to fit"),
         (["generate", "x", "--frames", "80"], "nearest valid value: 17"),
         (["generate", "x", "--size", "100x100"], "nearest valid value: 64x64"),
         (["generate", "x", "--model", "sora"], "known models are nano"),
@@ -144,7 +144,7 @@ def test_a_preview_needs_no_weights(tmp_path: Path) -> None:
         (["generate", "x", "--model", "t2v-1.3b", "-o", "x.mp4"], "--weights"),
         (["generate", "x", "--device", "gpu", "-o", "x.mp4"], "device"),
         (["generate", "x", "--lora", "text.png:0.5", "-o", "x.mp4"], "text.png"),
-        (["generate", "x", "--lora-partial", "-o", "x.mp4"], "none is given"),
+        (["generate", "x", "--lora-partial", "-o", "x.mp4"], "there is no LoRA"),
         (["generate", "x", "--dtype", "int4", "-o", "x.mp4"], "dtype"),
         (["decode", "text.png"], "text.png"),
         (["inspect", "nowhere"], "does not exist"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lichtspiel.errors import RequestError
-from lichtspiel.request import Request
+from lichtspiel.request import OPTIONS, Request
 from lichtspiel.spec import MODELS, NEGATIVE, model
 
 
@@ -52,8 +54,8 @@ def test_the_task_is_which_pictures_are_there() -> None:
         ({"prompt": "x", "size": "large"}, "^size: .*WIDTHxHEIGHT"),
         ({"prompt": "x", "model": "wan"}, "^model: 'wan' .*nano, t2v-1.3b"),
         ({"prompt": "x", "steps": 0}, "^steps: 0 .*nearest valid value: 1$"),
-        ({"prompt": "x", "steps": "many"}, "^steps: 'many' .*integer"),
-        ({"prompt": "x", "solver": "ddim"}, r"^solver: 'ddim' .*'unipc', 'dpm\+\+' or 'euler'"),
+        ({"prompt": "x", "steps": "many"}, "^steps: 'many' .*a whole number from 1 to 1000$"),
+        ({"prompt": "x", "solver": "ddim"}, r"^solver: 'ddim' .*unipc, dpm\+\+ or euler$"),
         ({"prompt": "x", "guidance": float("nan")}, "^guidance"),
         ({"prompt": "x", "seed": -1}, "^seed: -1 .*nearest valid value: 0$"),
         ({"prompt": "x", "fps": 30}, "^fps: 30 .*nearest valid value: 8$"),
@@ -67,18 +69,34 @@ def test_the_task_is_which_pictures_are_there() -> None:
         ({"prompt": "x", "model": "vace-1.3b", "mask": "a.png"}, "^mask: .*add video"),
         (
             {"prompt": "x", "model": "vace-1.3b", "image": "a.png", "video": "b.mp4"},
-            "^image: .*either images or a video",
+            "^image: .*use one or the other",
         ),
         ({"prompt": "x", "model": "vace-1.3b", "references": ["a.png"] * 9}, "^references: .*at most 8"),
         ({"prompt": "x", "model": "flf2v-14b", "image": "a", "last_image": "b", "frames": 1}, "valid value: 5$"),
         ({"prompt": "x", "model": "flf2v-14b", "image": "a", "last_image": "b", "frames": 80}, "valid value: 81$"),
         ({"prompt": "x", "model": "t2i-14b", "frames": 81}, "^frames: 81 .*from 1 to 1; nearest valid value: 1$"),
         ({"prompt": "x", "context_scale": 0.5}, "^context_scale: 0.5 .*no VACE context"),
-        ({"prompt": "x", "fit": "pad"}, "^fit: 'pad' .*none is given; nearest valid value: crop$"),
-        ({"prompt": "x", "image": "a.png", "fit": "squash"}, "^fit: 'squash' .*'crop', 'pad' or 'stretch'"),
+        (
+            {"prompt": "x", "fit": "pad"},
+            "^fit: 'pad' .*no picture or video to fit: add image or video.*; nearest valid value: crop$",
+        ),
+        ({"prompt": "x", "image": "a.png", "fit": "squash"}, "^fit: 'squash' .*crop, pad or stretch$"),
         ({"prompt": "x", "seconds": 9.0}, "^seconds: 9.0 .*nearest valid value: 2.125$"),
         ({"prompt": "x", "seconds": 1.0, "frames": 9}, "^seconds: .*not both"),
-        ({"prompt": "x" * 9000}, "^prompt"),
+        ({"prompt": "x" * 9000}, "^prompt: 'xxx.* … x+' is not valid: it is text of at most 8000 characters$"),
+        ({"prompt": "x", "solver": "dpm"}, r"nearest valid value: dpm\+\+$"),
+        ({"prompt": "x", "seed": "abc"}, "^seed: 'abc' .*a whole number from 0 to .*leave it out for a random one$"),
+        ({"prompt": "x", "device": "gpu"}, "^device: 'gpu' .*: it is auto, cpu, mps, cuda or cuda:N, such as cuda:1$"),
+        ({"prompt": "x", "guidance": "5,5"}, "^guidance: '5,5' .*a number from 0 to 100$"),
+        ({"prompt": "x", "shift": 0}, "^shift: 0 .*a number above 0 and at most 1000$"),
+        ({"prompt": "x", "upscale": "3"}, "^upscale: 3 .*1, 2 or 4$"),
+        ({"prompt": "x", "lora_partial": True}, "^lora_partial: .*add lora or drop it; nearest valid value: False$"),
+        ({"prompt": "x", "seconds": "two"}, "^seconds: 'two' .*a number above 0$"),
+        ({"prompt": "x", "seconds": float("inf")}, "^seconds: inf .*a number above 0$"),
+        ({"prompt": "x", "seconds": 1e308}, "^seconds: .*nearest valid value: 2.125$"),
+        ({"prompt": "x", "model": ["nano"]}, "^model: .*known models are nano"),
+        ({"prompt": "x", "image": 5}, "^image: 5 .*the name of a file$"),
+        ({"prompt": "x", "stepps": 3}, "^stepps: .*no such field; .*; nearest valid value: steps$"),
     ],
     ids=str,
 )
@@ -90,6 +108,22 @@ def test_what_breaks_a_rule_is_refused_with_what_would_work(fields: dict[str, ob
 def test_seconds_become_frames() -> None:
     assert Request.of(prompt="x", seconds=1.0).frames == 9
     assert Request.of(prompt="x", seconds=5.0, model="t2v-1.3b").frames == 81
+
+
+def test_texts_mean_what_they_say_as_forms_and_command_lines_send_them() -> None:
+    texts = {
+        "prompt": "x", "model": "vace-1.3b", "video": "a.mp4", "references": "b.png", "context_scale": "0.5",
+        "fit": "pad", "lora": "c.safetensors:0.5", "lora_partial": "true", "size": "832x480", "frames": "81",
+        "upscale": "2", "steps": "20", "guidance": "4.5", "shift": "3", "solver": "dpm++", "negative": "", "seed": "7",
+        "device": "cpu", "dtype": "float32",
+    }  # fmt: skip
+    values = {
+        "references": [Path("b.png")], "context_scale": 0.5, "lora": [{"path": "c.safetensors", "strength": 0.5}],
+        "lora_partial": True, "size": (832, 480), "frames": 81, "upscale": 2, "steps": 20, "guidance": 4.5,
+        "shift": 3.0, "seed": 7,
+    }  # fmt: skip
+    assert {*texts} == {*OPTIONS} - {"image", "last_image", "mask", "seconds"}
+    assert Request.of(**texts) == Request.of(**texts | values)
 
 
 @given(st.sampled_from(sorted(MODELS)), st.integers(-10, 2000), st.integers(-10, 2000), st.integers(-9, 400))

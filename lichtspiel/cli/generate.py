@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lichtspiel.cli.common import Json, Sheet, Weights, observer, print_result, say, under_terms
+from lichtspiel.cli.common import Json, Sheet, Weights, observer, print_result, say
+from lichtspiel.cli.flags import of_request, under_terms
 
 if TYPE_CHECKING:
     from lichtspiel.request import Request
@@ -17,79 +18,30 @@ if TYPE_CHECKING:
 Made = Annotated[
     Path, typer.Option("--out", "-o", help="The MP4 file to write, or a PNG file for a picture, which is one frame.")
 ]
-Video = Annotated[Path | None, typer.Option(help="VACE: video to edit or follow; MP4, picture or folder of pictures.")]
-Mask = Annotated[
-    Path | None,
-    typer.Option(help="VACE: what of the video is made anew, in white; of the video's size and length."),
-]
-References = Annotated[
-    list[Path] | None, typer.Option(help="VACE: picture of somebody or something to show; may be repeated.")
-]
-ContextScale = Annotated[float | None, typer.Option(help="VACE: weight of video, mask and references; 1 if not given.")]
-Meeting = Annotated[
-    str | None, typer.Option(help="How a picture or video meets the size: crop (if not given), pad or stretch.")
-]
-Size = Annotated[
-    str | None, typer.Option(help="WIDTHxHEIGHT in pixels; taken from a given picture or video if it is not given.")
-]
-Lora = Annotated[
-    list[str] | None,
-    typer.Option(metavar="FILE[:STRENGTH]", help="LoRA to use, at strength 1 if not given; may be repeated."),
-]
-LoraPartial = Annotated[bool, typer.Option("--lora-partial", help="Use a LoRA even if not all of its layers fit.")]
-Upscale = Annotated[
-    int | None, typer.Option(help="Make frames 2 or 4 times as wide and high, with a network that sharpens edges.")
-]
-Precision = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16 or int8 (processors only).")]
 Preview = Annotated[Path | None, typer.Option(help="Only write a PNG of what the model would see of the given files.")]
 
 __all__ = ["batch", "decode", "generate", "models", "replay", "show"]
 
 
+@of_request()
 @under_terms
-def generate(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
+def generate(
     prompt: Annotated[str, typer.Argument(help="What the video shows.")],
     out: Made = Path("lichtspiel.mp4"),
-    model: Annotated[str, typer.Option(help="Checkpoint; see `lichtspiel models`.")] = "nano",
-    image: Annotated[Path | None, typer.Option(help="Picture that the video starts with.")] = None,
-    last_image: Annotated[Path | None, typer.Option(help="Picture that the video ends with.")] = None,
-    video: Video = None,
-    mask: Mask = None,
-    reference: References = None,
-    context_scale: ContextScale = None,
-    fit: Meeting = None,
-    size: Size = None,
-    frames: Annotated[int | None, typer.Option(help="Number of frames, 4n+1.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Duration, instead of --frames.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Solver steps.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Guidance scale; 1 is none.")] = None,
-    shift: Annotated[float | None, typer.Option(help="Shift of the time grid toward noise.")] = None,
-    solver: Annotated[str | None, typer.Option(help="unipc, dpm++ or euler.")] = None,
-    negative: Annotated[str | None, typer.Option(help="Negative prompt; empty means empty.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the noise; drawn and printed if not given.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Precision = "auto",
-    lora: Lora = None,
-    lora_partial: LoraPartial = False,
-    upscale: Upscale = None,
+    *,
+    asked: dict[str, Any],
     weights: Weights = None,
     sheet: Sheet = None,
     preview: Preview = None,
-    *,
     terms: Terms,
     as_json: Json = False,
 ) -> None:
     """Make a video from a prompt and given pictures or videos, or a picture where --out ends in .png, and seal it."""
     from lichtspiel.inference.inputs import ask
 
-    if frames is None and seconds is None and out.suffix.lower() == ".png":
-        frames = 1
-    request = ask(
-        prompt=prompt, model=model, image=image, last_image=last_image, video=video, mask=mask, references=reference,
-        context_scale=context_scale, fit=fit, size=size, frames=frames, seconds=seconds, steps=steps, guidance=guidance,
-        shift=shift, solver=solver, negative=negative, seed=seed, device=device, dtype=dtype, lora=lora,
-        lora_partial=lora_partial, upscale=upscale,
-    )  # fmt: skip
+    if out.suffix.lower() == ".png" and not asked.keys() & {"frames", "seconds"}:
+        asked["frames"] = 1
+    request = ask(prompt=prompt, **asked)
     if preview is not None:
         _preview(request, preview, as_json)
         return

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lichtspiel.cli.common import Json, Out, progress_bar, sealed_by, under_terms
+from lichtspiel.cli.common import Json, Out, progress_bar, sealed_by
+from lichtspiel.cli.flags import under_terms
 
 if TYPE_CHECKING:
     from lichtspiel.workflows.terms import Terms

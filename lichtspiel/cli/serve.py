@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lichtspiel.cli.common import Json, Weights, under_terms
+from lichtspiel.cli.common import Json, Weights
+from lichtspiel.cli.flags import under_terms
 from lichtspiel.errors import InvalidInput
 
 if TYPE_CHECKING:

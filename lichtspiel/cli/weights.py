@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from lichtspiel.cli.common import Json, Weights, secret
+from lichtspiel.cli.flags import of_request
 
 __all__ = ["convert_lora", "inspect", "inspect_lora", "plan", "pull"]
 
@@ -26,23 +27,23 @@ def inspect(
         raise typer.Exit(2)
 
 
+@of_request("model", "size", "frames", "device", "dtype")
 def plan(
-    model: Annotated[str, typer.Option(help="Checkpoint; see `lichtspiel models`.")] = "nano",
-    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels.")] = None,
-    frames: Annotated[int | None, typer.Option(help="Number of frames, 4n+1.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16 or int8.")] = "auto",
-    memory: Annotated[float | None, typer.Option(help="Plan for so many GB instead of what is free now.")] = None,
+    *,
+    asked: dict[str, Any],
+    memory: Annotated[float | None, typer.Option(help="Plan for this many GB instead of what is free now.")] = None,
     weights: Weights = None,
     as_json: Json = False,
 ) -> None:
     """Say what would go where, how much memory each stage takes and how long a step, before anything loads."""
     from lichtspiel.inference.pipeline import estimate
-    from lichtspiel.request import extent
+    from lichtspiel.request import default_of, extent, value_of
     from lichtspiel.spec import model as find
 
-    row = find(model)
-    found = estimate(row, *extent(row, size, frames), device=device, dtype=dtype, gigabytes=memory, weights=weights)
+    row = find(asked.get("model", default_of("model")))
+    where = {name: value_of(name, asked.get(name, default_of(name))) for name in ("device", "dtype")}
+    size, frames = extent(row, asked.get("size"), asked.get("frames"))
+    found = estimate(row, size, frames, **where, gigabytes=memory, weights=weights)
     print(json.dumps(found.to_json(), ensure_ascii=False) if as_json else found.table())
     if found.refusal:
         raise typer.Exit(1)

@@ -28,6 +28,7 @@ from fastapi.staticfiles import StaticFiles
 from numpy.typing import NDArray
 from PIL import Image
 
+from lichtspiel.serve.api.body import PROPERTIES
 from lichtspiel.toybox.captions import caption
 from lichtspiel.toybox.render import render
 from lichtspiel.toybox.scene import Action, Actor, Direction, Place, Scene, Time
@@ -274,7 +275,7 @@ def make_app(fake: Fake) -> FastAPI:
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": MODELS}
+        return {"object": "list", "data": MODELS, "options": PROPERTIES}
 
     @app.post("/v1/verify")
     async def verify(request: Request) -> dict[str, Any]:

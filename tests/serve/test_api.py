@@ -126,7 +126,7 @@ def test_a_first_picture_comes_as_openai_sends_it(served: Served, way: str) -> N
         ({"json": [1]}, (400, "invalid_request"), "JSON object"),
         ({"content": "{", "headers": {"content-type": "application/json"}}, (400, "invalid_request"), "not JSON"),
         ({"json": {}}, (400, "invalid_request"), "required"),
-        ({"data": {"prompt": PROMPT}, "files": {"input_reference": b"text"}}, (400, "invalid_request"), "image"),
+        ({"data": {"prompt": PROMPT}, "files": {"input_reference": b"text"}}, (400, "invalid_request"), "_reference: "),
         ({"data": {"prompt": PROMPT}, "files": {"weights": b"text"}}, (400, "invalid_request"), "files are sent as"),
         ({"json": {"prompt": "a naked child"}}, (403, "refused_by_policy"), "minors"),
         ({"json": {"prompt": PROMPT}, "headers": {"Origin": "https://a.org"}}, (403, "invalid_request"), "a.org"),

@@ -17,6 +17,8 @@ pytest.importorskip("uvicorn", reason="the page is tested with a small server, a
 
 from playwright.sync_api import expect
 
+from lichtspiel.request import value_of
+from lichtspiel.serve.api.body import PROPERTIES
 from tests.serve import browsing
 from tests.serve.browsing import Open, ask, await_video, drawn, drop
 from tests.serve.fake_server import Clip, Fake, report
@@ -367,3 +369,27 @@ def test_one_click_checks_what_was_just_made(visit: Open, clips: list[Clip]) -> 
     expect(page.locator("#report")).to_contain_text(re.compile(r"lichtspiel-a-rocket-\w{4}\.mp4"))
     page.go_back()
     expect(page.locator("#create")).to_be_visible()
+
+
+def test_choices_and_bounds_are_those_of_the_server(visit: Open) -> None:
+    page, _ = visit(locale="de-DE")
+    page.locator("#details summary").click()
+    for name in ("solver", "upscale", "fit"):
+        values = page.eval_on_selector_all(f"#{name} option", "all => all.map(one => one.value)")
+        assert [value for value in values if value] == [str(value) for value in PROPERTIES[name]["enum"]]
+    assert page.locator("#upscale option").all_inner_texts() == [table("de")[f"upscale_{n}"] for n in (1, 2, 4)]
+    for name in ("steps", "guidance", "shift"):
+        rule = PROPERTIES[name]
+        assert page.get_attribute(f"#{name}", "max") == str(rule["maximum"])
+        assert page.get_attribute(f"#{name}", "min") == str(rule.get("minimum", rule.get("exclusiveMinimum")))
+    assert page.get_attribute("#prompt", "maxlength") == str(PROPERTIES["prompt"]["maxLength"])
+
+
+def test_a_picture_is_enlarged(visit: Open, clips: list[Clip], tmp_path: Path) -> None:
+    page, fake = visit(Fake(clips, seconds=0.5))
+    drop(page, "#pictures", drawn(tmp_path))
+    page.get_by_text("Details").click()
+    page.get_by_label("Larger").select_option("4")
+    ask(page, "a bee")
+    await_video(page)
+    assert value_of("upscale", fake.asked[0]["upscale"]) == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,16 +13,33 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
-from lichtspiel.errors import RequestError
+from lichtspiel.errors import InvalidInput, RequestError, name_fields
+from lichtspiel.request import schema_of
+from lichtspiel.serve.api.form import FIELDS, FILES, MAX_CONSENT, client_name
 
-__all__ = ["BODY", "FILE", "REMIX", "Fields", "Uploads", "folder", "handled"]
+__all__ = ["BODY", "FILE", "PROPERTIES", "REMIX", "Fields", "Uploads", "folder", "handled"]
 
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    """A folder for as long as a request takes."""
+    """A folder for as long as a request takes. Errors about files in it name the client's fields, not this server's
+    paths."""
     with tempfile.TemporaryDirectory(prefix="lichtspiel-") as name:
-        yield Path(name)
+        try:
+            yield Path(name)
+        except RequestError as error:
+            value = _in_fields(str(error.value), name) if isinstance(error.value, str | Path) else error.value
+            rule = name_fields(_in_fields(error.rule, name), client_name)
+            raise RequestError(client_name(error.field), value, rule, error.nearest) from None
+        except InvalidInput as error:
+            if name not in str(error):
+                raise
+            raise type(error)(_in_fields(str(error), name)) from None
+
+
+def _in_fields(text: str, folder: str) -> str:
+    """A text with the client's names of fields in place of files in a folder."""
+    return re.sub(rf"{re.escape(folder)}/(\w+)([\w-]*)\.\w+", lambda found: client_name(found[1]) + found[2], text)
 
 
 Fields = dict[str, Any]
@@ -61,23 +79,37 @@ def schema(properties: dict[str, Any], required: list[str], kinds: tuple[str, ..
     return {"requestBody": {"required": True, "content": {kind: {"schema": schema} for kind in kinds}}}
 
 
+def _property(name: str) -> dict[str, Any]:
+    """The schema of an option as clients set it."""
+    if name == "consent":
+        about = "Who is shown and that they agreed, where the policy asks for it; it is recorded."
+        return {"type": "string", "maxLength": MAX_CONSENT, "description": about}
+    found = schema_of(name)
+    found["description"] = name_fields(found["description"], client_name)
+    if name == "seconds":  # OpenAI's clients send it as text
+        return {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, TEXT], "description": found["description"]}
+    if name == "lora":
+        about = "LoRA that this server offers, as NAME or NAME:STRENGTH."
+        return {**found, "items": TEXT, "description": about}
+    if name == "model":
+        return {**TEXT, "description": f"{found['description']} The first one that `/v1/models` lists if left out."}
+    return found
+
+
+def _upload(field: str) -> dict[str, Any]:
+    found = schema_of(FILES[field])
+    about = name_fields(found["description"], client_name)
+    if found.get("type") == "array":
+        return {"type": "array", "items": UPLOAD, "maxItems": found["maxItems"], "description": about}
+    return {**UPLOAD, "description": about}
+
+
 TEXT, UPLOAD = {"type": "string"}, {"type": "string", "format": "binary"}
-BODY = schema(
-    {
-        "prompt": {"type": "string", "minLength": 1, "maxLength": 8000}, "model": TEXT, "size": TEXT,
-        "seconds": {"anyOf": [TEXT, {"type": "number"}]}, "frames": {"type": "integer"}, "steps": {"type": "integer"},
-        "guidance": {"type": "number"}, "shift": {"type": "number"}, "solver": TEXT, "negative": TEXT,
-        "seed": {"type": "integer"}, "fit": TEXT, "context_scale": {"type": "number"}, "dtype": TEXT,
-        "lora": {"type": "array", "items": TEXT}, "lora_partial": {"type": "boolean"},
-        "upscale": {"type": "integer", "enum": [1, 2, 4]}, "consent": TEXT,
-    },
-    ["prompt"], ("application/json",),
-)  # fmt: skip
-MULTIPART = {
-    **BODY["requestBody"]["content"]["application/json"]["schema"]["properties"],
-    "input_reference": UPLOAD, "last_reference": UPLOAD, "video": UPLOAD, "mask": UPLOAD,
-    "references": {"type": "array", "items": UPLOAD},
-}  # fmt: skip
+PROPERTIES: dict[str, dict[str, Any]] = {name: _property(name) for name in FIELDS}
+"""What a client may set beside files, with types, bounds, choices and defaults, all of them from `Request`."""
+
+BODY = schema(PROPERTIES, ["prompt"], ("application/json",))
+MULTIPART = {**PROPERTIES, **{field: _upload(field) for field in FILES}}
 BODY["requestBody"]["content"] |= schema(MULTIPART, ["prompt"], ("multipart/form-data",))["requestBody"]["content"]
-REMIX = schema({"prompt": TEXT, "seed": {"type": "integer"}}, ["prompt"], ("application/json",))
+REMIX = schema({name: PROPERTIES[name] for name in ("prompt", "seed")}, ["prompt"], ("application/json",))
 FILE = schema({"file": UPLOAD}, ["file"], ("multipart/form-data",))

@@ -17,11 +17,12 @@ from typing import Any, BinaryIO
 
 from lichtspiel.errors import RequestError
 from lichtspiel.inference.inputs import ask
-from lichtspiel.request import Request
+from lichtspiel.options import closest
+from lichtspiel.request import OPTIONS, Request
 from lichtspiel.serve.errors import TooLarge
 from lichtspiel.serve.settings import Settings
 
-__all__ = ["FILES", "Asked", "read_form", "restore", "stored"]
+__all__ = ["FIELDS", "FILES", "MAX_CONSENT", "Asked", "client_name", "read_form", "restore", "stored"]
 
 FILES = {
     "input_reference": "image",
@@ -32,8 +33,17 @@ FILES = {
 }
 """Fields of uploads, and what they are in a `Request`."""
 
-OURS = ("image", "last_image", "device")
-"""Fields of a `Request` that a client cannot set by these names."""
+MAX_CONSENT = 2000
+"""Characters of a statement of consent."""
+
+FIELDS = (*(name for name in OPTIONS if name not in {*FILES.values(), "device"}), "consent")
+"""What a client may set beside files."""
+
+
+def client_name(field: str) -> str:
+    """The name by which clients know a field of a `Request`."""
+    return next((name for name, known in FILES.items() if known == field), field)
+
 
 SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp"}
 """File names of pictures by their first bytes; everything else is opened as a video."""
@@ -60,46 +70,55 @@ def read_form(
     """
     given = {name: value for name, value in fields.items() if value is not None}
     digest = hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode())
-    for name in OURS:
-        if name in given:
-            other = {"device": "the server chooses it"}.get(name, "send the picture as input_reference")
-            raise RequestError(name, given[name], other)
+    files: dict[str, Path] = {}
+    for field in ("input_reference", "last_reference"):
+        if (picture := _inline(field, given.pop(field, None))) is not None:
+            files[FILES[field]] = _write(picture, folder / FILES[field], digest)
+    _check_names(given)
     given.setdefault("model", settings.models[0])
     if given["model"] not in settings.models:
         raise RequestError("model", given["model"], f"this server has {', '.join(settings.models)}")
-    files: dict[str, Path] = {}
-    inline = _inline(given.pop("input_reference", None))
     for field, contents in uploads.items():
         if field not in FILES:
             raise RequestError(field, "a file", f"files are sent as {', '.join(FILES)}")
         for number, content in enumerate(contents, start=1):
             name = f"references/{number}" if field == "references" else FILES[field]
-            if field != "references" and number > 1:
-                raise RequestError(field, f"{number} files", "one file is meant")
+            if name in files:
+                raise RequestError(field, f"{number} files", "send one file")
             files[name] = _write(content.read(), folder / name.replace("/", "-"), digest)
-    if inline is not None:
-        files["image"] = _write(inline, folder / "image", digest)
     consent = given.pop("consent", None)
     given["lora"] = [_lora(one, settings) for one in _list(given.get("lora"))] or None
-    seconds = given.pop("seconds", None)
-    request = ask(
-        seconds=None if seconds is None else _number(seconds),
-        **given,
-        **{name: path for name, path in files.items() if "/" not in name},
-        references=[path for name, path in files.items() if "/" in name] or None,
-    )
+    if consent is not None and not (isinstance(consent, str) and len(consent) <= MAX_CONSENT):
+        raise RequestError("consent", consent, f"it is text of at most {MAX_CONSENT} characters")
+    given |= {name: path for name, path in files.items() if "/" not in name}
+    given["references"] = [path for name, path in files.items() if "/" in name] or None
+    request = ask(**given)
     return Asked(request, consent, files, digest.hexdigest())
 
 
+def _check_names(given: Mapping[str, Any]) -> None:
+    """Refuse names that no client may set; files of this server are not to be named by clients."""
+    for name, value in given.items():
+        if name in FIELDS:
+            continue
+        if name in {*FILES, *FILES.values()}:
+            raise RequestError(name, value, f"{name} is a file: send it as an upload, in the field {client_name(name)}")
+        if name in {"device", "fps"}:
+            owner = "the server chooses it" if name == "device" else "the model decides it"
+            raise RequestError(name, value, f"{owner}; leave it out")
+        listed = f"no such field; fields are {', '.join(FIELDS)} and, for files, {', '.join(FILES)}"
+        raise RequestError(name, value, listed, closest(name, [*FIELDS, *FILES]))
+
+
 def _write(content: bytes, path: Path, digest: Any) -> Path:
-    digest.update(hashlib.sha256(content).digest())
+    digest.update(path.name.encode() + hashlib.sha256(content).digest())
     suffix = next((suffix for head, suffix in SUFFIXES.items() if content.startswith(head)), ".mp4")
     path = path.with_name(path.name + suffix)
     path.write_bytes(content)
     return path
 
 
-def _inline(reference: Any) -> bytes | None:
+def _inline(field: str, reference: Any) -> bytes | None:
     """The picture in OpenAI's `{"image_url": "data:image/png;base64,…"}`; other addresses are not fetched."""
     if reference is None:
         return None
@@ -112,13 +131,13 @@ def _inline(reference: Any) -> bytes | None:
     head, comma, data = str(url).partition(",")
     if not (url and comma and head.startswith("data:image/") and head.endswith(";base64")):
         rule = "a picture is an upload or a data: address in image_url; nothing is fetched from elsewhere"
-        raise RequestError("input_reference", str(url)[:60], rule)
+        raise RequestError(field, str(url)[:60], rule)
     if len(data) > 4 * 64_000_000 // 3:
-        raise TooLarge("input_reference is larger than 64 MB; send a smaller picture")
+        raise TooLarge(f"{field} is larger than 64 MB; send a smaller picture")
     try:
         return base64.b64decode(data, validate=True)
     except binascii.Error as error:
-        raise RequestError("input_reference", head, f"its base64 cannot be read: {error}") from None
+        raise RequestError(field, head, f"its base64 cannot be read: {error}") from None
 
 
 def _list(value: Any) -> list[Any]:
@@ -127,16 +146,10 @@ def _list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _number(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise RequestError("seconds", value, "it is a number") from None
-
-
 def _lora(value: Any, settings: Settings) -> dict[str, Any]:
     """A LoRA by its name in the operator's folder, such as "style" or "style:0.8"."""
-    given = value if isinstance(value, dict) else dict(zip(("path", "strength"), str(value).split(":"), strict=False))
+    name, colon, strength = str(value).rpartition(":")
+    given = value if isinstance(value, dict) else {"path": name, "strength": strength} if colon else {"path": strength}
     name = str(given.get("path", ""))
     if settings.loras is None:
         raise RequestError("lora", name, "this server offers none")
@@ -144,7 +157,7 @@ def _lora(value: Any, settings: Settings) -> dict[str, Any]:
     stem = name.removesuffix(".safetensors")
     if not LORA.fullmatch(name) or stem not in there:
         raise RequestError("lora", name, f"this server has {', '.join(there) or 'none'}")
-    return {"path": there[stem], "strength": given.get("strength", 1.0)}
+    return {**given, "path": there[stem]}
 
 
 FILE_FIELDS = ("image", "last_image", "video", "mask", "references")

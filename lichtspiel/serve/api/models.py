@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from lichtspiel.errors import RequestError
+from lichtspiel.serve.api.body import PROPERTIES
 from lichtspiel.serve.api.objects import model_object
 from lichtspiel.serve.api.state import ServerDep
 from lichtspiel.spec import model as find
@@ -18,9 +19,10 @@ router = APIRouter(tags=["models"])
 
 @router.get("/v1/models")
 def list_models(server: ServerDep) -> dict[str, Any]:
-    """List the models that this server makes videos with."""
+    """List the models that this server makes videos with; `options` are the fields of a request, as JSON schemas."""
     states = [*server.workers.values()]
-    return {"object": "list", "data": [model_object(find(name), states) for name in server.settings.models]}
+    data = [model_object(find(name), states) for name in server.settings.models]
+    return {"object": "list", "data": data, "options": PROPERTIES}
 
 
 @router.get("/v1/models/{name}")

@@ -70,7 +70,8 @@ export async function ask(path, { method = "GET", json, form, headers = {}, sign
 const data = async (path, options) => parse(await (await ask(path, options)).text());
 const at = (id, rest = "") => `v1/videos/${encodeURIComponent(id)}${rest}`;
 
-export const models = async () => (await data("v1/models")).data;
+/** What the server makes videos with (data), and the choices and bounds of the fields of a request (options). */
+export const models = () => data("v1/models");
 export const job = (id) => data(at(id));
 export const jobs = (after, limit = 24) =>
   data(`v1/videos?limit=${limit}&order=desc${after ? `&after=${encodeURIComponent(after)}` : ""}`);

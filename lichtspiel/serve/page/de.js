@@ -66,7 +66,7 @@ export default {
   solver: "Löser",
   solver_default: "der des Modells",
   upscale: "Vergrößern",
-  upscale_none: "wie es ist",
+  upscale_1: "wie es ist",
   upscale_2: "2-fach",
   upscale_4: "4-fach",
   fit: "Bild und Größe",

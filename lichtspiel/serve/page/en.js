@@ -66,7 +66,7 @@ export default {
   solver: "Solver",
   solver_default: "the model's own",
   upscale: "Larger",
-  upscale_none: "as it is",
+  upscale_1: "as it is",
   upscale_2: "2 times",
   upscale_4: "4 times",
   fit: "Picture meets size",

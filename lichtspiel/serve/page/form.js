@@ -3,13 +3,17 @@ import * as api from "./api.js";
 import { $, announce, el, explain } from "./dom.js";
 import * as jobs from "./jobs.js";
 import * as pictures from "./pictures.js";
-import { duration, number, onLanguage, t } from "./words.js";
+import { duration, has, number, onLanguage, t } from "./words.js";
 
 const NUMBERS = ["steps", "guidance", "shift"];
 const FIELDS = ["prompt", "image", "consent", "model", "size", "frames", ...NUMBERS, "seed", "solver", "upscale", "negative"];
 const PLACES = { last_image: "image", input_reference: "image", last_reference: "image", seconds: "frames", fit: "size" };
 
+/** Fields whose choices have words of their own; the others are called as the server calls them. */
+const CHOICES = { upscale: (value) => `upscale_${value}`, fit: (value) => `fit_${value}` };
+
 let models = [];
+let options = {};
 let sending = false;
 
 const chosen = () => models.find((model) => model.id === $("model").value);
@@ -18,7 +22,8 @@ export const modelOf = (id) => models.find((model) => model.id === id);
 
 /** Learn which models there are; what was chosen stays chosen. */
 export async function load() {
-  models = await api.models();
+  ({ data: models, options } = await api.models());
+  setOptions();
   const before = $("model").value;
   $("model").replaceChildren(...models.map((model) => el("option", { value: model.id })));
   if (!models.length) $("model").append(el("option", { value: "", text: t("model_none") }));
@@ -26,6 +31,24 @@ export async function load() {
   name();
   if (before !== $("model").value) setModel();
   else fitPictures();
+}
+
+/** The choices and bounds of the fields, as the server has them. */
+function setOptions() {
+  for (const [name, rule] of Object.entries(options)) {
+    const field = $(name);
+    if (field instanceof HTMLSelectElement && rule.enum) {
+      const before = field.value;
+      const open = "default" in rule ? [] : [el("option", { value: "", "data-t": "solver_default", text: t("solver_default") })];
+      field.replaceChildren(...open, ...rule.enum.map((value) => {
+        const word = CHOICES[name]?.(value);
+        return el("option", has(word) ? { value, "data-t": word, text: t(word) } : { value, text: value });
+      }));
+      field.value = before || (rule.default ?? "");
+    } else if (field?.type === "number") {
+      Object.assign(field, { min: rule.minimum ?? rule.exclusiveMinimum, max: rule.maximum, step: rule.type === "integer" ? 1 : "any" });
+    } else if (field && rule.maxLength) field.maxLength = rule.maxLength;
+  }
 }
 
 function name() {
@@ -44,7 +67,7 @@ function setModel() {
   for (const field of NUMBERS) $(field).value = model[field];
   $("negative").value = model.negative ?? "";
   $("solver").value = "";
-  $("upscale").value = "1";
+  $("upscale").value = options.upscale.default;
   fitPictures();
   examples();
 }
@@ -100,9 +123,9 @@ function details(model) {
   const seed = $("seed").value.trim();
   if (seed) fields.seed = Number.isSafeInteger(Number(seed)) ? Number(seed) : seed;
   if ($("solver").value) fields.solver = $("solver").value;
-  if ($("upscale").value !== "1") fields.upscale = Number($("upscale").value);
+  if (Number($("upscale").value) !== options.upscale.default) fields.upscale = Number($("upscale").value);
   if ($("negative").value !== (model.negative ?? "")) fields.negative = $("negative").value;
-  if (pictures.given().image && $("fit").value !== "crop") fields.fit = $("fit").value;
+  if (pictures.given().image && $("fit").value !== options.fit.default) fields.fit = $("fit").value;
   return fields;
 }
 

@@ -66,7 +66,7 @@ export default {
   solver: "求解器",
   solver_default: "模型默认",
   upscale: "放大",
-  upscale_none: "保持原样",
+  upscale_1: "保持原样",
   upscale_2: "2 倍",
   upscale_4: "4 倍",
   fit: "图片如何适应尺寸",

@@ -1,0 +1,165 @@
+"""Flags that are written down once: those of a request come from `request.OPTIONS`, those of the terms from `terms`.
+
+A verb names a parameter `asked` or `terms`; `of_request` and `under_terms` put the flags in its place, so that no verb
+repeats them.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from lichtspiel.cli.common import secret, without_effect
+from lichtspiel.errors import name_fields
+from lichtspiel.request import OPTIONS, default_of, hint_of, rule_of, schema_of
+
+__all__ = ["flag_of", "of_request", "terms", "under_terms"]
+
+Verb = Callable[..., None]
+
+Profile = Annotated[str, typer.Option("--marks", help="Which rules the marks follow: eu, cn, us or all.")]
+Label = Annotated[
+    bool | None, typer.Option("--label/--no-label", help="Show or leave out the visible label, whatever the profile.")
+]
+Language = Annotated[str | None, typer.Option("--label-language", help="en, de, zh, fr or es.")]
+Corner = Annotated[str | None, typer.Option("--label-corner", help="top-right, top-left, bottom-right or bottom-left.")]
+Seconds = Annotated[
+    float | None, typer.Option("--label-seconds", help="How long it is shown, from 2 s; throughout if not given.")
+]
+NoMarks = Annotated[str | None, typer.Option(metavar="REASON", help="Leave all marks out; the reason is recorded.")]
+Consent = Annotated[
+    str | None, typer.Option(help="Who is shown and that they agreed, where the policy asks; it is recorded.")
+]
+GuardUrl = Annotated[
+    str | None, typer.Option("--guard", metavar="URL", help="OpenAI-compatible endpoint that judges prompts, too.")
+]
+GuardModel = Annotated[
+    str | None, typer.Option(help="The model that the guard's endpoint is asked for; its name is `guard` if not given.")
+]
+GuardKey = Annotated[Path | None, typer.Option(help="File that holds the key of the guard's endpoint.")]
+Embed = Annotated[bool, typer.Option("--embed-prompt", help="Publish the prompt's text in the seal, not its digest.")]
+NoRecord = Annotated[
+    bool, typer.Option("--no-record-prompt", help="Keep the prompt's text out of this machine's record, too.")
+]
+Timestamp = Annotated[str | None, typer.Option(metavar="URL", help="RFC 3161 authority that stamps the time.")]
+
+
+def terms(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
+    marks: Profile = "eu",
+    label: Label = None,
+    label_language: Language = None,
+    label_corner: Corner = None,
+    label_seconds: Seconds = None,
+    no_marks: NoMarks = None,
+    consent: Consent = None,
+    guard: GuardUrl = None,
+    guard_model: GuardModel = None,
+    guard_key: GuardKey = None,
+    embed_prompt: Embed = False,
+    no_record_prompt: NoRecord = False,
+    timestamp: Timestamp = None,
+) -> Any:
+    """The `Terms` that flags ask for. Raises InvalidInput for flags that others leave without effect."""
+    from lichtspiel.policy import HttpGuard
+    from lichtspiel.seal import Marks
+    from lichtspiel.workflows.terms import Terms
+
+    if guard is None:
+        without_effect({"--guard-model": guard_model, "--guard-key": guard_key}, "they need --guard")
+    if no_marks is not None:
+        left_out: dict[str, object] = {"--label": label, "--label-language": label_language}
+        left_out |= {"--label-corner": label_corner, "--label-seconds": label_seconds}
+        left_out |= {"--marks": None if marks == "eu" else marks, "--timestamp": timestamp}
+        left_out |= {"--embed-prompt": embed_prompt or None}
+        without_effect(left_out, "--no-marks leaves all of that out")
+        chosen = Marks.none(no_marks)
+        print("note: this video leaves without marks; the reason is kept in the record", file=sys.stderr)
+    else:
+        chosen = Marks.of(marks, label=label, language=label_language, corner=label_corner, seconds=label_seconds)
+    return Terms(
+        marks=chosen,
+        consent=consent,
+        guard=HttpGuard(url=guard, model=guard_model or "guard", key=secret(guard_key)) if guard else None,
+        embed_prompt=embed_prompt,
+        record_prompt=not no_record_prompt,
+        timestamp=timestamp,
+    )
+
+
+def parameters(verb: Callable[..., object]) -> dict[str, inspect.Parameter]:
+    """The parameters of a verb, their annotations evaluated; `Terms` is not imported for that, which takes time."""
+    hints = get_type_hints(verb, localns={"Terms": object}, include_extras=True)
+    found = inspect.signature(verb).parameters
+    return {name: parameter.replace(annotation=hints[name]) for name, parameter in found.items()}
+
+
+def expand(verb: Verb, into: str, flags: dict[str, inspect.Parameter], make: Callable[..., Any]) -> Verb:
+    """The verb with some flags in place of its parameter `into`, whose value `make` makes of them."""
+    shown: list[inspect.Parameter] = []
+    for name, parameter in parameters(verb).items():
+        shown += flags.values() if name == into else [parameter]
+    shown = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in shown]
+
+    @functools.wraps(verb)
+    def run(**values: Any) -> None:
+        made = make(**{name: values.pop(name) for name in flags})
+        verb(**values, **{into: made})
+
+    run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
+    return run
+
+
+def under_terms(verb: Verb) -> Verb:
+    """Give a verb with a parameter `terms` the flags that these are made of."""
+    return expand(verb, "terms", parameters(terms), terms)
+
+
+def flag_of(name: str) -> str:
+    """How an option of a request is typed."""
+    flag = (hint_of(name).flag if name in OPTIONS else "") or name
+    return f"--{flag.replace('_', '-')}"
+
+
+def of_request(*names: str) -> Callable[[Verb], Verb]:
+    """Give a verb with a parameter `asked` the flags of a request: all but the prompt, or those that are named. It gets
+    what was typed, by field; values stay texts, which `Request` checks with its own words."""
+    flags = {name: _flag(name) for name in names or OPTIONS if name != "prompt"}
+
+    def asked(**values: Any) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if value not in (None, False)}
+
+    return lambda verb: expand(verb, "asked", flags, asked)
+
+
+def _flag(name: str) -> inspect.Parameter:
+    schema, hint = schema_of(name), hint_of(name)
+    kind: Any = {"boolean": bool, "array": list[str] | None}.get(schema.get("type", ""), str | None)
+    metavar = hint.metavar or ("|".join(map(str, schema["enum"])) if "enum" in schema else "NUMBER")
+    option = typer.Option(
+        flag_of(name), metavar=None if kind is bool else metavar, help=_help(name), rich_help_panel=hint.group
+    )
+    default = False if kind is bool else None
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
+
+
+def _help(name: str) -> str:
+    """The description of an option, with its values where these are numbers, and its default."""
+    schema, default = schema_of(name), default_of(name)
+    facts = []
+    if not hint_of(name).rule and schema.get("type") in {"integer", "number"} and "enum" not in schema:
+        facts.append(rule_of(name).removeprefix("a whole number ").removeprefix("a number "))
+    if schema.get("type") == "array":
+        facts.append("may be repeated")
+    elif default not in (None, False):
+        facts.append(f"default: {default:g}" if isinstance(default, float) else f"default: {default}")
+    elif "default" not in schema and name not in {"seconds", "size"}:
+        facts.append("default: random" if name == "seed" else "default: the model's")
+    text = name_fields(schema["description"], flag_of)
+    return f"{text} [{'; '.join(facts)}]" if facts else text

@@ -1,0 +1,136 @@
+"""What a client sends becomes the same request as JSON, as a form and from the command line's words."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+from PIL import Image
+
+from lichtspiel.errors import LichtspielError, MediaError, RequestError
+from lichtspiel.inference.inputs import look
+from lichtspiel.request import OPTIONS
+from lichtspiel.serve.api.body import PROPERTIES, folder
+from lichtspiel.serve.api.form import FIELDS, FILES, Asked, read_form
+from lichtspiel.serve.settings import Settings
+from lichtspiel.spec import MODELS
+from tests.lora.files import keys, linear_layers, pairs, save
+
+VALUES: dict[str, Any] = {
+    "model": "nano", "size": "64x64", "frames": 9, "seconds": 1.0, "steps": 3, "guidance": 2.5, "shift": 4.0,
+    "solver": "unipc", "negative": "rain", "seed": 2**60, "dtype": "float32", "lora": ["style:0.5"],
+    "lora_partial": True, "upscale": 2, "fit": "pad", "context_scale": 0.5, "consent": "Ada agreed", "prompt": "a bee",
+}  # fmt: skip
+
+
+@pytest.fixture
+def offered(tmp_path: Path) -> Settings:
+    spec = MODELS["nano"].dit
+    (tmp_path / "loras").mkdir()
+    save(tmp_path / "loras" / "style.safetensors", keys("comfy", pairs(spec, linear_layers(spec))))
+    return Settings(
+        database=f"sqlite:///{tmp_path / 'jobs'}", storage=str(tmp_path), models=("nano", "vace-1.3b"),
+        loras=tmp_path / "loras",
+    )  # fmt: skip
+
+
+def picture() -> bytes:
+    held = io.BytesIO()
+    Image.new("RGB", (32, 32), "orange").save(held, "png")
+    return held.getvalue()
+
+
+def asked(fields: Mapping[str, Any], settings: Settings, **files: Sequence[bytes]) -> Asked:
+    uploads: dict[str, list[BinaryIO]] = {name: [io.BytesIO(one) for one in sent] for name, sent in files.items()}
+    with folder() as place:
+        found = read_form(fields, uploads, place, settings)
+        look(found.request)
+        return found
+
+
+def text(value: Any) -> Any:
+    """A value as a form sends it."""
+    return text(value[0]) if isinstance(value, list) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def test_every_field_is_tried() -> None:
+    assert {*VALUES} == {*FIELDS} == {*PROPERTIES}
+    assert {*FIELDS} | {*FILES.values(), "device"} == {*OPTIONS, "consent"}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_field_means_the_same_as_json_and_as_a_form(name: str, offered: Settings) -> None:
+    fields = {"prompt": "a bee", "seed": 1, name: VALUES[name]}
+    files = {"input_reference": [picture()]} if name == "fit" else {}
+    if name == "context_scale":
+        fields |= {"model": "vace-1.3b"}
+        files = {"references": [picture()]}
+    if name == "lora_partial":
+        fields["lora"] = ["style"]
+    form = {field: text(value) for field, value in fields.items()}
+    plain, sent = asked(fields, offered, **files), asked(form, offered, **files)
+    files_apart = {"image", "references"}
+    assert plain.request.model_dump(exclude=files_apart) == sent.request.model_dump(exclude=files_apart)
+    assert plain.consent == sent.consent
+    if name in plain.request.model_dump() and name not in {"model", "size", "dtype", "fit"}:
+        without = asked({field: value for field, value in fields.items() if field != name} | {"prompt": "x"}, offered)
+        assert getattr(sent.request, name) != getattr(without.request, name)
+
+
+@pytest.mark.parametrize("name", ["image", "last_image", "video", "mask", "references"])
+@pytest.mark.parametrize("value", ["/etc/passwd", 5, {}, ["/etc/passwd"]], ids=str)
+def test_files_of_the_server_cannot_be_named(name: str, value: Any, offered: Settings) -> None:
+    field = next(field for field, known in FILES.items() if known == name)
+    with pytest.raises(RequestError, match=f"^{field}: .* send it as an upload, in the field {field}$"):
+        asked({"prompt": "a bee", "model": "vace-1.3b", name: value}, offered)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"device": "cuda"}, "^device: .*the server chooses it"),
+        ({"fps": 8}, "^fps: .*the model decides it"),
+        ({"sise": "64x64"}, "^sise: .*fields are prompt, .*input_reference.*; nearest valid value: size$"),
+        ({"seconds": float("nan")}, "^seconds: nan .*a number above 0$"),
+        ({"seconds": "soon"}, "^seconds: 'soon' .*a number above 0$"),
+        ({"consent": ["Ada"]}, "^consent: .*text of at most"),
+        ({"consent": "x" * 2001}, "^consent: .*text of at most"),
+        ({"upscale": "3"}, "^upscale: 3 .*1, 2 or 4$"),
+        ({"lora": "style:0.5:1"}, "^lora: .*this server has style"),
+        ({"lora": [{"path": "style", "scale": 1}]}, "^lora: "),
+        ({"lora": "../style"}, "^lora: .*this server has style"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_names_the_field(fields: dict[str, Any], message: str, offered: Settings) -> None:
+    with pytest.raises(RequestError, match=message):
+        asked({"prompt": "a bee", **fields}, offered)
+
+
+def test_errors_about_files_name_the_clients_fields(offered: Settings) -> None:
+    first = {"image_url": "data:image/png;base64," + base64.b64encode(picture()).decode()}
+    assert asked({"prompt": "a bee", "input_reference": first, "last_reference": first}, offered).files.keys() == {
+        "image", "last_image",
+    }  # fmt: skip
+    for sent, message in [
+        ({"last_reference": [picture()]}, r"^last_reference: 'last_reference' .*add input_reference$"),
+        ({"input_reference": [b"no picture"]}, r"^input_reference: is no picture"),
+        ({"input_reference": [picture(), picture()]}, r"^input_reference: .*send one file$"),
+    ]:
+        with pytest.raises(LichtspielError, match=message) as caught:
+            asked({"prompt": "a bee"}, offered, **sent)
+        assert "lichtspiel-" not in str(caught.value)
+        assert isinstance(caught.value, RequestError | MediaError)
+
+
+def test_files_in_other_fields_make_another_request(offered: Settings) -> None:
+    other = picture()[:-1] + b"x"
+    digests = {
+        asked({"prompt": "a bee"}, offered, input_reference=[first], last_reference=[last]).digest
+        for first, last in ((picture(), other), (other, picture()))
+    }
+    assert len(digests) == 2
