@@ -1,4 +1,4 @@
-"""LoRA files: read in any dialect, compared with a model, put on and taken off, and written in another dialect."""
+"""LoRA files: read in any dialect, compared with a model, attached and removed, and written in another dialect."""
 
 from __future__ import annotations
 

@@ -223,22 +223,37 @@ class Report:
 
 def match(lora: LoRA, target: DiT | DiTSpec | Model) -> Report:
     """Compare a LoRA with a model, a row of the registry or a specification; changes nothing and never raises."""
-    spec = target.spec if isinstance(target, DiT) else target.dit if isinstance(target, Model) else target
-    have = shapes(spec)
-    misfits = {layer: delta.misfit(layer, have) for layer, delta in lora.layers.items()}
-    alphas = ", ".join("none" if alpha is None else f"{alpha:g}" for alpha in lora.alphas)
-    ranks = ", ".join(str(rank) for rank in lora.ranks)
+    if isinstance(target, DiT):
+        target = target.spec
+    elif isinstance(target, Model):
+        target = target.dit
+    have = shapes(target)
+    matched: list[str] = []
+    absent: list[str] = []
+    wrong_shape: dict[str, str] = {}
+    for layer, delta in lora.layers.items():
+        why = delta.misfit(layer, have)
+        if not why:
+            matched.append(layer)
+        elif parameter(layer) in have:
+            wrong_shape[layer] = why
+        else:
+            absent.append(layer)
     fits = lora.fits()
-    summary = f"dialect {lora.dialect}, rank {ranks or 'none'}, alpha {alphas or 'none'}"
-    if fits:
-        summary += f", fits {', '.join(fits)}"
-    absent = [layer for layer, why in misfits.items() if parameter(layer) not in have]
     return Report(
         path=lora.path,
-        summary=summary,
-        matched=tuple(layer for layer, why in misfits.items() if not why),
+        summary=_summary(lora, fits),
+        matched=tuple(matched),
         unmatched=(*absent, *lora.foreign, *lora.text_encoder),
-        wrong_shape={layer: why for layer, why in misfits.items() if why and layer not in absent},
+        wrong_shape=wrong_shape,
         fits=fits,
         partly_fits=() if fits else lora.partly_fits(),
     )
+
+
+def _summary(lora: LoRA, fits: tuple[str, ...]) -> str:
+    """Dialect, ranks, alphas and models of a LoRA in one line."""
+    ranks = ", ".join(str(rank) for rank in lora.ranks)
+    alphas = ", ".join("none" if alpha is None else f"{alpha:g}" for alpha in lora.alphas)
+    summary = f"dialect {lora.dialect}, rank {ranks or 'none'}, alpha {alphas or 'none'}"
+    return f"{summary}, fits {', '.join(fits)}" if fits else summary

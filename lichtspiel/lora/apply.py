@@ -1,11 +1,11 @@
-"""Putting LoRAs on a DiT: merged into its weights, or added to its layers' outputs from outside, and taken off again.
+"""Attaching LoRAs to a DiT: merged into its weights, or added to its layers' outputs from outside, and removed again.
 
 Both ways compute the same; a test holds them to it. Merging happens in float32 with one rounding at the end, however
-many LoRAs there are. On the fly, the weights stay as they are, so that they may be quantized; the pairs are kept in
+many LoRAs there are. Unmerged, the weights stay as they are, so that they may be quantized; the pairs are kept in
 the precision of the layer's output, which is float32 where the model computes in float32. What is small (norms,
 modulations) is exchanged whole when its module is called, so that it is found again when weights are streamed.
 
-Put LoRAs on last, after weights are quantized and placed: both exchange what the hooks hang on.
+Attach LoRAs last, after weights are quantized and loaded: both replace the modules that carry the hooks.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ MERGEABLE = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 Change = tuple[Delta, float]
 """A layer's change and how strongly it is wanted."""
 
-_PUT_ON: WeakKeyDictionary[nn.Module, dict[str, Addition | Exchange]] = WeakKeyDictionary()
+_ATTACHED: WeakKeyDictionary[nn.Module, dict[str, LoRAHook | ParameterSwap]] = WeakKeyDictionary()
 """What hangs on each model, by the layer or the small parameter that it changes."""
 
 
 def apply(dit: DiT, loras: Sequence[tuple[LoRA, float]], *, merge: bool, partial: bool = False) -> list[Report]:
-    """Put LoRAs on a model, each with its strength: into the weights for good, or on the fly until `remove`.
+    """Attach LoRAs to a model, each with its strength: into the weights for good, or as hooks until `remove`.
 
     All are checked before anything is changed. Raises WeightsError when a LoRA matches no layer, or not every layer
-    unless `partial`; when weights to be merged into are quantized or absent; and when merging meets LoRAs on the fly.
+    unless `partial`; when weights to be merged into are quantized or absent; and when merging meets unmerged LoRAs.
     """
     for lora, strength in loras:
         if not math.isfinite(strength):
@@ -53,27 +53,27 @@ def apply(dit: DiT, loras: Sequence[tuple[LoRA, float]], *, merge: bool, partial
     if merge:
         _merge(dit, changes)
     else:
-        _put_on(dit, changes)
+        _attach(dit, changes)
     return reports
 
 
 def remove(dit: DiT) -> None:
-    """Take off every LoRA that was put on the fly; the model computes exactly what it did before."""
-    for hook in _PUT_ON.pop(dit, {}).values():
+    """Take off every LoRA that was attached unmerged; the model computes exactly what it did before."""
+    for hook in _ATTACHED.pop(dit, {}).values():
         hook.remove()
 
 
 @torch.no_grad()
 def _merge(dit: DiT, changes: Mapping[str, list[Change]]) -> None:
-    if dit in _PUT_ON:
-        raise WeightsError("a LoRA cannot be merged while others are on the fly; take them off first")
+    if dit in _ATTACHED:
+        raise WeightsError("a LoRA cannot be merged while others are attached unmerged; remove them first")
     parameters = dict(dit.named_parameters())
     for layer, several in changes.items():
         for name in _touched(layer, several):
             found = parameters.get(name)
             if found is None or found.dtype not in MERGEABLE or found.is_meta:
                 kind = "not there" if found is None or found.is_meta else f"in {found.dtype}"
-                raise WeightsError(f"{name} is {kind}, so that no LoRA can be merged into it; put it on the fly")
+                raise WeightsError(f"{name} is {kind}, so no LoRA can be merged into it; attach it with merge=False")
     for layer, several in changes.items():
         for name in _touched(layer, several):
             parameters[name].copy_(_changed(layer, name, parameters[name], several))
@@ -102,8 +102,8 @@ def _changed(layer: str, name: str, value: Tensor, several: Sequence[Change]) ->
     return total.to(value.dtype)
 
 
-def _put_on(dit: DiT, changes: Mapping[str, list[Change]]) -> None:
-    hooks = _PUT_ON.setdefault(dit, {})
+def _attach(dit: DiT, changes: Mapping[str, list[Change]]) -> None:
+    hooks = _ATTACHED.setdefault(dit, {})
     have = shapes(dit.spec)
     for layer, several in changes.items():
         whole = len(have[parameter(layer)]) == 1 or parameter(layer) == layer
@@ -111,13 +111,13 @@ def _put_on(dit: DiT, changes: Mapping[str, list[Change]]) -> None:
             if name in hooks:
                 hooks[name].more(several)
             elif whole:
-                hooks[name] = Exchange(dit.get_submodule(name.rpartition(".")[0]), layer, name, several)
+                hooks[name] = ParameterSwap(dit.get_submodule(name.rpartition(".")[0]), layer, name, several)
             else:
                 patch = dit.spec.patch if len(have[parameter(layer)]) > 2 else None
-                hooks[name] = Addition(dit.get_submodule(layer), several, patch)
+                hooks[name] = LoRAHook(dit.get_submodule(layer), several, patch)
 
 
-class Exchange:
+class ParameterSwap:
     """A hook before a module's call that exchanges one small parameter for its changed self, anew whenever it finds
     another one there, as it does in every call when weights are streamed."""
 
@@ -153,7 +153,7 @@ class Exchange:
             setattr(self.module, self.last, self.before)
 
 
-class Addition:
+class LoRAHook:
     """A forward hook of a linear layer or a patch embedding: adds what the changes of its weight and bias make of its
     input. Works beside weights of any kind, for it never looks at them."""
 

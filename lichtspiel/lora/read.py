@@ -25,7 +25,7 @@ from torch import Tensor
 from lichtspiel.errors import WeightsError
 from lichtspiel.lora.adapter import Delta, Dialect, LoRA
 from lichtspiel.lora.names import official
-from lichtspiel.weights.components import opened
+from lichtspiel.weights.components import open_file
 
 __all__ = ["ADAPTER_METADATA", "read_lora"]
 
@@ -76,7 +76,7 @@ def read_lora(path: Path) -> LoRA:
         raise WeightsError(f"{path} does not exist; name the LoRA's file")
     if path.suffix not in SUFFIXES:
         raise WeightsError(f"{path} is not a LoRA file by its name; known are {', '.join(SUFFIXES)}")
-    file = opened(path)
+    file = open_file(path)
     tensors = {key: file.read(key) for key in file.entries}
     metadata = _metadata(path, file.kind)
     layers: dict[str, dict[str, Tensor]] = {}

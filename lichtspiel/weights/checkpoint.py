@@ -1,7 +1,7 @@
 """One checkpoint's networks, each loaded from its own files when it is asked for.
 
 The files may be in any published layout: the official folder, a Diffusers folder, ComfyUI's single files, GGUF. Which
-file holds what is read from names and shapes of tensors (`stored`). It chooses no precision and no device.
+file holds what is read from names and shapes of tensors (`group`). It chooses no precision and no device.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from lichtspiel.models.vae import VAE
 from lichtspiel.spec import Model, Part
 from lichtspiel.storage import pulled
 from lichtspiel.tokenizer import Tokenizer
-from lichtspiel.weights.components import Scan, Stored, scan
-from lichtspiel.weights.match import Spec, Weights, compare, explain, spec_of
+from lichtspiel.weights.components import Component, Scan, scan
+from lichtspiel.weights.match import Spec, Weights, compare, describe, spec_of
 from lichtspiel.weights.offload import Each, block_names, load_with_offload
 from lichtspiel.weights.tensor_files import check_digest
 
@@ -56,10 +56,10 @@ class Checkpoint:
     """
 
     model: Model
-    parts: dict[Part, Stored]
+    parts: dict[Part, Component]
     digests: dict[str, str]
 
-    def _part(self, part: Part) -> Stored:
+    def _part(self, part: Part) -> Component:
         found = self.parts[part]
         for path in found.paths:
             if path.name in self.digests:
@@ -141,21 +141,21 @@ def checkpoint(model: Model, weights: Files = None) -> Checkpoint:
     return Checkpoint(model, parts, {} if model.embedded and paths != [EMBEDDED] else model.digests)
 
 
-def _chosen(model: Model, part: Part, found: Scan, paths: list[Path]) -> Stored:
-    """The one stored part that fits the model."""
+def _chosen(model: Model, part: Part, found: Scan, paths: list[Path]) -> Component:
+    """The one component of the files that matches the model."""
     spec = spec_of(model, part)
     assert spec is not None
-    candidates = [one for one in found.parts if one.part == part]
-    differences = [compare(one, spec) for one in candidates]
-    fitting = [one for one, difference in zip(candidates, differences, strict=True) if not difference]
-    if len(fitting) == 1 and not fitting[0].problems:
-        return fitting[0]
-    if len(fitting) > 1:
+    candidates = [component for component in found.parts if component.part == part]
+    matching = [component for component in candidates if not compare(component, spec)]
+    if len(matching) > 1:
+        first, second, *_ = matching
         raise WeightsError(
-            f"{fitting[0].source} and {fitting[1].source} both hold the {TITLES[part]} of {model.name}; name the files "
-            "to use, not the folder"
+            f"{first.source} and {second.source} both hold the {TITLES[part]} of {model.name}; name the files to use, "
+            "not the folder"
         )
-    if found.failures and not fitting:
+    if matching and not matching[0].problems:
+        return matching[0]
+    if found.failures and not matching:
         raise next(iter(found.failures.values()))
     if not candidates:
         named = ", ".join(str(path) for path in paths)
@@ -163,5 +163,5 @@ def _chosen(model: Model, part: Part, found: Scan, paths: list[Path]) -> Stored:
             f"{named} has no {model.files[part]}, nor the {TITLES[part]} in any other layout; it should hold the files "
             f"of {model.repository or model.name}, or name the file that has it as well"
         )
-    difference, nearest = min(zip(differences, candidates, strict=True), key=lambda pair: pair[0].size)
-    raise WeightsError(nearest.problems[0] if nearest.problems else explain(nearest, spec, difference))
+    nearest = min(candidates, key=lambda component: compare(component, spec).size)
+    raise WeightsError(nearest.problems[0] if nearest.problems else describe(nearest, spec))

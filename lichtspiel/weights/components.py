@@ -20,16 +20,16 @@ from torch import Tensor
 from lichtspiel.errors import WeightsError
 from lichtspiel.spec import Part
 from lichtspiel.weights.gguf import GGUFFile
-from lichtspiel.weights.layouts import ALIASES, PREFIXES, Dialect, Place, recognize
-from lichtspiel.weights.tensor_files import Pickle, SafetensorsFile, TensorFile, starts_like
+from lichtspiel.weights.layouts import ALIASES, PREFIXES, Dialect, Slot, recognize
+from lichtspiel.weights.tensor_files import Pickle, SafetensorsFile, TensorFile, file_kind
 
-__all__ = ["Scan", "Stored", "opened", "scan", "stored", "weight_files"]
+__all__ = ["Component", "Scan", "group", "open_file", "scan", "weight_files"]
 
 SUFFIXES = (".safetensors", ".gguf", ".pth", ".pt", ".bin", ".ckpt")
 """Files of a folder that are opened; a file named by itself may be called anything."""
 
 SCALES = (".scale_weight", ".weight_scale")
-"""What stands in the place of `.weight` in the name of the number that an 8-bit weight is multiplied with."""
+"""What stands in place of `.weight` in the name of the number that an 8-bit weight is multiplied with."""
 
 MARKERS = ("scaled_fp8", ".scale_input", ".input_scale", ".comfy_quant")
 """Ends of names of tensors that only say how a file was quantized, or how activations would be."""
@@ -66,7 +66,7 @@ class Piece:
 
 
 @dataclass
-class Stored:
+class Component:
     """One part in its files. Iterating yields every tensor with its official name, read when it is its turn."""
 
     part: Part
@@ -77,7 +77,7 @@ class Stored:
     extras: dict[str, Piece] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     _pieces: dict[str, dict[int, Piece]] = field(default_factory=dict)
-    _places: dict[str, Place] = field(default_factory=dict)
+    _slots: dict[str, Slot] = field(default_factory=dict)
 
     @property
     def paths(self) -> list[Path]:
@@ -93,15 +93,15 @@ class Stored:
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of an official tensor, put together from its pieces."""
         shapes = [piece.file.entries[piece.name].shape for piece in self._pieces[name].values()]
-        place = self._places[name]
-        if place.pieces > 1:
+        slot = self._slots[name]
+        if slot.pieces > 1:
             return (sum(shape[0] for shape in shapes), *shapes[0][1:])
-        return (*(1,) * place.axes, *shapes[0])
+        return (*(1,) * slot.axes, *shapes[0])
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Every official name that is there with all of its pieces, and its shape; reads no value."""
         return {
-            name: self.shape(name) for name, pieces in self._pieces.items() if len(pieces) == self._places[name].pieces
+            name: self.shape(name) for name, pieces in self._pieces.items() if len(pieces) == self._slots[name].pieces
         }
 
     def precisions(self) -> Counter[str]:
@@ -116,10 +116,10 @@ class Stored:
 
     def __getitem__(self, name: str) -> Tensor:
         """One official tensor; raises KeyError for a name that the files do not hold."""
-        pieces, place = self._pieces[name], self._places[name]
+        pieces, slot = self._pieces[name], self._slots[name]
         values = [pieces[index].read() for index in sorted(pieces)]
         value = values[0] if len(values) == 1 else torch.cat(values)
-        return value.reshape(*(1,) * place.axes, *value.shape) if place.axes else value
+        return value.reshape(*(1,) * slot.axes, *value.shape) if slot.axes else value
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         """Every official tensor in the order of the files."""
@@ -139,11 +139,11 @@ class Stored:
             if name.endswith((*MARKERS, *SCALES)) or self.dialect.ignores(name) or (alias != name and alias in names):
                 continue
             piece = Piece(file, whole, scales.pop(name, None))
-            place = self.dialect.place(alias)
-            if place is not None:
+            slot = self.dialect.slot(alias)
+            if slot is not None:
                 self._check(piece)
-                self._places[place.name] = place
-                self._pieces.setdefault(place.name, {})[place.index] = piece
+                self._slots[slot.name] = slot
+                self._pieces.setdefault(slot.name, {})[slot.index] = piece
             elif name in EXTRAS:
                 self.extras[name] = piece
             else:
@@ -164,15 +164,15 @@ class Stored:
 
     def overlaps(self, names: dict[str, str]) -> bool:
         """Whether one of the names is here already, so that another file with them is no shard of this part."""
-        places = (self.dialect.place(name) for name in names)
-        return any(place is not None and place.index in self._pieces.get(place.name, {}) for place in places)
+        places = (self.dialect.slot(name) for name in names)
+        return any(slot is not None and slot.index in self._pieces.get(slot.name, {}) for slot in places)
 
 
 def _weight_of(scale: str) -> str:
     return scale.rsplit(".", 1)[0] + ".weight"
 
 
-def opened(path: Path) -> TensorFile:
+def open_file(path: Path) -> TensorFile:
     """Open a file of tensors of any kind that is known.
 
     Raises WeightsError for a missing, truncated or foreign file, for a pickle that holds more than tensors, and for a
@@ -180,7 +180,7 @@ def opened(path: Path) -> TensorFile:
     """
     if not path.is_file():
         raise WeightsError(f"{path} does not exist; name the file or folder of the checkpoint with --weights")
-    kind = starts_like(path)
+    kind = file_kind(path)
     if kind == "safetensors":
         return SafetensorsFile(path)
     if kind == "gguf":
@@ -229,16 +229,16 @@ def _check_index(index: Path) -> None:
         )
 
 
-def stored(files: Sequence[TensorFile]) -> tuple[list[Stored], list[TensorFile]]:
+def group(files: Sequence[TensorFile]) -> tuple[list[Component], list[TensorFile]]:
     """The parts in `files`, and the files in which no part of the family was recognized.
 
     Files of one folder, layout and prefix that have no tensor in common are shards of one part; others are parts of
     their own, between which the caller has to choose.
     """
-    parts: list[Stored] = []
+    parts: list[Component] = []
     foreign: list[TensorFile] = []
     for _, siblings in groupby(files, key=lambda file: file.path.parent):
-        found: list[Stored] = []
+        found: list[Component] = []
         for file in siblings:
             here = _take(file, found)
             if not here:
@@ -247,13 +247,13 @@ def stored(files: Sequence[TensorFile]) -> tuple[list[Stored], list[TensorFile]]
     return parts, foreign
 
 
-def _take(file: TensorFile, found: list[Stored]) -> list[Stored]:
+def _take(file: TensorFile, found: list[Component]) -> list[Component]:
     """Add the parts that a file holds to those `found` in its folder; returns them."""
     groups: dict[str, dict[str, str]] = {}
     for name in file.entries:
         prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), "")
         groups.setdefault(prefix, {})[name.removeprefix(prefix)] = name
-    here: list[Stored] = []
+    here: list[Component] = []
     strange: list[str] = []
     for prefix, names in groups.items():
         table = recognize([name for name in names if not name.endswith((*MARKERS, *SCALES, *EXTRAS))])
@@ -263,7 +263,7 @@ def _take(file: TensorFile, found: list[Stored]) -> list[Stored]:
         known = (part for part in found if (part.dialect, part.prefix) == (table, prefix) and not part.overlaps(names))
         part = next(known, None)
         if part is None:
-            part = Stored(table.part, table, prefix)
+            part = Component(table.part, table, prefix)
             found.append(part)
         part.add(file, names)
         here.append(part)
@@ -277,19 +277,19 @@ def _take(file: TensorFile, found: list[Stored]) -> list[Stored]:
 class Scan:
     """Everything that some paths hold: parts, files of tensors of something else, and why others did not open."""
 
-    parts: list[Stored]
+    parts: list[Component]
     foreign: list[TensorFile]
     failures: dict[Path, WeightsError]
 
 
 def scan(paths: Sequence[Path]) -> Scan:
-    """Open everything that `paths` stand for; see `weight_files`, `opened` and `stored`."""
+    """Open everything that `paths` stand for; see `weight_files`, `open_file` and `group`."""
     files: list[TensorFile] = []
     failures: dict[Path, WeightsError] = {}
     for file in (file for path in paths for file in weight_files(path)):
         try:
-            files.append(opened(file))
+            files.append(open_file(file))
         except WeightsError as error:
             failures[file] = error
-    parts, foreign = stored(files)
+    parts, foreign = group(files)
     return Scan(parts, foreign, failures)

@@ -14,16 +14,16 @@ from typing import Any
 
 from lichtspiel.spec import MODELS, Part, Task
 from lichtspiel.weights.checkpoint import TITLES
-from lichtspiel.weights.components import Stored, scan
+from lichtspiel.weights.components import Component, scan
 from lichtspiel.weights.layouts import looks_like_lora
-from lichtspiel.weights.match import compare, explain, models_of, spec_of
+from lichtspiel.weights.match import compare, describe, models_of, spec_of
 from lichtspiel.weights.tensor_files import TensorFile
 
-__all__ = ["Found", "FoundFile", "FoundPart", "inspect"]
+__all__ = ["ComponentInfo", "Inventory", "OtherFile", "inspect"]
 
 
 @dataclass(frozen=True)
-class FoundPart:
+class ComponentInfo:
     """One part: its files and layout, what is stored in which precision, the models it fits, and if none, why not.
 
     `tensors` and `parameters` count what a model would be given; `precision` counts tensors as they are stored, where
@@ -43,7 +43,7 @@ class FoundPart:
 
 
 @dataclass(frozen=True)
-class FoundFile:
+class OtherFile:
     """A file that is no part of a checkpoint: an adapter ("LoRA"), tensors of something else, or a damaged file."""
 
     path: str
@@ -52,7 +52,7 @@ class FoundFile:
 
 
 @dataclass(frozen=True)
-class Found:
+class Inventory:
     """Everything that a path holds.
 
     `complete` are the models of which all parts are there, with `tasks` what they can do. `missing` says for every
@@ -60,8 +60,8 @@ class Found:
     """
 
     path: str
-    parts: list[FoundPart]
-    others: list[FoundFile]
+    parts: list[ComponentInfo]
+    others: list[OtherFile]
     complete: list[str]
     tasks: list[Task]
     missing: dict[str, list[Part]]
@@ -111,7 +111,7 @@ _KINDS = {
 }
 
 
-def inspect(path: Path | Sequence[Path]) -> Found:
+def inspect(path: Path | Sequence[Path]) -> Inventory:
     """Look through a file, a folder with its subfolders, or several of them together.
 
     A file that cannot be opened is reported among `others`. Raises WeightsError for a path that does not exist and
@@ -119,33 +119,43 @@ def inspect(path: Path | Sequence[Path]) -> Found:
     """
     paths = [path] if isinstance(path, Path) else list(path)
     scanned = scan(paths)
-    parts = [_part(one) for one in scanned.parts]
-    fits: dict[str, set[Part]] = {name: {one.part for one in parts if name in one.models} for name in MODELS}
-    usable = {name: {one.part for one in parts if name in one.models and not one.reason} for name in MODELS}
-    transformers = any("dit" in have for have in fits.values())
-    complete = [name for name, row in MODELS.items() if usable[name] >= set(row.files)]
-    missing = {
-        name: [part for part in row.files if part not in usable[name]]
-        for name, row in MODELS.items()
-        if name not in complete and ("dit" in fits[name] if transformers else fits[name])
-    }
-    return Found(
+    parts = [_part(component) for component in scanned.parts]
+    others = [_other(file) for file in scanned.foreign]
+    others += [OtherFile(str(file), "unreadable", str(error)) for file, error in scanned.failures.items()]
+    complete, missing = _models(parts)
+    tasks: set[Task] = set()
+    for name in complete:
+        tasks |= MODELS[name].tasks
+    return Inventory(
         path=", ".join(str(one) for one in paths),
         parts=parts,
-        others=[
-            *(_other(file) for file in scanned.foreign),
-            *(FoundFile(str(file), "unreadable", str(error)) for file, error in scanned.failures.items()),
-        ],
+        others=others,
         complete=complete,
-        tasks=sorted({task for name in complete for task in MODELS[name].tasks}),
+        tasks=sorted(tasks),
         missing=missing,
     )
 
 
-def _part(part: Stored) -> FoundPart:
+def _models(parts: list[ComponentInfo]) -> tuple[list[str], dict[str, list[Part]]]:
+    """The models of which all parts are usable, and what the others lack, as `Inventory` has them."""
+    has_transformer = any(info.part == "dit" and info.models for info in parts)
+    complete: list[str] = []
+    missing: dict[str, list[Part]] = {}
+    for name, row in MODELS.items():
+        matching = [info for info in parts if name in info.models]
+        usable = {info.part for info in matching if not info.reason}
+        lacking = [part for part in row.files if part not in usable]
+        if not lacking:
+            complete.append(name)
+        elif any(info.part == "dit" or not has_transformer for info in matching):
+            missing[name] = lacking
+    return complete, missing
+
+
+def _part(part: Component) -> ComponentInfo:
     models = models_of(part)
     shapes = part.shapes()
-    return FoundPart(
+    return ComponentInfo(
         part=part.part,
         layout=part.dialect.name,
         container=", ".join(sorted({file.kind for file in part.files})),
@@ -159,16 +169,19 @@ def _part(part: Stored) -> FoundPart:
     )
 
 
-def _nearest(part: Stored) -> str:
-    """Why a part fits no model, told against the model that it is least far from."""
-    rows = [(name, spec) for name, row in MODELS.items() if (spec := spec_of(row, part.part)) is not None]
-    differences = [compare(part, spec) for _, spec in rows]
-    best = min(range(len(rows)), key=lambda index: (len(differences[index].other), differences[index].size))
-    name, spec = rows[best]
-    return f"nearest is {name}, but {explain(part, spec, differences[best])}"
+def _nearest(part: Component) -> str:
+    """Why a component matches no model, in terms of the model that comes closest."""
+    specs = {name: spec for name, row in MODELS.items() if (spec := spec_of(row, part.part)) is not None}
+
+    def distance(name: str) -> tuple[int, int]:
+        mismatch = compare(part, specs[name])
+        return len(mismatch.other), mismatch.size
+
+    name = min(specs, key=distance)
+    return f"nearest is {name}, but {describe(part, specs[name])}"
 
 
-def _other(file: TensorFile) -> FoundFile:
+def _other(file: TensorFile) -> OtherFile:
     kind = "LoRA" if looks_like_lora(file.entries) else "unknown"
     example = next(iter(file.entries), "no tensors")
-    return FoundFile(str(file.path), kind, "" if kind == "LoRA" else f"{len(file.entries)} tensors such as {example}")
+    return OtherFile(str(file.path), kind, "" if kind == "LoRA" else f"{len(file.entries)} tensors such as {example}")

@@ -19,7 +19,7 @@ from functools import cached_property
 
 from lichtspiel.spec import Part
 
-__all__ = ["DIALECTS", "PREFIXES", "Dialect", "Place", "Rule", "dialect", "looks_like_lora", "recognize"]
+__all__ = ["DIALECTS", "PREFIXES", "Dialect", "Rule", "Slot", "dialect", "looks_like_lora", "recognize"]
 
 PREFIXES = (
     "text_encoders.umt5xxl.transformer.",
@@ -54,7 +54,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Place:
+class Slot:
     """Where a tensor of another dialect belongs: piece `index` of `pieces` of the official `name`."""
 
     name: str
@@ -80,11 +80,11 @@ class Dialect:
     def _ours(self) -> list[tuple[re.Pattern[str], Rule]]:
         return [(_pattern(rule.ours), rule) for rule in self.rules]
 
-    def place(self, name: str) -> Place | None:
+    def slot(self, name: str) -> Slot | None:
         """Where the tensor that this dialect calls `name` belongs; None when the dialect has no such name."""
         for pattern, rule, index in self._theirs:
             if found := pattern.fullmatch(name):
-                return Place(_filled(rule.ours, found.groups()), index, len(rule.theirs), rule.axes)
+                return Slot(_filled(rule.ours, found.groups()), index, len(rule.theirs), rule.axes)
         return None
 
     def names(self, official: str) -> tuple[str, ...]:
@@ -302,7 +302,7 @@ def recognize(names: Collection[str]) -> Dialect | None:
     best, most = None, 0.0
     for table in DIALECTS:
         needed = [name for name in names if not table.ignores(name)]
-        known = sum(table.place(name) is not None for name in needed)
+        known = sum(table.slot(name) is not None for name in needed)
         if needed and known > most and known >= ENOUGH * len(needed):
             best, most = table, known
     return best

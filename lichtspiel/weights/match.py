@@ -18,9 +18,9 @@ from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import MODELS, CLIPSpec, DiTSpec, Model, Part, UMT5Spec, VAESpec
-from lichtspiel.weights.components import Stored
+from lichtspiel.weights.components import Component
 
-__all__ = ["Difference", "Weights", "bare", "build", "compare", "explain", "models_of", "spec_of"]
+__all__ = ["Mismatch", "Weights", "bare", "build", "compare", "describe", "models_of", "spec_of"]
 
 Spec = DiTSpec | VAESpec | UMT5Spec | CLIPSpec
 Shapes = dict[str, tuple[int, ...]]
@@ -62,7 +62,7 @@ def bare(shapes: Shapes, spec: Spec) -> Shapes:
 
 
 @dataclass(frozen=True)
-class Difference:
+class Mismatch:
     """What keeps stored tensors from being a part: names that are missing, not needed, or of another shape."""
 
     missing: list[str]
@@ -78,44 +78,43 @@ class Difference:
         return len(self.missing) + len(self.unexpected) + len(self.other)
 
 
-def compare(part: Stored, spec: Spec) -> Difference:
+def compare(part: Component, spec: Spec) -> Mismatch:
     """Hold the names and shapes of a stored part against those of a specification."""
     need, have = wanted(spec), bare(part.shapes(), spec)
-    return Difference(
+    return Mismatch(
         missing=[name for name in need if name not in have],
         unexpected=[name for name in have if name not in need] + part.unexpected,
         other=[name for name in need if name in have and have[name] != need[name]],
     )
 
 
-def models_of(part: Stored) -> list[str]:
+def models_of(part: Component) -> list[str]:
     """The models of the registry whose specification a stored part fits exactly."""
     specs = {name: spec_of(row, part.part) for name, row in MODELS.items()}
     return [name for name, spec in specs.items() if spec is not None and not compare(part, spec)]
 
 
-def explain(part: Stored, spec: Spec, difference: Difference) -> str:
-    """One line on why a stored part does not fit, with the remedy."""
+def describe(part: Component, spec: Spec) -> str:
+    """One line on why a component does not match a specification, with the remedy."""
+    mismatch = compare(part, spec)
     if names := models_of(part):
         return (
             f"{part.source} holds the weights of another model: {' or '.join(names)}; choose one with --model, or name "
             "other weights"
         )
-    if difference.other:
-        name = difference.other[0]
+    if mismatch.other:
+        name = mismatch.other[0]
         return (
             f"{part.source}: {name} has the shape {list(part.shape(name))}, this model needs "
-            f"{list(wanted(spec)[name])} ({len(difference.other)} tensors differ); it is a checkpoint of another size"
+            f"{list(wanted(spec)[name])} ({len(mismatch.other)} tensors differ); it is a checkpoint of another size"
         )
-    if difference.missing:
+    if mismatch.missing:
         lost = f": {lost}" if (lost := _lost_shards(part)) else ""
-        return (
-            f"{part.source} lacks {_some(difference.missing)}; it is a different model or an incomplete download{lost}"
-        )
-    return f"{part.source} has {_some(difference.unexpected)} that this model does not use; it is a different model"
+        return f"{part.source} lacks {_some(mismatch.missing)}; it is a different model or an incomplete download{lost}"
+    return f"{part.source} has {_some(mismatch.unexpected)} that this model does not use; it is a different model"
 
 
-def _lost_shards(part: Stored) -> str:
+def _lost_shards(part: Component) -> str:
     """Which shards are not there, where the files are numbered."""
     numbers = [(int(found[1]), int(found[2])) for path in part.paths if (found := SHARD.search(path.name))]
     if not numbers:
@@ -139,7 +138,7 @@ class Weights(Mapping[str, Tensor]):
     `part` is one that `compare` found to fit. Asking raises WeightsError when a tensor cannot be decoded.
     """
 
-    def __init__(self, part: Stored, spec: Spec) -> None:
+    def __init__(self, part: Component, spec: Spec) -> None:
         assert not part.problems
         assert not compare(part, spec)
         self.part, self.names = part, wanted(spec)

@@ -20,7 +20,7 @@ from torch import Tensor
 from lichtspiel.errors import WeightsError
 from lichtspiel.storage import file_sha256
 
-__all__ = ["Entry", "Pickle", "SafetensorsFile", "TensorFile", "check_digest", "starts_like"]
+__all__ = ["Entry", "Pickle", "SafetensorsFile", "TensorFile", "check_digest", "file_kind"]
 
 
 class Entry(NamedTuple):
@@ -108,7 +108,7 @@ def _tensors(path: Path, content: Any) -> dict[str, Tensor]:
     return content
 
 
-def starts_like(path: Path) -> str:
+def file_kind(path: Path) -> str:
     """The kind of file that the first bytes announce: safetensors, gguf, pickle, pointer (Git LFS) or nothing known."""
     with path.open("rb") as file:
         head = file.read(32)

@@ -58,7 +58,7 @@ def test_a_lora_counts_as_strongly_as_asked(random_nano: Path, lora: Path, plain
     assert 1e-3 < relative_error(made[0.5], plain) < relative_error(made[1], plain)
 
 
-def test_a_lora_on_the_fly_equals_a_merged_one(random_nano: Path, lora: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lora_unmerged_equals_a_merged_one(random_nano: Path, lora: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = request(lora=[f"{lora}:0.8", str(lora)])
     merged = latents(load(asked, random_nano), asked)
     little(monkeypatch, 14)

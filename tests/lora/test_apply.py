@@ -1,4 +1,4 @@
-"""LoRAs on a model: merged and on the fly agree, all kinds of layers count, and what does not fit is an error."""
+"""LoRAs on a model: merged and unmerged ones agree, all kinds of layers count, and what does not fit is an error."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def everything(spec: DiTSpec, path: Path, seed: int = 2) -> LoRA:
 
 
 @pytest.mark.parametrize("spec", [TINY, IMAGE, VACE], ids=["text", "image", "vace"])
-def test_merged_and_on_the_fly_agree_on_every_kind_of_layer(spec: DiTSpec, tmp_path: Path) -> None:
+def test_merged_and_unmerged_agree_on_every_kind_of_layer(spec: DiTSpec, tmp_path: Path) -> None:
     loras = [
         (everything(spec, tmp_path / "a.safetensors"), 0.7),
         (everything(spec, tmp_path / "b.safetensors", 3), -0.4),
@@ -77,7 +77,7 @@ def test_merging_rounds_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_on_the_fly_beside_16_bit_weights(dtype: torch.dtype, tmp_path: Path) -> None:
+def test_unmerged_beside_16_bit_weights(dtype: torch.dtype, tmp_path: Path) -> None:
     lora = everything(TINY, tmp_path / "a.safetensors")
     given = inputs(TINY)
     merged, model = build(TINY), build(TINY, dtype)
@@ -101,7 +101,7 @@ class Quantized(nn.Module):
         return F.linear(x, self.codes * self.scale, self.bias)
 
 
-def test_on_the_fly_beside_quantized_weights(tmp_path: Path) -> None:
+def test_unmerged_beside_quantized_weights(tmp_path: Path) -> None:
     made = pairs(TINY, linear_layers(TINY), alphas=(2.0,))
     lora = read_lora(save(tmp_path / "a.safetensors", keys("kohya", made)))
     given = inputs(TINY)
@@ -110,17 +110,17 @@ def test_on_the_fly_beside_quantized_weights(tmp_path: Path) -> None:
         block.ffn[0] = Quantized(block.ffn[0])
         other.ffn[0].weight.copy_(block.ffn[0].codes * block.ffn[0].scale)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(WeightsError, match=r"blocks\.0\.ffn\.0\.weight is not there.*on the fly"):
+    with pytest.raises(WeightsError, match=r"blocks\.0\.ffn\.0\.weight is not there.*merge=False"):
         apply(model, [(lora, 1.0)], merge=True)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     apply(model, [(lora, 1.0)], merge=False)
     apply(expected, [(lora, 1.0)], merge=True)
     assert float((run(model, given) - run(expected, given)).abs().max()) < 1e-5
-    with pytest.raises(WeightsError, match="take them off first"):
+    with pytest.raises(WeightsError, match="remove them first"):
         apply(model, [(lora, 1.0)], merge=True)
 
 
-def test_on_the_fly_when_weights_come_and_go(tmp_path: Path) -> None:
+def test_unmerged_when_weights_come_and_go(tmp_path: Path) -> None:
     lora, given = everything(TINY, tmp_path / "a.safetensors"), inputs(TINY)
     model, expected = build(TINY), build(TINY)
     full = {name: value.clone() for name, value in model.blocks[0].state_dict().items()}
@@ -144,7 +144,7 @@ def test_on_the_fly_when_weights_come_and_go(tmp_path: Path) -> None:
     for _ in range(2):
         found, wanted = run(model, given), run(expected, given)
         assert float((found - wanted).norm() / wanted.norm()) < 1e-6
-    with pytest.raises(WeightsError, match="take them off first"):
+    with pytest.raises(WeightsError, match="remove them first"):
         apply(model, [(lora, 1.0)], merge=True)
     remove(model)
     with pytest.raises(WeightsError, match="is not there"):

@@ -75,9 +75,9 @@ def renamed(part: Part, layout: str, tensors: State) -> State:
     for name, value in tensors.items():
         theirs = table.names(name)
         for their, piece in zip(theirs, value.chunk(len(theirs)), strict=True):
-            place = table.place(their)
-            assert place is not None
-            found[their] = piece.reshape(piece.shape[place.axes :]).contiguous()
+            slot = table.slot(their)
+            assert slot is not None
+            found[their] = piece.reshape(piece.shape[slot.axes :]).contiguous()
     return found
 
 
@@ -87,12 +87,12 @@ def official(folder: Path, kind: str = "i2v") -> Path:
     dit = bf16(state(kind, "dit"))
     half = len(dit) // 2
     shards = {f"diffusion_pytorch_model-0000{n}-of-00002.safetensors": n for n in (1, 2)}
-    places: dict[str, str] = {}
+    shards: dict[str, str] = {}
     for shard, number in shards.items():
         names = list(dit)[:half] if number == 1 else list(dit)[half:]
         save_file({name: dit[name] for name in names}, folder / shard)
-        places |= dict.fromkeys(names, shard)
-    index = {"metadata": {"total_size": 1}, "weight_map": places}
+        shards |= dict.fromkeys(names, shard)
+    index = {"metadata": {"total_size": 1}, "weight_map": shards}
     (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
     torch.save(state(kind, "vae"), folder / TINY.files["vae"])
     torch.save(bf16(state(kind, "umt5")), folder / TINY.files["umt5"])

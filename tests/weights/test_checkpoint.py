@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from lichtspiel.errors import WeightsError
 from lichtspiel.spec import MODELS, Model
 from lichtspiel.weights.checkpoint import checkpoint
-from lichtspiel.weights.components import opened
+from lichtspiel.weights.components import open_file
 from lichtspiel.weights.tensor_files import check_digest
 from tests.weights import layouts
 from tests.weights.layouts import TINY, VACE
@@ -194,7 +194,7 @@ def test_an_incomplete_file_without_a_number_lacks_tensors(tmp_path: Path) -> No
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="nothing does not exist"):
-        opened(tmp_path / "nothing")
+        open_file(tmp_path / "nothing")
 
 
 def test_one_transformer_alone_is_no_checkpoint(official: Path) -> None:

@@ -27,17 +27,17 @@ def true_shapes(model: str, part: Part, layout: str = "official") -> dict[str, t
     for name, shape in wanted(spec).items():
         theirs = table.names(name)
         for their in theirs:
-            place = table.place(their)
-            assert place is not None
-            found[their] = (shape[0] // len(theirs), *shape[1:])[place.axes :]
+            slot = table.slot(their)
+            assert slot is not None
+            found[their] = (shape[0] // len(theirs), *shape[1:])[slot.axes :]
     return found
 
 
 def whole(folder: Path, model: str, layouts: dict[Part, str]) -> Path:
     for part, layout in layouts.items():
-        place = folder / str(part)
-        place.mkdir()
-        huge(place / "x.safetensors", true_shapes(model, part, layout), "F8_E4M3")
+        subfolder = folder / str(part)
+        subfolder.mkdir()
+        huge(subfolder / "x.safetensors", true_shapes(model, part, layout), "F8_E4M3")
     return folder
 
 

@@ -38,8 +38,8 @@ def test_every_table_is_invertible_for_every_model(table: Dialect) -> None:
         flat = [one for several in theirs.values() for one in several]
         assert len(set(flat)) == len(flat)
         for name, several in theirs.items():
-            places = [table.place(one) for one in several]
-            assert [(place and place.name, place and place.index) for place in places] == [
+            slots = [table.slot(one) for one in several]
+            assert [(slot and slot.name, slot and slot.index) for slot in slots] == [
                 (name, index) for index in range(len(several))
             ]
         assert recognize(flat) == table or set(flat) == set(names)
@@ -47,7 +47,7 @@ def test_every_table_is_invertible_for_every_model(table: Dialect) -> None:
 
 def test_names_of_another_model_have_no_place() -> None:
     table = dialect("dit", "diffusers")
-    assert table.place("transformer_blocks.0.attn.to_q.weight") is None
+    assert table.slot("transformer_blocks.0.attn.to_q.weight") is None
     assert recognize(["transformer_blocks.0.attn.to_q.weight", "a"]) is None
     assert recognize([]) is None
     with pytest.raises(KeyError):
