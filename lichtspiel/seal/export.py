@@ -125,7 +125,7 @@ def seal(
     `marks` defaults to the profile "eu", `signer` to this installation. `timestamp` is the URL of an RFC 3161
     authority; nothing else here uses the network. `sound` is a media file whose first sound track is copied.
 
-    Raises RequestError for frames that cannot be encoded and LichtspielError when write_errors or signing fails.
+    Raises RequestError for frames that cannot be encoded and LichtspielError when writing or signing fails.
     """
     out, marks = _check_target(Path(out), ".mp4"), marks or Marks.of()
     if not (isinstance(fps, int | Fraction) and 1 <= fps <= _MAX_FPS):

@@ -34,7 +34,7 @@ def seal_picture(
     """Mark a picture (uint8 [height, width, 3], RGB) and write it to `out` as a signed PNG, like `seal` for videos.
 
     Raises OutputError for a name that cannot be written and
-    LichtspielError when write_errors or signing fails.
+    LichtspielError when writing or signing fails.
     """
     out, marks = check_output(out, suffix=".png"), marks or Marks.of()
     assert frame.dtype == "uint8", frame.dtype
