@@ -49,11 +49,11 @@ ROOMS: dict[str, tuple[str, str]] = {
     ),
     "seal/enroll": ("errors seal/certificates seal/credentials seal/identity seal/manifest", ""),
     "seal/export": (
-        "errors frames seal/credentials seal/identity seal/labels seal/manifest seal/marks seal/visible "
+        "errors frames media seal/credentials seal/identity seal/labels seal/manifest seal/marks seal/visible "
         "seal/watermark storage",
         "av numpy",
     ),
-    "seal/verify": ("errors frames media seal/detect seal/identity seal/labels seal/manifest seal/record", ""),
+    "seal/verify": ("errors frames media seal/detect seal/identity seal/labels seal/manifest seal/record storage", ""),
     "train": ("errors flow inference media models spec storage tokenizer toybox", "cv2 einops numpy safetensors torch"),
     "seal/picture": ("frames seal/credentials seal/export seal/identity seal/labels seal/marks", "PIL"),
     "seal/report": ("seal/verify", ""),

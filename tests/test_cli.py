@@ -70,6 +70,25 @@ def test_the_video_is_sealed_with_its_request_but_not_its_prompt(made: tuple[Pat
     assert PROMPT.encode() not in (folder / "turtle.mp4").read_bytes()
 
 
+def test_verify_takes_files_and_folders_and_a_requirement(made: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
+    folder, _ = made
+    (tmp_path / "in" / "it").mkdir(parents=True)
+    sealed = (folder / "turtle.mp4").read_bytes()
+    (tmp_path / "in" / "it" / "turtle.mp4").write_bytes(sealed)
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "in" / "red.png")
+    (tmp_path / "in" / "notes.txt").write_text("not looked at")
+    shown = run("verify", "in", "in/it/turtle.mp4", cwd=tmp_path, check=4).stdout
+    assert shown.count("SEALED HERE") == 2
+    assert "3 files: 2 proven (watermark), 1 not" in shown
+    run("verify", "in/it", "--require", "trusted", cwd=tmp_path)
+    assert "choose one of" in run("verify", "in/it", "--require", "all", cwd=tmp_path, check=2).stderr
+    (tmp_path / "in" / "cut.mp4").write_bytes(sealed[:-100])
+    said = json.loads(run("verify", "in", "--json", cwd=tmp_path, check=2).stdout)["files"]
+    assert [Path(row["path"]).name for row in said] == ["cut.mp4", "turtle.mp4", "red.png"]
+    assert [row["exit_code"] for row in said] == [2, 0, 4]
+    assert "ends early" in said[0]["error"]
+
+
 def test_verify_prints_a_card_and_json(made: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
     folder, said = made
     assert "SEALED HERE" in run("verify", "turtle.mp4", cwd=folder).stdout

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lichtspiel.cli.common import Json, Out, progress_bar, sealed_by
 from lichtspiel.cli.flags import under_terms
+from lichtspiel.errors import InvalidInput, LichtspielError
 
 if TYPE_CHECKING:
     from lichtspiel.workflows.terms import Terms
@@ -29,15 +31,56 @@ __all__ = [
 
 
 def verify(
-    file: Annotated[Path, typer.Argument(help="Any video, or a picture taken from one.")], as_json: Json = False
+    files: Annotated[list[Path], typer.Argument(help="Videos, pictures, or folders of them.")],
+    require: Annotated[
+        str | None, typer.Option(help="What each file has to prove: trusted, sealed or watermark (the default).")
+    ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Say where a video comes from, how it was made and whether it is intact."""
+    """Say where videos come from, how they were made and whether they are intact.
+
+    The exit code is 0 when every file proves what is required, 4 when one does not, 2 when one cannot be read, and 5
+    when one was changed after it was signed.
+    """
     from lichtspiel.seal import card, exit_code
     from lichtspiel.seal import verify as run
+    from lichtspiel.seal.report import printable
+    from lichtspiel.seal.verify import PROOFS
 
-    report = run(file)
-    print(json.dumps(report.to_json(), ensure_ascii=False, indent=2) if as_json else card(report))
-    raise typer.Exit(exit_code(report))
+    wanted = next((proof for proof in PROOFS if proof == (require or "watermark")), None)
+    if wanted is None:
+        raise InvalidInput(f"--require {require} is not known; choose one of {', '.join(PROOFS)}")
+    if len(files) == 1 and not files[0].is_dir():
+        report = run(files[0])
+        print(json.dumps(report.to_json(), ensure_ascii=False, indent=2) if as_json else card(report))
+        raise typer.Exit(exit_code(report, wanted))
+    results, codes = list[dict[str, Any]](), list[int]()
+    for path in _expanded(files):
+        try:
+            report = run(path)
+            shown, result, code = card(report), report.to_json(), exit_code(report, wanted)
+        except LichtspielError as error:
+            shown = f"{printable(path.name)}: CANNOT BE READ\n  {printable(str(error))}"
+            result, code = {"path": str(path), "error": str(error)}, error.exit_code
+        results.append({**result, "exit_code": code})
+        codes.append(code)
+        if not as_json:
+            print(f"{shown}\n")
+    unread = len(codes) - codes.count(0) - codes.count(4) - codes.count(5)
+    if as_json:
+        print(json.dumps({"files": results}, ensure_ascii=False, indent=2))
+    else:
+        print(f"{len(codes)} files: {codes.count(0)} proven ({wanted}), {codes.count(4)} not, ", end="")
+        print(f"{codes.count(5)} tampered with, {unread} cannot be read")
+    raise typer.Exit(next((code for code in (5, 2, 1, 4) if code in codes), 0))
+
+
+def _expanded(paths: list[Path]) -> Iterator[Path]:
+    """Files as they are, and the videos and pictures of folders."""
+    from lichtspiel.media.media import media_files
+
+    for path in paths:
+        yield from media_files(path) if path.is_dir() else [path]
 
 
 @under_terms
@@ -51,6 +94,7 @@ def seal(
     as_json: Json = False,
 ) -> None:
     """Put the same marks on a video that another generative tool made. It is encoded anew; its sound stays."""
+    from lichtspiel.seal.report import printable
     from lichtspiel.workflows.reseal import adopt
 
     with progress_bar() as progress:
@@ -58,7 +102,7 @@ def seal(
     if as_json:
         print(json.dumps(sealed.to_json(), ensure_ascii=False))
         return
-    print(f"video    {sealed.path}")
+    print(f"video    {printable(str(sealed.path))}")
     print(f"picture  {sealed.width}x{sealed.height}, {sealed.frames} frames at {sealed.fps:g} a second")
     print(sealed_by(sealed.signer, str(sealed.path)))
 
@@ -140,16 +184,16 @@ def list_record(
 ) -> None:
     """List what was made here."""
     from lichtspiel.seal import record
+    from lichtspiel.seal.report import printable
 
-    found = list(record.entries(limit))
+    entries = list(record.entries(limit))
     if as_json:
-        print(json.dumps([entry.to_json() for entry in found], ensure_ascii=False, indent=2))
+        print(json.dumps([entry.to_json() for entry in entries], ensure_ascii=False, indent=2))
         return
-    for entry in found:
+    for entry in entries:
         text = entry.prompt if entry.prompt is not None else "(prompt not kept)"
-        print(
-            f"{entry.created:%Y-%m-%d %H:%M}  {entry.id[:8]}  {entry.model:<12}  {entry.marks:<4}  {entry.path}  {text}"
-        )
+        row = f"{entry.id[:8]}  {entry.model:<12}  {entry.marks:<4}  {entry.path}  {text}"
+        print(f"{entry.created:%Y-%m-%d %H:%M}  {printable(row)}")
 
 
 def export_record() -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lichtspiel.frames import Frame
 
 
-__all__ = ["is_picture", "load_image", "pictures"]
+__all__ = ["check_image_file", "is_picture", "load_image", "pictures"]
 
 MAX_IMAGE_BYTES = 64 << 20
 MAX_IMAGE_PIXELS = 64_000_000
@@ -38,7 +38,7 @@ def load_image(path: str | Path) -> Frame:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     path = Path(path)
-    _check_image_file(path)
+    check_image_file(path)
     try:
         with Image.open(path, formats=_IMAGE_FORMATS) as image:
             _check_image(path, image)
@@ -47,7 +47,7 @@ def load_image(path: str | Path) -> Frame:
                 pixels = upright.convert("RGBA")
                 upright = Image.alpha_composite(Image.new("RGBA", pixels.size, "white"), pixels)
             return np.array(upright.convert("RGB"), dtype=np.uint8)
-    except MediaError:
+    except (MediaError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise MediaError(f"{path}: has more than {MAX_IMAGE_PIXELS:,} pixels; reduce it first") from error
@@ -75,7 +75,8 @@ def pictures(folder: Path) -> list[Path]:
     return found
 
 
-def _check_image_file(path: Path) -> None:
+def check_image_file(path: Path) -> None:
+    """Raise MediaError when a file is missing, no regular file, empty or larger than pictures may be."""
     try:
         status = path.stat()
     except OSError as error:

@@ -70,6 +70,8 @@ def survey(path: Path) -> Survey:
             _walk(file, 0, status.st_size, 0, tally)
     except OSError as error:
         raise MediaError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except MediaError:  # a ValueError, too
+        raise
     except ValueError as error:
         raise MediaError(f"{path}: {error}") from error
     return Survey(status.st_size, mp4=True, sealed=tally.sealed)

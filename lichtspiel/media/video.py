@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lichtspiel.errors import MediaError
 from lichtspiel.media.probe import survey
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from lichtspiel.frames import Frame
 
 
-__all__ = ["VideoInfo", "read_video", "sample_video", "video_info"]
+__all__ = ["OPTIONS", "VideoInfo", "read_video", "sample_video", "video_info"]
 
 MAX_VIDEO_PIXELS = 4096 * 2304
 MAX_VIDEO_FRAMES = 10_000
 
-# Nothing else is tried: FFmpeg would also take text for a video, and follow playlists to other files and addresses.
-_VIDEO_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": "mov,mp4,matroska,webm,avi,mpegts,mpeg,gif"}
+OPTIONS = {"protocol_whitelist": "file", "format_whitelist": "mov,mp4,matroska,webm,avi,mpegts,mpeg,gif"}
+"""FFmpeg's options for every file from outside. No other format is tried: FFmpeg would also take text for a video, and
+follow playlists to other files and addresses."""
 
 _OPENING = 5.0  # seconds that opening a video, or one read from it, may take
 _SHORT = 12  # seconds: a video that is no longer is decoded as a whole, even when only some of its frames are needed
@@ -51,7 +52,7 @@ def video_info(path: str | Path) -> VideoInfo:
     """Look at a video's first frame and what its container declares. Raises MediaError as `read_video` does."""
     path = Path(path)
     with _opened(path) as (container, stream):
-        first = next(_frames(path, container, stream), None)
+        first = next(_frames(path, stream, container.decode(stream)), None)
         if first is None:
             raise MediaError(f"{path}: holds no frame; export it again")
         fps = stream.average_rate or stream.guessed_rate
@@ -75,18 +76,60 @@ def read_video(path: str | Path, *, max_frames: int = MAX_VIDEO_FRAMES) -> Itera
 def sample_video(path: str | Path, count: int) -> Iterator[Frame]:
     """Yield about `count` frames of a video, in bounded time however long it is.
 
-    Of a short one these are spread over the whole. A long one is looked at in eight places, at each from a key frame
+    From a short video they are spread over the whole. A long one is sampled at eight places, each time from a key frame
     on, because only there can decoding begin. Raises MediaError as `read_video` does.
     """
     path = Path(path)
     with _opened(path) as (container, stream):
-        length = (stream.duration or 0) * (stream.time_base or 0)
-        if length <= _SHORT:
-            yield from spread(itertools.islice(_frames(path, container, stream), _SHORT * 120), count)
+        length = float((stream.duration or 0) * (stream.time_base or 0)) or (container.duration or 0) / 1e6
+        if length > _SHORT:
+            for place in range(_PLACES):
+                container.seek(int(length * place / _PLACES / stream.time_base), stream=stream)
+                yield from itertools.islice(_frames(path, stream, container.decode(stream)), -(-count // _PLACES))
             return
-        for place in range(_PLACES):
-            container.seek(int(length * place / _PLACES / stream.time_base), stream=stream)
-            yield from itertools.islice(_frames(path, container, stream), -(-count // _PLACES))
+    keys = _key_packets(path)
+    with _opened(path) as (container, stream):
+        if not keys:
+            yield from spread(_frames(path, stream, container.decode(stream)), count)
+            return
+        starts = {keys[len(keys) * place // _PLACES] for place in range(_PLACES)}
+        yield from _frames(path, stream, _decoded_runs(container, stream, starts, -(-count // len(starts))), "SLICE")
+
+
+def _key_packets(path: Path) -> list[int]:
+    """The numbers of the key frames' packets of a video of more than _SHORT seconds at 120 frames a second; none for a
+    shorter one.
+
+    Packets are counted without decoding: Matroska and WebM need not say how long they are, and others may lie.
+    """
+    import av
+
+    keys, count = list[int](), 0
+    with _opened(path) as (container, stream):
+        try:
+            for packet in container.demux(stream):
+                if packet.is_keyframe and packet.size:
+                    keys.append(count)
+                count += 1
+        except av.FFmpegError as error:
+            raise MediaError(f"{path}: is damaged or cut off ({error.strerror}); copy or export it again") from error
+    return keys if count > _SHORT * 120 else []
+
+
+def _decoded_runs(
+    container: av.container.InputContainer, stream: Any, starts: set[int], length: int
+) -> Iterator[av.VideoFrame]:
+    """Up to `length` frames from each of the packets with the numbers `starts`, which are key frames."""
+    left = 0
+    for number, packet in enumerate(container.demux(stream)):
+        if number in starts:
+            left = length
+            if stream.codec_context.is_open:
+                stream.codec_context.flush_buffers()
+        for frame in packet.decode() if left else ():
+            if left:
+                left -= 1
+                yield frame
 
 
 @contextlib.contextmanager
@@ -97,7 +140,7 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, Any]]:
     survey(path)  # FFmpeg plays an MP4 that was cut off as a shorter one
     try:
         # FFmpeg's time for tags grows with the square of their number: without a limit 12 MB of them take an hour.
-        container = av.open(f"file:{path.absolute()}", options=_VIDEO_OPTIONS, timeout=_OPENING)
+        container = av.open(f"file:{path.absolute()}", options=OPTIONS, timeout=_OPENING)
     except (av.FFmpegError, ValueError) as error:
         raise MediaError(f"{path}: is no video that can be read, or is damaged; export it as MP4") from error
     with container:
@@ -108,13 +151,19 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, Any]]:
 
 def _read(path: Path, max_frames: int) -> Iterator[Frame]:
     with _opened(path) as (container, stream):
-        for number, frame in enumerate(_frames(path, container, stream)):
+        for number, frame in enumerate(_frames(path, stream, container.decode(stream))):
             if number == max_frames:
                 raise MediaError(f"{path}: has more than {max_frames:,} frames; cut it first")
             yield frame
 
 
-def _frames(path: Path, container: av.container.InputContainer, stream: Any) -> Iterator[Frame]:
+def _frames(
+    path: Path, stream: Any, decoded: Iterator[av.VideoFrame], threads: Literal["AUTO", "SLICE"] = "AUTO"
+) -> Iterator[Frame]:
+    """The frames of `decoded` upright, with square pixels, in RGB; sets the decoder up before the first is decoded.
+
+    Frame threads, which AUTO may use, hold back as many frames as there are threads.
+    """
     import av
     import numpy as np
 
@@ -126,12 +175,12 @@ def _frames(path: Path, container: av.container.InputContainer, stream: Any) -> 
         raise MediaError(limit)
     if not context.is_open:  # it is from the second place on that a long video is looked at
         context.options = {"max_pixels": str(MAX_VIDEO_PIXELS + (1 << 20))}  # it may grow later; codecs pad a little
-        context.thread_type = "AUTO"
+        context.thread_type = threads
     ratio = float(stream.sample_aspect_ratio or 1)
     if not 0.1 <= ratio <= 10:
         raise MediaError(f"{path}: declares pixels {ratio:g} times as wide as high; export it with square pixels")
     try:
-        for frame in container.decode(stream):
+        for frame in decoded:
             if frame.width * frame.height * max(ratio, 1) > MAX_VIDEO_PIXELS:
                 raise MediaError(limit)
             pixels = frame.to_ndarray(format="rgb24", width=max(1, round(frame.width * ratio)), height=frame.height)

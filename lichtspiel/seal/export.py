@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from lichtspiel import storage
 from lichtspiel.errors import LichtspielError, MediaError, OutputError, RequestError
+from lichtspiel.media.video import OPTIONS
 from lichtspiel.seal import credentials, identity, labels, manifest
 from lichtspiel.seal.marks import Marks
 
@@ -276,12 +277,14 @@ def _sound(path: Path) -> Iterator[av.AudioStream | None]:
     """The first sound track of a media file, or None. Raises MediaError for one that MP4 cannot hold."""
     import av
 
-    with av.open(f"file:{path.absolute()}", options={"protocol_whitelist": "file"}) as source:
+    try:
+        source = av.open(f"file:{path.absolute()}", options=OPTIONS)
+    except (av.FFmpegError, ValueError) as error:
+        raise MediaError(f"{path}: is no video that can be read, or is damaged; export it as MP4") from error
+    with source:
         track = next(iter(source.streams.audio), None)
-        if track is not None and track.codec_context.name not in _SOUNDS:
-            raise MediaError(
-                f"{path}: its sound ({track.codec_context.name}) does not fit into MP4; convert it to AAC first"
-            )
+        if track is not None and (codec := track.codec_context.codec.canonical_name) not in _SOUNDS:
+            raise MediaError(f"{path}: its sound ({codec}) does not fit into MP4; convert it to AAC first")
         yield track
 
 

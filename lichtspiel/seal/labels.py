@@ -25,6 +25,7 @@ from typing import Any
 
 from lichtspiel.errors import MediaError
 from lichtspiel.media.probe import survey
+from lichtspiel.media.video import OPTIONS
 from lichtspiel.seal.marks import TEXTS, Marks
 
 __all__ = ["Tags", "aigc", "comment", "muxer", "read", "tags"]
@@ -124,8 +125,7 @@ def read(path: Path) -> Tags:
         return Tags(aigc=_parse(entries.get("aigc", "")), comment=_claim(entries.get("comment", "")))
     if found.mp4 and (headers := _header_bytes(path)) > _MOST_HEADERS:
         raise MediaError(f"{path}: has {headers:,} bytes of headers; at most {_MOST_HEADERS:,} are read")
-    # Formats are listed, because FFmpeg also "plays" text and playlists, which may name other files and addresses.
-    options = {"protocol_whitelist": "file", "format_whitelist": "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf"}
+    options = {**OPTIONS, "format_whitelist": f"{OPTIONS['format_whitelist']},flv,ogg,asf"}
     try:
         with av.open(
             f"file:{path.absolute()}", options=options, metadata_errors="replace", timeout=_SECONDS

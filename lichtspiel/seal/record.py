@@ -29,7 +29,7 @@ from lichtspiel.errors import LichtspielError
 from lichtspiel.seal.credentials import JSON
 from lichtspiel.storage import home
 
-__all__ = ["KEPT_DAYS", "Entry", "add", "entries", "export", "find", "find_watermark"]
+__all__ = ["KEPT_DAYS", "Entry", "add", "entries", "export", "find", "find_sha256", "find_watermark"]
 
 KEPT_DAYS = 184
 """How long an entry is kept, and how long the database refuses to delete it: the longest six months of a calendar, for
@@ -162,6 +162,14 @@ def find_watermark(watermark: int) -> list[Entry]:
     path = _path()
     rows = _select(path, "WHERE watermark = ? ORDER BY created DESC, id DESC", (watermark,))
     return list(_sound(path, rows))
+
+
+def find_sha256(sha256: str) -> Entry | None:
+    """The newest entry of a file with this digest, in hexadecimal, or None. Makes nothing."""
+    path = _path()
+    # The digest stands in the JSON of the body; a prompt that holds the same text is told apart below.
+    rows = _select(path, "WHERE body LIKE ? ORDER BY created DESC, id DESC", (f'%"{sha256}"%',))
+    return next((entry for entry in _sound(path, rows) if entry.sha256 == sha256), None)
 
 
 def entries(limit: int | None = None) -> Iterator[Entry]:

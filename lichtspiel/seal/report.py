@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lichtspiel.seal.verify import SOURCES, Credentials, Report
 
-__all__ = ["card"]
+__all__ = ["card", "printable"]
 
 _LABEL = 13
 _MAX_VALUE = 400
@@ -23,14 +23,14 @@ _MAX_ROWS = 60
 
 def card(report: Report, width: int = 100) -> str:
     """Lay out a report as lines of at most `width` columns, without a final newline."""
-    lines = [f"{_clean(Path(report.path).name)}: {_title(report)}", *_wrap(_clean(report.verdict), width, "  ")]
+    lines = [f"{printable(Path(report.path).name)}: {_title(report)}", *_wrap(printable(report.verdict), width, "  ")]
     rows = list(_rows(report))
     if rows:
         lines.append("")
     if rows and report.credentials.state == "tampered":
         lines.append("  What the broken record claims:")
     for label, value in rows[:_MAX_ROWS]:
-        lines += _wrap(_clean(value), width, f"  {_clean(label)[:_LABEL]:<{_LABEL}} ")
+        lines += _wrap(printable(value), width, f"  {printable(label)[:_LABEL]:<{_LABEL}} ")
     if len(rows) > _MAX_ROWS:
         lines.append(f"  and {len(rows) - _MAX_ROWS} more; --json shows all")
     return "\n".join(lines)
@@ -40,6 +40,8 @@ def _title(report: Report) -> str:
     """One or two words that tell the cases apart at a glance."""
     said = report.credentials
     if said.state == "none":
+        if report.record_match == "sha256":
+            return "IN THE RECORD"
         return "WATERMARK FOUND" if report.watermark.found else "NOTHING FOUND"
     if said.state == "trusted":
         return "SEALED HERE" if said.here else "TRUSTED SIGNER"
@@ -108,7 +110,8 @@ def _request(said: Credentials) -> Iterator[tuple[str, str]]:
             yield str(name), value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _clean(text: str) -> str:
+def printable(text: str) -> str:
+    """A stranger's text for a terminal: characters that it would obey are blanks, and what is very long is cut."""
     shown = "".join(" " if unicodedata.category(letter) in ("Cc", "Cf", "Zl", "Zp") else letter for letter in text)
     return shown if len(shown) <= _MAX_VALUE else f"{shown[:_MAX_VALUE]}… ({len(text):,} characters)"
 

@@ -1,8 +1,8 @@
 """What a file proves about itself, as a report that programs and people can read.
 
-It brings together what the file says (`reading`, `labels`), what is in its picture (`detect`) and what this
-installation remembers (`record`), and puts it into one sentence. It does not know how a report is laid out for a
-terminal (`card`). The four words for credentials:
+It brings together what the file says (`manifest`, `labels`), what is in its pixels (`detect`) and what this
+installation recorded (`record`), and sums it up in a verdict. It does not know how a report is laid out for a terminal
+(`report`). Credentials are in one of four states:
 
     trusted     signed by this installation, or by somebody whose certificate it trusts, and unchanged since
     intact      signed by somebody unknown, and unchanged since; the signer's name is only its own claim
@@ -14,23 +14,44 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lichtspiel.errors import LichtspielError, MediaError
+from lichtspiel.errors import LichtspielError, MediaError, OutOfMemory
 from lichtspiel.media import probe
+from lichtspiel.media.animation import is_animation, read_animation
 from lichtspiel.media.picture import load_image
-from lichtspiel.media.video import sample_video
+from lichtspiel.media.sheet import spread
+from lichtspiel.media.video import sample_video, video_info
 from lichtspiel.seal import identity, labels, manifest, record
+from lichtspiel.storage import file_sha256
 
 if TYPE_CHECKING:
     from lichtspiel.frames import Frame
 
-__all__ = ["Credentials", "Ingredient", "Labels", "Report", "Signer", "State", "Watermark", "exit_code", "verify"]
+__all__ = [
+    "PROOFS",
+    "Credentials",
+    "Ingredient",
+    "Labels",
+    "Proof",
+    "Report",
+    "Signer",
+    "State",
+    "Watermark",
+    "exit_code",
+    "proof",
+    "verify",
+]
 
 State = Literal["trusted", "intact", "tampered", "none"]
+Proof = Literal["trusted", "sealed", "watermark"]
+RecordMatch = Literal["credentials", "watermark", "sha256"]
+
+PROOFS: tuple[Proof, ...] = ("trusted", "sealed", "watermark")
+"""What a file can prove, the strongest first; see `proof`."""
 
 _MAX_TEXT = 10_000  # of one value taken from a stranger's manifest
 
@@ -113,8 +134,9 @@ class Labels:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What `verify` found: one sentence, and what it rests on. `record` is this installation's own entry about the
-    video, found by the id in its credentials or in its watermark; `notes` say what could not be looked at."""
+    """The result of `verify`: a verdict in a sentence or two, and what it rests on. `record` is this installation's own
+    entry about the video and `record_match` what led to it: the id in its credentials, the id in its watermark, or the
+    digest of the file. `notes` say what could not be examined."""
 
     path: str
     verdict: str
@@ -122,6 +144,7 @@ class Report:
     watermark: Watermark
     labels: Labels
     record: record.Entry | None
+    record_match: RecordMatch | None = None
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -133,79 +156,125 @@ class Report:
             "watermark": dataclasses.asdict(self.watermark),
             "labels": dataclasses.asdict(self.labels),
             "record": self.record.to_json() if self.record else None,
+            "record_match": self.record_match,
             "notes": list(self.notes),
         }
 
 
-def verify(path: str | Path) -> Report:
-    """Check what a video, or a picture taken from one, proves, without the network and without making anything here.
+def verify(path: str | Path, *, with_record: bool = True) -> Report:
+    """Check what a video, or a picture taken from one, proves, without the network and without writing anything here.
 
-    Takes bounded time and memory whatever the file holds. Raises MediaError when it is missing, damaged, too large or
-    neither a video nor a picture.
+    Without `with_record` the record of this installation is not looked into, so that a report for strangers tells
+    nothing from it. Takes bounded time and memory whatever the file holds. Raises MediaError when it is missing,
+    damaged, too large or neither a video nor a picture, and OutOfMemory; nothing else, because strangers' files break
+    parsers in new ways.
     """
     path = Path(path)
-    found = probe.survey(path)
-    said = Credentials(state="none")
-    if found.mp4 or found.png:
-        said = _credentials(manifest.read(path, identity.anchors(), identity.trusted_anchors()))
     try:
-        seen = _watermark(path, found.mp4)
-        tags = labels.read(path) if seen.video or found.png else labels.Tags(aigc=None, comment=None)
+        return _verify(path, with_record)
+    except LichtspielError:
+        raise
+    except MemoryError as error:
+        raise OutOfMemory(f"{path}: the memory of this machine does not suffice to read it; try it alone") from error
+    except Exception as error:
+        raise MediaError(f"{path}: cannot be read ({type(error).__name__}: {error}); export it again") from error
+
+
+def _verify(path: Path, with_record: bool) -> Report:
+    kind = probe.survey(path)
+    credentials = Credentials(state="none")
+    if kind.mp4 or kind.png:
+        credentials = _credentials(manifest.read(path, identity.anchors(), identity.trusted_anchors()))
+    try:
+        pixels = _pixels(path, kind.mp4)
+        tags = labels.read(path) if pixels.tagged or kind.png else labels.Tags(aigc=None, comment=None)
     except MediaError:
-        if said.state == "none":
+        if credentials.state == "none":
             raise
-        seen, tags = _Seen(_NO_WATERMARK, video=True), labels.Tags(aigc=None, comment=None)
-    notes: tuple[str, ...] = ()
+        pixels, tags = _Pixels(_NO_WATERMARK), labels.Tags(aigc=None, comment=None)
+    entry, match, notes = None, None, tuple[str, ...]()
     try:
-        entry = _recorded(said, seen.mark)
+        if with_record:
+            entry, match = _recorded(path, credentials, pixels.watermark)
     except LichtspielError as error:  # a damaged record says nothing about the file
-        entry, notes = None, (str(error),)
-    verdict = _sentence(said, seen.mark, entry)
+        notes = (str(error),)
+    verdict = _sentence(credentials, pixels, entry, match)
+    if match is None and with_record and not notes and credentials.state == "none" and pixels.watermark.id:
+        verdict += " This installation's record has no video with its id."
     return Report(
         path=str(path),
-        verdict=verdict.replace(" video", " picture") if found.png and said.state != "none" else verdict,
-        credentials=said,
-        watermark=seen.mark,
+        verdict=_about_picture(verdict) if pixels.picture else verdict,
+        credentials=credentials,
+        watermark=pixels.watermark,
         labels=Labels(aigc=tags.aigc, comment=tags.comment),
         record=entry,
+        record_match=match,
         notes=notes,
     )
 
 
-def exit_code(report: Report) -> int:
-    """What the command line returns: 0 when something is proven, 4 when nothing is, 5 when tampered. Tags prove
-    nothing, since anybody can write them."""
+def proof(report: Report) -> Proof | None:
+    """The strongest thing that a file proves: "trusted" for credentials of this installation or a trusted signer,
+    "sealed" for those of anybody, "watermark" for the mark alone or an entry of this installation's record. None when
+    it proves nothing or was tampered with. Tags prove nothing, because anybody can write them."""
+    if report.credentials.state == "trusted":
+        return "trusted"
+    if report.credentials.state == "intact":
+        return "sealed"
+    marked = report.watermark.found or report.record is not None
+    return "watermark" if marked and report.credentials.state == "none" else None
+
+
+def exit_code(report: Report, require: Proof = "watermark") -> int:
+    """The command line's exit code: 0 when the file proves at least what is required, 5 when it was tampered with,
+    else 4."""
     if report.credentials.state == "tampered":
         return 5
-    return 0 if report.credentials.state != "none" or report.watermark.found else 4
+    shown = proof(report)
+    return 0 if shown is not None and PROOFS.index(shown) <= PROOFS.index(require) else 4
 
 
 _NO_WATERMARK = Watermark(found=False, id=None, score=0.0, mirrored=False)
+_MAX_ANIMATION = 1440  # frames of an animation that are decoded
 
 
 @dataclass(frozen=True)
-class _Seen:
-    mark: Watermark
-    video: bool
+class _Pixels:
+    """What a file shows: its watermark, size and number of frames (0 when unknown). `tagged` says that it is a
+    container which can hold tags."""
+
+    watermark: Watermark
+    width: int = 0
+    height: int = 0
+    frames: int = 0
+    picture: bool = False
+    tagged: bool = False
 
 
-def _watermark(path: Path, mp4: bool) -> _Seen:
-    """Look for the mark in a video, or in a picture if it is none."""
+def _pixels(path: Path, mp4: bool) -> _Pixels:
+    """Search for the watermark in a video, an animation or a picture."""
     from lichtspiel.seal import detect  # loads OpenCV
 
-    frames = sample_video(path, detect.FRAMES)
-    video = True
+    frames: Iterator[Frame] = sample_video(path, detect.FRAMES)
+    picture, tagged, count = False, True, 0
     try:
         first = next(frames, None)
+        count = video_info(path).frames
     except MediaError:
         if mp4:
             raise
-        first, frames, video = _picture(path), iter(()), False
+        tagged = False
+        if is_animation(path):
+            frames = iter(spread(itertools.islice(read_animation(path), _MAX_ANIMATION), detect.FRAMES))
+            first = next(frames, None)
+        else:
+            first, frames, picture, count = _picture(path), iter(()), True, 1
     if first is None:
         raise MediaError(f"{path}: holds no frame; export it again")
-    found = detect.detect(itertools.chain([first], frames))
-    id = f"{found.id:08x}" if found.id is not None else None
-    return _Seen(Watermark(found=found.found, id=id, score=round(found.score, 2), mirrored=found.mirrored), video)
+    result = detect.detect(itertools.chain([first], frames))
+    id = f"{result.id:08x}" if result.id is not None else None
+    mark = Watermark(found=result.found, id=id, score=round(result.score, 2), mirrored=result.mirrored)
+    return _Pixels(mark, first.shape[1], first.shape[0], count, picture, tagged)
 
 
 def _picture(path: Path) -> Frame:
@@ -215,46 +284,88 @@ def _picture(path: Path) -> Frame:
         raise MediaError(f"{path}: is neither a video nor a picture that can be read, or is damaged") from error
 
 
-def _recorded(said: Credentials, mark: Watermark) -> record.Entry | None:
-    """This installation's entry: by the id that it signed itself, else the newest of those with the watermark's id. An
-    id that somebody else signed is theirs to choose, and says nothing of our record."""
-    if said.id is not None and said.here and said.state == "trusted":
-        return record.find(said.id)
-    return next(iter(record.find_watermark(int(mark.id, 16))), None) if mark.id is not None else None
+def _recorded(path: Path, credentials: Credentials, mark: Watermark) -> tuple[record.Entry | None, RecordMatch | None]:
+    """This installation's entry about a file and what led to it: the id that it signed itself, else the watermark's id
+    (the newest such entry), else the digest of the whole file. An id that somebody else signed is theirs to choose, and
+    says nothing about our record."""
+    if credentials.id is not None and credentials.here and credentials.state == "trusted":
+        entry = record.find(credentials.id)
+        return entry, "credentials" if entry else None
+    if mark.id is not None and (entries := record.find_watermark(int(mark.id, 16))):
+        return entries[0], "watermark"
+    if credentials.state == "none" and (entry := record.find_sha256(file_sha256(path))) is not None:
+        return entry, "sha256"
+    return None, None
 
 
-def _sentence(said: Credentials, mark: Watermark, entry: record.Entry | None) -> str:
+def _sentence(credentials: Credentials, pixels: _Pixels, entry: record.Entry | None, match: RecordMatch | None) -> str:
     """The verdict."""
-    name = (said.signer and said.signer.name) or "somebody"
+    name = (credentials.signer and credentials.signer.name) or "somebody"
+    unchanged = "and its picture, sound and credentials are as they were signed."
     sentence = {
-        "trusted": "This installation sealed this video, and nothing has been changed since."
-        if said.here
-        else f"Signed by {name!r}, whom this installation trusts, and nothing has been changed since.",
-        "intact": "Somebody else signed this video, and nothing has been changed since. "
+        "trusted": f"This installation sealed this video, {unchanged}"
+        if credentials.here
+        else f"{name!r}, whom this installation trusts, signed this video, {unchanged}",
+        "intact": f"Somebody else signed this video, {unchanged} "
         "Who they are is their own claim: no authority was asked.",
         "tampered": "This video was signed once and has been changed since: its record can no longer be relied on.",
         "none": "No content credentials were found. That proves nothing: they are lost when a video is re-encoded.",
-    }[said.state]
-    if said.state == "tampered" and said.manifest is None:
+    }[credentials.state]
+    if credentials.state == "tampered" and credentials.manifest is None:
         sentence = _UNREADABLE
-    if said.state == "none" and mark.found:
-        sentence = _marked(mark, entry)
-    if said.state == "tampered" and mark.found:
+    if credentials.state == "none" and match == "sha256" and entry is not None:
+        reason = f" without marks ({entry.reason})" if entry.reason else ""
+        day = entry.created.strftime("%Y-%m-%d")
+        sentence = f"This file, byte for byte, left this installation on {day}{reason}. It was made with {entry.model}."
+    elif credentials.state == "none" and pixels.watermark.found:
+        sentence = _marked(pixels, entry)
+    if credentials.state == "tampered" and pixels.watermark.found:
         sentence += " Its watermark says that it is AI-generated, marked by Lichtspiel."
-    if altered := [entry.role for entry in said.ingredients if entry.state == "tampered"]:
+    if altered := [entry.role for entry in credentials.ingredients if entry.state == "tampered"]:
         sentence += f" It was made from an input that had been changed after it was signed: {', '.join(altered)}."
     return sentence
 
 
-def _marked(mark: Watermark, entry: record.Entry | None) -> str:
-    if entry is not None:
-        day = entry.created.strftime("%Y-%m-%d")
+def _about_picture(verdict: str) -> str:
+    verdict = verdict.replace("its picture, sound and credentials", "its pixels and credentials")
+    return verdict.replace("this video", "this picture").replace("This video", "This picture")
+
+
+_COPIES = "A mark stays when a video is re-encoded or edited, but it can also be copied onto another one."
+
+
+def _marked(pixels: _Pixels, entry: record.Entry | None) -> str:
+    """The verdict on a file with a watermark and without credentials."""
+    if entry is None:
+        id = f"with the id {pixels.watermark.id}" if pixels.watermark.id else "whose id cannot be read any more"
         return (
-            f"AI-generated with {entry.model}: this installation sealed it on {day}, as its watermark says. "
-            "It has been re-encoded or edited since."
+            f"This video bears the mark of an AI-generated video, marked by Lichtspiel, {id}. "
+            f"Its credentials are gone. {_COPIES}"
         )
-    which = f"id {mark.id}, which is not in this installation's record" if mark.id else "the id cannot be read any more"
-    return f"AI-generated, marked by Lichtspiel, as its watermark says ({which}). Its credentials are gone."
+    day = entry.created.strftime("%Y-%m-%d")
+    sentence = f"This video bears the mark of a video sealed here on {day}, AI-generated with {entry.model}. {_COPIES}"
+    return f"{sentence}{_difference(pixels, entry.request)}"
+
+
+def _difference(pixels: _Pixels, request: Mapping[str, Any]) -> str:
+    """How a file differs from the recorded video in size and number of frames, as a sentence; empty if not at all."""
+    size, factor = request.get("size"), request.get("upscale")
+    sealed, file = [], []
+    if isinstance(size, list) and len(size) == 2:
+        width, height = (side * factor if isinstance(factor, int) else side for side in size)
+        if (width, height) != (pixels.width, pixels.height):
+            sealed.append(f"{width}x{height} pixels")
+            file.append(f"{pixels.width}x{pixels.height}")
+    count = request.get("frames")
+    if isinstance(count, int) and not pixels.picture and pixels.frames not in (0, count):
+        sealed.append(f"{count} frames")
+        file.append(f"{pixels.frames}")
+    if not sealed:
+        return ""
+    return (
+        f" The sealed video has {' and '.join(sealed)}, this file {' and '.join(file)}: "
+        "it was edited, or is another one."
+    )
 
 
 def _credentials(read: manifest.Reading) -> Credentials:

@@ -31,7 +31,7 @@ def clip() -> npt.NDArray[np.uint8]:
 @pytest.fixture
 def marked(clip: npt.NDArray[np.uint8], tmp_path: Path) -> Sealed:
     """A video that left under the usual terms and is in the record."""
-    terms, said = Terms(), provenance()
+    terms, said = Terms(), provenance(parameters={"size": [480, 272], "frames": 17, "upscale": 1})
     inspection = terms.admit(said.prompt, [], has_image=False)
     sealed = seal(inspection.watch(clip, 16), said, tmp_path / "fox.mp4", fps=16)
     inspection.remember(sealed, said)
@@ -86,7 +86,10 @@ def test_an_upload_is_recognised_by_its_watermark(marked: Sealed, tmp_path: Path
     assert (report.watermark.id, report.watermark.mirrored) == (marked.id[:8], upload == "mirrored")
     assert report.record is not None
     assert report.record.id == marked.id
-    assert "this installation sealed it" in report.verdict
+    assert "bears the mark of a video sealed here on" in report.verdict
+    assert "can also be copied" in report.verdict
+    assert ("this file 416x240" in report.verdict) == (upload == "cropped")
+    assert ("17 frames, this file 9" in report.verdict) == (upload == "every second frame")
     assert "WATERMARK FOUND" in card(report)
 
 
@@ -104,8 +107,8 @@ def test_elsewhere_it_is_still_known_as_generated(
     monkeypatch.setenv("LICHTSPIEL_HOME", str(tmp_path / "other"))
     report = verify(copy)
     assert (report.record, report.watermark.id) == (None, marked.id[:8])
-    assert "AI-generated, marked by Lichtspiel" in report.verdict
-    assert "not in this installation's record" in report.verdict
+    assert "AI-generated video, marked by Lichtspiel" in report.verdict
+    assert "record has no video with its id" in report.verdict
 
 
 def test_tampering_is_told_first(marked: Sealed) -> None:
@@ -174,3 +177,35 @@ def test_a_stranger_cannot_claim_our_record(marked: Sealed, clip: npt.NDArray[np
     assert report.credentials.state == "intact"
     assert not report.credentials.here
     assert report.record is None
+
+
+def test_a_file_without_marks_is_known_by_its_digest(clip: npt.NDArray[np.uint8], tmp_path: Path) -> None:
+    terms, made = Terms(marks=Marks.none("a test chart")), provenance(prompt="find me")
+    inspection = terms.admit(made.prompt, [], has_image=False)
+    sealed = seal(inspection.watch(clip, 16), made, tmp_path / "plain.mp4", fps=16, marks=terms.marks)
+    inspection.remember(sealed, made)
+    report = verify(sealed.path)
+    assert report.record is not None
+    assert (report.record.id, report.record_match, exit_code(report)) == (made.id, "sha256", 0)
+    assert "without marks (a test chart)" in report.verdict
+    assert card(report).splitlines()[0] == "plain.mp4: IN THE RECORD"
+    sealed.path.write_bytes(sealed.path.read_bytes() + bytes.fromhex("00000008") + b"free")
+    assert (verify(sealed.path).record, exit_code(verify(sealed.path))) == (None, 4)
+
+
+def test_a_report_for_strangers_tells_nothing_from_the_record(marked: Sealed, tmp_path: Path) -> None:
+    copy = remuxed(marked.path, tmp_path / "copy.mkv", "matroska")
+    report = verify(copy, with_record=False)
+    assert (report.record, report.record_match, report.watermark.id) == (None, None, marked.id[:8])
+    assert "record" not in report.verdict
+    assert "sealed here" not in report.verdict
+
+
+@pytest.mark.parametrize(("form", "frames"), [("GIF", 17), ("WEBP", 17), ("PNG", 17)])
+def test_a_marked_animation_is_recognised(marked: Sealed, tmp_path: Path, form: str, frames: int) -> None:
+    pictures = [Image.fromarray(frame) for frame in read_video(marked.path)]
+    path = tmp_path / f"shared.{form.lower()}"
+    pictures[0].save(path, format=form, save_all=True, append_images=pictures[1:], duration=60, quality=90)
+    report = verify(path)
+    assert (report.watermark.id, report.record_match, exit_code(report)) == (marked.id[:8], "watermark", 0)
+    assert "picture" not in report.verdict

@@ -12,7 +12,7 @@ import pytest
 from cryptography.x509 import ObjectIdentifier
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from lichtspiel.errors import MediaError
+from lichtspiel.errors import MediaError, OutOfMemory
 from lichtspiel.media import probe
 from lichtspiel.seal import (
     Credentials,
@@ -31,6 +31,7 @@ from lichtspiel.seal import (
 )
 from lichtspiel.seal import credentials as credentials_module
 from lichtspiel.seal import manifest as reading_module
+from lichtspiel.seal.verify import PROOFS, State
 from tests.seal.conftest import PROMPT, frames, provenance
 
 Alter = Callable[[bytes, int], Path]
@@ -361,3 +362,37 @@ def test_strange_values_in_a_manifest_do_not_break_the_report(sealed: Sealed, mo
     assert report.credentials.signer is not None
     assert len(report.credentials.signer.name or "") == 10_000
     assert "INTACT, UNKNOWN SIGNER" in card(report)
+
+
+def test_no_file_gets_another_error_through(sealed: Sealed, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise IndexError("a parser met something new")
+
+    monkeypatch.setattr("lichtspiel.seal.labels.read", broken)
+    with pytest.raises(MediaError, match="a parser met something new"):
+        verify(sealed.path)
+
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("lichtspiel.seal.labels.read", full)
+    with pytest.raises(OutOfMemory, match=r"fox\.mp4"):
+        verify(sealed.path)
+
+
+def test_each_message_names_the_file_once(tmp_path: Path) -> None:
+    with pytest.raises(MediaError) as caught:
+        verify(tmp_path)
+    assert str(caught.value).count(str(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "found", "codes"), [("trusted", False, "000"), ("intact", True, "400"), ("none", True, "440"),
+                                  ("none", False, "444"), ("tampered", True, "555")],
+)  # fmt: skip
+def test_what_is_required_decides_the_exit_code(state: State, found: bool, codes: str) -> None:
+    report = Report(
+        path="a.mp4", verdict="", credentials=Credentials(state=state), record=None,
+        watermark=Watermark(found=found, id=None, score=9.0, mirrored=False), labels=Labels(aigc=None, comment=None),
+    )  # fmt: skip
+    assert "".join(str(exit_code(report, require)) for require in PROOFS) == codes

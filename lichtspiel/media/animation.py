@@ -1,0 +1,60 @@
+"""Animated WebP and PNG, which FFmpeg's readers do not take: bounded in bytes, pixels and frames, RGB.
+
+Frames are uint8 arrays [height, width, 3]; transparency is shown over white, as `picture` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lichtspiel.errors import MediaError
+from lichtspiel.media.picture import check_image_file
+
+if TYPE_CHECKING:
+    from lichtspiel.frames import Frame
+
+__all__ = ["is_animation", "read_animation"]
+
+MAX_PIXELS = 4096 * 2304
+_FORMATS = ("WEBP", "PNG")
+
+
+def is_animation(path: Path) -> bool:
+    """Whether a file is a WebP or PNG of more than one frame; looks at its header only."""
+    from PIL import Image
+
+    try:
+        check_image_file(path)
+        with Image.open(path, formats=_FORMATS) as image:
+            return bool(getattr(image, "is_animated", False))
+    except Exception:  # Pillow's parsers let through whatever a damaged file makes them raise
+        return False
+
+
+def read_animation(path: Path) -> Iterator[Frame]:
+    """Yield the frames of an animated WebP or PNG, one at a time.
+
+    Raises MediaError when it is missing, damaged, of another kind, or larger than the limits.
+    """
+    import numpy as np
+    from PIL import Image
+
+    check_image_file(path)
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise MediaError(
+                    f"{path}: is {image.width}x{image.height}; frames of at most {MAX_PIXELS:,} pixels are read; "
+                    "reduce it first"
+                )
+            for number in range(getattr(image, "n_frames", 1)):
+                image.seek(number)
+                pixels = image.convert("RGBA")
+                frame = Image.alpha_composite(Image.new("RGBA", pixels.size, "white"), pixels)
+                yield np.asarray(frame.convert("RGB"), np.uint8)
+    except (MediaError, MemoryError, GeneratorExit):
+        raise
+    except Exception as error:  # as above
+        raise MediaError(f"{path}: is damaged ({error}); copy or export it again") from error
