@@ -77,7 +77,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     ),
     "serve/server": ("policy serve/api serve/queue serve/settings serve/workers", "fastapi uvicorn"),
     "cli": (
-        "errors inference lora media policy request seal seal/record seal/verify serve/api serve/queue "
+        "errors inference lora media policy request seal seal/record seal/report seal/verify serve/api serve/queue "
         "serve/server serve/settings serve/workers spec train weights workflows",
         "rich typer",
     ),
