@@ -72,10 +72,11 @@ ROOMS: dict[str, tuple[str, str]] = {
         "fastapi prometheus_client starlette",
     ),
     "serve/workers": (
-        "errors frames inference media request seal serve/api serve/errors serve/queue serve/settings spec workflows",
+        "errors frames inference media request seal seal/identity seal/record serve/api serve/errors serve/queue "
+        "serve/settings spec storage weights workflows",
         "ray",
     ),
-    "serve/server": ("policy serve/api serve/queue serve/settings serve/workers", "fastapi uvicorn"),
+    "serve/server": ("errors policy serve/api serve/queue serve/settings serve/workers spec", "fastapi uvicorn"),
     "cli": (
         "errors inference lora media policy request seal seal/record seal/report seal/verify serve/api serve/queue "
         "serve/server serve/settings serve/workers spec train weights workflows",

@@ -30,7 +30,7 @@ def serve(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     host: Annotated[str, typer.Option(help="Address to listen on; others than this machine's need --require-key.")] = (
         "127.0.0.1"
     ),
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 for any that is free.", min=0, max=65535)] = 8000,
     model: Annotated[
         list[str] | None, typer.Option(help="Checkpoint to offer; may be repeated; nano if not given.")
     ] = None,
@@ -78,11 +78,10 @@ def serve(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
         keep_days=keep_days, terms=terms, devices=_devices(device or ["auto"], workers, max_workers),
         min_workers=workers, cores=cores,
     )  # fmt: skip
-    place = Cluster(ray, settings) if ray is not None else None
-    count = workers if max_workers is None else f"{workers} to {max_workers}"
-    address = f"http://{host}:{port}"
-    print(f"serving {', '.join(settings.models)} on {address} with {count} workers; Ctrl-C ends it", file=sys.stderr)
-    run(settings, place)
+    backend = Cluster(ray, settings) if ray is not None else None
+    count = f"{workers}" if max_workers is None else f"{workers} to {max_workers}"
+    serving = f"{', '.join(settings.models)} on {{}} with {count} worker{'' if count == '1' else 's'}"
+    run(settings, backend, lambda url: print(f"serving {serving.format(url)}; press Ctrl-C to stop", file=sys.stderr))
 
 
 def _devices(given: list[str], least: int, most: int | None) -> tuple[str, ...]:

@@ -15,9 +15,11 @@ import dataclasses
 import functools
 import importlib.util
 import itertools
+import logging
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from lichtspiel.errors import OutOfMemory
 from lichtspiel.policy import prompts
 from lichtspiel.policy.verdict import Decision, Verdict, strictest
 
@@ -34,6 +36,8 @@ __all__ = [
     "sampled",
     "version",
 ]
+
+log = logging.getLogger("lichtspiel.policy")
 
 EXPLICIT = 0.8
 """A score above this is explicit, one above REVIEW is for a person to look at: the bands that Yahoo's authors give for
@@ -168,7 +172,11 @@ def _unseen(has_image: bool) -> Verdict:
 
 
 def _broken(what: str, error: Exception) -> Verdict:
-    detail = f"what looks at pictures failed: {type(error).__name__}: {error}"
+    # Whoever asked can do nothing about a lack of memory, and the error's own text names files of this machine.
+    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "bad allocation" in str(error):
+        raise OutOfMemory("the networks that look at pictures need more memory than there is") from error
+    log.error("the networks that look at pictures failed", exc_info=error)
+    detail = f"the networks that look at pictures failed: {type(error).__name__}"
     return Verdict("refused", "unchecked", f"{what}.unchecked", detail)
 
 

@@ -29,7 +29,17 @@ from lichtspiel.errors import LichtspielError
 from lichtspiel.seal.credentials import JSON
 from lichtspiel.storage import home
 
-__all__ = ["KEPT_DAYS", "Entry", "add", "entries", "export", "find", "find_sha256", "find_watermark"]
+__all__ = [
+    "KEPT_DAYS",
+    "Entry",
+    "add",
+    "check",
+    "entries",
+    "export",
+    "find",
+    "find_sha256",
+    "find_watermark",
+]
 
 KEPT_DAYS = 184
 """How long an entry is kept, and how long the database refuses to delete it: the longest six months of a calendar, for
@@ -141,6 +151,20 @@ def add(entry: Entry) -> None:
                     "make the video again, which gives it an id of its own"
                 ) from error
             base.execute("COMMIT")
+
+
+def check() -> None:
+    """Raise the LichtspielError with which `add` would fail now: an entry is added and taken back at once."""
+    path = _path()
+    with _explained(path, "written"):
+        _make(path)
+        with _opened(path) as base:
+            base.execute("BEGIN IMMEDIATE")
+            if _is_new(base, path):
+                for statement in _LAYOUT:
+                    base.execute(statement)
+            base.execute("INSERT INTO entry VALUES ('probe', NULL, '9999', '{}')")
+            base.execute("ROLLBACK")
 
 
 def find(id: str) -> Entry | None:

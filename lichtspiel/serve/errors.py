@@ -13,7 +13,10 @@
     ├── LimitReached             limit_reached    429   says when to come back
     ├── Interrupted, Cancelled
     │   └── Lost                 interrupted      500   meant for workers, not for clients
-    └── StoreError               failed           503   the database or the files cannot be reached
+    ├── StoreError               failed           503   the queue's state cannot be reached; `public` says what of it
+    │   ├── DatabaseError
+    │   └── StorageError
+    └── MachineFault             failed           503   meant for workers: the machine, not the job, is at fault
 
 `code` is what the HTTP API says and `status` its HTTP status. No message contains a prompt.
 """
@@ -26,12 +29,15 @@ __all__ = [
     "BadName",
     "Busy",
     "Conflict",
+    "DatabaseError",
     "IdempotencyError",
     "InvalidKey",
     "LimitReached",
     "Lost",
+    "MachineFault",
     "NotFound",
     "QueueFull",
+    "StorageError",
     "StoreError",
     "TooLarge",
 ]
@@ -113,7 +119,30 @@ class Lost(Cancelled):
 
 
 class StoreError(LichtspielError):
-    """The database or the place of the files cannot be read or written; the message says why."""
+    """The database or the stored files cannot be read or written.
+
+    The message says why and names addresses of this server, so it is for the log; clients read `public`.
+    """
+
+    code = "failed"
+    status = 503
+    public = "the server cannot reach its data"
+
+
+class DatabaseError(StoreError):
+    """The database cannot be read or written."""
+
+    public = "the server cannot reach its database"
+
+
+class StorageError(StoreError):
+    """The folder or bucket of the files cannot be read or written."""
+
+    public = "the server cannot read or write its files"
+
+
+class MachineFault(LichtspielError):
+    """Something of this machine failed, not the job, which was given back. The message is fit for clients."""
 
     code = "failed"
     status = 503

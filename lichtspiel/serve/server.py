@@ -1,42 +1,46 @@
-"""Starting it: one process for the API and the page, and workers beside it. The API is open while a model loads."""
+"""Start a server: one process for the API and the page, and workers beside it. The API answers while models load."""
 
 from __future__ import annotations
 
+import errno
 import logging
+import multiprocessing
+import socket
 import threading
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
 
 import uvicorn
 from fastapi import FastAPI
 
+from lichtspiel.errors import InvalidInput
 from lichtspiel.policy import judge_prompt
 from lichtspiel.serve.api.app import create_app
 from lichtspiel.serve.api.state import Server
+from lichtspiel.serve.queue import scratch
 from lichtspiel.serve.queue.api_keys import Keys
-from lichtspiel.serve.queue.jobs import Jobs
 from lichtspiel.serve.queue.storage import Files
 from lichtspiel.serve.settings import Settings
-from lichtspiel.serve.workers.supervisor import Backend, Processes, Workers
+from lichtspiel.serve.workers.supervisor import Backend, Processes, Workers, open_jobs
+from lichtspiel.spec import model
 
 __all__ = ["open_server", "serve", "sweep"]
 
 SWEEP = 60.0
-"""Seconds between two looks for jobs whose time is over."""
+"""Seconds between two searches for jobs whose time is over."""
 
 log = logging.getLogger("lichtspiel.serve")
 
 
 def open_server(settings: Settings) -> Server:
     """Everything that the API needs, without a worker."""
-    database = settings.database
-    if database.startswith("sqlite:///"):
-        Path(database.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    jobs = Jobs.open(database, queue_limit=settings.queue_limit, keep_seconds=settings.keep_days * 86400)
+    jobs = open_jobs(settings)
     return Server(settings, jobs, Files(settings.storage), Keys(jobs))
 
 
 def sweep(server: Server) -> int:
-    """Remove jobs whose time is over, files first; returns how many."""
+    """Remove jobs whose time is over, files first, and what killed workers left; returns how many jobs."""
+    scratch.sweep(server.jobs)
     gone = server.jobs.expired()
     for job in gone:
         server.remove(job)
@@ -44,8 +48,16 @@ def sweep(server: Server) -> int:
     return len(gone)
 
 
-def serve(settings: Settings, backend: Backend | None = None) -> None:
-    """Serve until Ctrl-C or SIGTERM, with workers on this machine if no other backend is given."""
+def serve(
+    settings: Settings, backend: Backend | None = None, announce: Callable[[str], None] = lambda address: None
+) -> None:
+    """Serve until Ctrl-C or SIGTERM, with workers on this machine if no other backend is given.
+
+    `announce` hears the address once it is bound. Raises InvalidInput for models that this machine cannot load, and for
+    an address that cannot be had.
+    """
+    if backend is None:
+        check_models(settings)
     server = open_server(settings)
     workers = Workers(settings, server.workers, backend or Processes(), lambda: server.jobs.counts()["queued"])
     over = threading.Event()
@@ -59,17 +71,79 @@ def serve(settings: Settings, backend: Backend | None = None) -> None:
 
     app = create_app(server)
     _warm(server, app)
-    workers.start()
-    threading.Thread(target=sweeping, daemon=True).start()
+    with bind(settings.host, settings.port) as listener:
+        announce(address_of(listener))
+        workers.start()
+        threading.Thread(target=sweeping, daemon=True).start()
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5
+        )
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        finally:
+            over.set()
+            workers.stop()
+            server.jobs.close()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that is bound to the address. Raises InvalidInput when that is in use or not this machine's."""
     try:
-        uvicorn.run(
-            app, host=settings.host, port=settings.port, log_level="warning", access_log=False,
-            server_header=False, timeout_graceful_shutdown=5,
-        )  # fmt: skip
-    finally:
-        over.set()
-        workers.stop()
-        server.jobs.close()
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, _, _, address = found[0]
+        listener = socket.socket(family, kind)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        remedy = "choose another with --port, or 0 for any" if taken else "see --host and --port"
+        raise InvalidInput(f"cannot listen on {host}, port {port}: {error.strerror}; {remedy}") from None
+    return listener
+
+
+def address_of(listener: socket.socket) -> str:
+    """The URL at which a bound socket is reached."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def check_models(settings: Settings) -> None:
+    """Raise InvalidInput if the models on offer cannot be loaded on the workers' devices.
+
+    That takes PyTorch, which this process does without, so a child process looks; not for what always loads.
+    """
+    shipped = not settings.weights and all(model(name).embedded for name in settings.models)
+    devices = sorted({*settings.devices} - ({"auto", "cpu"} if shipped else set()))
+    if not devices:
+        return
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_check_models, args=(settings, devices, sender), daemon=True)
+    child.start()
+    sender.close()
+    try:
+        problem = receiver.recv()
+    except EOFError:  # it died, as for lack of memory; the workers will say more
+        problem = None
+    child.join()
+    if problem is not None:
+        raise InvalidInput(problem)
+
+
+def _check_models(settings: Settings, devices: Sequence[str], answer: Connection) -> None:
+    from lichtspiel.serve.workers import faults  # torch: only here
+
+    problem = None
+    for device in devices:
+        try:
+            faults.check_models(settings, device)
+        except InvalidInput as error:
+            problem = str(error)
+    answer.send(problem)
 
 
 def _warm(server: Server, app: FastAPI) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lichtspiel.errors import InvalidInput, RequestError
+from lichtspiel.errors import InvalidInput
 from lichtspiel.spec import model
 from lichtspiel.storage import home
 from lichtspiel.workflows.terms import Terms
@@ -15,6 +16,9 @@ __all__ = ["Settings"]
 
 LIMIT_BODY = 256_000_000
 """Bytes of a request at most; a given video is the largest part of one."""
+
+
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +48,15 @@ class Settings:
     terms: Terms = field(default_factory=Terms)
 
     def __post_init__(self) -> None:
-        if self.keep_days <= 0:
-            raise RequestError("keep_days", self.keep_days, "videos are kept for some time, such as 0.1 days")
+        if not 0 < self.keep_days <= 36500:
+            raise InvalidInput(f"--keep-days: {self.keep_days:g} is not valid; use more than 0 and at most 36500 days")
         for name in self.models:
             model(name)
+        for device in self.devices:
+            if not DEVICE.fullmatch(device):
+                raise InvalidInput(f"--device: {device!r} is not a device; use auto, cpu, mps, cuda or cuda:N")
+        if self.loras is not None and not self.loras.is_dir():
+            raise InvalidInput(f"--loras: {self.loras} is not a folder")
         if not self.loopback and not self.require_key:
             raise InvalidInput(
                 f"{self.host} can be reached by others, so every request needs a key: add --require-key, and make keys "

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from lichtspiel.errors import InvalidInput, Refused
+from lichtspiel.errors import InvalidInput, OutOfMemory, Refused
 from lichtspiel.policy import guards, prompts, rules
 from lichtspiel.policy.guards import HttpGuard
 from lichtspiel.policy.rules import judge_frames, judge_image, judge_prompt, sampled
@@ -223,6 +223,17 @@ def test_frames(networks: Networks, scores: list[float], has_image: bool, decisi
     networks(*scores)
     verdict = judge_frames([PICTURE] * max(len(scores), 1), has_image=has_image)
     assert (verdict.decision, verdict.rule) == (decision, rule)
+
+
+def test_a_lack_of_memory_is_not_taken_for_a_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    def greedy() -> Any:
+        raise RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Failed to allocate memory for /srv/model")
+
+    monkeypatch.setattr(rules, "_classifier", greedy)
+    for judge in (lambda: judge_image(PICTURE), lambda: judge_frames([PICTURE])):
+        with pytest.raises(OutOfMemory) as caught:
+            judge()
+        assert "/srv" not in str(caught.value)
 
 
 def test_what_cannot_look_refuses(monkeypatch: pytest.MonkeyPatch, networks: Networks) -> None:

@@ -8,6 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from lichtspiel import __version__
 from lichtspiel.serve.api.state import ServerDep
+from lichtspiel.serve.errors import StoreError
 
 __all__ = ["router"]
 
@@ -24,10 +25,15 @@ def health() -> dict[str, str]:
 def ready(server: ServerDep) -> JSONResponse:
     """Check whether a worker can take a job now; 503 with the reasons if none can."""
     states = [*server.workers.values()]
-    fine = any(state in {"ready", "working"} for state in states)
-    reasons = [] if fine else [f"worker {number}: {state}" for number, state in server.workers.items()] or ["no worker"]
-    body = {"ready": fine, "reasons": reasons, "workers": states, "queue": server.jobs.counts()}
-    return JSONResponse(body, 200 if fine else 503)
+    reasons: list[str] = []
+    if not any(state in {"ready", "working"} for state in states):
+        reasons = [f"worker {number}: {state}" for number, state in server.workers.items()] or ["no worker"]
+    try:
+        queue = server.jobs.counts()
+    except StoreError as error:
+        queue, reasons = None, [error.public, *reasons]
+    body = {"ready": not reasons, "reasons": reasons, "workers": states, "queue": queue}
+    return JSONResponse(body, 503 if reasons else 200)
 
 
 @router.get("/metrics", response_class=Response)

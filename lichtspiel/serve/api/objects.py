@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from lichtspiel.errors import InvalidInput, LichtspielError, OutOfMemory, Refused, RequestError
+from lichtspiel.serve.errors import StoreError
 from lichtspiel.serve.queue.jobs import ENDED, Job
 from lichtspiel.spec import Model
 
@@ -63,6 +64,8 @@ def model_object(row: Model, states: Collection[str]) -> dict[str, Any]:
     """A checkpoint as clients see it; `states` are those of the workers."""
     sampling = row.sampling
     state = "loading" if "loading" in states else "ready" if states else "idle"
+    if states and all(one.startswith("fault") for one in states):
+        state = "unavailable"
     return {
         "id": row.name,
         "object": "model",
@@ -88,6 +91,8 @@ def model_object(row: Model, states: Collection[str]) -> dict[str, Any]:
 def error_response(error: LichtspielError) -> tuple[int, dict[str, Any]]:
     """HTTP status and body of an error."""
     status, code, param = getattr(error, "status", 500), getattr(error, "code", "failed"), None
+    if isinstance(error, StoreError):  # its message names addresses of this server
+        return status, error_body(f"{error.public}; try again later", code, status)
     if isinstance(error, Refused):
         status, code = 403, "refused_by_policy"
     elif isinstance(error, RequestError):

@@ -17,6 +17,7 @@ from lichtspiel.serve.api.form import Asked, stored
 from lichtspiel.serve.api.metrics import Metrics
 from lichtspiel.serve.api.objects import video_object
 from lichtspiel.serve.errors import InvalidKey
+from lichtspiel.serve.queue import scratch
 from lichtspiel.serve.queue.api_keys import Keys
 from lichtspiel.serve.queue.jobs import Job, Jobs
 from lichtspiel.serve.queue.storage import Files
@@ -75,6 +76,7 @@ class Server:
     def remove(self, job: Job) -> None:
         """The files of a job that is no more."""
         self.files.remove(job.files)
+        scratch.remove(self.jobs, job.id)
 
     def shown(self, job: Job) -> dict[str, Any]:
         """A job as clients see it."""

@@ -28,7 +28,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from lichtspiel.errors import InvalidInput
-from lichtspiel.serve.errors import StoreError
+from lichtspiel.serve.errors import DatabaseError
 
 __all__ = ["Database"]
 
@@ -46,7 +46,7 @@ class Database:
     """An open database of the present layout; safe to share between threads, not between forks.
 
     `url` is `sqlite:///file` (four slashes for an absolute path) or `postgresql://user:password@host/name`. Raises
-    InvalidInput for any other, and StoreError when it cannot be reached, is damaged or has a later layout.
+    InvalidInput for any other, and DatabaseError when it cannot be reached, is damaged or has a later layout.
     """
 
     def __init__(self, url: str) -> None:
@@ -95,7 +95,7 @@ class Database:
             try:
                 upgrade(config, "head")
             except CommandError as error:  # it names a version that is not among ours
-                raise StoreError(
+                raise DatabaseError(
                     f"{self.name} has a layout that this version of Lichtspiel does not know; "
                     "update Lichtspiel, or use another database"
                 ) from error
@@ -107,15 +107,15 @@ class Database:
             yield
         except DBAPIError as error:
             reason = " ".join(str(error.orig).split())
-            raise StoreError(f"{self.name} cannot be used: {reason}; see that it is there and writable") from error
+            raise DatabaseError(f"{self.name} cannot be used: {reason}; see that it is there and writable") from error
         except (sqlite3.Error, PoolTimeout, OSError) as error:
-            raise StoreError(f"{self.name} cannot be used: {error}; see that it is there and writable") from error
+            raise DatabaseError(f"{self.name} cannot be used: {error}; see that it is there and writable") from error
 
 
 def _parse_url(url: str) -> URL:
     try:
         where = make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:  # a port that is no number is a plain ValueError
         raise InvalidInput(f"{url!r} is no address of a database; write sqlite:///FILE or postgresql://...") from error
     name = where.render_as_string(hide_password=True)
     if where.drivername in {"postgresql", "postgres", "postgresql+psycopg"}:

@@ -59,6 +59,7 @@ class Job:
     ended: float | None
     expires: float | None
     attempt: int
+    uncounted_attempts: int
     worker: str | None
     lease: float | None
     cancel: bool

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
+import tempfile
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -16,7 +18,7 @@ from typing import BinaryIO, cast
 import fsspec
 
 from lichtspiel.errors import InvalidInput
-from lichtspiel.serve.errors import BadName, NotFound, StoreError
+from lichtspiel.serve.errors import BadName, NotFound, StorageError
 from lichtspiel.storage import atomic_write
 
 __all__ = ["Files"]
@@ -32,7 +34,7 @@ class Files:
     """The files below `url`: a folder, which is made if it is not there, or `s3://bucket/prefix`.
 
     All methods take names such as `video_1f/input.png`. They raise BadName for any other form, NotFound for a file that
-    is not there, and StoreError when the place cannot be read or written.
+    is not there, and StorageError when the place cannot be read or written.
     """
 
     def __init__(self, url: str | Path) -> None:
@@ -104,6 +106,13 @@ class Files:
         with self._explained(name):
             return bool(self._system.isfile(self._place(name)))
 
+    def probe(self) -> None:
+        """Write a small file and remove it. Raises StorageError when that is not possible."""
+        name = f"probes/{uuid.uuid4().hex}"
+        with tempfile.NamedTemporaryFile() as file:
+            self.put(Path(file.name), name)
+        self.remove([name])
+
     def remove(self, names: Iterable[str]) -> None:
         """Remove these files, and in a folder the folders that become empty; those that are gone already do no harm."""
         for name, place in [(name, self._place(name)) for name in names]:
@@ -138,9 +147,13 @@ class Files:
         try:
             yield
         except (FileNotFoundError, IsADirectoryError) as error:
+            if self._folder is not None and not self._folder.is_dir():
+                raise StorageError(
+                    f"{self._folder}: cannot be read or written: it is gone; see that it is there"
+                ) from error
             raise NotFound(f"there is no file {name!r}") from error
         except self._failures as error:
-            raise StoreError(
+            raise StorageError(
                 f"{name}: cannot be read or written: {error}; see that there is room and access"
             ) from error
 

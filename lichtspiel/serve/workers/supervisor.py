@@ -20,7 +20,7 @@ from lichtspiel.serve.queue.jobs import Jobs
 from lichtspiel.serve.queue.storage import Files
 from lichtspiel.serve.settings import Settings
 
-__all__ = ["Backend", "Processes", "States", "WorkerHandle", "Workers", "desired_workers", "run_worker"]
+__all__ = ["Backend", "Processes", "States", "WorkerHandle", "Workers", "desired_workers", "open_jobs", "run_worker"]
 
 RESTART = 1.0
 """Seconds before a worker that ended is started again; twice as long each time it ends within a minute, up to 60."""
@@ -81,11 +81,16 @@ class Backend(Protocol):
         """Release the backend; no more workers will be started."""
 
 
+def open_jobs(settings: Settings) -> Jobs:
+    """The queue of a server; its workers open it for themselves."""
+    return Jobs.open(settings.database, queue_limit=settings.queue_limit, keep_seconds=settings.keep_days * 86400)
+
+
 def run_worker(settings: Settings, number: int, stop: threading.Event, states: States) -> None:
     """Run a worker in this process until `stop` is set or it runs out of memory."""
     from lichtspiel.serve.workers.worker import Worker  # torch: only here
 
-    jobs = Jobs.open(settings.database, queue_limit=settings.queue_limit)
+    jobs = open_jobs(settings)
     states.put((number, "loading"))
     device, files = settings.devices[number], Files(settings.storage)
     try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import tempfile
 import threading
 import time
 import uuid
@@ -25,10 +24,12 @@ from lichtspiel.media.video import sample_video
 from lichtspiel.request import Request
 from lichtspiel.seal import seal_picture
 from lichtspiel.serve.api.form import restore
-from lichtspiel.serve.errors import Lost
+from lichtspiel.serve.errors import DatabaseError, Lost, MachineFault, NotFound, StoreError
 from lichtspiel.serve.queue.jobs import Job, Jobs
+from lichtspiel.serve.queue.scratch import scratch, sweep
 from lichtspiel.serve.queue.storage import Files
 from lichtspiel.serve.settings import Settings
+from lichtspiel.serve.workers.faults import fault_of, probe
 from lichtspiel.spec import model as find
 from lichtspiel.workflows.generate import Generation, Observer, Result, compute_latents, finish, prepare
 
@@ -49,7 +50,17 @@ PREVIEW = 3.0
 TOGETHER = 16
 """Waiting jobs whose prompts are encoded with the one that is begun."""
 
+PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Seconds before the first probe after a fault of the machine, and at most between two."""
+
+UNCOUNTED = 20
+"""Attempts that one job may lose to faults of the machine; then they count, because the job may be what causes them."""
+
+FAULT = "fault: "
+"""What the state of a worker begins with that cannot work."""
+
 CODES: tuple[tuple[type[Exception], str], ...] = (
+    (NotFound, "failed"),  # a file of the job is gone, which is not its owner's fault
     (Refused, "refused_by_policy"),
     (OutOfMemory, "out_of_memory"),
     (NonFinite, "non_finite"),
@@ -78,16 +89,30 @@ class Worker:
         self.settings, self.device, self.jobs, self.files, self.say = settings, device, jobs, files, say
         self.name = f"{device}-{uuid.uuid4().hex[:12]}"
         self.pipeline: Pipeline | None = None
+        self.pause = PAUSE
 
     def run(self, stop: threading.Event, *, idle: float = 0.3) -> None:
         """Work until `stop` is set. Raises OutOfMemory after a job that ended so: a fresh process has it back."""
+        self._await_machine(probe(self.settings, self.files, self.device), stop)
+        sweep(self.jobs)
         self.say("ready")
         while not stop.is_set():
-            if not self.once(stop):
+            try:
+                worked = self.once(stop)
+            except (MachineFault, StoreError) as error:
+                log.error("this machine cannot work: %s", error, exc_info=error.__cause__ or error)
+                self._await_machine(fault_of(error) or str(error), stop)
+                worked = False
+            if not worked:
+                self.say("ready")
                 stop.wait(idle)
 
     def once(self, stop: threading.Event | None = None) -> bool:
-        """Take one job and bring it to an end; says whether there was one."""
+        """Claim one job and bring it to an end; returns whether there was one.
+
+        Raises MachineFault when something other than the job failed; the job waits again, and the attempt does not
+        count.
+        """
         job = self.jobs.claim(self.name, self.settings.models, LEASE)
         if job is None:
             return False
@@ -95,33 +120,60 @@ class Worker:
             self._bring_to_an_end(job, stop or threading.Event())
         except Lost:
             log.warning("%s was taken over by another worker", job.id)
+        else:
+            self.pause = PAUSE
         return True
 
+    def _await_machine(self, fault: str | None, stop: threading.Event) -> None:
+        """Claim nothing until a fault is over: probe after a second, then after twice as long each time, up to a
+        minute. What comes back at once after a probe that found nothing waits longer, too."""
+        while fault is not None and not stop.is_set():
+            self.say(f"{FAULT}{fault}")
+            stop.wait(self.pause)
+            self.pause = min(2 * self.pause, LONGEST_PAUSE)
+            fault = probe(self.settings, self.files, self.device)
+
     def _bring_to_an_end(self, job: Job, stop: threading.Event) -> None:
-        with tempfile.TemporaryDirectory(prefix="lichtspiel-") as folder, self._beating(job, stop) as heartbeat:
+        with self._beating(job, stop) as heartbeat:
             try:
-                result, video = self._make(job, Path(folder), heartbeat)
+                with scratch(self.jobs, job) as folder:
+                    result, video = self._make(job, folder, heartbeat)
+                    self._hand_over(job, result, video, heartbeat, stop)
             except Lost:
                 raise
             except Cancelled:
-                heartbeat.end()
-                self.jobs.give_back(job) if heartbeat.stopping else self.jobs.end_cancelled(job)
+                end = self.jobs.give_back if heartbeat.stopping else self.jobs.end_cancelled
+                self._persist(lambda: end(job), stop)
             except Exception as error:
-                heartbeat.end()
-                self._fail(job, error)
+                self._fail(job, error, stop)
                 if isinstance(error, OutOfMemory):
                     raise
-            else:
-                heartbeat.end()
-                self._hand_over(job, result, video, heartbeat)
 
-    def _fail(self, job: Job, error: Exception) -> None:
-        """End a job with what its owner can mend; else it is the log's, for it may name this machine's files."""
+    def _fail(self, job: Job, error: Exception, stop: threading.Event) -> None:
+        """End a job with an error that its owner can mend. Other errors are for the log, since they may name files of
+        this machine. Raises MachineFault, having given the job back, when the machine is at fault."""
+        fault = fault_of(error, loras=bool(job.request.get("lora")))
+        if fault is not None and job.uncounted_attempts < UNCOUNTED:
+            self._persist(lambda: self.jobs.give_back(job), stop)
+            raise MachineFault(fault) from error
         code, message = code_of(error), str(error)
         if code == "failed":
             log.error("%s failed", job.id, exc_info=error)
             message = f"an error of the server: {type(error.__cause__ or error).__name__}"
-        self.jobs.fail(job, code, message)
+        self._persist(lambda: self.jobs.fail(job, code, message), stop)
+
+    def _persist(self, write: Callable[[], None], stop: threading.Event) -> None:
+        """Write how a job ended, however long the database is away; meanwhile the job stays held."""
+        pause = PAUSE
+        while True:
+            try:
+                return write()
+            except DatabaseError as error:
+                log.error("the end of a job could not be written: %s", error)
+                self.say(f"{FAULT}{error.public}")
+                if stop.wait(pause):
+                    raise
+                pause = min(2 * pause, LONGEST_PAUSE)
 
     def _make(self, job: Job, folder: Path, heartbeat: Heartbeat) -> tuple[Result, Path]:
         given = {}
@@ -134,17 +186,26 @@ class Worker:
         terms = dataclasses.replace(self.settings.terms, consent=consent)
         observer = Observer(progress=heartbeat.progress, step=heartbeat.watch)
         work = prepare(request, out, terms, weights=self._pipeline(request), folder=folder, observer=observer)
-        heartbeat.work = work
-        if job.latents is not None:
-            latents = folder / "latents.safetensors"
-            self.files.fetch(job.latents, latents)
-        else:
+        heartbeat.work, heartbeat.folder = work, folder
+        latents = folder / "latents.safetensors"
+        if not self._fetch_latents(job, latents):
             self._encode_with_others(job, request, work.pipeline)
             latents = compute_latents(work)
             name = f"latents/{job.id}_{job.attempt}.safetensors"
             self.files.put(latents, name)
             self.jobs.keep_latents(job, name)
         return finish(work, latents), out
+
+    def _fetch_latents(self, job: Job, kept: Path) -> bool:
+        """Fetch the latents of an earlier attempt; returns whether there are any."""
+        if job.latents is None:
+            return False
+        try:
+            self.files.fetch(job.latents, kept)
+        except NotFound:
+            log.warning("%s is made from the start: its latents are gone", job.id)
+            return False
+        return True
 
     def _pipeline(self, request: Request) -> Pipeline:
         """The one of the last job if it serves this one, too; else a new one in its place."""
@@ -166,7 +227,7 @@ class Worker:
                     others.append(restore(waiting.request, {}, self.settings)[0])
         pipeline.encode_prompts([request, *others])
 
-    def _hand_over(self, job: Job, result: Result, video: Path, heartbeat: Heartbeat) -> None:
+    def _hand_over(self, job: Job, result: Result, video: Path, heartbeat: Heartbeat, stop: threading.Event) -> None:
         name = f"videos/{job.id}_{job.attempt}{video.suffix}"
         self.files.put(video, name)
         thumbnail = heartbeat.picture(lambda: middle(video), "made")
@@ -176,7 +237,7 @@ class Worker:
         said["lora"] = [one["strength"] for one in said["lora"]]
         said["seal"].pop("path", None)
         try:
-            self.jobs.complete(job, video=name, preview=thumbnail, result=said)
+            self._persist(lambda: self.jobs.complete(job, video=name, preview=thumbnail, result=said), stop)
         except Lost:
             self.files.remove([name, *([thumbnail] if thumbnail else [])])
             raise
@@ -203,6 +264,7 @@ class Heartbeat:
         self.previewed: float | None = None
         self.preview: str | None = None
         self.work: Generation | None = None
+        self.folder = Path()
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._renew, name="heartbeat", daemon=True)
 
@@ -240,10 +302,9 @@ class Heartbeat:
         assert self.work is not None
         name = f"previews/{self.job.id}_{self.job.attempt}_{name}.png"
         try:
-            with tempfile.TemporaryDirectory(prefix="lichtspiel-") as folder:
-                path = Path(folder) / "preview.png"
-                seal_picture(draw(), self.work.provenance, path, marks=self.work.inspection.terms.marks)
-                self.worker.files.put(path, name)
+            path = self.folder / "preview.png"
+            seal_picture(draw(), self.work.provenance, path, marks=self.work.inspection.terms.marks)
+            self.worker.files.put(path, name)
         except Exception:
             log.exception("no picture of %s", self.job.id)
             return self.preview
