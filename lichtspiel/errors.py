@@ -53,13 +53,16 @@ class RequestError(InvalidInput):
     """A field of the request breaks a rule.
 
     `field` and `value` name the culprit, `rule` says what holds, `nearest` is the closest value that would be
-    accepted (None when there is no such thing). A rule names other fields as `<image>`; see `name_fields`.
+    accepted (None when there is no such thing). A rule names other fields as `<image>`; see `name_fields`. `message` is
+    the whole text where these parts do not make a good one.
     """
 
-    def __init__(self, field: str, value: object, rule: str, nearest: object = None) -> None:
+    def __init__(
+        self, field: str, value: object, rule: str, nearest: object = None, *, message: str | None = None
+    ) -> None:
         self.field, self.value, self.rule, self.nearest = field, value, rule, nearest
         hint = "" if nearest is None else f"; nearest valid value: {nearest}"
-        super().__init__(f"{field}: {shortened(repr(value))} is not valid: {name_fields(rule)}{hint}")
+        super().__init__(message or f"{field}: {shortened(repr(value))} is not valid: {name_fields(rule)}{hint}")
 
 
 def name_fields(text: str, name: Callable[[str], str] = lambda field: field) -> str:

@@ -68,12 +68,12 @@ ROOMS: dict[str, tuple[str, str]] = {
     ),
     "serve/settings": ("errors spec storage workflows", ""),
     "serve/api": (
-        "errors inference options request seal/verify serve/errors serve/queue serve/settings spec workflows",
+        "errors inference options policy request seal/verify serve/errors serve/queue serve/settings spec workflows",
         "fastapi prometheus_client starlette",
     ),
     "serve/workers": (
-        "errors frames inference media request seal seal/identity seal/record serve/api serve/errors serve/queue "
-        "serve/settings spec storage weights workflows",
+        "errors frames inference media policy request seal seal/identity seal/record serve/api serve/errors "
+        "serve/queue serve/settings spec storage weights workflows",
         "ray",
     ),
     "serve/server": ("errors policy serve/api serve/queue serve/settings serve/workers spec", "fastapi uvicorn"),

@@ -12,6 +12,7 @@ from lichtspiel.cli.common import Json, Sheet, Weights, observer, print_result, 
 from lichtspiel.cli.flags import of_request, under_terms
 
 if TYPE_CHECKING:
+    from lichtspiel.inference.inputs import Inputs
     from lichtspiel.request import Request
     from lichtspiel.workflows.terms import Terms
 
@@ -37,18 +38,18 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Make a video from a prompt and given pictures or videos, or a picture where --out ends in .png, and seal it."""
-    from lichtspiel.inference.inputs import ask
+    from lichtspiel.inference.inputs import resolve_request
 
     if out.suffix.lower() == ".png" and not asked.keys() & {"frames", "seconds"}:
         asked["frames"] = 1
-    request = ask(prompt=prompt, **asked)
+    request, inputs = resolve_request(prompt=prompt, **asked)
     if preview is not None:
-        _preview(request, preview, as_json)
+        _preview(request, inputs, preview, as_json)
         return
     from lichtspiel.workflows.generate import generate as run
 
     with observer() as watching:
-        result = run(request, out, weights=weights, sheet=sheet, terms=terms, observer=watching)
+        result = run(request, out, weights=weights, sheet=sheet, terms=terms, inputs=inputs, observer=watching)
     print_result(result.to_json(), sheet, as_json)
 
 
@@ -126,14 +127,13 @@ def replay(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     print_result(result.to_json(), sheet, as_json)
 
 
-def _preview(request: Request, path: Path, as_json: bool) -> None:
-    from lichtspiel.inference.inputs import look
+def _preview(request: Request, inputs: Inputs, path: Path, as_json: bool) -> None:
     from lichtspiel.inference.preprocess import preview
     from lichtspiel.workflows.generate import check_sheet
 
     check_sheet(path)
-    notes = look(request).notes
-    preview(request, path)
+    notes = inputs.check(request)
+    preview(request, inputs, path)
     if as_json:
         said = request.model_dump(mode="json") | {"preview": str(path), "notes": notes}
         print(json.dumps(said, ensure_ascii=False))

@@ -1,64 +1,129 @@
 """The files that a request brings: what they decide where nothing was asked for, and whether they fit together.
 
-`ask` makes a request and lets the given files decide size and number of frames, as the official code does; `look` reads
-everything once before any weights load. It knows files and rules, no tensors and no models: `prepare` turns what is
-given into what a model sees.
+`resolve_request` makes a request and lets the given files decide its size and number of frames, as the official code
+does. Every file is opened and decoded once, into `Inputs`: what the policy judges is what a model sees. This module
+knows files and rules, no tensors and no models; `preprocess` turns frames into what a model sees.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lichtspiel.errors import MediaError, RequestError
-from lichtspiel.media.media import read_frames
-from lichtspiel.media.picture import is_picture, load_image
-from lichtspiel.media.video import video_info
+from lichtspiel.errors import RequestError
+from lichtspiel.media.media import Media
 from lichtspiel.request import Request
 from lichtspiel.spec import Model, model
 
 if TYPE_CHECKING:
     from lichtspiel.frames import Frame
 
+__all__ = ["Inputs", "picture_size", "read_inputs", "resolve_request", "video_size"]
 
-__all__ = ["Seen", "ask", "film", "film_size", "look", "mask_of", "picture_size"]
-
-SAMPLED = 8
-"""Every so many frames of a given video are judged by the policy: two a second at Wan's rate."""
+JUDGED_EVERY = 8
+"""The policy judges every eighth frame of a given video: two a second at Wan's rate."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What was given, as far as others want to know: pictures and some frames of the video, for the policy, and what
-    the requester should be told."""
+class Inputs:
+    """The given files of one request as they were decoded; of a video, the frames that are used.
 
-    pictures: list[Frame]
-    notes: list[str]
+    Where only every `every`-th frame of a video was kept, the policy can judge it but no model can be given it.
+    """
+
+    image: Media | None = None
+    last_image: Media | None = None
+    video: Media | None = None
+    mask: Media | None = None
+    references: list[Media] = field(default_factory=list)
+    every: int = 1
+
+    @property
+    def by_role(self) -> dict[str, Media]:
+        """All files by the roles that the record gives them."""
+        named = {"first-frame": self.image, "last-frame": self.last_image, "video": self.video, "mask": self.mask}
+        numbered = {f"reference-{number}": media for number, media in enumerate(self.references, start=1)}
+        return {role: media for role, media in {**named, **numbered}.items() if media is not None}
+
+    def judged(self, request: Request) -> Iterator[Frame]:
+        """The pictures, some of the used frames of the video, and the references, for the policy."""
+        yield from (media.frames[0] for media in (self.image, self.last_image) if media is not None)
+        if self.video is not None:
+            used = self.video.frames[: -(-request.frames // self.every)]
+            yield from used[:: JUDGED_EVERY // self.every]
+        yield from (media.frames[0] for media in self.references)
+
+    def video_frames(self, request: Request) -> list[Frame]:
+        """The frames of the video that are used."""
+        assert self.video is not None
+        assert self.every == 1
+        return self.video.frames[: request.frames]
+
+    def mask_frames(self, request: Request) -> list[Frame]:
+        """The mask for each frame that is used; one picture holds for all of them."""
+        assert self.mask is not None
+        assert self.every == 1
+        return self.mask.frames * request.frames if self.mask.still else self.mask.frames[: request.frames]
+
+    def check(self, request: Request) -> list[str]:
+        """Check that lengths and sizes agree, and return notes for the requester. Raises RequestError."""
+        notes = []
+        size = f"{request.size[0]}x{request.size[1]}"
+        for media in (self.image, self.last_image):
+            if media is not None and media.size != request.size:
+                given = f"{media.size[0]}x{media.size[1]}"
+                notes.append(f"{media.path} is {given}, the video {size} (fit: {request.fit})")
+        if self.image is not None and self.last_image is not None and _same(self.image, self.last_image):
+            notes.append("first and last image are the same: the video may stand still")
+        if self.video is not None:
+            notes += _check_video(request, self.video)
+            if self.mask is not None:
+                _check_mask(self.video, self.mask)
+        return notes
 
 
-def ask(*, seconds: float | None = None, **fields: Any) -> Request:
-    """`Request.of`, with size and number of frames taken from the given files where they are not asked for.
+def resolve_request(*, seconds: float | None = None, judge_only: bool = False, **fields: Any) -> tuple[Request, Inputs]:
+    """`Request.of`, with size and number of frames taken from the given files where they are not asked for; also
+    returns what the files held.
 
     The first picture's aspect ratio and the checkpoint's area give the size (`picture_size`), a video's likewise
-    (`film_size`); a video has as many frames as are made from it. Checkpoints of one size keep it. Raises MediaError
-    for a file that cannot be read and RequestError for one that leads to no valid request.
+    (`video_size`); a video has as many frames as are made from it. Checkpoints with fixed sizes keep theirs. With
+    `judge_only` few frames of a video are kept, which suffices for the policy. Raises MediaError for a file that cannot
+    be read and RequestError for one that leads to no valid request.
     """
     row = model(fields.get("model") or "nano")
-    given = {name: Path(fields[name]) for name in ("image", "video") if fields.get(name)}
+    request = Request.of(seconds=seconds, **fields)  # before anything is read: all that files do not decide
+    open_length = fields.get("frames") is None and seconds is None
+    first = row.sampling.max_frames if open_length else request.frames
+    inputs = _read(fields, first, JUDGED_EVERY if judge_only else 1)
     area = math.prod(row.sampling.sizes[0])
     if row.sampling.free_size and not fields.get("size"):
-        if "image" in given:
-            height, width = load_image(given["image"]).shape[:2]
-            fields["size"] = picture_size(area, width, height, row.grid)
-        elif "video" in given:
-            height, width = next(read_frames(given["video"])).shape[:2]
-            fields["size"] = film_size(area, width, height, row.grid)
-    if "video" in given and fields.get("frames") is None and seconds is None:
-        fields["frames"] = _length(given["video"], row)
-    return Request.of(seconds=seconds, **fields)
+        if inputs.image is not None:
+            fields["size"] = picture_size(area, *inputs.image.size, row.grid)
+        elif inputs.video is not None:
+            fields["size"] = video_size(area, *inputs.video.size, row.grid)
+    if inputs.video is not None and open_length:
+        fields["frames"] = _length(inputs.video, row)
+    return Request.of(seconds=seconds, **{**fields, "seed": request.seed}), inputs
+
+
+def read_inputs(request: Request) -> Inputs:
+    """What the files of a request hold. Raises MediaError for one that cannot be read."""
+    return _read({name: getattr(request, name) for name in Request.model_fields}, request.frames, 1)
+
+
+def _read(fields: Mapping[str, Any], first: int, every: int) -> Inputs:
+    def picture(name: str) -> Media | None:
+        return Media.read_picture(Path(fields[name])) if fields.get(name) else None
+
+    def video(name: str) -> Media | None:
+        return Media.read_video(Path(fields[name]), first=first, every=every) if fields.get(name) else None
+
+    references = [Media.read_picture(Path(path)) for path in fields.get("references") or ()]
+    return Inputs(picture("image"), picture("last_image"), video("video"), video("mask"), references, every)
 
 
 def picture_size(area: int, width: int, height: int, grid: int) -> tuple[int, int]:
@@ -66,32 +131,34 @@ def picture_size(area: int, width: int, height: int, grid: int) -> tuple[int, in
     does. It multiplies before it divides: the official order loses a bit, and with it 16 rows of a picture of 832x480.
     """
     sides = math.sqrt(area * width / height), math.sqrt(area * height / width)
-    across, down = (round(side // (grid // 2) // 2 * 2) * (grid // 2) for side in sides)
-    return _there(across, down, f"{width}x{height}")
+    columns, rows = (round(side // (grid // 2) // 2 * 2) * (grid // 2) for side in sides)
+    return _checked_size(columns, rows, f"{width}x{height}")
 
 
-def film_size(area: int, width: int, height: int, grid: int) -> tuple[int, int]:
+def video_size(area: int, width: int, height: int, grid: int) -> tuple[int, int]:
     """The same for a video that VACE is given, which is never enlarged (`VaceVideoProcessor` in
     `wan/utils/vace_processor.py`)."""
     tokens = min(area // grid**2, (height // grid) * (width // grid))
-    down = round(math.sqrt(tokens * height / width))
-    across = int(tokens / down) if down else 0
-    return _there(across * grid, down * grid, f"{width}x{height}")
+    rows = round(math.sqrt(tokens * height / width))
+    columns = int(tokens / rows) if rows else 0
+    return _checked_size(columns * grid, rows * grid, f"{width}x{height}")
 
 
-def _there(width: int, height: int, given: str) -> tuple[int, int]:
+def _checked_size(width: int, height: int, given: str) -> tuple[int, int]:
     if not width or not height:
-        raise RequestError("size", given, "what is given is too small or too narrow to take the size from; set --size")
+        raise RequestError("size", given, "this file is too small or too narrow to take the size from; set --size")
     return width, height
 
 
-def _length(video: Path, row: Model) -> int:
+def _length(video: Media, row: Model) -> int:
     """The number of frames of a video, if the checkpoint can make as many."""
-    count = sum(1 for _ in read_frames(video))
-    if row.nearest_frames(count) != count:
-        limits = f"{row.frame_rule}, from 1 to {row.sampling.max_frames}"
-        rule = f"so many has {video}, and {row.name} makes {limits}; ask for its first"
-        raise RequestError("frames", count, rule, _most_frames(count, row))
+    count, most = video.count, _most_frames(video.count, row)
+    if most != count:
+        limits = f"{row.name} makes {row.frame_rule} frames (1 to {row.sampling.max_frames})"
+        raise RequestError(
+            "frames", count, limits, most,
+            message=f"{video.path} has {count} frames; {limits}. Pass --frames {most} to use the first {most}.",
+        )  # fmt: skip
     return count
 
 
@@ -101,79 +168,30 @@ def _most_frames(count: int, row: Model) -> int:
     return nearest if nearest <= count else nearest - row.vae.stride[0]
 
 
-def look(request: Request) -> Seen:
-    """Read what a request brings, and check that lengths and sizes agree. Raises MediaError or RequestError."""
-    seen = Seen([], [])
-    first = load_image(request.image) if request.image else None
-    last = load_image(request.last_image) if request.last_image else None
-    width, height = request.size
-    for picture, path in ((first, request.image), (last, request.last_image)):
-        if picture is not None:
-            seen.pictures.append(picture)
-            if picture.shape[:2] != (height, width):
-                size = f"{picture.shape[1]}x{picture.shape[0]}"
-                seen.notes.append(f"{path} is {size}, the video {width}x{height} (fit: {request.fit})")
-    if first is not None and last is not None and first.shape == last.shape and (first == last).all():
-        seen.notes.append("first and last image are the same: the video may stand still")
-    _look_at_film(request, seen)
-    seen.pictures.extend(load_image(reference) for reference in request.references)
-    return seen
-
-
-def _look_at_film(request: Request, seen: Seen) -> None:
-    """The video and the mask: every frame is read, few are kept."""
-    if request.video is None:
-        return
-    count, shape = 0, (0, 0)
-    for frame in _alike(request.video):
-        shape = frame.shape[:2]
-        if count % SAMPLED == 0 and count < request.frames:
-            seen.pictures.append(frame)
-        count += 1
+def _check_video(request: Request, video: Media) -> list[str]:
+    count, notes = video.count, []
     if count < request.frames:
-        row = model(request.model)
-        rule = f"the video has {count}, and as many are made from it at most"
-        raise RequestError("frames", request.frames, rule, _most_frames(count, row))
+        most = _most_frames(count, model(request.model))
+        raise RequestError(
+            "frames", request.frames, f"the video has {count}", most,
+            message=f"{video.path} has {count} frames, fewer than --frames {request.frames}. Pass --frames {most}.",
+        )  # fmt: skip
     if count > request.frames:
-        seen.notes.append(f"of {request.video} the first {request.frames} of {count} frames are used")
-    if not (request.video.is_dir() or is_picture(request.video)):
-        rate = video_info(request.video).fps
-        if round(rate) != request.fps:
-            seen.notes.append(f"{request.video} has {rate:g} frames a second, what is made plays at {request.fps}")
-    if request.mask is None:
-        return
-    masks = 0
-    for frame in _alike(request.mask):
-        if frame.shape[:2] != shape:
-            sizes = f"{frame.shape[1]}x{frame.shape[0]} and the video {shape[1]}x{shape[0]}"
-            raise RequestError("mask", str(request.mask), f"it is {sizes}; export the mask at the video's size")
-        masks += 1
-    if masks != count and not is_picture(request.mask):
-        rule = f"it has {masks} frames and the video {count}; give it as many, or one picture for all of them"
-        raise RequestError("mask", str(request.mask), rule)
+        notes.append(f"of {video.path} the first {request.frames} of {count} frames are used")
+    if video.fps is not None and round(video.fps) != request.fps:
+        notes.append(f"{video.path} has {video.fps:g} frames per second; the result plays at {request.fps}")
+    return notes
 
 
-def _alike(path: Path) -> Iterator[Frame]:
-    """The frames of a video or folder, which have to be of one size."""
-    shape = None
-    for number, frame in enumerate(read_frames(path)):
-        shape = shape or frame.shape
-        if frame.shape != shape:
-            sizes = f"{frame.shape[1]}x{frame.shape[0]}, the first is {shape[1]}x{shape[0]}"
-            raise MediaError(f"{path}: frame {number} is {sizes}; export all of them at one size")
-        yield frame
+def _check_mask(video: Media, mask: Media) -> None:
+    if mask.size != video.size:
+        sizes = f"{mask.size[0]}x{mask.size[1]} and the video {video.size[0]}x{video.size[1]}"
+        raise RequestError("mask", str(mask.path), f"it is {sizes}; export the mask at the video's size")
+    if mask.count != video.count and not mask.still:
+        rule = f"it has {mask.count} frames and the video {video.count}; give it as many, or one picture for all frames"
+        raise RequestError("mask", str(mask.path), rule)
 
 
-def film(request: Request) -> Iterator[Frame]:
-    """The frames of the video that are used."""
-    assert request.video is not None
-    return (frame for _, frame in zip(range(request.frames), read_frames(request.video), strict=False))
-
-
-def mask_of(request: Request) -> Iterator[Frame]:
-    """The mask, a frame for each frame that is used."""
-    assert request.mask is not None
-    if is_picture(request.mask):
-        picture = load_image(request.mask)
-        return (picture for _ in range(request.frames))
-    return (frame for _, frame in zip(range(request.frames), read_frames(request.mask), strict=False))
+def _same(one: Media, other: Media) -> bool:
+    first, last = one.frames[0], other.frames[0]
+    return first.shape == last.shape and bool((first == last).all())

@@ -30,9 +30,11 @@ from lichtspiel.host import computing_dtype, free_memory, measure_rate
 from lichtspiel.inference import prompt_cache
 from lichtspiel.inference.clock import Clock
 from lichtspiel.inference.conditioning import image_condition, resize, vace_context
+from lichtspiel.inference.inputs import Inputs, read_inputs
 from lichtspiel.inference.kv_cache import kv_cache
+from lichtspiel.inference.pixels import to_bytes
 from lichtspiel.inference.plan import BATCHED_TOKENS, Plan, plan
-from lichtspiel.inference.preprocess import film_of, pictures_of
+from lichtspiel.inference.preprocess import pictures_of, vace_inputs
 from lichtspiel.inference.quantize import quantize
 from lichtspiel.lora import LoRA, apply, match, read_lora
 from lichtspiel.models.clip import CLIPVision, preprocess
@@ -151,9 +153,10 @@ class Pipeline:
                 prompt_cache.put(text, self._encoder, self._text_states[text])
 
     @torch.inference_mode()
-    def encode(self, request: Request) -> Conditions:
-        """Turn texts, and pictures or a video where they are given, into conditions. Raises MediaError for a file that
-        cannot be read."""
+    def encode(self, request: Request, inputs: Inputs | None = None) -> Conditions:
+        """Turn texts, and pictures or a video where they are given, into conditions. `inputs` are the request's files
+        as they were read before; without them they are read now, and MediaError is raised for one that cannot be."""
+        inputs = read_inputs(request) if inputs is None else inputs
         self.encode_prompts([request])
         with self._stage("encode", "vae", "clip"):
             text, *others = (self._text_states[text].to(self.device) for text in _texts(request))
@@ -161,17 +164,17 @@ class Pipeline:
             clip: Tensor | None = None
             spec = self.model.dit
             if request.image is not None:
-                condition, clip = self._pictures(request)
+                condition, clip = self._pictures(request, inputs)
             elif spec.in_channels > spec.out_channels:
                 cells = self.model.latent_shape(request.frames, request.size)
                 shape = (1, spec.in_channels - spec.out_channels, *cells)
                 condition = torch.zeros(shape, device=self.device)
-            vace = self._context(request) if spec.vace_layers else None
+            vace = self._context(request, inputs) if spec.vace_layers else None
             return Conditions(text, others[0] if others else None, condition, clip, vace)
 
-    def _pictures(self, request: Request) -> tuple[Tensor, Tensor | None]:
+    def _pictures(self, request: Request, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
         """The given pictures as latents, and their CLIP features; CLIP sees them at their own resolution."""
-        pictures = [picture.to(self.device) for picture in pictures_of(request)]
+        pictures = [picture.to(self.device) for picture in pictures_of(request, inputs)]
         # The official code resizes without antialiasing; a picture that shrinks to nano's size looks better with it.
         sized = [resize(picture, *request.size, antialias=self.model.embedded) for picture in pictures]
         last = sized[1] if len(sized) == 2 else None
@@ -181,11 +184,11 @@ class Pipeline:
         pixels = torch.cat([preprocess(picture[None], self.model.clip.image_size) for picture in pictures])
         return condition, _finite("picture encoding", self._clip()(pixels.to(self.dtype)))
 
-    def _context(self, request: Request) -> Tensor:
+    def _context(self, request: Request, inputs: Inputs) -> Tensor:
         """VACE's context. A request without files has one, too: everything is generated."""
-        film = film_of(request)
-        references = [reference.to(self.device) for reference in film.references]
-        video, mask = film.video[None].to(self.device), film.mask.to(self.device)
+        given = vace_inputs(request, inputs)
+        references = [reference.to(self.device) for reference in given.references]
+        video, mask = given.video[None].to(self.device), given.mask.to(self.device)
         return _finite("video encoding", vace_context(self._vae(), video, mask, references))
 
     def noise(self, request: Request) -> Tensor:
@@ -222,8 +225,8 @@ class Pipeline:
 
         def frames() -> Iterator[NDArray[np.uint8]]:
             for chunk in vae.decode(latents.to(self.device).float()):
-                pixels = (_finite("decoding", chunk)[0] * 127.5 + 127.5).round().to(torch.uint8)
-                yield from rearrange(pixels, "c t h w -> t h w c").cpu().numpy()
+                levels = to_bytes(_finite("decoding", chunk)[0])
+                yield from rearrange(levels, "c t h w -> t h w c").cpu().numpy()
 
         yield from self._within("decode", "vae", frames())
 

@@ -1,33 +1,119 @@
-"""What may be given as a video: a video file, a folder of pictures, or one picture."""
+"""A given picture or video, opened and decoded once, so that what was judged is what is used.
+
+A video is a video file, a folder of pictures in the order of their names, or one picture. Frames are kept as they were
+decoded; those that do not fit into `MEMORY_BYTES` lie in a temporary file that has no name.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lichtspiel.errors import MediaError
-from lichtspiel.media.picture import is_picture, load_image, pictures
-from lichtspiel.media.video import read_video
+from lichtspiel.media.animation import is_animation, read_animation
+from lichtspiel.media.picture import decode_image, is_picture, pictures, read_image
+from lichtspiel.media.probe import survey
+from lichtspiel.media.video import open_video
+from lichtspiel.storage import file_sha256
 
 if TYPE_CHECKING:
     from lichtspiel.frames import Frame
 
-
-__all__ = ["media_files", "read_frames"]
+__all__ = ["Media", "media_files", "media_sha256", "read_frames"]
 
 _VIDEO_NAMES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".ts", ".mpg", ".mpeg", ".gif", ".apng")
+
+MEMORY_BYTES = 512 << 20
+"""Bytes of frames that one video keeps in memory."""
+
+
+@dataclass(frozen=True)
+class Media:
+    """What a file or folder held when it was read.
+
+    `frames` are those that were kept, `count` is how many there were, all of one `size` (width, height). `fps` is None
+    where nothing states a rate. A `still` is one picture. `sha256` is the digest of the bytes that were decoded; that
+    of a folder is made from the digests of its pictures, in their order.
+    """
+
+    path: Path
+    frames: list[Frame]
+    count: int
+    size: tuple[int, int]
+    fps: float | None
+    still: bool
+    sha256: str
+
+    @classmethod
+    def read_picture(cls, path: Path) -> Media:
+        """Read one picture. Raises MediaError as `load_image` does."""
+        content = read_image(path)
+        frame = decode_image(path, content)
+        height, width, _ = frame.shape
+        return cls(path, [frame], 1, (width, height), None, True, hashlib.sha256(content).hexdigest())
+
+    @classmethod
+    def read_video(cls, path: Path, *, first: int, every: int = 1) -> Media:
+        """Read a video, keeping every `every`-th of its first `first` frames. Raises MediaError when it cannot be read,
+        its frames are not of one size, or it changes meanwhile."""
+        if path.is_dir():
+            return cls._read_folder(path, first=first, every=every)
+        animated = is_animation(path)
+        if is_picture(path) and not animated:
+            return cls.read_picture(path)
+        survey(path)
+        before = _state(path)
+        sha256, fps = file_sha256(path), None
+        if animated:
+            frames, count = _kept(path, read_animation(path), first, every)
+        else:
+            video = open_video(path)
+            fps = video.info.fps or None
+            frames, count = _kept(path, video.frames, first, every)
+        if _state(path) != before:
+            raise MediaError(f"{path}: changed while it was read; try again when it is complete")
+        height, width, _ = frames[0].shape
+        return cls(path, frames, count, (width, height), fps, False, sha256)
+
+    @classmethod
+    def _read_folder(cls, path: Path, *, first: int, every: int) -> Media:
+        digests: list[str] = []
+
+        def read() -> Iterator[Frame]:
+            for picture in pictures(path):
+                content = read_image(picture)
+                digests.append(hashlib.sha256(content).hexdigest())
+                yield decode_image(picture, content)
+
+        frames, count = _kept(path, read(), first, every)
+        height, width, _ = frames[0].shape
+        return cls(path, frames, count, (width, height), None, False, _joined(digests))
+
+
+def media_sha256(path: Path) -> str:
+    """The digest that `Media` has of a file or folder, without decoding it. Raises MediaError and OSError."""
+    if not path.is_dir():
+        return file_sha256(path)
+    return _joined([file_sha256(picture) for picture in pictures(path)])
 
 
 def read_frames(path: str | Path) -> Iterator[Frame]:
     """Yield the frames of a video, of a folder of pictures in the order of their names, or of one picture.
 
-    Raises MediaError as `read_video` and `load_image` do, and for a folder without pictures.
+    Raises MediaError as `open_video` and `load_image` do, and for a folder without pictures.
     """
     path = Path(path)
     if path.is_dir():
-        return (load_image(picture) for picture in pictures(path))
-    return iter([load_image(path)]) if is_picture(path) else read_video(path)
+        return (decode_image(picture, read_image(picture)) for picture in pictures(path))
+    if is_animation(path):
+        return read_animation(path)
+    return iter([decode_image(path, read_image(path))]) if is_picture(path) else open_video(path).frames
 
 
 def media_files(folder: Path) -> list[Path]:
@@ -42,3 +128,40 @@ def media_files(folder: Path) -> list[Path]:
     if not files:
         raise MediaError(f"{folder}: holds no video or picture ({', '.join(_VIDEO_NAMES)}, .png, .jpg, .webp)")
     return files
+
+
+def _kept(path: Path, frames: Iterable[Frame], first: int, every: int) -> tuple[list[Frame], int]:
+    """Every `every`-th of the first `first` frames, and the number of all; raises MediaError if their sizes differ."""
+    import numpy as np
+
+    kept: list[Frame] = []
+    number, used, shape = -1, 0, None
+    with contextlib.ExitStack() as stack:  # a file that is closed here stays until the arrays that map it are gone
+        spilled = None
+        for number, frame in enumerate(frames):
+            shape = shape or frame.shape
+            if frame.shape != shape:
+                sizes = f"{frame.shape[1]}x{frame.shape[0]}, the first is {shape[1]}x{shape[0]}"
+                raise MediaError(f"{path}: frame {number} is {sizes}; export all of them at one size")
+            if number >= first or number % every:
+                continue
+            if used + frame.nbytes <= MEMORY_BYTES:
+                used += frame.nbytes
+                kept.append(frame)
+                continue
+            spilled = spilled or stack.enter_context(tempfile.TemporaryFile())
+            offset = spilled.seek(0, os.SEEK_END)
+            frame.tofile(spilled)
+            spilled.flush()
+            kept.append(np.memmap(spilled, np.uint8, "c", offset, frame.shape))
+    return kept, number + 1
+
+
+def _joined(digests: list[str]) -> str:
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    """What changes when a file is written or replaced."""
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns

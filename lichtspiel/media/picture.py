@@ -5,6 +5,7 @@ What cannot be used is refused with the file's name and the remedy. Pictures are
 
 from __future__ import annotations
 
+import io
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from lichtspiel.frames import Frame
 
 
-__all__ = ["check_image_file", "is_picture", "load_image", "pictures"]
+__all__ = ["check_image_file", "decode_image", "is_picture", "load_image", "pictures", "read_image"]
 
 MAX_IMAGE_BYTES = 64 << 20
 MAX_IMAGE_PIXELS = 64_000_000
@@ -34,13 +35,17 @@ def load_image(path: str | Path) -> Frame:
 
     Raises MediaError when it is missing, damaged, too large, animated, of 16 bits, or no picture.
     """
+    path = Path(path)
+    return decode_image(path, read_image(path))
+
+
+def decode_image(path: Path, content: bytes) -> Frame:
+    """Decode the bytes of a picture; `path` is for messages. Raises MediaError as `load_image` does."""
     import numpy as np
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    path = Path(path)
-    check_image_file(path)
     try:
-        with Image.open(path, formats=_IMAGE_FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=_IMAGE_FORMATS) as image:
             _check_image(path, image)
             upright = ImageOps.exif_transpose(image)
             if upright.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in upright.info:
@@ -87,6 +92,15 @@ def check_image_file(path: Path) -> None:
         raise MediaError(f"{path}: is empty; copy or download it again")
     if status.st_size > MAX_IMAGE_BYTES:
         raise MediaError(f"{path}: has {status.st_size:,} bytes; at most {MAX_IMAGE_BYTES:,} are read; reduce it first")
+
+
+def read_image(path: Path) -> bytes:
+    """The bytes of a picture's file. Raises MediaError as `check_image_file` does."""
+    check_image_file(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def _check_image(path: Path, image: Image.Image) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lichtspiel.frames import Frame
 
 
-__all__ = ["OPTIONS", "VideoInfo", "read_video", "sample_video", "video_info"]
+__all__ = ["OPTIONS", "Video", "VideoInfo", "open_video", "read_video", "sample_video", "video_info"]
 
 MAX_VIDEO_PIXELS = 4096 * 2304
 MAX_VIDEO_FRAMES = 10_000
@@ -48,29 +48,53 @@ class VideoInfo:
     frames: int
 
 
-def video_info(path: str | Path) -> VideoInfo:
-    """Look at a video's first frame and what its container declares. Raises MediaError as `read_video` does."""
+@dataclass(frozen=True)
+class Video:
+    """An open video: what it declares, and its frames, which can be read once."""
+
+    info: VideoInfo
+    frames: Iterator[Frame]
+
+
+def open_video(path: str | Path, *, max_frames: int = MAX_VIDEO_FRAMES) -> Video:
+    """Open a video and decode its first frame; the others are decoded as `frames` is read.
+
+    Raises MediaError when it is missing, damaged, cut off, no video, larger than the limits in pixels or bytes, or has
+    more than `max_frames` frames: here if that shows in what it declares or in the first frame, else while reading.
+    """
     path = Path(path)
-    with _opened(path) as (container, stream):
-        first = next(_frames(path, stream, container.decode(stream)), None)
+    with contextlib.ExitStack() as stack:
+        container, stream = stack.enter_context(_opened(path))
+        declared = int(stream.frames)
+        if declared > max_frames:
+            raise MediaError(f"{path}: has {declared:,} frames; at most {max_frames:,} are read; cut it first")
+        frames = _frames(path, stream, container.decode(stream))
+        first = next(frames, None)
         if first is None:
             raise MediaError(f"{path}: holds no frame; export it again")
         fps = stream.average_rate or stream.guessed_rate
         height, width, _ = first.shape
-        return VideoInfo(width=width, height=height, fps=float(fps or 0), frames=int(stream.frames))
+        info = VideoInfo(width=width, height=height, fps=float(fps or 0), frames=declared)
+        opened = stack.pop_all()
+
+    def read() -> Iterator[Frame]:
+        with opened:
+            for number, frame in enumerate(itertools.chain([first], frames)):
+                if number == max_frames:
+                    raise MediaError(f"{path}: has more than {max_frames:,} frames; cut it first")
+                yield frame
+
+    return Video(info, read())
+
+
+def video_info(path: str | Path) -> VideoInfo:
+    """What a video's first frame and its container say. Raises MediaError as `open_video` does."""
+    return open_video(path).info
 
 
 def read_video(path: str | Path, *, max_frames: int = MAX_VIDEO_FRAMES) -> Iterator[Frame]:
-    """Yield a video's frames, upright and with square pixels, one at a time.
-
-    Raises MediaError when it is missing, damaged, cut off, no video, larger than the limits in pixels or bytes, or has
-    more than `max_frames` frames. The first frame is checked before this returns, the others when they come.
-    """
-    path = Path(path)
-    info = video_info(path)
-    if info.frames > max_frames:
-        raise MediaError(f"{path}: has {info.frames:,} frames; at most {max_frames:,} are read; cut it first")
-    return _read(path, max_frames)
+    """Yield a video's frames, upright and with square pixels, one at a time. Raises MediaError as `open_video` does."""
+    return open_video(path, max_frames=max_frames).frames
 
 
 def sample_video(path: str | Path, count: int) -> Iterator[Frame]:
@@ -147,14 +171,6 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, Any]]:
         if not container.streams.video:
             raise MediaError(f"{path}: holds no video")
         yield container, container.streams.video[0]
-
-
-def _read(path: Path, max_frames: int) -> Iterator[Frame]:
-    with _opened(path) as (container, stream):
-        for number, frame in enumerate(_frames(path, stream, container.decode(stream))):
-            if number == max_frames:
-                raise MediaError(f"{path}: has more than {max_frames:,} frames; cut it first")
-            yield frame
 
 
 def _frames(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lichtspiel.errors import InvalidInput
+from lichtspiel.inference.pixels import normalize, to_bytes
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import VAESpec
 from lichtspiel.train.nano.clips import ClipStore
@@ -129,14 +130,13 @@ def crops(store: ClipStore, plan: VAEPlan, frames: int, generator: torch.Generat
 
 def pixels(frames: np.ndarray, device: str) -> Tensor:
     """uint8 [b, t, h, w, 3] to float [b, 3, t, h, w] in [-1, 1]."""
-    video = torch.from_numpy(frames).to(device).float() / 127.5 - 1
+    video = normalize(torch.from_numpy(frames).to(device))
     return rearrange(video, "b t h w c -> b c t h w")
 
 
 def frames_of(video: Tensor) -> NDArray[np.uint8]:
     """The inverse of `pixels`: float [b, 3, t, h, w], which may leave [-1, 1], to uint8 [b, t, h, w, 3]."""
-    levels = (video.clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
-    return rearrange(levels, "b c t h w -> b t h w c").cpu().numpy()
+    return rearrange(to_bytes(video), "b c t h w -> b t h w c").cpu().numpy()
 
 
 def weights(masks: np.ndarray, device: str) -> Tensor:

@@ -5,19 +5,40 @@ It loads no torch, so that a server can answer with it at once.
 
 from __future__ import annotations
 
-from lichtspiel.inference.inputs import look
+from dataclasses import dataclass
+
+from lichtspiel.inference.inputs import Inputs, read_inputs
+from lichtspiel.policy.verdict import Verdict, enforce
 from lichtspiel.request import Request
 from lichtspiel.workflows.terms import Inspection, Terms
 
-__all__ = ["admit"]
+__all__ = ["Admission", "admit"]
 
 
-def admit(request: Request, terms: Terms) -> tuple[Inspection, list[str]]:
-    """Look at what a request brings and judge it by the policy; also returns what the requester should be told.
+@dataclass(frozen=True)
+class Admission:
+    """A request that may be made: its files as they were judged, the verdict, and notes for the requester."""
+
+    request: Request
+    inputs: Inputs
+    inspection: Inspection
+    notes: list[str]
+
+
+def admit(request: Request, terms: Terms, inputs: Inputs | None = None, verdict: Verdict | None = None) -> Admission:
+    """Check a request and its files, and let the policy judge them. `inputs` are the files if they were read already,
+    and `verdict` is what the policy said if it judged this very request already: it is not asked again.
 
     Raises Refused, or MediaError or RequestError for files that cannot be read or do not fit. Below guidance 1 the
     negative prompt pulls instead of pushing, so it is judged with the prompt.
     """
-    text = request.prompt if request.guidance >= 1 else f"{request.prompt}\n{request.negative}"
-    seen = look(request)
-    return terms.admit(text, seen.pictures, has_image=bool(seen.pictures)), seen.notes
+    inputs = read_inputs(request) if inputs is None else inputs
+    notes = inputs.check(request)
+    has_image = bool(inputs.by_role)
+    if verdict is None:
+        text = request.prompt if request.guidance >= 1 else f"{request.prompt}\n{request.negative}"
+        inspection = terms.admit(text, inputs.judged(request), has_image=has_image)
+    else:
+        enforce(verdict, consent=terms.consent)
+        inspection = Inspection(terms, verdict, has_image)
+    return Admission(request, inputs, inspection, notes)

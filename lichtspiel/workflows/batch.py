@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lichtspiel.errors import Interrupted, InvalidInput, LichtspielError, OutputError
-from lichtspiel.inference.inputs import ask
+from lichtspiel.errors import Interrupted, InvalidInput, LichtspielError, MediaError, OutputError
+from lichtspiel.inference.inputs import read_inputs, resolve_request
 from lichtspiel.inference.pipeline import Files, Pipeline, load
 from lichtspiel.request import Request
 from lichtspiel.workflows.generate import Observer, generate
@@ -31,12 +31,14 @@ TEXTS = 64
 
 @dataclass(frozen=True)
 class Line:
-    """One video of a list: its line, its file's name, what was asked, and a digest of that."""
+    """One video of a list: its line, its file's name, the request, a digest of what the line says, and the digests of
+    its files by their roles. The files themselves are read again when their turn comes, and must be the same."""
 
     number: int
     name: str
     request: Request
     asked: str
+    files: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ def _line(number: int, text: str, digits: int) -> Line:
     name = fields.pop("out", f"{number:0{max(4, digits)}d}.mp4")
     if not isinstance(name, str) or Path(name).name != name or name in {"", ".", "..", LOG}:
         raise InvalidInput(f"out: {name!r} is not valid: it is a file name without folders, such as cat.mp4")
-    return Line(number, name, ask(**fields), asked)
+    request, inputs = resolve_request(judge_only=True, **fields)
+    return Line(number, name, request, asked, {role: media.sha256 for role, media in inputs.by_role.items()})
 
 
 def run_jobs(
@@ -158,7 +161,11 @@ def _made(line: Line, folder: Path, pipeline: Pipeline, terms: Terms, say: Calla
     error = None
     try:
         observer = Observer(note=lambda note: say(f"line {line.number}: {note}"))
-        generate(line.request, path, terms=terms, pipeline=pipeline, observer=observer)
+        inputs = read_inputs(line.request)
+        for role, media in inputs.by_role.items():
+            if media.sha256 != line.files[role]:
+                raise MediaError(f"{media.path}: changed after the list was checked; start again")
+        generate(line.request, path, terms=terms, inputs=inputs, pipeline=pipeline, observer=observer)
     except Interrupted as stop:
         raise Interrupted(f"line {line.number}: {stop}; the same command goes on from here") from None
     except LichtspielError as problem:

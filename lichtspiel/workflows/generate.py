@@ -6,7 +6,6 @@ starts, and `decode` finishes from them. It parses no command line and draws not
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,21 +18,32 @@ from lichtspiel import __version__
 from lichtspiel.errors import Cancelled, Interrupted, LichtspielError, OutOfMemory, OutputError, Refused, RequestError
 from lichtspiel.host import peak_memory
 from lichtspiel.inference.clock import Clock
+from lichtspiel.inference.inputs import Inputs
 from lichtspiel.inference.pipeline import Files, Pipeline, Step, load
-from lichtspiel.media.picture import pictures
 from lichtspiel.media.sheet import contact_sheet
 from lichtspiel.models.upscaler import Upscaler
 from lichtspiel.request import Request
 from lichtspiel.seal import Input, Provenance, Sealed, check_output, seal, seal_picture
 from lichtspiel.spec import dit_parameters, model
-from lichtspiel.workflows.admission import admit
+from lichtspiel.workflows.admission import Admission, admit
 from lichtspiel.workflows.latents import keep, read_latents
 from lichtspiel.workflows.terms import Inspection, Terms
 
 if TYPE_CHECKING:
     from lichtspiel.frames import Frame
 
-__all__ = ["Generation", "Observer", "Progress", "Result", "compute_latents", "decode", "finish", "generate", "prepare"]
+__all__ = [
+    "Generation",
+    "Observer",
+    "Progress",
+    "Result",
+    "check_outputs",
+    "compute_latents",
+    "decode",
+    "finish",
+    "generate",
+    "prepare",
+]
 
 Progress = Callable[[str, float], None]
 """Called with the name of the stage and the share of the whole work that is done, 0 to 1."""
@@ -91,8 +101,7 @@ class Generation:
     `folder` is where latents are kept, the data folder if it is None. `notes` are for the requester.
     """
 
-    request: Request
-    inspection: Inspection
+    admission: Admission
     pipeline: Pipeline
     provenance: Provenance
     notes: list[str]
@@ -100,6 +109,16 @@ class Generation:
     sheet: Path | None
     folder: Path | None
     observer: Observer
+
+    @property
+    def request(self) -> Request:
+        """What is made."""
+        return self.admission.request
+
+    @property
+    def inspection(self) -> Inspection:
+        """What the policy says, before and after."""
+        return self.admission.inspection
 
 
 def generate(
@@ -109,44 +128,43 @@ def generate(
     weights: Files = None,
     sheet: Path | None = None,
     terms: Terms | None = None,
+    inputs: Inputs | None = None,
     pipeline: Pipeline | None = None,
     observer: Observer | None = None,
 ) -> Result:
     """Make the video of a request at `out`; a request of one frame also makes a picture, where `out` ends in .png.
 
     `weights` is the file or folder of a checkpoint that does not ship with the package, `sheet` a picture of frames to
-    write beside it, `terms` the marks and what the policy needs to know; without them the defaults hold. `pipeline` is
-    one that serves the request (`Pipeline.serves`) and may have networks loaded already. Raises a LichtspielError with
-    one readable line; whatever was finished until then is kept and named.
+    write beside it, `terms` the marks and what the policy needs to know; without them the defaults hold. `inputs` are
+    the request's files if they were read already, `pipeline` is one that serves the request (`Pipeline.serves`) and may
+    have networks loaded already. Raises a LichtspielError with one readable line; whatever was finished until then is
+    kept and named.
     """
-    generation = prepare(request, out, terms or Terms(), weights=weights or pipeline, sheet=sheet, observer=observer)
+    check_outputs(request, out, sheet)
+    admission = admit(request, terms or Terms(), inputs)
+    generation = prepare(admission, out, weights=pipeline or weights, sheet=sheet, observer=observer)
     return finish(generation, compute_latents(generation))
 
 
 def prepare(
-    request: Request,
+    admission: Admission,
     out: Path,
-    terms: Terms,
     *,
     weights: Files | Pipeline = None,
     sheet: Path | None = None,
     folder: Path | None = None,
     observer: Observer | None = None,
 ) -> Generation:
-    """Check everything that can be refused, in the order of its cost. `weights` are files, or a pipeline that serves
-    the request; no network is loaded."""
+    """Bring an admitted request and its pipeline together. `weights` are files, or a pipeline that serves the request;
+    no network is loaded yet, but every file is checked."""
     observer = observer or Observer()
-    _check_out(out, request)
-    check_sheet(sheet)
-    inspection, notes = admit(request, terms)
-    pipeline = weights if isinstance(weights, Pipeline) else load(request, weights)
+    pipeline = weights if isinstance(weights, Pipeline) else load(admission.request, weights)
     pipeline.clock = observer.clock
-    notes += pipeline.notes
+    notes = [*admission.notes, *pipeline.notes]
     for note in notes:
         observer.note(note)
     return Generation(
-        request=request, inspection=inspection, pipeline=pipeline,
-        provenance=provenance_of(request, pipeline, terms), notes=notes,
+        admission=admission, pipeline=pipeline, provenance=provenance_of(admission, pipeline), notes=notes,
         out=out, sheet=sheet, folder=folder, observer=observer,
     )  # fmt: skip
 
@@ -157,7 +175,7 @@ def compute_latents(generation: Generation) -> Path:
     share = denoising_share(request)
     observer.progress("reading the prompt", 0.0)
     try:
-        conditions = pipeline.encode(request)
+        conditions = pipeline.encode(request, generation.admission.inputs)
         with observer.clock.stage("denoise"):
             for step in pipeline.denoise(conditions, request):
                 observer.step(step)
@@ -203,7 +221,9 @@ def decode(
 ) -> Result:
     """Finish a video from a latents file that `generate` kept; raises MediaError when the file is not one."""
     request = read_latents(latents)[1]
-    return finish(prepare(request, out, terms or Terms(), weights=weights, sheet=sheet, observer=observer), latents)
+    check_outputs(request, out, sheet)
+    admission = admit(request, terms or Terms())
+    return finish(prepare(admission, out, weights=weights, sheet=sheet, observer=observer), latents)
 
 
 def _remedy(generation: Generation, latents: Path) -> str:
@@ -213,8 +233,10 @@ def _remedy(generation: Generation, latents: Path) -> str:
     return f"; nothing is lost: lichtspiel decode '{latents}' -o '{generation.out}' finishes the video"
 
 
-def _check_out(out: Path, request: Request) -> None:
-    """A name that ends in .png is a picture's, of which a request makes one frame."""
+def check_outputs(request: Request, out: Path, sheet: Path | None) -> None:
+    """Whether the results can be written where they are wanted. A name that ends in .png is a picture's, which is one
+    frame."""
+    check_sheet(sheet)
     pixels = request.pixels * request.upscale**2
     if out.suffix.lower() == ".png":
         if request.frames != 1:
@@ -282,19 +304,18 @@ def denoising_share(request: Request) -> float:
     return denoising / (denoising + decoding)
 
 
-def provenance_of(request: Request, pipeline: Pipeline, terms: Terms) -> Provenance:
+def provenance_of(admission: Admission, pipeline: Pipeline) -> Provenance:
     """What the seal says about this video: the effective request, and the given files as inputs.
 
     A video whose mask keeps a part of it stays the result's parent and makes it a composite.
     """
+    request, inputs = admission.request, admission.inputs
     files = ("image", "last_image", "video", "mask", "references", "lora")
     parameters = request.model_dump(mode="json", exclude={"prompt", "negative", *files})
     parameters |= {"size": list(request.size), "device": str(pipeline.device), "dtype": pipeline.precision}
     parameters["lora"] = [adapter.strength for adapter in request.lora]
-    roles = {"first-frame": request.image, "last-frame": request.last_image, "video": request.video}
-    roles |= {"mask": request.mask}
-    roles |= {f"reference-{number}": path for number, path in enumerate(request.references, start=1)}
-    roles |= {f"lora-{number}": adapter.path for number, adapter in enumerate(request.lora, start=1)}
+    given = [Input(role, media.path, media.sha256, parent=role == "video") for role, media in inputs.by_role.items()]
+    given += [Input.of(adapter.path, f"lora-{number}") for number, adapter in enumerate(request.lora, start=1)]
     return Provenance(
         model=request.model,
         version=__version__,
@@ -302,14 +323,6 @@ def provenance_of(request: Request, pipeline: Pipeline, terms: Terms) -> Provena
         prompt=request.prompt,
         negative=request.negative,
         parameters=parameters,
-        inputs=tuple(input_of(path, role) for role, path in roles.items() if path is not None),
-        embed_prompt=terms.embed_prompt,
+        inputs=tuple(given),
+        embed_prompt=admission.inspection.terms.embed_prompt,
     )
-
-
-def input_of(path: Path, role: str) -> Input:
-    """An input of the record; a folder of pictures goes by the digest of its pictures' digests, in their order."""
-    if not path.is_dir():
-        return Input.of(path, role, parent=role == "video")
-    digests = [Input.of(picture, role).sha256 for picture in pictures(path)]
-    return Input(role, path, hashlib.sha256("".join(digests).encode()).hexdigest(), parent=role == "video")

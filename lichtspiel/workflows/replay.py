@@ -8,10 +8,10 @@ from typing import Any
 
 from lichtspiel.errors import InvalidInput, RequestError
 from lichtspiel.inference.pipeline import choose_device, choose_precision
+from lichtspiel.media.media import media_sha256
 from lichtspiel.request import Request
 from lichtspiel.seal import digest, verify
 from lichtspiel.seal.verify import Report
-from lichtspiel.workflows.generate import input_of
 
 __all__ = ["request_of"]
 
@@ -102,6 +102,6 @@ def _text(video: Path, name: str, known: tuple[str, str | None], given: str | No
 
 def _file(video: Path, role: str, expected: str, inputs: Sequence[Path], named: Named) -> Path:
     for path in inputs:
-        if named(input_of(path, role).sha256) == expected:
+        if named(media_sha256(path)) == expected:
             return path
     raise InvalidInput(f"{video} was made from a file as its {role}, which is not among those given; add --input FILE")

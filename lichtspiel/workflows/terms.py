@@ -6,7 +6,7 @@ to the door, and what left is remembered. It does not know requests or models, o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,7 @@ class Terms:
         if self.timestamp is not None:
             certificates.check_timestamp(self.timestamp)  # a wrong one would show up after the work
 
-    def admit(self, text: str, images: Sequence[Frame], *, has_image: bool) -> Inspection:
+    def admit(self, text: str, images: Iterable[Frame], *, has_image: bool) -> Inspection:
         """Judge a request's text and pictures before the work begins.
 
         Raises Refused when the policy does not allow it, or asks for a consent that was not stated.

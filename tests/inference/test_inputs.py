@@ -11,11 +11,24 @@ import torch
 from PIL import Image
 
 from lichtspiel.errors import LichtspielError, MediaError, RequestError
-from lichtspiel.inference.inputs import ask, film_size, look, picture_size
-from lichtspiel.inference.preprocess import film_of, pictures_of, preview
+from lichtspiel.inference.inputs import Inputs, picture_size, read_inputs, resolve_request, video_size
+from lichtspiel.inference.preprocess import pictures_of, preview, vace_inputs
 from lichtspiel.media.picture import load_image
 from lichtspiel.request import Request
 from tests.media.test_media import write_video
+
+
+def ask(**fields: Any) -> Request:
+    return resolve_request(**fields)[0]
+
+
+def look(request: Request) -> tuple[list[str], Inputs]:
+    inputs = read_inputs(request)
+    return inputs.check(request), inputs
+
+
+def pictures(request: Request) -> list[torch.Tensor]:
+    return pictures_of(request, read_inputs(request))
 
 
 def picture(path: Path, width: int = 100, height: int = 60, colour: Any = "orange") -> Path:
@@ -64,10 +77,10 @@ def test_a_picture_of_the_very_size_keeps_it_where_the_official_arithmetic_loses
     [((832, 480), (832, 480)), ((1920, 1080), (832, 480)), ((640, 640), (640, 624)), ((320, 240), (320, 240))],
 )
 def test_the_size_of_a_video_is_the_official_one(given: tuple[int, int], size: tuple[int, int]) -> None:
-    assert film_size(832 * 480, *given, 16) == size  # _get_frameid_bbox_adjust_last of wan/utils/vace_processor.py
+    assert video_size(832 * 480, *given, 16) == size  # _get_frameid_bbox_adjust_last of wan/utils/vace_processor.py
 
 
-@pytest.mark.parametrize("rule", [picture_size, film_size])
+@pytest.mark.parametrize("rule", [picture_size, video_size])
 def test_what_has_no_size_asks_for_one(rule: Any) -> None:
     with pytest.raises(RequestError, match=r"too small or too narrow.*set --size"):
         rule(832 * 480, 9000, 2, 16)
@@ -84,37 +97,37 @@ def test_a_picture_decides_the_size_unless_one_is_asked_for(tmp_path: Path) -> N
 
 def test_a_picture_of_the_official_size_is_not_cut_and_another_is(tmp_path: Path) -> None:
     given: dict[str, Any] = {"prompt": "x", "model": "i2v-14b-480p", "image": picture(tmp_path / "a.png", 1000, 563)}
-    assert pictures_of(ask(**given))[0].shape == (3, 563, 1000)
-    assert pictures_of(ask(**given, size="480x480"))[0].shape == (3, 563, 563)
-    assert pictures_of(ask(**given, size="480x480", fit="pad"))[0].shape == (3, 1000, 1000)
-    assert pictures_of(ask(**given, size="480x480", fit="stretch"))[0].shape == (3, 563, 1000)
+    assert pictures(ask(**given))[0].shape == (3, 563, 1000)
+    assert pictures(ask(**given, size="480x480"))[0].shape == (3, 563, 563)
+    assert pictures(ask(**given, size="480x480", fit="pad"))[0].shape == (3, 1000, 1000)
+    assert pictures(ask(**given, size="480x480", fit="stretch"))[0].shape == (3, 563, 1000)
 
 
 def test_a_last_picture_of_another_shape_is_cut_to_the_first(tmp_path: Path) -> None:
     first, last = picture(tmp_path / "a.png", 1280, 720), picture(tmp_path / "b.png", 500, 500)
     request = ask(prompt="x", model="flf2v-14b", image=first, last_image=last, frames=33)
     assert (request.size, request.frames) == ((1280, 720), 33)
-    assert pictures_of(request)[1].shape == (3, 281, 500)
+    assert pictures(request)[1].shape == (3, 281, 500)
 
 
 def test_a_video_decides_size_and_length(tmp_path: Path) -> None:
     given: dict[str, Any] = {"prompt": "x", "model": "vace-1.3b", "video": folder(tmp_path / "v", 6)}
-    with pytest.raises(RequestError, match=r"^frames: 6 .*4n\+1.*ask for its first; nearest valid value: 5$"):
+    with pytest.raises(RequestError, match=r"v has 6 frames; vace-1\.3b makes 4n\+1 .*--frames 5 to use"):
         ask(**given)
     request = ask(**given, frames=5)
     assert (request.size, request.frames) == ((64, 48), 5)
-    assert any("first 5 of 6" in note for note in look(request).notes)
+    assert any("first 5 of 6" in note for note in look(request)[0])
     (tmp_path / "v" / "005.png").unlink()
     assert ask(**given).frames == 5
-    assert look(ask(**given)).notes == []
+    assert look(ask(**given))[0] == []
 
 
 def test_a_video_file_is_read_and_its_rate_is_told(tmp_path: Path) -> None:
     request = ask(prompt="x", model="vace-1.3b", video=write_video(tmp_path / "v.mp4", count=5), size="64x48")
-    seen = look(request)
+    notes, inputs = look(request)
     assert request.frames == 5
-    assert seen.pictures
-    assert any("frames a second, what is made plays at 16" in note for note in seen.notes)
+    assert list(inputs.judged(request))
+    assert any("frames per second; the result plays at 16" in note for note in notes)
 
 
 def refused(tmp_path: Path, **fields: Any) -> str:
@@ -128,7 +141,7 @@ def test_what_does_not_agree_is_refused_with_what_would(tmp_path: Path) -> None:
     short, small = folder(tmp_path / "short", 3), picture(tmp_path / "small.png", 32, 32)
     assert "has 3 frames and the video 5; give it as many" in refused(tmp_path, mask=short)
     assert "it is 32x32 and the video 64x48" in refused(tmp_path, mask=small)
-    assert "frames: 9 is not valid: the video has 5" in refused(tmp_path, frames=9)
+    assert "v has 5 frames, fewer than --frames 9. Pass --frames 5." in refused(tmp_path, frames=9)
     assert "add video" in refused(tmp_path, video=None, mask=small)
     assert "it takes no image" in refused(tmp_path, model="t2v-14b", size="832x480", video=None, references=[small])
     (tmp_path / "empty").mkdir()
@@ -139,17 +152,19 @@ def test_what_does_not_agree_is_refused_with_what_would(tmp_path: Path) -> None:
 
 def test_first_and_last_picture_alike_are_allowed_and_noted(tmp_path: Path) -> None:
     path = picture(tmp_path / "a.png", 64, 64)
-    notes = look(Request.of(prompt="x", image=path, last_image=path)).notes
+    notes = look(Request.of(prompt="x", image=path, last_image=path))[0]
     assert notes == ["first and last image are the same: the video may stand still"]
-    assert look(Request.of(prompt="x", image=path)).notes == []
+    assert look(Request.of(prompt="x", image=path))[0] == []
 
 
 def test_the_policy_sees_pictures_references_and_some_frames(tmp_path: Path) -> None:
     reference = picture(tmp_path / "hat.png")
     request = ask(prompt="x", model="vace-1.3b", video=folder(tmp_path / "v", 17), references=[reference])
-    pictures = look(request).pictures
-    assert len(pictures) == 4
-    assert pictures[-1].shape == (60, 100, 3)
+    judged = list(look(request)[1].judged(request))
+    assert len(judged) == 4
+    assert judged[-1].shape == (60, 100, 3)
+    few = resolve_request(prompt="x", model="vace-1.3b", video=tmp_path / "v", references=[reference], judge_only=True)
+    assert [frame.tolist() for frame in few[1].judged(request)] == [frame.tolist() for frame in judged]
 
 
 def test_white_of_a_mask_is_made_anew(tmp_path: Path) -> None:
@@ -157,7 +172,7 @@ def test_white_of_a_mask_is_made_anew(tmp_path: Path) -> None:
     mask.paste(255, (0, 0, 32, 48))
     mask.save(tmp_path / "mask.png")
     request = ask(prompt="x", model="vace-1.3b", video=folder(tmp_path / "v", 5), mask=tmp_path / "mask.png")
-    film = film_of(request)
+    film = vace_inputs(request, read_inputs(request))
     assert film.video.shape == (3, 5, 48, 64)
     assert film.mask.shape == (5, 48, 64)
     assert film.mask[:, :, :32].min() == 1
@@ -165,7 +180,8 @@ def test_white_of_a_mask_is_made_anew(tmp_path: Path) -> None:
 
 
 def test_without_files_all_is_made_anew_from_grey() -> None:
-    film = film_of(Request.of(prompt="x", model="vace-1.3b", frames=5, size="64x48"))
+    request = Request.of(prompt="x", model="vace-1.3b", frames=5, size="64x48")
+    film = vace_inputs(request, Inputs())
     assert not film.video.any()
     assert torch.equal(film.mask, torch.ones(5, 48, 64))
     assert film.references == []
@@ -179,7 +195,7 @@ def test_the_preview_shows_what_the_model_will_see(tmp_path: Path) -> None:
         "subject": ask(**edit, size="64x48"),
         "image": ask(prompt="x", image=hat),
     }.items():
-        preview(request, tmp_path / f"{name}.png")
+        preview(request, read_inputs(request), tmp_path / f"{name}.png")
     sheets = {name: load_image(tmp_path / f"{name}.png") for name in ("edit", "subject", "image")}
     assert sheets["edit"].shape == (4 * 248 + 8, 5 * 328 + 8, 3)
     assert (sheets["edit"][3 * 248 - 20, 20] == 255).all()  # the mask's row
@@ -187,7 +203,7 @@ def test_the_preview_shows_what_the_model_will_see(tmp_path: Path) -> None:
     assert sheets["subject"].shape == (256, 336, 3)
     assert sheets["image"].shape == (336, 336, 3)
     with pytest.raises(RequestError, match="nothing to see"):
-        preview(Request.of(prompt="x"), tmp_path / "none.png")
+        preview(Request.of(prompt="x"), Inputs(), tmp_path / "none.png")
 
 
 def test_a_text_file_is_no_reference(tmp_path: Path) -> None:

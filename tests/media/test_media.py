@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 import warnings
@@ -15,10 +16,10 @@ import pytest
 from PIL import Image
 
 from lichtspiel.errors import MediaError, OutputError
-from lichtspiel.media import picture, probe, video
+from lichtspiel.media import media, picture, probe, video
 from lichtspiel.media import sheet as sheets
 from lichtspiel.media.animation import is_animation, read_animation
-from lichtspiel.media.media import read_frames
+from lichtspiel.media.media import Media, media_sha256, read_frames
 from lichtspiel.media.picture import load_image
 from lichtspiel.media.sheet import contact_sheet
 from lichtspiel.media.video import read_video, sample_video, video_info
@@ -405,3 +406,29 @@ def test_a_folder_without_pictures_is_refused(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("lichtspiel.media.picture.MAX_PICTURES", 1)
     with pytest.raises(MediaError, match="holds 2 pictures; at most 1 are read"):
         read_frames(tmp_path)
+
+
+def test_frames_beyond_the_memory_limit_lie_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "v.mp4")
+    whole = Media.read_video(path, first=5)
+    monkeypatch.setattr(media, "MEMORY_BYTES", 2 * whole.frames[0].nbytes)
+    spilled = Media.read_video(path, first=5)
+    assert [isinstance(frame, np.memmap) for frame in spilled.frames] == [False, False, True, True, True]
+    assert all((one == other).all() for one, other in zip(whole.frames, spilled.frames, strict=True))
+    assert (whole.count, len(whole.frames), whole.size, whole.still) == (6, 5, (64, 48), False)
+    assert whole.sha256 == media_sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+    few = Media.read_video(path, first=6, every=4)
+    assert (few.count, len(few.frames)) == (6, 2)
+
+
+def test_a_video_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "v.mp4")
+    opened = media.open_video
+
+    def replaced(path: Path) -> object:
+        write_video(path, count=9)
+        return opened(path)
+
+    monkeypatch.setattr(media, "open_video", replaced)
+    with pytest.raises(MediaError, match="changed while it was read"):
+        Media.read_video(path, first=5)

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from lichtspiel.errors import NonFinite, OutOfMemory
 from lichtspiel.inference import pipeline as pipeline_room
 from lichtspiel.inference.pipeline import Pipeline
+from lichtspiel.policy import Verdict, rules
 from lichtspiel.seal import verify
 from lichtspiel.serve.api.form import read_form, stored
 from lichtspiel.serve.api.state import Server
@@ -202,3 +204,33 @@ def test_what_expired_goes_with_its_files(
     assert sweep(server) == 1
     assert [*Path(server.settings.storage).rglob("*.*")] == []
     assert server.jobs.page(None)[0] == []
+
+
+def test_the_policy_is_asked_once(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    judge = rules.judge_image
+
+    class Counting:
+        name = "counting"
+
+        def judge(self, prompt: str) -> Verdict:
+            calls.append("guard")
+            return Verdict("allowed", "none", "guard.clear", "")
+
+    def counted(image: Any) -> Verdict:
+        calls.append("picture")
+        return judge(image)
+
+    monkeypatch.setattr(rules, "judge_image", counted)
+    server.settings = replace(server.settings, terms=replace(server.settings.terms, guard=Counting()))
+    fields = {"prompt": PROMPT, **SMALL, "consent": "it is a color"}
+    Image.new("RGB", (64, 64), "orange").save(tmp_path / "first.png")
+    with (tmp_path / "first.png").open("rb") as picture:
+        asked = read_form(fields, {"input_reference": [picture]}, tmp_path, server.settings)
+    job = server.create(asked, "", None)
+    assert sorted(calls) == ["guard", "picture"]
+    found = worker(server)
+    assert found.once()
+    assert now(server, job).state == "completed"
+    assert sorted(calls) == ["guard", "picture"]
+    assert "verdict" not in server.shown(now(server, job))["parameters"]

@@ -6,16 +6,27 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lichtspiel.errors import Interrupted, LichtspielError, MediaError, NonFinite
+from lichtspiel.inference.inputs import resolve_request
 from lichtspiel.inference.pipeline import Pipeline
+from lichtspiel.inference.preprocess import vace_inputs
+from lichtspiel.policy import rules
 from lichtspiel.request import Request
+from lichtspiel.seal import verify
 from lichtspiel.workflows import latents
+from lichtspiel.workflows.admission import admit
 from lichtspiel.workflows.generate import Observer, decode, denoising_share, generate
 from lichtspiel.workflows.latents import keep, read_latents
+from lichtspiel.workflows.terms import Terms
+from tests.media.test_media import write_video
+
+CONSENT = Terms(consent="colours only")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), NonFinite("decoding", "x"), RuntimeError("out of memory")])
@@ -97,3 +108,40 @@ def test_a_foreign_file_holds_no_latents(random_nano: Path, tmp_path: Path) -> N
 def test_more_steps_make_denoising_a_larger_share() -> None:
     few, many = (denoising_share(Request.of(prompt="x", steps=steps)) for steps in (2, 50))
     assert 0 < few < many < 1
+
+
+def test_what_was_judged_is_what_is_encoded(
+    random_nano: Path, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = tmp_path / "first.png"
+    Image.new("RGB", (64, 64), "orange").save(picture)
+    fields = {"prompt": "a turtle", "image": picture, "steps": 1, "frames": 5, "seed": 1, "guidance": 1}
+    request, inputs = resolve_request(**fields)
+    expected = generate(request, tmp_path / "a.mp4", weights=random_nano, terms=CONSENT, inputs=inputs)
+    judge, loaded = rules.judge_image, []
+
+    def exchanged(image: np.ndarray) -> object:
+        Image.new("RGB", (64, 64), "blue").save(picture)
+        loaded.append(image[0, 0].tolist())
+        return judge(image)
+
+    monkeypatch.setattr(rules, "judge_image", exchanged)
+    Image.new("RGB", (64, 64), "orange").save(picture)
+    made = generate(request, tmp_path / "b.mp4", weights=random_nano, terms=CONSENT)
+    assert loaded == [[255, 165, 0]]
+    assert torch.equal(read_latents(made.latents)[0], read_latents(expected.latents)[0])
+    assert verify(tmp_path / "b.mp4").record.inputs == verify(tmp_path / "a.mp4").record.inputs
+
+
+@pytest.mark.parametrize("frames", [None, 5])
+def test_a_video_is_opened_and_decoded_once(
+    frames: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(tmp_path / "v.mp4", count=5)
+    opens: list[str] = []
+    opened = av.open
+    monkeypatch.setattr(av, "open", lambda name, **options: opens.append(name) or opened(name, **options))
+    request, inputs = resolve_request(prompt="x", model="vace-1.3b", video=path, size="64x48", frames=frames)
+    admission = admit(request, CONSENT, inputs)
+    assert vace_inputs(request, admission.inputs).video.shape == (3, 5, 48, 64)
+    assert len(opens) == 1

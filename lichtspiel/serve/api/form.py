@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lichtspiel.errors import RequestError
-from lichtspiel.inference.inputs import ask
+from lichtspiel.inference.inputs import Inputs, resolve_request
 from lichtspiel.options import closest
+from lichtspiel.policy import Verdict
 from lichtspiel.request import OPTIONS, Request
 from lichtspiel.serve.errors import TooLarge
 from lichtspiel.serve.settings import Settings
@@ -56,6 +57,7 @@ class Asked:
     """A checked request, with its files in a folder of this server, and a digest of all that was sent."""
 
     request: Request
+    inputs: Inputs
     consent: str | None
     files: dict[str, Path]
     digest: str
@@ -92,8 +94,8 @@ def read_form(
         raise RequestError("consent", consent, f"it is text of at most {MAX_CONSENT} characters")
     given |= {name: path for name, path in files.items() if "/" not in name}
     given["references"] = [path for name, path in files.items() if "/" in name] or None
-    request = ask(**given)
-    return Asked(request, consent, files, digest.hexdigest())
+    request, inputs = resolve_request(judge_only=True, **given)
+    return Asked(request, inputs, consent, files, digest.hexdigest())
 
 
 def _check_names(given: Mapping[str, Any]) -> None:
@@ -163,17 +165,19 @@ def _lora(value: Any, settings: Settings) -> dict[str, Any]:
 FILE_FIELDS = ("image", "last_image", "video", "mask", "references")
 
 
-def stored(asked: Asked) -> dict[str, Any]:
-    """What is kept of a request in the database: its fields without paths, and the consent."""
+def stored(asked: Asked, verdict: Verdict | None = None) -> dict[str, Any]:
+    """What is kept of a request in the database: its fields without paths, the consent, and what the policy said, so
+    that no worker asks it again."""
     fields = asked.request.model_dump(mode="json", exclude={*FILE_FIELDS})
     fields["lora"] = [{**one, "path": Path(one["path"]).stem} for one in fields["lora"]]
-    return {**fields, "consent": asked.consent}
+    return {**fields, "consent": asked.consent, "verdict": verdict and verdict.to_json()}
 
 
 def restore(kept: Mapping[str, Any], files: Mapping[str, Path], settings: Settings) -> tuple[Request, str | None]:
     """The request again, with its files where they lie now, and the consent."""
     fields: dict[str, Any] = dict(kept)
     consent = fields.pop("consent", None)
+    fields.pop("verdict", None)
     fields["lora"] = [_lora(one, settings) for one in fields["lora"]]
     fields |= {name: path for name, path in files.items() if "/" not in name}
     fields["references"] = [files[name] for name in sorted(files) if "/" in name]

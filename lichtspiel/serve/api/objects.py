@@ -12,7 +12,7 @@ from lichtspiel.spec import Model
 
 __all__ = ["error_response", "model_object", "video_object"]
 
-HIDDEN = ("prompt", "consent")
+HIDDEN = ("prompt", "consent", "verdict")
 """Fields that stand elsewhere in the video object, or are nobody's business."""
 
 CHOSEN = ("device", "dtype")

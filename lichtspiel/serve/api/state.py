@@ -53,7 +53,8 @@ class Server:
 
     def create(self, asked: Asked, owner: str, idempotency: str | None, remixed_from: str | None = None) -> Job:
         """Judge a request and put it into the queue, with its files."""
-        admit(asked.request, replace(self.settings.terms, consent=asked.consent))
+        terms = replace(self.settings.terms, consent=asked.consent)
+        verdict = admit(asked.request, terms, asked.inputs).inspection.before
         prefix = f"inputs/{uuid.uuid4().hex}"
         inputs = {
             name: f"{prefix}/{name.replace('/', '-').replace('_', '-')}{path.suffix}"
@@ -63,7 +64,7 @@ class Server:
             self.files.put(path, inputs[name])
         try:
             job, new = self.jobs.add(
-                owner=owner, model=asked.request.model, request=stored(asked), inputs=inputs,
+                owner=owner, model=asked.request.model, request=stored(asked, verdict), inputs=inputs,
                 remixed_from=remixed_from, idempotency=idempotency, digest=asked.digest,
             )  # fmt: skip
         except LichtspielError:

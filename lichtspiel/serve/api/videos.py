@@ -11,6 +11,7 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from lichtspiel.errors import RequestError
+from lichtspiel.inference.inputs import read_inputs
 from lichtspiel.serve.api.body import BODY, REMIX, Fields, Uploads, folder, handled
 from lichtspiel.serve.api.content import content
 from lichtspiel.serve.api.events import events
@@ -102,7 +103,7 @@ def _remixed(
         server.files.fetch(there, files[name])
     kept = {**first.request, "prompt": fields["prompt"]} | ({"seed": fields["seed"]} if "seed" in fields else {})
     request, consent = restore(kept, files, server.settings)
-    asked = Asked(request, consent, files, f"{first.id} {fields}")
+    asked = Asked(request, read_inputs(request), consent, files, f"{first.id} {fields}")
     return server.create(asked, owner, idempotency, first.id)
 
 

@@ -21,6 +21,7 @@ from lichtspiel.errors import Cancelled, InvalidInput, LichtspielError, NonFinit
 from lichtspiel.inference.pipeline import Pipeline, Step, load
 from lichtspiel.media.picture import load_image
 from lichtspiel.media.video import sample_video
+from lichtspiel.policy import Verdict
 from lichtspiel.request import Request
 from lichtspiel.seal import seal_picture
 from lichtspiel.serve.api.form import restore
@@ -31,6 +32,7 @@ from lichtspiel.serve.queue.storage import Files
 from lichtspiel.serve.settings import Settings
 from lichtspiel.serve.workers.faults import fault_of, probe
 from lichtspiel.spec import model as find
+from lichtspiel.workflows.admission import admit
 from lichtspiel.workflows.generate import Generation, Observer, Result, compute_latents, finish, prepare
 
 if TYPE_CHECKING:
@@ -185,7 +187,9 @@ class Worker:
         out = folder / ("made.png" if find(request.model).sampling.max_frames == 1 else "made.mp4")
         terms = dataclasses.replace(self.settings.terms, consent=consent)
         observer = Observer(progress=heartbeat.progress, step=heartbeat.watch)
-        work = prepare(request, out, terms, weights=self._pipeline(request), folder=folder, observer=observer)
+        verdict = job.request.get("verdict")
+        admission = admit(request, terms, verdict=verdict and Verdict(**verdict))
+        work = prepare(admission, out, weights=self._pipeline(request), folder=folder, observer=observer)
         heartbeat.work, heartbeat.folder = work, folder
         latents = folder / "latents.safetensors"
         if not self._fetch_latents(job, latents):
