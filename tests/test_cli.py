@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -202,15 +203,22 @@ def test_an_interruption_leaves_a_message_and_no_file(sign: signal.Signals, tmp_
     words = ["generate", PROMPT, "--weights", str(random_nano), "--steps", "1000", "-o", "long.mp4"]
     # Where the tests run in the background, they ignore Ctrl-C, and a program they start would inherit that.
     ignored = signal.signal(signal.SIGINT, signal.default_int_handler)
+    terminal, its = pty.openpty()  # where a bar says what is being done
     process = subprocess.Popen(
-        [sys.executable, "-m", "lichtspiel", *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "lichtspiel", *words], cwd=tmp_path, stderr=its, env={**os.environ, "TERM": "xterm"}
     )
     signal.signal(signal.SIGINT, ignored)
-    time.sleep(15)
-    process.send_signal(sign)
-    _, message = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "Traceback" not in message
+    os.close(its)
+    shown = b""
+    with contextlib.suppress(OSError):  # that is how the end of a terminal shows
+        while more := os.read(terminal, 4096):
+            if b"denoising" not in shown and b"denoising" in shown + more:
+                process.send_signal(sign)
+            shown += more
+    os.close(terminal)
+    assert process.wait(60) == 1
+    assert b"stopped while denoising" in shown
+    assert b"Traceback" not in shown
     assert list(tmp_path.iterdir()) == []
 
 
