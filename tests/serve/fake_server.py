@@ -32,6 +32,7 @@ from lichtspiel.serve.api.body import PROPERTIES
 from lichtspiel.toybox.captions import caption
 from lichtspiel.toybox.render import render
 from lichtspiel.toybox.scene import Action, Actor, Direction, Place, Scene, Time
+from tests.serve.live import port_of
 
 PAGE = Path(__file__).parents[2] / "lichtspiel" / "serve" / "page"
 CSP = (
@@ -374,8 +375,7 @@ def serve(fake: Fake) -> Iterator[str]:
         assert thread.is_alive(), "the stand-in did not start"
         time.sleep(0.02)
     try:
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port_of(server)}"
     finally:
         server.should_exit = True
         thread.join(10)

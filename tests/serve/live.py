@@ -32,20 +32,29 @@ def worker(server: Server) -> Worker:
     return Worker(server.settings, "cpu", server.jobs, server.files)
 
 
+def port_of(runner: uvicorn.Server) -> int:
+    """The port that the system chose for a server that was started on port 0."""
+    return int(runner.servers[0].sockets[0].getsockname()[1])
+
+
+def free_port() -> int:
+    """A port that nobody uses now, for a program that has to be told one."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 @contextmanager
 def live(chosen: Settings) -> Iterator[tuple[Server, str]]:
     """The application without a worker, and its address."""
     server = open_server(chosen)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    runner = uvicorn.Server(uvicorn.Config(create_app(server), port=port, log_level="warning", ws="none"))
+    runner = uvicorn.Server(uvicorn.Config(create_app(server), port=0, log_level="warning", ws="none"))
     thread = threading.Thread(target=runner.run, daemon=True)
     thread.start()
     while not runner.started:
         time.sleep(0.01)
     try:
-        yield server, f"http://127.0.0.1:{port}"
+        yield server, f"http://127.0.0.1:{port_of(runner)}"
     finally:
         while CLIENTS:
             CLIENTS.pop().close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,16 +16,14 @@ import httpx
 import pytest
 
 from lichtspiel.seal import verify
-from tests.serve.live import PROMPT
+from tests.serve.live import PROMPT, free_port
 
 get, send = (partial(call, timeout=60) for call in (httpx.get, httpx.post))
 
 
 @contextmanager
 def running(folder: Path, weights: Path, url: str, *words: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "lichtspiel", "serve", "--port", str(port), "--weights", str(weights)]
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
