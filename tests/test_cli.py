@@ -27,7 +27,7 @@ PROMPT = "a turtle walks on the beach at night"
 def run(*words: str | Path, cwd: Path, check: int = 0) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own; `check` is the exit code that is expected."""
     command = [sys.executable, "-m", "lichtspiel", *map(str, words)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == check, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done
@@ -216,7 +216,7 @@ def test_an_interruption_leaves_a_message_and_no_file(sign: signal.Signals, tmp_
                 process.send_signal(sign)
             shown += more
     os.close(terminal)
-    assert process.wait(60) == 1
+    assert process.wait(600) == 1
     assert b"stopped while denoising" in shown
     assert b"Traceback" not in shown
     assert list(tmp_path.iterdir()) == []

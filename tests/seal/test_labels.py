@@ -211,10 +211,10 @@ def with_entries(source: Path, target: Path, count: int, size: int) -> Path:
 def test_many_entries_take_bounded_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(labels, "_SECONDS", 0.5)  # the whole file would take minutes
     hostile = with_entries(marked(tmp_path / "a.mp4", Marks.of("eu")), tmp_path / "b.mp4", 100_000, 1)
-    before = time.monotonic()
+    before = time.process_time()
     with contextlib.suppress(MediaError):
         assert read(hostile).aigc is None
-    assert time.monotonic() - before < 20
+    assert time.process_time() - before < 20
 
 
 def test_large_entries_are_refused_before_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,10 @@ import pytest
 from lichtspiel.seal import verify
 from tests.serve.live import PROMPT, free_port
 
-get, send = (partial(call, timeout=60) for call in (httpx.get, httpx.post))
+PATIENCE = 900
+"""Seconds after which something hangs: far more than it takes, because other processes may have the processor."""
+
+get, send = (partial(call, timeout=PATIENCE) for call in (httpx.get, httpx.post))
 
 
 @contextmanager
@@ -31,11 +34,11 @@ def running(folder: Path, weights: Path, url: str, *words: str) -> Iterator[tupl
         )
     address = f"http://127.0.0.1:{port}"
     try:
-        wait(lambda: answers(address), 120)
+        wait(lambda: answers(address))
         yield process, address
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(PATIENCE)
 
 
 def answers(address: str) -> bool:
@@ -45,9 +48,8 @@ def answers(address: str) -> bool:
         return False
 
 
-def wait(until: object, seconds: float) -> None:
-    assert callable(until)
-    end = time.monotonic() + seconds
+def wait(until: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
     while not until():
         assert time.monotonic() < end, "it took too long"
         time.sleep(0.1)
@@ -103,19 +105,19 @@ def test_killed_workers_and_a_killed_server_lose_no_job(
         asked = {"prompt": PROMPT, "steps": 40, "frames": 5}
         first = send(f"{address}/v1/videos", json=asked).json()["id"]
         second = send(f"{address}/v1/videos", json={**asked, "steps": 1}).json()["id"]
-        wait(lambda: get(f"{address}/v1/videos/{first}").json()["step"] > 0, 120)
+        wait(lambda: get(f"{address}/v1/videos/{first}").json()["step"] > 0)
         if words:
-            wait(lambda: len(workers(server)) == 2, 60)  # there were two jobs
+            wait(lambda: len(workers(server)) == 2)  # there were two jobs
         for pid in workers(server):
             os.kill(pid, signal.SIGKILL)
-        wait(lambda: status(second) == "completed", 120)
+        wait(lambda: status(second) == "completed")
         left = workers(server)
         assert left
         server.send_signal(signal.SIGKILL)
         server.wait()
-        wait(lambda: not any(alive(pid) for pid in left), 60)  # no worker outlives its server
+        wait(lambda: not any(alive(pid) for pid in left))  # no worker outlives its server
     with running(tmp_path, random_nano, url, *words) as (_, address):
-        wait(lambda: status(first) == "completed", 120)
+        wait(lambda: status(first) == "completed")
         for id in (first, second):
             path = tmp_path / f"{id}.mp4"
             path.write_bytes(get(f"{address}/v1/videos/{id}/content").content)
@@ -127,7 +129,7 @@ def test_killed_workers_and_a_killed_server_lose_no_job(
 def test_the_verbs_of_the_server(tmp_path: Path) -> None:
     def run(*words: str, check: int = 0) -> str:
         command = [sys.executable, "-m", "lichtspiel", *words]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
         assert done.returncode == check, done.stderr
         return done.stdout if check == 0 else done.stderr
 
