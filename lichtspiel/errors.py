@@ -18,6 +18,7 @@ Messages are one line: what is wrong, with which value, by which rule, and the n
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "RequestError",
     "WeightsError",
     "name_fields",
+    "printable",
     "shortened",
 ]
 
@@ -68,6 +70,11 @@ class RequestError(InvalidInput):
 def name_fields(text: str, name: Callable[[str], str] = lambda field: field) -> str:
     """A text in which `<image>` stands for the field `image`, with the name that its reader knows the field by."""
     return re.sub(r"<([a-z_]+)>", lambda found: name(found[1]), text)
+
+
+def printable(text: str) -> str:
+    """A stranger's text as one line for a terminal: characters that the terminal would obey are blanks."""
+    return "".join(" " if unicodedata.category(letter) in {"Cc", "Cf", "Zl", "Zp"} else letter for letter in text)
 
 
 def shortened(text: str, most: int = 120) -> str:

@@ -5,40 +5,53 @@ python scripts/make_cli_page.py [--check]
 
 from __future__ import annotations
 
+import inspect
 import sys
 from pathlib import Path
 
 import typer
 
 from lichtspiel.cli import app
+from lichtspiel.cli.help import headings
 
 PAGE = Path(__file__).parent.parent / "docs" / "cli.md"
 HEAD = """# The command line
 
-Written by `scripts/make_cli_page.py`; a test checks that it is up to date.
+`scripts/make_cli_page.py` writes this page from the program's own help; a test checks that it is up to date.
 
-Exit codes: 0 done · 2 the request or a file is not usable · 3 refused by policy · 1 anything else ·
-`verify` also: 4 nothing found, 5 tampered. Results go to stdout, progress and messages to stderr; `--json` prints one
-object and nothing else.
+Results go to stdout, progress and messages to stderr. With `--json`, stdout holds JSON and nothing else. A prompt of
+several words stands in quotes.
+
+| exit code | meaning |
+|---|---|
+| 0 | done |
+| 1 | something went wrong while working, or the work was stopped |
+| 2 | the request, a file or a flag cannot be used; the message names what to type instead |
+| 3 | refused by the policy |
+| 4 | `verify` found nothing |
+| 5 | `verify` found that the file was changed after it was signed |
 """
 
 
-def flag(parameter: object) -> str:
-    """One line of a command's table."""
-    names = " ".join((*parameter.opts, *parameter.secondary_opts))
-    if parameter.param_type_name == "argument":
-        names = parameter.name.upper()
-    shown = parameter.default if not callable(parameter.default) else None
-    default = "" if shown in (None, False) else f"`{shown}`"
-    return f"| `{names}` | {parameter.help or ''} | {default} |"
+def _row(names: str, meaning: str) -> str:
+    names, meaning = (text.replace("|", "\\|") for text in (names, meaning))
+    return f"| `{names}` | {meaning} |"
 
 
-def section(name: str, command: object) -> list[str]:
-    """A command, or all commands of a group."""
-    if hasattr(command, "commands"):
-        return [line for key, inner in command.commands.items() for line in section(f"{name} {key}", inner)]
-    lines = [f"\n## `{name}`\n", (command.help or "").strip(), "\n| option | meaning | default |", "|---|---|---|"]
-    return lines + [flag(parameter) for parameter in command.params if parameter.name != "help"]
+def section(path: str, command: object) -> list[str]:
+    """A command: what it does, examples and a table of its options; then the commands in it."""
+    inner = [line for key, each in getattr(command, "commands", {}).items() for line in section(f"{path} {key}", each)]
+    tables = headings(command)
+    if inner and not tables:  # a group that only holds others
+        return inner
+    about = inspect.cleandoc(command.help or "")
+    lines = [f"\n## `{path}`\n", about]
+    if path != "lichtspiel":
+        lines += ["\n```", command.epilog.strip(), "```"]
+    for title, rows in tables.items():
+        lines += [f"\n| {title.lower()} | |", "|---|---|"]
+        lines += [_row(names, meaning) for names, meaning in rows]
+    return lines + inner
 
 
 def page() -> str:

@@ -56,7 +56,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "seal/verify": ("errors frames media seal/detect seal/identity seal/labels seal/manifest seal/record storage", ""),
     "train": ("errors flow inference media models spec storage tokenizer toybox", "cv2 einops numpy safetensors torch"),
     "seal/picture": ("frames seal/credentials seal/export seal/identity seal/labels seal/marks", "PIL"),
-    "seal/report": ("seal/verify", ""),
+    "seal/report": ("errors seal/verify", ""),
     "seal": (
         "seal/credentials seal/enroll seal/export seal/identity seal/marks seal/picture seal/report seal/verify",
         "",
@@ -78,8 +78,8 @@ ROOMS: dict[str, tuple[str, str]] = {
     ),
     "serve/server": ("errors policy serve/api serve/queue serve/settings serve/workers spec", "fastapi uvicorn"),
     "cli": (
-        "errors inference lora media policy request seal seal/record seal/report seal/verify serve/api serve/queue "
-        "serve/server serve/settings serve/workers spec train weights workflows",
+        "errors inference lora media options policy request seal seal/record seal/verify serve/api serve/queue "
+        "serve/server serve/settings serve/workers spec storage train weights workflows",
         "rich typer",
     ),
     "__main__": ("cli", ""),

@@ -143,15 +143,18 @@ def test_a_preview_needs_no_weights(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["generate", " "], "prompt"),
-        (["generate", "x", "--frames", "5", "-o", "x.png"], "is one frame; nearest valid value: 1"),
+        (["generate", "x", "--frames", "5", "-o", "x.png"], "is one frame; try --frames 1"),
         (["generate", "x", "--model", "t2i-14b", "-o", "x.mp4"], "nearest valid name: x.png"),
-        (["generate", "x", "--model", "vace-1.3b", "--mask", "text.png"], "add video"),
-        (["generate", "x", "--model", "t2v-1.3b", "--reference", "text.png"], "nearest valid value: vace-1.3b"),
+        (["generate", "x", "--model", "vace-1.3b", "--mask", "text.png"], "add --video"),
+        (["generate", "x", "--model", "t2v-1.3b", "--reference", "text.png"], "try --model vace-1.3b"),
         (["generate", "x", "--model", "t2v-1.3b", "--preview", "p.png"], "there is nothing to see"),
         (["generate", "x", "--preview", "p.jpg"], "nearest valid name: p.png"),
         (["generate", "x", "--fit", "pad"], "no picture or video to fit"),
-        (["generate", "x", "--frames", "80"], "nearest valid value: 17"),
-        (["generate", "x", "--size", "100x100"], "nearest valid value: 64x64"),
+        (
+            ["generate", "x", "--frames", "80"],
+            "--frames 80 is not valid: nano makes 4n+1 frames, from 1 to 17; try ",
+        ),
+        (["generate", "x", "--size", "100x100"], "try --size 64x64"),
         (["generate", "x", "--model", "sora"], "known models are nano"),
         (["generate", "x", "-o", "missing/folder/x.mp4"], "mkdir -p"),
         (["generate", "x", "-o", "x.avi"], "nearest valid name: x.mp4"),
@@ -168,14 +171,14 @@ def test_a_preview_needs_no_weights(tmp_path: Path) -> None:
         (["generate", "x", "--dtype", "int4", "-o", "x.mp4"], "dtype"),
         (["decode", "text.png"], "text.png"),
         (["inspect", "nowhere"], "does not exist"),
-        (["plan", "--model", "t2v-1.3b", "--frames", "80"], "nearest valid value: 81"),
+        (["plan", "--model", "t2v-1.3b", "--frames", "80"], "try --frames 81"),
         (["pull", "nano"], "ships with this package"),
         (["lora", "inspect", "text.png"], "text.png"),
         (["batch", "absent.jsonl", "-o", "out"], "absent.jsonl"),
         (["replay", "text.png"], "text.png"),
         (["show", "sora"], "known models are nano"),
         (["verify", "text.png"], "text.png"),
-        (["worlds", "render", "--size", "7x7", "-o", "clips"], "nearest valid value: 16x16"),
+        (["toybox", "render", "--size", "7x7", "-o", "clips"], "try --size 16x16"),
         (["train", "dit", "--run", "nothing", "--steps", "1"], "nothing"),
         (["train", "vae", "--run", "run"], "--steps or --minutes"),
     ],
@@ -233,7 +236,7 @@ def test_models_and_show_cover_the_registry(tmp_path: Path) -> None:
 
 def test_rendered_clips_are_captioned_and_sealed(tmp_path: Path) -> None:
     done = run(
-        "worlds", "render", "--count", "2", "--seed", "3", "--size", "64x48", "-o", "clips", "--json", cwd=tmp_path
+        "toybox", "render", "--count", "2", "--seed", "3", "--size", "64x48", "-o", "clips", "--json", cwd=tmp_path
     )
     rows = json.loads(done.stdout)
     assert len(rows) == 2
@@ -292,14 +295,14 @@ def test_the_verbs_of_provenance_print_what_they_know(made: tuple[Path, dict[str
         "-o", "again.mp4", cwd=tmp_path)  # fmt: skip
     report = verify(tmp_path / "again.mp4")
     assert (report.credentials.model, report.labels.aigc is not None) == ("Tool 7", True)
-    listed = json.loads(run("log", "list", "--limit", "1", "--json", cwd=tmp_path).stdout)
+    listed = json.loads(run("record", "list", "--limit", "1", "--json", cwd=tmp_path).stdout)
     assert [entry["model"] for entry in listed] == ["Tool 7"]
-    ids = [json.loads(line)["id"] for line in run("log", "export", cwd=tmp_path).stdout.splitlines()]
+    ids = [json.loads(line)["id"] for line in run("record", "export", cwd=tmp_path).stdout.splitlines()]
     assert said["id"] in ids
     assert "minors.sexual" in run("policy", "show", cwd=tmp_path).stdout
     refused = run("policy", "check", "a naked child", "--json", cwd=tmp_path, check=3)
     assert json.loads(refused.stdout)["decision"] == "refused"
-    assert json.loads(run("keys", "show", "--json", cwd=tmp_path).stdout)["origin"] == "self-made"
+    assert json.loads(run("identity", "show", "--json", cwd=tmp_path).stdout)["origin"] == "self-made"
 
 
 def test_inspect_and_plan_say_what_is_there(tmp_path: Path, random_nano: Path) -> None:

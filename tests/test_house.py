@@ -17,6 +17,7 @@ import tomllib
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import typer
@@ -166,8 +167,13 @@ def test_files_are_short(name: str) -> None:
 
 def flag_takers() -> set[str]:
     """The functions of the command line where one parameter is one flag: the verbs, and what makes terms of flags."""
-    groups = [app, *(group.typer_instance for group in app.registered_groups)]
-    return {command.callback.__name__ for group in groups for command in group.registered_commands} | {"terms"}
+    found, groups = {"terms"}, [typer.main.get_command(app)]
+    while groups:
+        group: Any = groups.pop()
+        inner = [group, *group.commands.values()]
+        found |= {command.callback.__name__ for command in inner if command.callback is not None}
+        groups += [command for command in group.commands.values() if hasattr(command, "commands")]
+    return found
 
 
 @pytest.mark.parametrize("name", SOURCES)

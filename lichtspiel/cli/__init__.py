@@ -1,6 +1,6 @@
 """The command line: it parses, calls and prints. Everything heavy is imported inside the verb that needs it.
 
-Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 2 the request or a file is not usable,
+Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 2 the request or a file cannot be used,
 3 refused by policy, 1 anything else; `verify` adds 4 for "nothing found" and 5 for "tampered".
 """
 
@@ -9,71 +9,128 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
-from lichtspiel.cli import generate, provenance, serve, train, weights
-from lichtspiel.errors import LichtspielError
+from lichtspiel import __version__
+from lichtspiel.cli import errors, generate, provenance, serve, train, weights
+from lichtspiel.cli.examples import EXAMPLES
+from lichtspiel.cli.help import Command, Group
 
 __all__ = ["app", "main"]
 
-
-def group(help: str) -> typer.Typer:
-    """Commands under one name. Rich's help would cost 0.2 s."""
-    return typer.Typer(
-        no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=help
-    )
+Verb = Callable[..., None]
+Version = Annotated[bool, typer.Option("--version", help="Print the version and exit.")]
 
 
-app = group("Open video models that anyone can run, adapt and vouch for.")
-VERBS: tuple[Callable[..., None], ...] = (
-    generate.generate, generate.decode, generate.batch, generate.replay, provenance.verify, provenance.seal,
-    generate.models, generate.show, weights.pull, weights.inspect, weights.plan, serve.serve,
-)  # fmt: skip
-for verb in VERBS:
-    app.command()(verb)
+def group(name: str, help: str) -> typer.Typer:
+    """Commands under one name, which show their help if none of them follows."""
+    made = typer.Typer(
+        name=name, cls=Group, help=help,
+        add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, invoke_without_command=True,
+    )  # fmt: skip
 
-GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
-    # group: (help, its verbs)
+    @made.callback()
+    def bare(ctx: typer.Context) -> None:
+        if ctx.invoked_subcommand is None:
+            print(ctx.get_help())
+
+    return made
+
+
+def add(place: typer.Typer, path: str, verb: Verb, panel: str | None = None) -> None:
+    """Put a verb into a group; `path` is what is typed after `lichtspiel`."""
+    epilog = "\n".join(EXAMPLES.get(path, ()))
+    place.command(path.rsplit(maxsplit=1)[-1], cls=Command, epilog=epilog, rich_help_panel=panel)(verb)
+
+
+app = group("", "Open video models that anyone can run, adapt and vouch for.")
+
+
+@app.callback()
+def start(
+    ctx: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    """Open video models that anyone can run, adapt and vouch for."""
+    if version:
+        print(f"lichtspiel {__version__}")
+        raise typer.Exit
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+
+
+VERBS: dict[str, dict[str, Verb]] = {
+    # heading: verbs under it
+    "Make videos": {
+        "generate": generate.generate, "decode": generate.decode, "batch": generate.batch, "replay": generate.replay,
+    },
+    "Marks and seals": {"verify": provenance.verify, "seal": provenance.seal},
+    "Models and weights": {
+        "models": generate.models, "show": generate.show, "pull": weights.pull, "inspect": weights.inspect,
+        "plan": weights.plan,
+    },
+}  # fmt: skip
+GROUPS: dict[str, tuple[str, str, dict[str, Verb]]] = {
+    # group: (heading, help, its verbs)
     "lora": (
-        "Files that adapt a model.",
+        "Models and weights",
+        "LoRA files, which adapt a model.",
         {"inspect": weights.inspect_lora, "convert": weights.convert_lora},
     ),
-    "worlds": ("The toybox: captioned clips that the package renders itself.", {"render": train.render_clips}),
+    "policy": (
+        "Marks and seals",
+        "What may be asked for and what may leave.",
+        {"show": provenance.show_policy, "check": provenance.check_policy},
+    ),
+    "identity": (
+        "Marks and seals",
+        "The identity that signs videos on this computer.",
+        {"init": provenance.make_identity, "show": provenance.show_identity, "import": provenance.import_certificate},
+    ),
+    "record": (
+        "Marks and seals",
+        "The record of what was made on this computer.",
+        {"list": provenance.list_record, "export": provenance.export_record},
+    ),
+    "toybox": ("Training", "Captioned clips that the package renders itself.", {"render": train.render_clips}),
     "train": (
+        "Training",
         "Train the networks of a small model from scratch.",
         {"vae": train.train_vae, "dit": train.train_dit},
     ),
+}
+SERVER: dict[str, tuple[str, dict[str, Verb]]] = {
     "key": (
-        "Keys of the server.",
+        "API keys of the server.",
         {"create": serve.create_key, "list": serve.list_keys, "revoke": serve.revoke_key},
     ),
     "jobs": (
         "Jobs of the server.",
         {"list": serve.list_jobs, "show": serve.show_job, "cancel": serve.cancel_job},
     ),
-    "policy": (
-        "What may be asked for and what may leave.",
-        {"show": provenance.show_policy, "check": provenance.check_policy},
-    ),
-    "keys": (
-        "The identity that signs videos here.",
-        {"init": provenance.make_identity, "show": provenance.show_identity, "import": provenance.import_certificate},
-    ),
-    "log": ("The record of what was made here.", {"list": provenance.list_record, "export": provenance.export_record}),
 }
-for title, (about, verbs) in GROUPS.items():
-    inner = group(about)
-    for name, function in verbs.items():
-        inner.command(name)(function)
-    app.add_typer(inner, name=title)
+
+for panel, verbs in VERBS.items():
+    for name, verb in verbs.items():
+        add(app, name, verb, panel)
+for title, (panel, about, inner) in GROUPS.items():
+    app.add_typer(place := group(title, about), rich_help_panel=panel)
+    for name, verb in inner.items():
+        add(place, f"{title} {name}", verb)
+server = typer.Typer(
+    name="serve", cls=Group, invoke_without_command=True, rich_markup_mode=None,
+    epilog="\n".join(EXAMPLES["serve"]),
+)  # fmt: skip
+server.callback()(serve.serve)
+app.add_typer(server, rich_help_panel="Server")
+for title, (about, inner) in SERVER.items():
+    server.add_typer(place := group(title, about))
+    for name, verb in inner.items():
+        add(place, f"serve {title} {name}", verb)
 
 
 def main() -> None:
     """Entry point: runs a command and turns errors into one line on stderr and an exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is handled as Ctrl-C
-    try:
-        app()
-    except LichtspielError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    sys.exit(errors.run(lambda: app(prog_name="lichtspiel", standalone_mode=False)))

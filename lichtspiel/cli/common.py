@@ -11,22 +11,39 @@ from typing import Annotated, Any
 
 import typer
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="The MP4 file to write.")]
-Sheet = Annotated[Path | None, typer.Option(help="Also write a PNG of frames, to look at without a player.")]
+from lichtspiel.options import COMPUTING
+
+OUTPUT, MARKS, POLICY = "Output", "Marks", "Policy and privacy"
+"""Headings of options, beside those of a request in `options`."""
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout, and nothing else.", rich_help_panel=OUTPUT)]
+Sheet = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Also write a contact sheet of frames, as PNG.", rich_help_panel=OUTPUT),
+]
 Weights = Annotated[
     list[Path] | None,
-    typer.Option(help="Folder or file of a checkpoint, in any layout; may be repeated. See `lichtspiel pull`."),
+    typer.Option(
+        metavar="PATH",
+        help="Folder or file of the weights, in any layout; see `lichtspiel pull`. [may be repeated]",
+        rich_help_panel=COMPUTING,
+    ),
 ]
+Checkpoint = Annotated[str, typer.Argument(metavar="MODEL", help="Name of a checkpoint; see `lichtspiel models`.")]
+
+
+def out_option(help: str) -> Any:
+    """The option that says where the result goes."""
+    return typer.Option("--out", "-o", metavar="PATH", help=help, rich_help_panel=OUTPUT)
 
 
 def without_effect(flags: dict[str, object], reason: str) -> None:
-    """Refuse flags that were given (are not None) although, for this reason, nothing would come of them."""
+    """Refuse flags that were typed (are not None) although, for this reason, they would change nothing."""
     from lichtspiel.errors import InvalidInput
 
-    given = [name for name, value in flags.items() if value is not None]
-    if given:
-        raise InvalidInput(f"{', '.join(given)}: would have no effect: {reason}; leave one or the other out")
+    typed = [name for name, value in flags.items() if value is not None]
+    if typed:
+        raise InvalidInput(f"{', '.join(typed)} would have no effect: {reason}")
 
 
 def secret(path: Path | None) -> str:
@@ -38,7 +55,7 @@ def secret(path: Path | None) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{path}: the key cannot be read: {error}") from None
+        raise InvalidInput(f"{path}: the key in this file cannot be read: {error}") from None
 
 
 def say(note: str) -> None:
@@ -72,7 +89,7 @@ def observer() -> Iterator[Any]:
 
 
 def print_result(result: dict[str, Any], sheet: Path | None, as_json: bool) -> None:
-    """Say what was made, where it is and how."""
+    """Print what was made, where it is and how."""
     if as_json:
         print(json.dumps(result, ensure_ascii=False))
         return

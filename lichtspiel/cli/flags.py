@@ -15,39 +15,73 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from lichtspiel.cli.common import secret, without_effect
-from lichtspiel.errors import name_fields
+from lichtspiel.cli.common import MARKS, POLICY, secret, without_effect
+from lichtspiel.errors import RequestError, name_fields
 from lichtspiel.request import OPTIONS, default_of, hint_of, rule_of, schema_of
 
 __all__ = ["flag_of", "of_request", "terms", "under_terms"]
 
 Verb = Callable[..., None]
 
-Profile = Annotated[str, typer.Option("--marks", help="Which rules the marks follow: eu, cn, us or all.")]
-Label = Annotated[
-    bool | None, typer.Option("--label/--no-label", help="Show or leave out the visible label, whatever the profile.")
+
+def _option(*names: str, group: str, metavar: str | None = None, help: str) -> Any:
+    return typer.Option(*names, metavar=metavar, help=help, rich_help_panel=group)
+
+
+Profile = Annotated[
+    str, _option("--marks", group=MARKS, metavar="eu|us|cn|all", help="Whose rules on marking AI video to follow.")
 ]
-Language = Annotated[str | None, typer.Option("--label-language", help="en, de, zh, fr or es.")]
-Corner = Annotated[str | None, typer.Option("--label-corner", help="top-right, top-left, bottom-right or bottom-left.")]
+Label = Annotated[bool | None, _option("--label/--no-label", group=MARKS, help="Show or leave out the visible label.")]
+Language = Annotated[
+    str | None, _option("--label-language", group=MARKS, metavar="en|de|zh|fr|es", help="Language of the label.")
+]
+Corner = Annotated[
+    str | None,
+    _option(
+        "--label-corner", group=MARKS, metavar="CORNER",
+        help="top-right, top-left, bottom-right or bottom-left. [default: top-right]",
+    ),
+]  # fmt: skip
 Seconds = Annotated[
-    float | None, typer.Option("--label-seconds", help="How long it is shown, from 2 s; throughout if not given.")
+    float | None,
+    _option(
+        "--label-seconds", group=MARKS, metavar="SECONDS",
+        help="How long to show the label, at least 2 s. [default: throughout]",
+    ),
+]  # fmt: skip
+NoMarks = Annotated[
+    str | None, _option("--no-marks", group=MARKS, metavar="REASON", help="Leave out all marks; records the reason.")
 ]
-NoMarks = Annotated[str | None, typer.Option(metavar="REASON", help="Leave all marks out; the reason is recorded.")]
 Consent = Annotated[
-    str | None, typer.Option(help="Who is shown and that they agreed, where the policy asks; it is recorded.")
-]
+    str | None,
+    _option(
+        "--consent", group=POLICY, metavar="TEXT",
+        help="Who is shown and that they agreed, where the policy asks for it; it is recorded.",
+    ),
+]  # fmt: skip
 GuardUrl = Annotated[
-    str | None, typer.Option("--guard", metavar="URL", help="OpenAI-compatible endpoint that judges prompts, too.")
+    str | None,
+    _option(
+        "--guard", group=POLICY, metavar="URL", help="OpenAI-compatible moderation endpoint that judges prompts, too."
+    ),
 ]
 GuardModel = Annotated[
-    str | None, typer.Option(help="The model that the guard's endpoint is asked for; its name is `guard` if not given.")
+    str | None,
+    _option("--guard-model", group=POLICY, metavar="NAME", help="Model to ask the guard for. [default: guard]"),
 ]
-GuardKey = Annotated[Path | None, typer.Option(help="File that holds the key of the guard's endpoint.")]
-Embed = Annotated[bool, typer.Option("--embed-prompt", help="Publish the prompt's text in the seal, not its digest.")]
+GuardKey = Annotated[
+    Path | None, _option("--guard-key", group=POLICY, metavar="FILE", help="File that holds the guard's API key.")
+]
+Embed = Annotated[
+    bool, _option("--embed-prompt", group=POLICY, help="Publish the prompt in the seal, instead of a digest of it.")
+]
 NoRecord = Annotated[
-    bool, typer.Option("--no-record-prompt", help="Keep the prompt's text out of this machine's record, too.")
+    bool, _option("--no-record-prompt", group=POLICY, help="Do not keep the prompt in this computer's record.")
 ]
-Timestamp = Annotated[str | None, typer.Option(metavar="URL", help="RFC 3161 authority that stamps the time.")]
+Timestamp = Annotated[
+    str | None,
+    _option("--timestamp", group=MARKS, metavar="URL", help="RFC 3161 authority that timestamps the signature."),
+]
 
 
 def terms(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
@@ -70,18 +104,25 @@ def terms(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     from lichtspiel.seal import Marks
     from lichtspiel.workflows.terms import Terms
 
+    described: dict[str, Any] = {
+        "label": label, "language": label_language, "corner": label_corner, "seconds": label_seconds,
+    }  # fmt: skip
     if guard is None:
-        without_effect({"--guard-model": guard_model, "--guard-key": guard_key}, "they need --guard")
+        without_effect({"--guard-model": guard_model, "--guard-key": guard_key}, "add --guard URL, or drop them")
     if no_marks is not None:
         left_out: dict[str, object] = {"--label": label, "--label-language": label_language}
         left_out |= {"--label-corner": label_corner, "--label-seconds": label_seconds}
         left_out |= {"--marks": None if marks == "eu" else marks, "--timestamp": timestamp}
         left_out |= {"--embed-prompt": embed_prompt or None}
-        without_effect(left_out, "--no-marks leaves all of that out")
-        chosen = Marks.none(no_marks)
-        print("note: this video leaves without marks; the reason is kept in the record", file=sys.stderr)
-    else:
-        chosen = Marks.of(marks, label=label, language=label_language, corner=label_corner, seconds=label_seconds)
+        without_effect(left_out, "--no-marks leaves out all marks; drop one or the other")
+    try:
+        chosen = Marks.none(no_marks) if no_marks is not None else Marks.of(marks, **described)
+    except RequestError as error:
+        typed = {"profile": "marks", "reason": "no_marks"}.get(error.field, f"label_{error.field}")
+        field = error.field if error.field == "label" else typed
+        raise RequestError(field, error.value, error.rule, error.nearest) from None
+    if no_marks is not None:
+        print("note: this video will carry no marks; the reason is kept in the record", file=sys.stderr)
     return Terms(
         marks=chosen,
         consent=consent,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lichtspiel.cli.common import Json, Sheet, Weights, observer, print_result, say
+from lichtspiel.cli.common import OUTPUT, Checkpoint, Json, Sheet, Weights, observer, out_option, print_result, say
 from lichtspiel.cli.flags import of_request, under_terms
 
 if TYPE_CHECKING:
@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from lichtspiel.request import Request
     from lichtspiel.workflows.terms import Terms
 
-Made = Annotated[
-    Path, typer.Option("--out", "-o", help="The MP4 file to write, or a PNG file for a picture, which is one frame.")
+Made = Annotated[Path, out_option("MP4 file to write, or PNG for a picture of one frame.")]
+Preview = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Only write a PNG of what the model would see of the input files.", rich_help_panel=OUTPUT
+    ),
 ]
-Preview = Annotated[Path | None, typer.Option(help="Only write a PNG of what the model would see of the given files.")]
 
 __all__ = ["batch", "decode", "generate", "models", "replay", "show"]
 
@@ -27,7 +30,7 @@ __all__ = ["batch", "decode", "generate", "models", "replay", "show"]
 @of_request()
 @under_terms
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What the video shows.")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What the video shows, in quotes.")],
     out: Made = Path("lichtspiel.mp4"),
     *,
     asked: dict[str, Any],
@@ -37,7 +40,12 @@ def generate(
     terms: Terms,
     as_json: Json = False,
 ) -> None:
-    """Make a video from a prompt and given pictures or videos, or a picture where --out ends in .png, and seal it."""
+    """Make a video from a prompt, pictures or a video.
+
+    A picture starts the video (--image) or ends it (--last-image); a video is edited or continued by the VACE models
+    (--video, --mask, --reference). Where --out ends in .png, the result is a picture. Everything is sealed: marked as
+    made by AI and signed.
+    """
     from lichtspiel.inference.inputs import resolve_request
 
     if out.suffix.lower() == ".png" and not asked.keys() & {"frames", "seconds"}:
@@ -55,7 +63,7 @@ def generate(
 
 @under_terms
 def decode(
-    latents: Annotated[Path, typer.Argument(help="A latents file that generate kept.")],
+    latents: Annotated[Path, typer.Argument(metavar="LATENTS", help="Latents file that generate kept.")],
     out: Made = Path("lichtspiel.mp4"),
     weights: Weights = None,
     sheet: Sheet = None,
@@ -63,7 +71,10 @@ def decode(
     terms: Terms,
     as_json: Json = False,
 ) -> None:
-    """Finish a video from latents, after an interruption or a full disk."""
+    """Finish a video from latents that were kept.
+
+    After an interruption or a full disk, the message names the latents file. No step is computed again.
+    """
     from lichtspiel.workflows.generate import decode as run
 
     with observer() as watching:
@@ -73,14 +84,18 @@ def decode(
 
 @under_terms
 def batch(
-    jobs: Annotated[Path, typer.Argument(help="JSON lines: one object a video, with the names of generate's options.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the videos; finished ones are not made again.")],
+    jobs: Annotated[Path, typer.Argument(metavar="JOBS", help="JSON lines: one object per video.")],
+    out: Annotated[Path, out_option("Folder for the videos; finished ones are kept.")],
     weights: Weights = None,
     *,
     terms: Terms,
     as_json: Json = False,
 ) -> None:
-    """Make many videos: all texts are encoded first, weights load once, and a second start goes on where it stopped."""
+    """Make many videos from a file of jobs.
+
+    Each line is an object with the fields of a request, such as {"prompt": "a cat", "seed": 1, "out": "cat.mp4"}. All
+    prompts are encoded first and weights are loaded once. A second start continues where the first one stopped.
+    """
     from lichtspiel.workflows.batch import read_jobs, run_jobs
 
     failed = 0
@@ -99,29 +114,34 @@ def batch(
 
 @under_terms
 def replay(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
-    video: Annotated[Path, typer.Argument(help="A video or picture that this package made.")],
+    video: Annotated[Path, typer.Argument(metavar="VIDEO", help="Video or picture that Lichtspiel made.")],
     out: Made = Path("replay.mp4"),
-    prompt: Annotated[str | None, typer.Option(help="Its prompt, if this machine's record does not have it.")] = None,
-    negative: Annotated[str | None, typer.Option(help="Its negative prompt, likewise.")] = None,
-    given: Annotated[
+    prompt: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Its prompt, if this computer's record does not have it.")
+    ] = None,
+    negative: Annotated[str | None, typer.Option(metavar="TEXT", help="Its negative prompt, likewise.")] = None,
+    files: Annotated[
         list[Path] | None,
         typer.Option(
-            "--input", help="A file that it was made from, LoRAs included; found by its digest; may be repeated."
+            "--input", metavar="FILE", help="File that it was made from, or a LoRA; found by digest. [may be repeated]"
         ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="Another device than then.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="Another precision than then.")] = None,
+    device: Annotated[str | None, typer.Option(metavar="NAME", help="Another device than the first time.")] = None,
+    dtype: Annotated[str | None, typer.Option(metavar="NAME", help="Another precision than the first time.")] = None,
     weights: Weights = None,
     sheet: Sheet = None,
     *,
     terms: Terms,
     as_json: Json = False,
 ) -> None:
-    """Make a video again from the parameters in its seal, and the prompt in this machine's record."""
+    """Make a video again from what its seal records.
+
+    Parameters come from its seal and the prompt from this computer's record; input files are named with --input.
+    """
     from lichtspiel.workflows.generate import generate as run
     from lichtspiel.workflows.replay import request_of
 
-    request = request_of(video, prompt=prompt, negative=negative, inputs=given or [], device=device, dtype=dtype)
+    request = request_of(video, prompt=prompt, negative=negative, inputs=files or [], device=device, dtype=dtype)
     with observer() as watching:
         result = run(request, out, weights=weights, sheet=sheet, terms=terms, observer=watching)
     print_result(result.to_json(), sheet, as_json)
@@ -140,13 +160,13 @@ def _preview(request: Request, inputs: Inputs, path: Path, as_json: bool) -> Non
         return
     print(f"preview  {path}; nothing was generated")
     if request.video is not None:
-        print("rows     what stays of the video, what is made anew, the mask (white is made anew), references")
+        print("rows     what is kept of the video, what is replaced, the mask (white is replaced), references")
     for note in notes:
         print(f"note     {note}")
 
 
 def models(as_json: Json = False) -> None:
-    """List every checkpoint with its size and tasks."""
+    """List the models, with size and tasks."""
     from lichtspiel.spec import MODELS
 
     rows = list(MODELS.values())
@@ -158,8 +178,8 @@ def models(as_json: Json = False) -> None:
         print(f"{m.name:<14}{_count(m.parameters):>7}  {', '.join(sorted(m.tasks)):<26} {m.title}")
 
 
-def show(model: Annotated[str, typer.Argument(help="Name of a checkpoint.")], as_json: Json = False) -> None:
-    """Show a checkpoint's constants, sampling defaults and files."""
+def show(model: Checkpoint, as_json: Json = False) -> None:
+    """Show a model's defaults, limits, shapes and files."""
     from dataclasses import asdict
 
     from lichtspiel.spec import model as find

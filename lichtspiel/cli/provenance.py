@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lichtspiel.cli.common import Json, Out, progress_bar, sealed_by
+from lichtspiel.cli.common import OUTPUT, Json, out_option, progress_bar, sealed_by
 from lichtspiel.cli.flags import under_terms
-from lichtspiel.errors import InvalidInput, LichtspielError
+from lichtspiel.errors import InvalidInput, LichtspielError, printable
 
 if TYPE_CHECKING:
     from lichtspiel.workflows.terms import Terms
@@ -31,20 +31,25 @@ __all__ = [
 
 
 def verify(
-    files: Annotated[list[Path], typer.Argument(help="Videos, pictures, or folders of them.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Videos, pictures, or folders of them.")],
     require: Annotated[
-        str | None, typer.Option(help="What each file has to prove: trusted, sealed or watermark (the default).")
+        str | None,
+        typer.Option(
+            metavar="trusted|sealed|watermark",
+            help="What each file has to prove. [default: watermark]",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say where videos come from, how they were made and whether they are intact.
+    """Check where videos and pictures come from.
 
-    The exit code is 0 when every file proves what is required, 4 when one does not, 2 when one cannot be read, and 5
-    when one was changed after it was signed.
+    Reads signature, watermark and labels, and says who sealed a file, how it was made and whether it was changed. The
+    exit code is 0 when every file proves what is required, 4 when one does not, 2 when one cannot be read, and 5 when
+    one was changed after it was signed.
     """
     from lichtspiel.seal import card, exit_code
     from lichtspiel.seal import verify as run
-    from lichtspiel.seal.report import printable
     from lichtspiel.seal.verify import PROOFS
 
     wanted = next((proof for proof in PROOFS if proof == (require or "watermark")), None)
@@ -85,16 +90,18 @@ def _expanded(paths: list[Path]) -> Iterator[Path]:
 
 @under_terms
 def seal(
-    file: Annotated[Path, typer.Argument(help="A video that another tool made.")],
-    made_with: Annotated[str, typer.Option(help='What made it, for example "Wan2.1 in ComfyUI".')],
-    out: Out = Path("sealed.mp4"),
-    prompt: Annotated[str, typer.Option(help="The prompt, if there was one; recorded like one of ours.")] = "",
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Video that another tool generated.")],
+    made_with: Annotated[str, typer.Option(metavar="NAME", help='Tool that made it, such as "Wan2.1 in ComfyUI".')],
+    out: Annotated[Path, out_option("MP4 file to write.")] = Path("sealed.mp4"),
+    prompt: Annotated[str, typer.Option(metavar="TEXT", help="Its prompt, if there was one, for the record.")] = "",
     *,
     terms: Terms,
     as_json: Json = False,
 ) -> None:
-    """Put the same marks on a video that another generative tool made. It is encoded anew; its sound stays."""
-    from lichtspiel.seal.report import printable
+    """Mark and sign a video that another tool generated.
+
+    The video gets the same marks as one of Lichtspiel's own. It is encoded again; its sound is kept.
+    """
     from lichtspiel.workflows.reseal import adopt
 
     with progress_bar() as progress:
@@ -108,7 +115,7 @@ def seal(
 
 
 def show_policy(as_json: Json = False) -> None:
-    """Show the rules, their thresholds, and what can look at pictures here."""
+    """Show the rules and what can judge pictures here."""
     from lichtspiel.policy import describe_policy
 
     said = describe_policy()
@@ -126,11 +133,14 @@ def show_policy(as_json: Json = False) -> None:
 
 
 def check_policy(
-    prompt: Annotated[str, typer.Argument(help="A prompt to judge.")],
-    image: Annotated[Path | None, typer.Option(help="A picture that the request would bring.")] = None,
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="Prompt to judge, in quotes.")],
+    image: Annotated[Path | None, typer.Option(metavar="FILE", help="Picture that would come with it.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what the policy makes of a prompt, without generating anything. Exit code 3 when it is refused."""
+    """Judge a prompt without generating anything.
+
+    The exit code is 3 if the policy refuses it.
+    """
     from lichtspiel.media.picture import load_image
     from lichtspiel.policy import judge_image, judge_prompt, strictest
 
@@ -144,7 +154,10 @@ def check_policy(
 
 
 def make_identity(as_json: Json = False) -> None:
-    """Make the signing identity, if there is none yet; the first video does this, too."""
+    """Create the signing identity, if there is none.
+
+    The first video creates it, too.
+    """
     from lichtspiel.seal import load_identity
 
     load_identity()
@@ -152,7 +165,7 @@ def make_identity(as_json: Json = False) -> None:
 
 
 def show_identity(as_json: Json = False) -> None:
-    """Show who signs here, since when and until when."""
+    """Show who signs videos on this computer."""
     from lichtspiel.seal import describe_identity, load_identity
 
     said = describe_identity(load_identity())
@@ -165,14 +178,20 @@ def show_identity(as_json: Json = False) -> None:
 
 
 def import_certificate(
-    certificate: Annotated[Path, typer.Option(help="PEM file: the certificate, then those that issued it.")],
-    key: Annotated[Path | None, typer.Option(help="PEM file with the private key.")] = None,
+    certificate: Annotated[
+        Path, typer.Option(metavar="FILE", help="PEM file with the certificate, then those that issued it.")
+    ],
+    key: Annotated[Path | None, typer.Option(metavar="FILE", help="PEM file with the private key.")] = None,
     command: Annotated[
-        str | None, typer.Option(help="Program that signs instead of a key file: bytes in, signature out.")
+        str | None,
+        typer.Option(metavar="PROGRAM", help="Program that signs instead of a key: bytes in, signature out."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Sign with a certificate of your own; what was sealed before stays recognised."""
+    """Sign with a certificate of your own.
+
+    Videos that were sealed before are still recognized.
+    """
     from lichtspiel.seal import import_identity
 
     import_identity(certificate, key, command)
@@ -180,11 +199,11 @@ def import_certificate(
 
 
 def list_record(
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 20, as_json: Json = False
+    limit: Annotated[int, typer.Option(min=1, metavar="NUMBER", help="How many entries, newest first.")] = 20,
+    as_json: Json = False,
 ) -> None:
-    """List what was made here."""
+    """List what was made on this computer."""
     from lichtspiel.seal import record
-    from lichtspiel.seal.report import printable
 
     entries = list(record.entries(limit))
     if as_json:
@@ -192,12 +211,19 @@ def list_record(
         return
     for entry in entries:
         text = entry.prompt if entry.prompt is not None else "(prompt not kept)"
-        row = f"{entry.id[:8]}  {entry.model:<12}  {entry.marks:<4}  {entry.path}  {text}"
-        print(f"{entry.created:%Y-%m-%d %H:%M}  {printable(row)}")
+        facts = (f"{entry.created:%Y-%m-%d %H:%M}", entry.id[:8], f"{entry.model:<12}", f"{entry.marks:<4}", entry.path)
+        print(printable("  ".join((*facts, text))))
 
 
-def export_record() -> None:
-    """Print the whole record, one JSON object a line, the oldest first."""
+def export_record(as_json: Json = False) -> None:
+    """Print the whole record, oldest first.
+
+    One JSON object per line, or one array with --json.
+    """
     from lichtspiel.seal import record
 
+    if as_json:
+        entries = [entry.to_json() for entry in record.entries()]
+        print(json.dumps(entries[::-1]))
+        return
     record.export(sys.stdout)

@@ -5,61 +5,69 @@ from __future__ import annotations
 import datetime
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lichtspiel.cli.common import Json, Weights
-from lichtspiel.cli.flags import under_terms
-from lichtspiel.errors import InvalidInput
+from lichtspiel.cli.common import Json, Weights, without_effect
+from lichtspiel.cli.flags import flag_of, under_terms
+from lichtspiel.errors import InvalidInput, printable
 
 if TYPE_CHECKING:
+    from lichtspiel.serve.queue.api_keys import KeyRow
     from lichtspiel.serve.queue.jobs import Jobs
+    from lichtspiel.serve.settings import Settings
     from lichtspiel.workflows.terms import Terms
 
 __all__ = ["cancel_job", "create_key", "list_jobs", "list_keys", "revoke_key", "serve", "show_job"]
 
 Database = Annotated[
-    str | None, typer.Option(metavar="URL", help="SQLAlchemy address; a file of this installation if not given.")
+    str | None,
+    typer.Option(metavar="URL", help="SQLAlchemy address. [default: a SQLite file in the data folder]"),
 ]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job, such as video_1f…")]
+Owner = Annotated[str, typer.Argument(metavar="NAME", help="Who the key is for.")]
+
+
+def _option(metavar: str, help: str, least: int | None = None, most: int | None = None) -> Any:
+    return typer.Option(metavar=metavar, help=help, min=least, max=most)
 
 
 @under_terms
 def serve(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
-    host: Annotated[str, typer.Option(help="Address to listen on; others than this machine's need --require-key.")] = (
-        "127.0.0.1"
-    ),
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 for any that is free.", min=0, max=65535)] = 8000,
-    model: Annotated[
-        list[str] | None, typer.Option(help="Checkpoint to offer; may be repeated; nano if not given.")
-    ] = None,
+    ctx: typer.Context,
+    host: Annotated[str, _option("ADDRESS", "Address to listen on; a public one needs --require-key.")] = "127.0.0.1",
+    port: Annotated[int, _option("NUMBER", "Port to listen on; 0 for any that is free.", 0, 65535)] = 8000,
+    model: Annotated[list[str] | None, _option("NAME", "Model to offer. [default: nano; may be repeated]")] = None,
     weights: Weights = None,
-    loras: Annotated[Path | None, typer.Option(help="Folder of LoRA files that requests may name.")] = None,
+    loras: Annotated[Path | None, _option("FOLDER", "Folder of LoRA files that requests may name.")] = None,
     database: Database = None,
-    storage: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Folder for files, or an fsspec address such as s3://bucket/folder."),
-    ] = None,
-    workers: Annotated[int, typer.Option(help="Workers that are always there.", min=0)] = 1,
-    max_workers: Annotated[
-        int | None, typer.Option(help="Workers at most, while jobs wait; as many as --workers if not given.")
-    ] = None,
+    storage: Annotated[str | None, _option("URL", "Folder or fsspec address, such as s3://bucket/folder.")] = None,
+    workers: Annotated[int, _option("NUMBER", "Workers that always run.", 0)] = 1,
+    max_workers: Annotated[int | None, _option("NUMBER", "Most workers while jobs wait. [default: --workers]")] = None,
     device: Annotated[
-        list[str] | None, typer.Option(help="Device of each worker: auto, cpu, cuda:N; may be repeated.")
+        list[str] | None, _option("NAME", "Device of a worker: auto, cpu or cuda:N. [may be repeated]")
     ] = None,
-    ray: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Run workers on a Ray cluster: auto, ray://HOST:10001, local."),
-    ] = None,
-    cores: Annotated[int, typer.Option(help="Cores that each worker asks the Ray cluster for.", min=1)] = 1,
-    require_key: Annotated[bool, typer.Option("--require-key", help="Ask every request for a key.")] = False,
-    queue: Annotated[int, typer.Option(help="Jobs that may wait; more are told when to come back.", min=1)] = 100,
-    keep_days: Annotated[float, typer.Option(help="Days that videos are kept after they ended.", min=0)] = 30.0,
+    ray: Annotated[str | None, _option("ADDRESS", "Run workers on Ray: auto, ray://HOST:10001 or local.")] = None,
+    cores: Annotated[int, _option("NUMBER", "Cores per worker on the Ray cluster.", 1)] = 1,
+    require_key: Annotated[bool, typer.Option("--require-key", help="Require an API key for each request.")] = False,
+    queue: Annotated[int, _option("NUMBER", "How many jobs may wait.", 1)] = 100,
+    keep_days: Annotated[float, _option("DAYS", "How long to keep finished videos.")] = 30.0,
     *,
     terms: Terms,
+    as_json: Json = False,
 ) -> None:
-    """Serve the API that OpenAI's clients speak, and a page, from a durable queue of jobs."""
+    """Start the server: an HTTP API and a page.
+
+    Requests become jobs in a durable queue, and workers make the videos. `lichtspiel serve key` makes API keys, and
+    `lichtspiel serve jobs` lists and cancels jobs.
+    """
+    if ctx.invoked_subcommand is not None:
+        typed = [name for name in ctx.params if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"]
+        without_effect({flag_of(name): True for name in typed}, f"write options after `serve {ctx.invoked_subcommand}`")
+        return
     try:
         from lichtspiel.serve.server import serve as run
         from lichtspiel.serve.settings import Settings
@@ -70,7 +78,7 @@ def serve(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
         extra = "cluster" if error.name == "ray" else "serve"
         raise InvalidInput(f"{error.name} is not installed; this needs: pip install 'lichtspiel[{extra}]'") from None
     if cores != 1 and ray is None:
-        raise InvalidInput("cores: workers on this machine share its cores; --cores goes with --ray")
+        raise InvalidInput("--cores goes with --ray; workers on this computer share its cores")
     given: dict[str, Any] = {"database": database, "storage": storage, "models": tuple(model) if model else None}
     settings = Settings(
         **{name: value for name, value in given.items() if value is not None},
@@ -79,19 +87,29 @@ def serve(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
         min_workers=workers, cores=cores,
     )  # fmt: skip
     backend = Cluster(ray, settings) if ray is not None else None
-    count = f"{workers}" if max_workers is None else f"{workers} to {max_workers}"
-    serving = f"{', '.join(settings.models)} on {{}} with {count} worker{'' if count == '1' else 's'}"
-    run(settings, backend, lambda url: print(f"serving {serving.format(url)}; press Ctrl-C to stop", file=sys.stderr))
+    run(settings, backend, lambda address: _announce(address, settings, as_json))
 
 
-def _devices(given: list[str], least: int, most: int | None) -> tuple[str, ...]:
-    """The device of each worker that there may be."""
+def _announce(address: str, settings: Settings, as_json: bool) -> None:
+    """Say where the server listens, once it does."""
+    if as_json:
+        print(json.dumps({"address": address, "models": settings.models}), flush=True)
+        return
+    least, most = settings.min_workers, len(settings.devices)
+    count = f"{most} worker{'' if most == 1 else 's'}" if least == most else f"{least} to {most} workers"
+    print(f"serving {', '.join(settings.models)} on {address} with {count}; press Ctrl-C to stop", file=sys.stderr)
+
+
+def _devices(devices: list[str], least: int, most: int | None) -> tuple[str, ...]:
+    """The device of each worker that may run."""
     most = least if most is None else most
     if most < least:
-        raise InvalidInput(f"max-workers: {most} is fewer than the {least} that are always there")
-    if most and len(given) not in {1, most}:
-        raise InvalidInput(f"device: {len(given)} devices for {most} workers; give one for each, or one for all")
-    return tuple(given * most if len(given) == 1 else given)[:most]
+        raise InvalidInput(f"--max-workers {most} is less than --workers {least}; try --max-workers {least}")
+    if most and len(devices) not in {1, most}:
+        raise InvalidInput(
+            f"--device names {len(devices)} devices for {most} workers; name one for each, or one for all"
+        )
+    return tuple(devices * most if len(devices) == 1 else devices)[:most]
 
 
 def _jobs(database: str | None) -> Jobs:
@@ -102,44 +120,67 @@ def _jobs(database: str | None) -> Jobs:
 
 
 def create_key(
-    name: Annotated[str, typer.Argument(help="Whose key it is.")],
-    limit: Annotated[str | None, typer.Option(help="How many videos: 20/h, 5/min, 100/d.")] = None,
+    name: Owner,
+    limit: Annotated[
+        str | None, typer.Option(metavar="LIMIT", help="How many videos, such as 20/h, 5/min or 100/d.")
+    ] = None,
     database: Database = None,
+    as_json: Json = False,
 ) -> None:
-    """Make a key for the server; it is shown once and kept as a digest."""
+    """Create an API key, which is shown once.
+
+    The server keeps a digest of it. Clients send it as the header `Authorization: Bearer KEY`.
+    """
     from lichtspiel.serve.queue.api_keys import Keys
 
     key, secret = Keys(_jobs(database)).create(name, limit)
-    print(f"made the key {key.name}; it is shown only now:", file=sys.stderr)
+    if as_json:
+        print(json.dumps({**_facts(key), "key": secret}))
+        return
+    print(f"created a key for {key.name}; it is shown only now. Send it as: Authorization: Bearer KEY", file=sys.stderr)
     print(secret)
 
 
 def list_keys(database: Database = None, as_json: Json = False) -> None:
-    """List the keys of the server."""
-    from dataclasses import asdict
-
+    """List the API keys."""
     from lichtspiel.serve.queue.api_keys import Keys
 
-    rows = [
-        {name: value for name, value in asdict(key).items() if name != "digest"} for key in Keys(_jobs(database)).list()
-    ]
+    rows = [_facts(key) for key in Keys(_jobs(database)).list()]
     if as_json:
-        print(json.dumps(rows, default=str))
+        print(json.dumps(rows))
         return
     for row in rows:
-        print("  ".join(f"{name} {value}" for name, value in row.items()))
+        state = "revoked" if row["revoked"] else "valid"
+        print(f"{row['created'][:16].replace('T', ' ')}  {state:<8}  {row['limit'] or 'no limit':<9}  {row['name']}")
 
 
-def revoke_key(name: Annotated[str, typer.Argument(help="Whose key it is.")], database: Database = None) -> None:
-    """End a key; what was made with it stays."""
+def revoke_key(name: Owner, database: Database = None, as_json: Json = False) -> None:
+    """Revoke an API key.
+
+    Videos that were made with it are kept.
+    """
     from lichtspiel.serve.queue.api_keys import Keys
 
-    Keys(_jobs(database)).revoke(name)
-    print(f"{name} has no key any more")
+    key = Keys(_jobs(database)).revoke(name)
+    print(json.dumps(_facts(key)) if as_json else f"revoked the key of {key.name}")
+
+
+def _facts(key: KeyRow) -> dict[str, Any]:
+    """A key as plain values, without its digest."""
+    facts = {name: value for name, value in asdict(key).items() if name != "digest"}
+    return {name: _moment(value) if name in {"created", "revoked"} else value for name, value in facts.items()}
+
+
+def _moment(seconds: float | None) -> str | None:
+    return (
+        None
+        if seconds is None
+        else datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
+    )
 
 
 def list_jobs(
-    limit: Annotated[int, typer.Option(help="How many, newest first.")] = 20,
+    limit: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="How many, newest first.")] = 20,
     database: Database = None,
     as_json: Json = False,
 ) -> None:
@@ -155,13 +196,22 @@ def list_jobs(
         print(f"{when}  {job.id}  {job.state:<11}  {job.progress:>4.0%}  {job.model}  {job.error_code or ''}".rstrip())
 
 
-def show_job(id: Annotated[str, typer.Argument(help="The job's id.")], database: Database = None) -> None:
+def show_job(id: JobId, database: Database = None, as_json: Json = False) -> None:
     """Show a job as clients see it."""
     from lichtspiel.serve.api.objects import video_object
 
-    print(json.dumps(video_object(_jobs(database).get(id, None)), ensure_ascii=False, indent=2))
+    shown = video_object(_jobs(database).get(id, None))
+    if as_json:
+        print(json.dumps(shown, ensure_ascii=False))
+        return
+    for name, value in shown.items():
+        if value not in (None, "", [], {}):
+            print(printable(f"{name.replace('_', ' '):<23}{json.dumps(value, ensure_ascii=False)}"))
 
 
-def cancel_job(id: Annotated[str, typer.Argument(help="The job's id.")], database: Database = None) -> None:
-    """Stop a job that waits or is being made."""
-    print(f"{id}: {_jobs(database).cancel(id, None).state}")
+def cancel_job(id: JobId, database: Database = None, as_json: Json = False) -> None:
+    """Cancel a job that waits or is in progress."""
+    from lichtspiel.serve.api.objects import video_object
+
+    job = _jobs(database).cancel(id, None)
+    print(json.dumps(video_object(job), ensure_ascii=False) if as_json else f"{id}: {job.state}")

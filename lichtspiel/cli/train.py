@@ -8,25 +8,36 @@ from typing import Annotated
 
 import typer
 
-from lichtspiel.cli.common import Json, progress_bar
+from lichtspiel.cli.common import Json, out_option, progress_bar
 
 __all__ = ["render_clips", "train_dit", "train_vae"]
 
 EditionName = Annotated[
-    str | None, typer.Option(help="small (64x64, for processors) or large (128x128, for a GPU); small if not given.")
-]
-Start = Annotated[Path | None, typer.Option(help="Folder of weights that a recipe wrote, to begin from.")]
+    str | None,
+    typer.Option(
+        metavar="small|large", help="Size of nano: 64x64, for processors, or 128x128. [default: small]"
+    ),
+]  # fmt: skip
+Start = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Weights to start from, as a recipe wrote them.")]
+Run = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the run; an existing run is continued.")]
+Minutes = Annotated[float | None, typer.Option(metavar="MINUTES", help="How long to train.")]
+Steps = Annotated[int | None, typer.Option(metavar="NUMBER", help="Optimizer steps, instead of --minutes.")]
+Device = Annotated[str, typer.Option(metavar="cpu|cuda", help="Where to train.")]
+Seed = Annotated[int, typer.Option(metavar="NUMBER", help="Seed of the run.")]
 
 
 def render_clips(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the clips; made if it is not there.")],
-    count: Annotated[int, typer.Option(min=1, help="Number of clips.")] = 8,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first clip; the others follow.")] = 0,
-    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels.")] = "128x128",
-    frames: Annotated[int, typer.Option(min=1, help="Frames of a clip; a clip is a two-second event.")] = 17,
+    out: Annotated[Path, out_option("Folder for the clips.")],
+    count: Annotated[int, typer.Option(min=1, metavar="NUMBER", help="Number of clips.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, metavar="NUMBER", help="Seed of the first clip; the others follow.")] = 0,
+    size: Annotated[str, typer.Option(metavar="WIDTHxHEIGHT", help="Width and height in pixels.")] = "128x128",
+    frames: Annotated[int, typer.Option(min=1, metavar="NUMBER", help="Frames per clip of two seconds.")] = 17,
     as_json: Json = False,
 ) -> None:
-    """Render captioned training clips: sealed MP4 files and one captions.jsonl."""
+    """Render captioned clips of toys, to train on.
+
+    Writes sealed MP4 files, and captions in English, German and Chinese in captions.jsonl.
+    """
     from lichtspiel.workflows.toybox_clips import export_clips
 
     with progress_bar() as progress:
@@ -39,19 +50,25 @@ def render_clips(
 
 
 def train_vae(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
-    run: Annotated[Path, typer.Option(help="Folder of the run; an existing run goes on.")],
-    minutes: Annotated[float | None, typer.Option(help="Time box.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps, instead of --minutes.")] = None,
+    run: Run,
+    minutes: Minutes = None,
+    steps: Steps = None,
     clips: Annotated[
-        int | None, typer.Option(min=128, help="Clips to render, if none are; else the edition's.")
+        int | None,
+        typer.Option(
+            min=128, metavar="NUMBER", help="Clips to render first, at least 128. [default: as the edition says]"
+        ),
     ] = None,
     edition: EditionName = None,
     start: Start = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    seed: Annotated[int, typer.Option(help="Seed of the run.")] = 1,
+    device: Device = "cpu",
+    seed: Seed = 1,
     as_json: Json = False,
 ) -> None:
-    """Train nano's video VAE on rendered clips; resumes where it stopped."""
+    """Train nano's video VAE on rendered clips.
+
+    Continues an existing run where it stopped.
+    """
     from lichtspiel.train.nano.stages import Stage, vae_stage
     from lichtspiel.train.state import Budget
 
@@ -62,15 +79,18 @@ def train_vae(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
 
 
 def train_dit(
-    run: Annotated[Path, typer.Option(help="Folder of the run, with a trained VAE; an existing run goes on.")],
-    minutes: Annotated[float | None, typer.Option(help="Time box.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps, instead of --minutes.")] = None,
+    run: Run,
+    minutes: Minutes = None,
+    steps: Steps = None,
     start: Start = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    seed: Annotated[int, typer.Option(help="Seed of the run.")] = 1,
+    device: Device = "cpu",
+    seed: Seed = 1,
     as_json: Json = False,
 ) -> None:
-    """Train nano's text encoder and DiT on the latents of the run's VAE; resumes where it stopped."""
+    """Train nano's text encoder and DiT.
+
+    They learn from the latents of the VAE that was trained in the same run. Continues where it stopped.
+    """
     from lichtspiel.train.nano.stages import Stage, dit_stage
     from lichtspiel.train.state import Budget
 

@@ -8,17 +8,22 @@ from typing import Annotated, Any
 
 import typer
 
-from lichtspiel.cli.common import Json, Weights, secret
+from lichtspiel.cli.common import Checkpoint, Json, Weights, out_option, say, secret
 from lichtspiel.cli.flags import of_request
 
 __all__ = ["convert_lora", "inspect", "inspect_lora", "plan", "pull"]
 
 
 def inspect(
-    paths: Annotated[list[Path], typer.Argument(help="Files or folders of weights, looked at together.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH", help="Files or folders of weights, seen as one checkpoint.")
+    ],
     as_json: Json = False,
 ) -> None:
-    """Say what weights are: parts, layout, precision, the models and tasks they fit, and what is missing."""
+    """Show what weights are, and which models they fit.
+
+    Names the parts, their layout and precision, the tasks that they serve, and what is missing.
+    """
     from lichtspiel.weights.inspect import inspect as look
 
     found = look(paths)
@@ -31,11 +36,16 @@ def inspect(
 def plan(
     *,
     asked: dict[str, Any],
-    memory: Annotated[float | None, typer.Option(help="Plan for this many GB instead of what is free now.")] = None,
+    memory: Annotated[
+        float | None, typer.Option(metavar="GB", help="Memory to plan for. [default: what is free now]")
+    ] = None,
     weights: Weights = None,
     as_json: Json = False,
 ) -> None:
-    """Say what would go where, how much memory each stage takes and how long a step, before anything loads."""
+    """Estimate memory and time before anything loads.
+
+    Shows what would be kept in memory and what read from disk, what each stage takes, and how long a step lasts.
+    """
     from lichtspiel.inference.pipeline import estimate
     from lichtspiel.request import default_of, extent, value_of
     from lichtspiel.spec import model as find
@@ -50,24 +60,41 @@ def plan(
 
 
 def pull(
-    model: Annotated[str, typer.Argument(help="Checkpoint; see `lichtspiel models`.")],
-    to: Annotated[Path | None, typer.Option(help="Folder to put it in, to be named with --weights later.")] = None,
-    endpoint: Annotated[str, typer.Option(metavar="URL", help="The hub or a mirror.")] = "https://huggingface.co",
-    token: Annotated[Path | None, typer.Option(help="File that holds a token of the hub.")] = None,
+    model: Checkpoint,
+    to: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where to put it; name it with --weights later.")
+    ] = None,
+    endpoint: Annotated[str, typer.Option(metavar="URL", help="Hub or mirror.")] = "https://huggingface.co",
+    token: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File that holds an access token of the hub.")
+    ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Get a published checkpoint from the hub: resumed, checked against the hub's digests, shared files only once."""
+    """Download a published model from the hub.
+
+    Downloads resume, are checked against the hub's digests, and files that models share are stored once.
+    """
     from lichtspiel.spec import model as find
     from lichtspiel.weights.hub import pull as run
     from lichtspiel.weights.inspect import inspect as look
 
-    paths = run(find(model), to, endpoint=endpoint.rstrip("/"), token=secret(token) or None, say=print)
-    print("\n".join(look(paths).lines()))
+    paths = run(find(model), to, endpoint=endpoint.rstrip("/"), token=secret(token) or None, say=say)
+    found = look(paths)
+    if as_json:
+        print(json.dumps({"model": model, "files": [str(path) for path in paths], **found.to_json()}))
+        return
+    print("\n".join(found.lines()))
     weights = f" --weights '{to}'" if to else ""
     print(f'use it with: lichtspiel generate "…" --model {model}{weights}')
 
 
-def inspect_lora(path: Annotated[Path, typer.Argument(help="A LoRA file.")], as_json: Json = False) -> None:
-    """Say what a LoRA is: dialect, layers, ranks, the models it fits, and its trigger words."""
+def inspect_lora(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="LoRA file.")], as_json: Json = False
+) -> None:
+    """Show what a LoRA is, and which models it fits.
+
+    Names its dialect, layers, ranks and trigger words.
+    """
     from lichtspiel.lora import read_lora
 
     said = read_lora(path).describe()
@@ -82,13 +109,20 @@ def inspect_lora(path: Annotated[Path, typer.Argument(help="A LoRA file.")], as_
 
 
 def convert_lora(
-    path: Annotated[Path, typer.Argument(help="A LoRA file in any dialect.")],
-    to: Annotated[str, typer.Option(help="diffusers, comfy or kohya.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")],
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="LoRA file in any dialect.")],
+    to: Annotated[str, typer.Option(metavar="diffusers|comfy|kohya", help="Dialect to write.")],
+    out: Annotated[Path, out_option("LoRA file to write.")],
+    as_json: Json = False,
 ) -> None:
-    """Write a LoRA in another dialect; what it does is the same."""
+    """Write a LoRA in another dialect.
+
+    Its effect stays the same.
+    """
     from lichtspiel.lora import carried, convert, read_lora, write_lora
 
     found = read_lora(path)
     write_lora(out, convert(found, to), carried(found, to))
+    if as_json:
+        print(json.dumps({"path": str(out), "layers": len(found.layers), "from": found.dialect, "to": to}))
+        return
     print(f"{out}: {len(found.layers)} layers, from {found.dialect} to {to}")

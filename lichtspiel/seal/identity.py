@@ -302,7 +302,7 @@ def _load(folder: Path) -> Identity:
     if reason:
         raise LichtspielError(
             f"the signing identity in {folder} cannot be used: {reason}; restore it from a backup, import another one "
-            "(lichtspiel keys import), or move the folder away and a new one is made (under a name like "
+            "(lichtspiel identity import), or move the folder away and a new one is made (under a name like "
             f"{folder.name}-old beside it, what it sealed is still recognised)"
         )
     return loaded

@@ -78,7 +78,7 @@ class Marks:
             if self.reason is not None:
                 raise RequestError("reason", self.reason, "it is recorded only when all marks are off")
         else:
-            _check_line("reason", self.reason, _MOST_REASON, "it gets recorded when all marks are off")
+            _check_line("reason", self.reason, _MOST_REASON, "a reason is recorded in place of the marks")
 
     @classmethod
     def of(
@@ -101,7 +101,7 @@ class Marks:
         shown = row["label"] or bool(label)
         for name, value in (("language", language), ("corner", corner), ("seconds", seconds)):
             if value is not None and not shown:
-                raise RequestError(name, value, "it describes the visible label, which is off; set label or drop this")
+                raise RequestError(name, value, "it describes the visible label, which is off: add <label> or drop it")
         if producer is not None and not row["aigc"]:
             having = " or ".join(name for name, other in _profiles().items() if other["aigc"])
             raise RequestError("producer", producer, f"it goes into the AIGC entry, which only {having} has")

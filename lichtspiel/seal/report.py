@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import textwrap
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
+from lichtspiel.errors import printable
 from lichtspiel.seal.verify import SOURCES, Credentials, Report
 
-__all__ = ["card", "printable"]
+__all__ = ["card"]
 
 _LABEL = 13
 _MAX_VALUE = 400
@@ -23,14 +23,14 @@ _MAX_ROWS = 60
 
 def card(report: Report, width: int = 100) -> str:
     """Lay out a report as lines of at most `width` columns, without a final newline."""
-    lines = [f"{printable(Path(report.path).name)}: {_title(report)}", *_wrap(printable(report.verdict), width, "  ")]
+    lines = [f"{_shown(Path(report.path).name)}: {_title(report)}", *_wrap(_shown(report.verdict), width, "  ")]
     rows = list(_rows(report))
     if rows:
         lines.append("")
     if rows and report.credentials.state == "tampered":
         lines.append("  What the broken record claims:")
     for label, value in rows[:_MAX_ROWS]:
-        lines += _wrap(printable(value), width, f"  {printable(label)[:_LABEL]:<{_LABEL}} ")
+        lines += _wrap(_shown(value), width, f"  {_shown(label)[:_LABEL]:<{_LABEL}} ")
     if len(rows) > _MAX_ROWS:
         lines.append(f"  and {len(rows) - _MAX_ROWS} more; --json shows all")
     return "\n".join(lines)
@@ -110,10 +110,9 @@ def _request(said: Credentials) -> Iterator[tuple[str, str]]:
             yield str(name), value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def printable(text: str) -> str:
-    """A stranger's text for a terminal: characters that it would obey are blanks, and what is very long is cut."""
-    shown = "".join(" " if unicodedata.category(letter) in ("Cc", "Cf", "Zl", "Zp") else letter for letter in text)
-    return shown if len(shown) <= _MAX_VALUE else f"{shown[:_MAX_VALUE]}… ({len(text):,} characters)"
+def _shown(text: str) -> str:
+    text = printable(text)
+    return text if len(text) <= _MAX_VALUE else f"{text[:_MAX_VALUE]}… ({len(text):,} characters)"
 
 
 def _wrap(text: str, width: int, lead: str) -> list[str]:

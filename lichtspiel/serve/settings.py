@@ -49,18 +49,18 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not 0 < self.keep_days <= 36500:
-            raise InvalidInput(f"--keep-days: {self.keep_days:g} is not valid; use more than 0 and at most 36500 days")
+            raise InvalidInput(f"--keep-days {self.keep_days:g} is not valid; use more than 0 and at most 36500 days")
         for name in self.models:
             model(name)
         for device in self.devices:
             if not DEVICE.fullmatch(device):
-                raise InvalidInput(f"--device: {device!r} is not a device; use auto, cpu, mps, cuda or cuda:N")
+                raise InvalidInput(f"--device {device} is not a device; use auto, cpu, mps, cuda or cuda:N")
         if self.loras is not None and not self.loras.is_dir():
-            raise InvalidInput(f"--loras: {self.loras} is not a folder")
+            raise InvalidInput(f"--loras {self.loras} is not a folder")
         if not self.loopback and not self.require_key:
             raise InvalidInput(
                 f"{self.host} can be reached by others, so every request needs a key: add --require-key, and make keys "
-                "with `lichtspiel key create NAME`"
+                "with `lichtspiel serve key create NAME`"
             )
 
     @property

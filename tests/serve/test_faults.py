@@ -202,11 +202,11 @@ def test_a_port_in_use_is_refused_before_anything_is_said() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"devices": ("banana",)}, "--device: 'banana'"),
-        ({"loras": Path("/nonexistent")}, "--loras: /nonexistent is not a folder"),
-        ({"keep_days": float("inf")}, "--keep-days: inf"),
-        ({"keep_days": float("nan")}, "--keep-days: nan"),
-        ({"keep_days": 0.0}, "--keep-days: 0"),
+        ({"devices": ("banana",)}, "--device banana"),
+        ({"loras": Path("/nonexistent")}, "--loras /nonexistent is not a folder"),
+        ({"keep_days": float("inf")}, "--keep-days inf"),
+        ({"keep_days": float("nan")}, "--keep-days nan"),
+        ({"keep_days": 0.0}, "--keep-days 0"),
     ],
     ids=str,
 )

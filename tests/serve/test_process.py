@@ -134,16 +134,18 @@ def test_the_verbs_of_the_server(tmp_path: Path) -> None:
         return done.stdout if check == 0 else done.stderr
 
     database = f"sqlite:///{tmp_path / 'jobs.sqlite'}"
-    secret = run("key", "create", "ada", "--limit", "20/h", "--database", database).strip()
+    secret = run("serve", "key", "create", "ada", "--limit", "20/h", "--database", database).strip()
     assert secret.startswith("ls_")
-    listed = run("key", "list", "--database", database)
+    listed = run("serve", "key", "list", "--database", database)
     assert "ada" in listed
     assert secret not in listed
-    run("key", "revoke", "ada", "--database", database)
-    assert run("jobs", "list", "--json", "--database", database).strip() == "[]"
-    assert "there is no" in run("jobs", "show", "video_" + "0" * 32, "--database", database, check=2)
-    assert "there is no" in run("jobs", "cancel", "video_" + "0" * 32, "--database", database, check=2)
+    run("serve", "key", "revoke", "ada", "--database", database)
+    assert run("serve", "jobs", "list", "--json", "--database", database).strip() == "[]"
+    assert "there is no" in run("serve", "jobs", "show", "video_" + "0" * 32, "--database", database, check=2)
+    assert "there is no" in run("serve", "jobs", "cancel", "video_" + "0" * 32, "--database", database, check=2)
     assert "--require-key" in run("serve", "--host", "0.0.0.0", check=2)
-    assert "fewer than the 2" in run("serve", "--workers", "2", "--max-workers", "1", check=2)
+    assert "--max-workers 1 is less than --workers 2; try --max-workers 2" in run(
+        "serve", "--workers", "2", "--max-workers", "1", check=2
+    )
     assert "3 devices for 2 workers" in run("serve", "--workers", "2", *["--device", "cpu"] * 3, check=2)
     assert "--cores goes with --ray" in run("serve", "--cores", "2", check=2)

@@ -1,0 +1,83 @@
+"""How what goes wrong is said: one line on stderr that names the flag as it is typed, and an exit code."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from lichtspiel.cli.flags import flag_of
+from lichtspiel.errors import LichtspielError, RequestError, name_fields, printable, shortened
+from lichtspiel.storage import home
+
+__all__ = ["message", "run"]
+
+USAGE: type[Exception] = typer.BadParameter.__mro__[2]
+"""What is raised for words that cannot be parsed. Typer brings its own copy of Click, or uses the one installed."""
+
+
+def run(command: Callable[[], Any]) -> int:
+    """Run a command; returns its exit code."""
+    try:
+        code = command()
+    except LichtspielError as error:
+        return _fail(message(error), error.exit_code)
+    except USAGE as error:
+        return _fail(_usage(error), 2)
+    except Exception as error:
+        return _fail(_unexpected(error), 1)
+    if code == 130:  # Ctrl-C where no stage had anything to keep
+        return _fail("stopped; nothing was written", 1)
+    return code if isinstance(code, int) else 0
+
+
+def _fail(text: str, code: int) -> int:
+    print(f"error: {printable(text)}", file=sys.stderr)
+    return code
+
+
+def message(error: LichtspielError) -> str:
+    """An error for whoever typed a command: fields are called as their flags are typed."""
+    if not isinstance(error, RequestError):
+        return str(error)
+    flag = "the prompt" if error.field == "prompt" else flag_of(error.field)
+    typed = flag if error.value is None or isinstance(error.value, bool) else f"{flag} {_quoted(error.value)}"
+    text = f"{typed} is not valid: {name_fields(error.rule, flag_of)}"
+    if error.nearest is None or isinstance(error.nearest, bool):
+        return text
+    return f"{text}; try {flag} {_quoted(error.nearest)}"
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return shortened(shlex.quote(text) if text.isprintable() else repr(text))
+
+
+def _usage(error: Any) -> str:
+    """What was typed wrong, and what to type instead."""
+    text: str = error.format_message().rstrip(".")
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return text
+    command = context.command_path
+    extra = re.match(r"Got unexpected extra argument\S* \((.*)\)", text, re.DOTALL)
+    if extra and any(one.name == "prompt" and one.param_type_name == "argument" for one in context.command.params):
+        return f'unexpected words after the prompt: {extra[1]}. Put the whole prompt in quotes: {command} "a cat"'
+    return f"{text}; see `{command} --help`"
+
+
+def _unexpected(error: Exception) -> str:
+    """A fault of ours: one line for the person, everything for whoever mends it."""
+    path = home() / "last-error.txt"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    except OSError:
+        traceback.print_exception(error)
+        return f"a fault of Lichtspiel: {type(error).__name__}: {error}"
+    return f"a fault of Lichtspiel: {type(error).__name__}: {error}. Please report it with {path}"

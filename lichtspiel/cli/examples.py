@@ -1,0 +1,51 @@
+"""Examples of each verb, as they are typed. Help and `docs/cli.md` show them, and tests parse them."""
+
+from __future__ import annotations
+
+__all__ = ["EXAMPLES"]
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    # what is typed after `lichtspiel`: examples
+    "generate": (
+        'lichtspiel generate "a bee flies to the left over a meadow" -o bee.mp4 --upscale 4',
+        'lichtspiel generate "a bee flies" --image bee.png --seed 7 -o bee.mp4',
+        'lichtspiel generate "a cat on a beach" --model t2v-1.3b --weights ~/Wan2.1-T2V-1.3B --seconds 5 -o cat.mp4',
+        'lichtspiel generate "a dog" --model vace-1.3b --video cat.mp4 --mask mask.png --reference dog.png -o dog.mp4',
+    ),
+    "decode": ("lichtspiel decode latents.safetensors -o video.mp4",),
+    "batch": ("lichtspiel batch jobs.jsonl -o videos",),
+    "replay": ("lichtspiel replay bee.mp4 -o again.mp4", "lichtspiel replay bee.mp4 --input bee.png -o again.mp4"),
+    "verify": ("lichtspiel verify bee.mp4", "lichtspiel verify downloads --require sealed --json"),
+    "seal": ('lichtspiel seal clip.mp4 --made-with "Wan2.1 in ComfyUI" -o sealed.mp4',),
+    "models": ("lichtspiel models",),
+    "show": ("lichtspiel show t2v-1.3b",),
+    "pull": ("lichtspiel pull t2v-1.3b", "lichtspiel pull t2v-1.3b --to models/t2v-1.3b"),
+    "inspect": ("lichtspiel inspect ComfyUI/models",),
+    "plan": (
+        "lichtspiel plan --model t2v-14b --size 832x480 --frames 81",
+        "lichtspiel plan --model t2v-14b --dtype bfloat16 --memory 24",
+    ),
+    "lora inspect": ("lichtspiel lora inspect style.safetensors",),
+    "lora convert": ("lichtspiel lora convert style.safetensors --to diffusers -o converted.safetensors",),
+    "policy show": ("lichtspiel policy show",),
+    "policy check": ('lichtspiel policy check "a portrait of my neighbor" --image photo.png',),
+    "identity init": ("lichtspiel identity init",),
+    "identity show": ("lichtspiel identity show",),
+    "identity import": ("lichtspiel identity import --certificate chain.pem --key key.pem",),
+    "record list": ("lichtspiel record list --limit 5",),
+    "record export": ("lichtspiel record export > record.jsonl",),
+    "toybox render": ("lichtspiel toybox render --count 8 --seed 3 -o clips",),
+    "train vae": ("lichtspiel train vae --run runs/nano --minutes 60",),
+    "train dit": ("lichtspiel train dit --run runs/nano --minutes 60",),
+    "serve": (
+        "lichtspiel serve",
+        "lichtspiel serve --model t2v-1.3b --weights ~/Wan2.1-T2V-1.3B --device cuda",
+        "lichtspiel serve --host 0.0.0.0 --require-key",
+    ),
+    "serve key create": ("lichtspiel serve key create ada --limit 20/h",),
+    "serve key list": ("lichtspiel serve key list",),
+    "serve key revoke": ("lichtspiel serve key revoke ada",),
+    "serve jobs list": ("lichtspiel serve jobs list --limit 5",),
+    "serve jobs show": ("lichtspiel serve jobs show video_1f2e3d",),
+    "serve jobs cancel": ("lichtspiel serve jobs cancel video_1f2e3d",),
+}
