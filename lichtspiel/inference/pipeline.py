@@ -30,6 +30,7 @@ from lichtspiel.host import computing_dtype, free_memory, measure_rate
 from lichtspiel.inference import prompt_cache
 from lichtspiel.inference.clock import Clock
 from lichtspiel.inference.conditioning import image_condition, resize, vace_context
+from lichtspiel.inference.cpu import use_cpu_kernels
 from lichtspiel.inference.inputs import Inputs, read_inputs
 from lichtspiel.inference.kv_cache import kv_cache
 from lichtspiel.inference.pixels import to_bytes
@@ -260,7 +261,10 @@ class Pipeline:
         """A network, loaded now if it is not in memory."""
         if part not in self._networks:
             with self.clock.stage("load"):
-                self._networks[part] = build()
+                network = build()
+                if self.device.type == "cpu":
+                    use_cpu_kernels(network)
+                self._networks[part] = network
         return cast("Network", self._networks[part])
 
     def _umt5(self) -> UMT5:

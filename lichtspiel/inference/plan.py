@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from lichtspiel.models.clip import CLIPVision
-from lichtspiel.models.dit import PIECE, DiT
+from lichtspiel.models.dit import DiT, FeedForward
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import DiTSpec, Model, Part, UMT5Spec, VAESpec
@@ -262,7 +262,7 @@ def _denoise(spec: DiTSpec, tokens: int, wide: int) -> int:
     the hidden layer of one piece before and after GELU. VACE holds a second stream.
     """
     attention = tokens * spec.width * (4 + 4 * wide + 8)
-    feed = tokens * spec.width * (4 + 3 * wide) + 2 * min(tokens, PIECE) * spec.ffn_width * wide
+    feed = tokens * spec.width * (4 + 3 * wide) + 2 * min(tokens, FeedForward.chunk_tokens) * spec.ffn_width * wide
     vace = tokens * 8 * spec.width if spec.vace_layers else 0
     return max(attention, feed) + vace
 

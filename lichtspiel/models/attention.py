@@ -1,7 +1,7 @@
 """Attention and rotary positions: the only two things in which tokens of a model meet.
 
 Knows nothing of models, masks, devices or process groups. A faster or a distributed attention has the signature of
-`attention` and is put in the place of a module's `attention_fn` from outside.
+`attention` and replaces a module's `attention_fn` from outside; so does a faster rotation its `rotate_fn`.
 
 Letters: b batch, l tokens, n heads, d channels of a head; t, h, w tokens in time, height and width.
 """
@@ -66,13 +66,8 @@ def rotary_angles(grid: tuple[int, int, int], width: int, device: torch.device |
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
     """Turn adjacent pairs of channels of `x` [b, l, n, d] by `angles` [2, l, d / 2]; returns float32.
 
-    The product (a + ib)(cos + i sin). On a processor it is taken as such: one pass over memory instead of seven. Other
-    devices get it written out in reals, for there complex numbers are slow, and unknown to compilers.
+    The product (a + ib)(cos + i sin), written out in real numbers.
     """
-    if x.device.type == "cpu":
-        turn = rearrange(torch.complex(angles[0], angles[1]), "l d -> l 1 d")
-        pairs = torch.view_as_complex(rearrange(x.float(), "b l n (d two) -> b l n d two", two=2).contiguous())
-        return rearrange(torch.view_as_real(pairs * turn), "b l n d two -> b l n (d two)")
     cos, sin = rearrange(angles, "two l d -> two l 1 d")
     a, b = rearrange(x.float(), "b l n (d two) -> two b l n d", two=2)
     return rearrange(torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1), "b l n d two -> b l n (d two)")

@@ -15,9 +15,9 @@ width, each of p, q, r latent cells; c channels of a latent cell.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from lichtspiel.models.attention import AttentionFn, attention, rotary_angles, rotate
 from lichtspiel.spec import DiTSpec
 
-__all__ = ["PIECE", "DiT"]
+__all__ = ["Context", "CrossAttention", "DiT", "FeedForward", "embed_context", "keys_values"]
 
 IMAGE_TOKENS = 257
 """Tokens of one image: CLIP's 16 x 16 patches and its class token."""
@@ -112,19 +112,29 @@ class Attention(nn.Module):
 
 
 class SelfAttention(Attention):
-    """Every token of the video sees every other; positions enter as rotations of queries and keys."""
+    """Every token of the video sees every other; positions enter as rotations of queries and keys.
+
+    `rotate_fn` may be replaced from outside.
+    """
+
+    def __init__(self, spec: DiTSpec) -> None:
+        super().__init__(spec)
+        self.rotate_fn: Callable[[Tensor, Tensor], Tensor] = rotate
 
     def forward(self, x: Tensor, angles: Tensor) -> Tensor:
         """AttentionFn within `x` [b, l, d], whose positions are `angles` (see `rotary_angles`)."""
         v = self.split(self.v(x))
-        q = rotate(self.split(self.norm_q(self.q(x))), angles).type_as(v)
-        k = rotate(self.split(self.norm_k(self.k(x))), angles).type_as(v)
+        q = self.rotate_fn(self.split(self.norm_q(self.q(x))), angles).type_as(v)
+        k = self.rotate_fn(self.split(self.norm_k(self.k(x))), angles).type_as(v)
         x = self.o(rearrange(self.attention_fn(q, k, v), "b l n d -> b l (n d)"))
         return x
 
 
 class CrossAttention(Attention):
-    """Every token of the video sees the text and, in models with image tokens, the image; the two results add up."""
+    """Every token of the video sees the text and, in models with image tokens, the image; the two results add up.
+
+    `keys_values_fn` may be replaced from outside, by one that keeps the keys and values between steps.
+    """
 
     def __init__(self, spec: DiTSpec) -> None:
         super().__init__(spec)
@@ -132,19 +142,11 @@ class CrossAttention(Attention):
             self.k_img = nn.Linear(spec.width, spec.width)
             self.v_img = nn.Linear(spec.width, spec.width)
             self.norm_k_img = RMSNorm(spec.width, spec.eps)
-
-    def keys_values(self, text: Tensor, image: Tensor | None) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values of the text, then of the image: the same in every step, so they may be kept from outside."""
-        v = self.split(self.v(text))
-        pairs = [(self.split(self.norm_k(self.k(text))).type_as(v), v)]
-        if image is not None:
-            v = self.split(self.v_img(image))
-            pairs.append((self.split(self.norm_k_img(self.k_img(image))).type_as(v), v))
-        return pairs
+        self.keys_values_fn: Callable[[CrossAttention, Context], list[tuple[Tensor, Tensor]]] = keys_values
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """AttentionFn from `x` [b, l, d] to text and image."""
-        (k, v), *more = self.keys_values(context.text, context.image)
+        (k, v), *more = self.keys_values_fn(self, context)
         q = self.split(self.norm_q(self.q(x))).type_as(v)
         # One key may stand for all padding. In 16 bit its logarithm would be too coarse, so there it is repeated.
         seen = self.attention_fn(q, *((k, v, context.bias) if v.dtype == torch.float32 else context.unfold(k, v)))
@@ -152,6 +154,36 @@ class CrossAttention(Attention):
             seen = seen + self.attention_fn(q, k, v)
         x = self.o(rearrange(seen, "b l n d -> b l (n d)"))
         return x
+
+
+def keys_values(attention: CrossAttention, context: Context) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values of the text, then of the image; the same in every step of a run."""
+    v = attention.split(attention.v(context.text))
+    pairs = [(attention.split(attention.norm_k(attention.k(context.text))).type_as(v), v)]
+    if context.image is not None:
+        v = attention.split(attention.v_img(context.image))
+        pairs.append((attention.split(attention.norm_k_img(attention.k_img(context.image))).type_as(v), v))
+    return pairs
+
+
+class FeedForward(nn.Sequential):
+    """Two linear layers with tanh-approximated GELU between them.
+
+    Without gradients at most `chunk_tokens` tokens go through at once, because the hidden layer is the largest tensor
+    of a block and tokens do not meet in it.
+    """
+
+    chunk_tokens = 4096
+
+    def __init__(self, spec: DiTSpec) -> None:
+        super().__init__(nn.Linear(spec.width, spec.ffn_width), nn.GELU("tanh"), nn.Linear(spec.ffn_width, spec.width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `x` [b, l, d] to the same shape."""
+        size = x.shape[1] if torch.is_grad_enabled() else self.chunk_tokens
+        into, activation, out = self
+        outputs: list[Tensor] = [out(activation(into(chunk))) for chunk in torch.split(x, size, dim=1)]
+        return torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]
 
 
 class Block(nn.Module):
@@ -164,9 +196,7 @@ class Block(nn.Module):
         self.norm3 = LayerNorm(spec.width, spec.eps)
         self.cross_attn = CrossAttention(spec)
         self.norm2 = LayerNorm(spec.width, spec.eps, elementwise_affine=False)
-        self.ffn = nn.Sequential(
-            nn.Linear(spec.width, spec.ffn_width), nn.GELU("tanh"), nn.Linear(spec.ffn_width, spec.width)
-        )
+        self.ffn = FeedForward(spec)
         self.modulation = nn.Parameter(torch.randn(1, 6, spec.width) / spec.width**0.5)
 
     def forward(self, x: Tensor, time: Tensor, context: Context, angles: Tensor) -> Tensor:
@@ -179,19 +209,8 @@ class Block(nn.Module):
         x = x + self.cross_attn(self.norm3(x).type_as(context.text), context)
 
         h = torch.addcmul(shift2, self.norm2(x), 1 + scale2).type_as(context.text)
-        x = torch.addcmul(x, gate2, in_pieces(self.ffn, h).float())
+        x = torch.addcmul(x, gate2, self.ffn(h).float())
         return x
-
-
-PIECE = 4096
-"""Tokens that go through a feed-forward network at once; its hidden layer is the largest thing that a block makes."""
-
-
-def in_pieces(layer: nn.Module, x: Tensor) -> Tensor:
-    """Apply a layer in which tokens do not meet to `x` [b, l, d], in inference `PIECE` tokens at a time."""
-    if torch.is_grad_enabled() or x.shape[1] <= PIECE:
-        return cast(Tensor, layer(x))
-    return torch.cat([layer(part) for part in torch.split(x, PIECE, dim=1)], dim=1)
 
 
 class VACEBlock(Block):
@@ -253,7 +272,10 @@ class ImageEmbedding(nn.Module):
 
 
 class DiT(nn.Module):
-    """A diffusion transformer of the shape of `spec`; `initialize` before training one from scratch."""
+    """A diffusion transformer of the shape of `spec`; `initialize` before training one from scratch.
+
+    `embed_context_fn` may be replaced from outside, by one that keeps the context between steps.
+    """
 
     def __init__(self, spec: DiTSpec) -> None:
         super().__init__()
@@ -265,6 +287,7 @@ class DiT(nn.Module):
         self.time_projection = nn.Sequential(nn.SiLU(), Linear32(width, 6 * width))
         self.blocks = nn.ModuleList([Block(spec) for _ in range(spec.layers)])
         self.head = Head(spec)
+        self.embed_context_fn: Callable[[DiT, Tensor, Tensor | None], Context] = embed_context
         if spec.image_tokens:
             self.img_emb = ImageEmbedding(spec)
         if spec.vace_layers:
@@ -272,14 +295,6 @@ class DiT(nn.Module):
             assert spec.vace_layers == tuple(sorted(spec.vace_layers))
             self.vace_patch_embedding = nn.Conv3d(spec.vace_channels, width, spec.patch, stride=spec.patch)
             self.vace_blocks = nn.ModuleList([VACEBlock(spec, first=layer == 0) for layer in spec.vace_layers])
-
-    def embed_context(self, text: Tensor, image: Tensor | None) -> Context:
-        """Embed text and image features: the same in every step, so it may be kept from outside (see `forward`)."""
-        dtype, missing = self.patch_embedding.weight.dtype, self.spec.text_length - text.shape[1]
-        states = self.text_embedding(F.pad(text.to(dtype), (0, 0, 0, min(missing, 1))))
-        if image is not None:
-            image = self.img_emb(rearrange(image.to(dtype), "(b i) l d -> b (i l) d", b=len(text)))
-        return Context(states, max(missing, 1), image)
 
     def forward(
         self,
@@ -315,7 +330,7 @@ class DiT(nn.Module):
         moment = self.time_embedding(sinusoid(timestep, spec.time_width).to(x.device))
         time = rearrange(self.time_projection(moment), "b (six d) -> b six d", six=6)
 
-        context = self.embed_context(text, image)
+        context = self.embed_context_fn(self, text, image)
         if vace is not None:
             vace = rearrange(self.vace_patch_embedding(vace.to(dtype)), "b d t h w -> b (t h w) d")
 
@@ -351,6 +366,15 @@ class DiT(nn.Module):
         for name, parameter in self.named_parameters():
             if name == "head.head.weight" or name.endswith(("before_proj.weight", "after_proj.weight")):
                 nn.init.zeros_(parameter)
+
+
+def embed_context(dit: DiT, text: Tensor, image: Tensor | None) -> Context:
+    """Embed text and image features, shaped as `DiT.forward` takes them; the same in every step of a run."""
+    dtype, missing = dit.patch_embedding.weight.dtype, dit.spec.text_length - text.shape[1]
+    states = dit.text_embedding(F.pad(text.to(dtype), (0, 0, 0, min(missing, 1))))
+    if image is not None:
+        image = dit.img_emb(rearrange(image.to(dtype), "(b i) l d -> b (i l) d", b=len(text)))
+    return Context(states, max(missing, 1), image)
 
 
 def sinusoid(timestep: Tensor, width: int) -> Tensor:

@@ -11,38 +11,74 @@ Letters: b batch, c channels, t time, h height, w width, n the two frames made f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from lichtspiel.models.convolution import convolve, fast, upsample
 from lichtspiel.spec import VAESpec
 
 Cache = dict[nn.Module, Tensor]
 """Frames that each causal layer keeps between two chunks of one video (`feat_cache` in the official code)."""
 
 
+class ConvFn(Protocol):
+    """What may replace `conv3d` in a `CausalConv3d`."""
+
+    def __call__(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int, int], cached: Tensor | None, /
+    ) -> Tensor:
+        """See `conv3d`."""
+
+
+def conv3d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int, int], cached: Tensor | None
+) -> Tensor:
+    """Convolve [b, c, t, h, w], behind the frames `cached` if given, with `padding` in time, height and width."""
+    return F.conv3d(x if cached is None else torch.cat([cached, x], dim=2), weight, bias, padding=padding)
+
+
+def rms_norm(x: Tensor, gamma: Tensor) -> Tensor:
+    """Normalize the last dimension. The official code divides by the length and multiplies by the root of the width."""
+    return F.rms_norm(x, gamma.shape, gamma, eps=1e-24)
+
+
+def upsample_conv2d(frames: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Double [n, c, h, w] in height and width by repeating cells, then convolve 3x3 with a padding of 1."""
+    return F.conv2d(F.interpolate(frames, scale_factor=2.0, mode="nearest-exact"), weight, bias, padding=1)
+
+
+def zeros_before(x: Tensor, frames: int) -> Tensor:
+    """Black frames to stand in front of [b, c, t, h, w], in the same order in memory."""
+    zeros = x.new_zeros(*x.shape[:2], frames, *x.shape[3:])
+    channels_last = torch.channels_last_3d
+    return zeros.contiguous(memory_format=channels_last) if x.is_contiguous(memory_format=channels_last) else zeros
+
+
 class CausalConv3d(nn.Conv3d):
-    """A 3-D convolution that pads space on both sides and time only in front: with zeros, or with what it remembers."""
+    """A 3-D convolution that pads space on both sides and time only in front: with zeros, or with cached frames.
+
+    `conv_fn` may be replaced from outside by a faster function with the same result.
+    """
 
     def __init__(self, inputs: int, outputs: int, kernel: tuple[int, int, int]) -> None:
         self.around = (0, kernel[1] // 2, kernel[2] // 2)
         super().__init__(inputs, outputs, kernel, padding=self.around)
         self.memory = kernel[0] - 1
+        self.conv_fn: ConvFn = conv3d
 
     def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
         """Map [b, c, t, h, w] to the same number of frames."""
         if not self.memory:
-            return convolve(x, self.weight, self.bias, self.around)
+            return self.conv_fn(x, self.weight, self.bias, self.around, None)
         cached = None if cache is None else cache.get(self)
         if cached is None:
-            cached = ordered(x.new_zeros(x.shape[0], x.shape[1], self.memory, *x.shape[3:]))
-        result = convolve(x, self.weight, self.bias, self.around, cached)
+            cached = zeros_before(x, self.memory)
+        result = self.conv_fn(x, self.weight, self.bias, self.around, cached)
         if cache is not None:
             kept = max(0, self.memory - x.shape[2])
             cached[:, :, :kept] = cached[:, :, self.memory - kept :].clone()
@@ -52,21 +88,19 @@ class CausalConv3d(nn.Conv3d):
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm over channels; `spatial` is the number of axes behind them (2 for images, 3 for video)."""
+    """Root-mean-square norm over channels; `spatial` is the number of axes behind them (2 for images, 3 for video).
+
+    `norm_fn` may be replaced from outside, as `CausalConv3d.conv_fn`.
+    """
 
     def __init__(self, width: int, spatial: int = 3) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.ones(width, *(1,) * spatial))
+        self.norm_fn: Callable[[Tensor, Tensor], Tensor] = rms_norm
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalize [b, c, ...] over c. The official code divides by the length and multiplies by the root of c."""
-        x, gamma = x.movedim(1, -1), self.gamma.flatten()
-        if fast(x):  # half the time of PyTorch's on a processor
-            length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(1e-12)
-            x = (x * length.reciprocal_().mul_(len(gamma) ** 0.5)).mul_(gamma)
-        else:
-            x = F.rms_norm(x, gamma.shape, gamma, eps=1e-24)
-        return x.movedim(-1, 1)
+        """Normalize [b, c, ...] over c."""
+        return self.norm_fn(x.movedim(1, -1), self.gamma.flatten()).movedim(-1, 1)
 
 
 class ResidualBlock(nn.Module):
@@ -129,7 +163,10 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Double height and width and halve the channels; with `temporal` double time first, but not the first frame."""
+    """Double height and width and halve the channels; with `temporal` double time first, but not the first frame.
+
+    `upsample_fn` may be replaced from outside, as `CausalConv3d.conv_fn`.
+    """
 
     def __init__(self, width: int, temporal: bool) -> None:
         super().__init__()
@@ -137,15 +174,14 @@ class Upsample(nn.Module):
             nn.Upsample(scale_factor=2.0, mode="nearest-exact"), nn.Conv2d(width, width // 2, 3, padding=1)
         )
         self.time_conv = CausalConv3d(width, 2 * width, (3, 1, 1)) if temporal else None
+        self.upsample_fn: Callable[[Tensor, Tensor, Tensor | None], Tensor] = upsample_conv2d
 
     def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
         """Map [b, c, t, h, w] to [b, c/2, t', 2h, 2w]; time 1 + n becomes 1 + 2n (later chunks: n becomes 2n)."""
         if self.time_conv is not None:
             x = self._double_time(self.time_conv, x, cache)
-        if not fast(x):
-            return per_frame(self.resample, x)
         conv = cast(nn.Conv2d, self.resample[1])
-        frames = upsample(rearrange(x, "b c t h w -> (b t) c h w"), conv.weight, conv.bias)
+        frames = self.upsample_fn(rearrange(x, "b c t h w -> (b t) c h w"), conv.weight, conv.bias)
         return rearrange(frames, "(b t) c h w -> b c t h w", b=len(x))
 
     @staticmethod
@@ -157,7 +193,7 @@ class Upsample(nn.Module):
         first, rest = x[:, :, :1], x[:, :, 1:]
         if cache is not None:
             # The second latent must see zeros, not the first one: that is how the published weights were trained.
-            cache[time_conv] = ordered(first.new_zeros(*first.shape[:2], time_conv.memory, *first.shape[3:]))
+            cache[time_conv] = zeros_before(first, time_conv.memory)
         if not rest.shape[2]:
             return first
         doubled = rearrange(time_conv(rest, cache), "b (n c) t h w -> b c (t n) h w", n=2)
@@ -169,11 +205,6 @@ def per_frame(layer: nn.Module, x: Tensor) -> Tensor:
     b = x.shape[0]
     frames: Tensor = layer(rearrange(x, "b c t h w -> (b t) c h w"))
     return rearrange(frames, "(b t) c h w -> b c t h w", b=b)
-
-
-def ordered(x: Tensor) -> Tensor:
-    """Bring channels together in memory where that is faster; layers keep the order, and norms need no copies."""
-    return x.contiguous(memory_format=torch.channels_last_3d) if fast(x) else x
 
 
 def run(layers: Iterable[nn.Module], x: Tensor, cache: Cache | None) -> Tensor:
@@ -289,12 +320,12 @@ class VAE(nn.Module):
         self, video: Tensor, cache: Cache | None = None, chunk_frames: int | None = None
     ) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the raw (not normalized) latents of `video`, each [b, c, t', h/8, w/8]."""
-        mean, log_variance = self.conv1(self.encoder(ordered(video), cache, chunk_frames)).chunk(2, dim=1)
+        mean, log_variance = self.conv1(self.encoder(video, cache, chunk_frames)).chunk(2, dim=1)
         return mean, log_variance
 
     def reconstruct(self, raw: Tensor, cache: Cache | None = None) -> Tensor:
         """Pixels of raw latents, not clamped."""
-        pixels: Tensor = self.decoder(self.conv2(ordered(raw)), cache)
+        pixels: Tensor = self.decoder(self.conv2(raw), cache)
         return pixels
 
     def encode(self, video: Tensor) -> Tensor:
@@ -314,6 +345,6 @@ class VAE(nn.Module):
         `chunk_frames` frames."""
         cache: Cache = {}
         for latent in torch.split(latents, 1, dim=2):
-            raw = self.conv2(ordered(latent * self.std + self.mean))
+            raw = self.conv2(latent * self.std + self.mean)
             for pixels in self.decoder.parts(raw, cache, self.chunk_frames):
                 yield pixels.clamp(-1, 1)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lichtspiel import flow
 from lichtspiel.inference.conditioning import known_frames
+from lichtspiel.inference.cpu import use_cpu_kernels
 from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.spec import DiTSpec, Model
@@ -79,6 +80,8 @@ def train_dit(
     umt5, dit = UMT5(model.umt5).to(plan.device), DiT(model.dit)
     dit.initialize()
     dit.to(plan.device)
+    if plan.device == "cpu":
+        use_cpu_kernels(dit)
     reader = Reader(model.umt5.width, scenes).to(plan.device)
     modules: dict[str, nn.Module] = {"umt5": umt5, "dit": dit, "reader": reader}
     run = Run(modules, split(modules, plan.rates), plan.budget, folder, plan.seed)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lichtspiel.errors import InvalidInput
+from lichtspiel.inference.cpu import use_cpu_kernels
 from lichtspiel.inference.pixels import normalize, to_bytes
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import VAESpec
@@ -90,7 +91,9 @@ def train_vae(
 
 def blank_vae(spec: VAESpec) -> VAE:
     """A VAE whose latents are not normalised yet."""
-    return VAE(replace(spec, latent_mean=None, latent_std=None))
+    vae = VAE(replace(spec, latent_mean=None, latent_std=None))
+    use_cpu_kernels(vae)  # only without gradients, when clips are encoded and measured
+    return vae
 
 
 def layout(vae: VAE) -> VAE:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lichtspiel.models.dit import DiT
+from lichtspiel.models.dit import DiT, keys_values
 from lichtspiel.spec import MODELS, DiTSpec
 from tests.golden import golden, relative_error
 
@@ -240,7 +240,7 @@ def test_few_tokens_at_a_time_go_through_a_feed_forward_network(monkeypatch: pyt
     seen: list[int] = []
     for block in model.blocks:
         block.ffn.register_forward_pre_hook(lambda _, x: seen.append(x[0].shape[1]))
-    monkeypatch.setattr("lichtspiel.models.dit.PIECE", 5)
+    monkeypatch.setattr("lichtspiel.models.dit.FeedForward.chunk_tokens", 5)
     model(**given)  # what is trained goes through at once: gradients need the hidden layer anyway
     tokens = seen[0]
     assert seen == [tokens] * TINY.layers
@@ -257,7 +257,9 @@ def test_attention_and_keys_can_be_replaced_from_outside() -> None:
         before = model(**given)
         for block in model.blocks:
             block.self_attn.attention_fn = lambda q, k, v, bias=None: torch.zeros_like(q)
-            block.cross_attn.keys_values = lambda text, image, kept=block.cross_attn.keys_values: kept(text * 0, image)
+            block.cross_attn.keys_values_fn = lambda layer, context: keys_values(
+                layer, replace(context, text=context.text * 0)
+            )
         assert relative_error(model(**given), before) > 1e-3
 
 

@@ -1,7 +1,9 @@
-"""Convolution of video on a processor: the same sums as PyTorch's, in an order that takes less time.
+"""Faster ways to run the networks on a processor, attached to them by `use_cpu_kernels`.
 
-Three ways around what is slow there, for float32 without gradients; everything else goes to PyTorch unchanged. All
-want tensors that are channels-last in memory, and are compared with PyTorch in `tests/models/test_convolution.py`.
+The networks are plain PyTorch and name the functions that may be replaced. The replacements compute the same sums in
+an order that takes less time there: convolution of video, upsampling, the VAE's norm (float32 without gradients only;
+anything else goes to the plain function) and rotary positions. Convolutions want tensors that are channels-last in
+memory. `tests/inference/test_cpu.py` compares them all with PyTorch.
 
 Letters: c channels in, o channels out, t time, h height, w width, y and x tiles down and across, a and b factors
 of a tile down and across, p and q outputs of a tile down and across, i, j and k taps down, across and in
@@ -13,13 +15,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["convolve", "fast", "upsample"]
+from lichtspiel.models.dit import SelfAttention
+from lichtspiel.models.vae import VAE, CausalConv3d, RMSNorm, Upsample, conv3d, rms_norm, upsample_conv2d
+
+__all__ = ["convolve", "fast", "norm", "rotate", "upsample", "use_cpu_kernels"]
 
 SLAB_BYTES = 8_000_000
 """Winograd works on so many rows at a time that their factors stay in the processor's cache; measured in steps of two.
@@ -33,8 +39,30 @@ POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
 Barabasz, Anderson, Soodhalter and Gregg 2020 found (arXiv:1803.10986)."""
 
 
+def use_cpu_kernels(model: nn.Module) -> None:
+    """Let the layers of a VAE or a DiT use the functions of this file from now on; the weights stay as they are."""
+    for module in model.modules():
+        if isinstance(module, CausalConv3d):
+            module.conv_fn = convolve
+        elif isinstance(module, RMSNorm):
+            module.norm_fn = norm
+        elif isinstance(module, Upsample):
+            module.upsample_fn = upsample
+        elif isinstance(module, SelfAttention):
+            module.rotate_fn = rotate
+        elif isinstance(module, VAE):
+            module.encoder.register_forward_pre_hook(_channels_last)
+            module.conv2.register_forward_pre_hook(_channels_last)
+
+
+def _channels_last(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Bring the channels of a module's first input together in memory; layers keep the order."""
+    x, *others = inputs
+    return (x.contiguous(memory_format=torch.channels_last_3d) if fast(x) else x, *others)
+
+
 def fast(x: Tensor) -> bool:
-    """Whether the ways of this file are open for `x`."""
+    """Whether the convolutions and the norm of this file can be used for `x`."""
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
@@ -46,22 +74,21 @@ def fast(x: Tensor) -> bool:
 def convolve(
     x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int, int], cached: Tensor | None = None
 ) -> Tensor:
-    """`F.conv3d` of [b, c, t, h, w], behind the frames `cached` if there are any, with a stride of 1 and `padding` in
-    time, height and width.
+    """`conv3d` of the VAE, of [b, c, t, h, w] behind the frames `cached`.
 
     PyTorch leaves its fast library for a plain loop when the batch is 1 and c·t·h is at most 20480 (`use_mkldnn` in
     `aten/src/ATen/native/Convolution.cpp`, which forgets the width): up to seven times as slow. Here that library is
     called by its name. Large 3x3x3 kernels are split further, by `winograd`.
     """
+    if not fast(x):
+        return conv3d(x, weight, bias, padding, cached)
     cached = x[:, :, :0] if cached is None else cached
     _, c, t, h, w = x.shape
     wide = min(c, weight.shape[0]) >= WINOGRAD_CHANNELS and (cached.shape[2] + t - 2) * h * w >= WINOGRAD_CELLS
-    if fast(x) and wide and weight.shape[2:] == (3, 3, 3) and padding == (0, 1, 1):
+    if wide and weight.shape[2:] == (3, 3, 3) and padding == (0, 1, 1):
         pairs = zip(torch.split(cached, 1), torch.split(x, 1), strict=True)
         videos = [winograd(pair, weight, bias) for pair in pairs]
         return torch.cat(videos) if len(videos) > 1 else videos[0]
-    if not fast(x):
-        return F.conv3d(torch.cat([cached, x], dim=2), weight, bias, padding=padding)
     if cached.shape[2]:  # with channels behind, for else the order in memory may be lost where an axis has length 1
         x = torch.cat([part.movedim(1, -1) for part in (cached, x)], dim=1).movedim(-1, 1)
     one = [1, 1, 1]
@@ -145,12 +172,31 @@ def transforms() -> tuple[Tensor, Tensor, Tensor]:
     return powers(3).float(), torch.linalg.inv(powers(6)).T.float().contiguous(), powers(4).T.float().contiguous()
 
 
+def norm(x: Tensor, gamma: Tensor) -> Tensor:
+    """`rms_norm` of the VAE, in half the time of PyTorch's."""
+    if not fast(x):
+        return rms_norm(x, gamma)
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(1e-12)
+    result: Tensor = x * length.reciprocal_().mul_(len(gamma) ** 0.5)
+    return result.mul_(gamma)
+
+
+def rotate(x: Tensor, angles: Tensor) -> Tensor:
+    """`rotate` of `models.attention` as a product of complex numbers: one pass over memory instead of seven. On other
+    devices complex numbers are slow, and compilers do not know them."""
+    turn = rearrange(torch.complex(angles[0], angles[1]), "l d -> l 1 d")
+    pairs = torch.view_as_complex(rearrange(x.float(), "b l n (d two) -> b l n d two", two=2).contiguous())
+    return rearrange(torch.view_as_real(pairs * turn), "b l n d two -> b l n (d two)")
+
+
 def upsample(frames: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Double [n, c, h, w] in height and width by repeating cells, then convolve 3x3 with a padding of 1.
+    """`upsample_conv2d` of the VAE: double [n, c, h, w] by repeating cells, then convolve 3x3 with a padding of 1.
 
     Two of three taps along an axis fall on the same cell. Adding their weights first leaves a 2x2 kernel for each of
     the four outputs of a cell: four ninths of the work, and the doubled input is never made.
     """
+    if not fast(frames):
+        return upsample_conv2d(frames, weight, bias)
     n, _, h, w = frames.shape
     padded = F.pad(frames, (1, 1, 1, 1)).contiguous(memory_format=torch.channels_last)
     result = frames.new_empty(n, 2 * h, 2 * w, len(weight))

@@ -1,15 +1,23 @@
-"""Fast convolutions against PyTorch's in double precision."""
+"""The processor's functions against PyTorch's, and against the plain networks that they are attached to."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lichtspiel.models import convolution
-from lichtspiel.models.convolution import convolve, fast, upsample
+from lichtspiel.inference import cpu
+from lichtspiel.inference.cpu import convolve, fast, norm, rotate, upsample, use_cpu_kernels
+from lichtspiel.models import attention
+from lichtspiel.models.dit import DiT, SelfAttention
+from lichtspiel.models.vae import VAE, CausalConv3d, RMSNorm, Upsample, rms_norm
+from lichtspiel.spec import MODELS
 from tests.golden import relative_error
+from tests.models.test_dit import TINY
+from tests.sources import PACKAGE, ROOT
 
 
 def draw(*shape: int) -> Tensor:
@@ -52,7 +60,7 @@ def test_winograd_does_not_care_where_slabs_end(monkeypatch: pytest.MonkeyPatch)
     x, (weight, bias) = draw(1, 64, 3, 64, 64), layer(64, 64, 3, 3, 3)
     whole = convolve(x, weight, bias, (0, 1, 1))
     for size in (1, 9 * 3 * 64 * 64 * 12, 10**12):  # four rows, twelve, all
-        monkeypatch.setattr(convolution, "SLAB_BYTES", size)
+        monkeypatch.setattr(cpu, "SLAB_BYTES", size)
         assert relative_error(convolve(x, weight, bias, (0, 1, 1)), whole) < 1e-6
 
 
@@ -83,3 +91,38 @@ def test_training_and_other_precisions_are_left_alone() -> None:
     with torch.inference_mode():
         assert not fast(x.double())
         assert not fast(x.to("meta"))
+    with torch.inference_mode():
+        assert torch.equal(
+            norm(x.double(), weight[0, :1, 0, 0, 0].double()), rms_norm(x.double(), weight[0, :1, 0, 0, 0].double())
+        )
+
+
+@torch.inference_mode()
+def test_a_rotation_is_a_product_of_complex_numbers() -> None:
+    x, angles = draw(2, 6, 3, 8), attention.rotary_angles((1, 2, 3), 8)
+    assert relative_error(rotate(x, angles), attention.rotate(x.double(), angles)) < 1e-6
+
+
+@torch.inference_mode()
+def test_the_functions_are_attached_to_every_layer_and_change_no_number() -> None:
+    torch.manual_seed(0)
+    vae = VAE(replace(MODELS["t2v-14b"].vae, width=32)).eval()
+    latents = draw(1, 16, 2, 12, 12)
+    plain = torch.cat(list(vae.decode(latents)), dim=2)
+    use_cpu_kernels(vae)
+    assert relative_error(torch.cat(list(vae.decode(latents)), dim=2), plain) < 1e-5
+    assert relative_error(vae.encode(plain), vae.encode(plain.contiguous())) < 1e-6
+    dit = DiT(TINY)
+    use_cpu_kernels(dit)
+    for module in (*vae.modules(), *dit.modules()):
+        used = {CausalConv3d: "conv_fn", RMSNorm: "norm_fn", Upsample: "upsample_fn", SelfAttention: "rotate_fn"}
+        if type(module) in used:
+            assert getattr(module, used[type(module)]).__module__ == "lichtspiel.inference.cpu"
+
+
+def test_models_know_no_device() -> None:
+    for name in PACKAGE:
+        if name.startswith("lichtspiel/models/"):
+            text = (ROOT / name).read_text(encoding="utf-8")
+            assert "device.type" not in text, name
+            assert "mkldnn" not in text, name
