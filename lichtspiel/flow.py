@@ -8,8 +8,9 @@ whoever draws noise does it elsewhere. Solvers keep scalars in float64 and laten
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -52,11 +53,9 @@ def shifted(times: Tensor, shift: float) -> Tensor:
 def schedule(solver: SolverName, steps: int, shift: float) -> Tensor:
     """The falling sigmas of a run, [steps + 1] in float64: one for each evaluation of the velocity, then 0.
 
-    All solvers take `steps` equal parts of a straight line and shift them. The official UniPC starts at 0.999, kept in
-    float32 (`set_timesteps` in `wan/utils/fm_solvers_unipc.py`); DPM++ starts at 1 (`get_sampling_sigmas` in
-    `wan/utils/fm_solvers.py`), and so does Euler, which the official code does not have.
+    All solvers take `steps` equal parts of a straight line from `first_sigma` to 0, and shift them.
     """
-    start = float(torch.tensor(0.999)) if solver == "unipc" else 1.0
+    start = SOLVERS[solver].first_sigma
     line = start + torch.arange(steps + 1, dtype=torch.float64) * (-start / steps)
     line[-1] = 0.0
     return shifted(line, shift)
@@ -65,10 +64,10 @@ def schedule(solver: SolverName, steps: int, shift: float) -> Tensor:
 def timesteps(solver: SolverName, sigmas: Tensor) -> Tensor:
     """What a model is told at every sigma but the last, [steps] in float32, in 0..1000.
 
-    The two official solvers cut the fraction off, and the published models are sampled that way; Euler keeps it.
+    The two official solvers cut the fraction off, and the published models are sampled that way.
     """
     times = sigmas[:-1].double() * TIMESTEPS
-    return (times if solver == "euler" else times.trunc()).float()
+    return (times.trunc() if SOLVERS[solver].whole_timesteps else times).float()
 
 
 def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
@@ -106,27 +105,35 @@ def guided(network: Network, text: Tensor, negative: Tensor | None, scale: float
     return velocity
 
 
-class Solver(Protocol):
-    """One run along a schedule, from its first index to its last; a multistep solver keeps what earlier steps gave."""
+class Solver(ABC):
+    """One run along a schedule, from its first index to its last; a multistep solver keeps what earlier steps gave.
 
-    def __init__(self, sigmas: Tensor) -> None: ...
+    `first_sigma` is where a run starts before the shift, and `whole_timesteps` says whether a network gets timesteps
+    without their fractions.
+    """
 
+    first_sigma: ClassVar[float] = 1.0
+    whole_timesteps: ClassVar[bool] = True
+
+    def __init__(self, sigmas: Tensor) -> None:
+        self.sigmas: list[float] = sigmas.tolist()
+
+    @abstractmethod
     def step(self, index: int, latents: Tensor, velocity: Tensor) -> Tensor:
         """From the latents at `sigmas[index]` and their velocity to the latents at `sigmas[index + 1]`, in float32."""
 
 
-class Euler:
-    """Straight ahead; exact where the flow is straight."""
+class Euler(Solver):
+    """Straight ahead; exact where the flow is straight. The official code does not have it."""
 
-    def __init__(self, sigmas: Tensor) -> None:
-        self.sigmas: list[float] = sigmas.tolist()
+    whole_timesteps = False
 
     def step(self, index: int, latents: Tensor, velocity: Tensor) -> Tensor:
         """See `Solver`."""
         return latents.float() + (self.sigmas[index + 1] - self.sigmas[index]) * velocity.float()
 
 
-class DPM:
+class DPM(Solver):
     """DPM-Solver++ of second order, midpoint (arXiv 2211.01095); first order in the first and in the last step.
 
     Works on the clean latents that a velocity foretells, in the logarithm of the signal-to-noise ratio
@@ -136,7 +143,7 @@ class DPM:
     def __init__(self, sigmas: Tensor) -> None:
         # The official solvers round sigma to float32 before they take 1 - sigma, which matters close to sigma 1.
         rounded = sigmas.float().double()
-        self.sigmas: list[float] = rounded.tolist()
+        super().__init__(rounded)
         self.lambdas: list[float] = (torch.log(1 - rounded) - torch.log(rounded)).tolist()
         self.cleans: list[Tensor] = []
 
@@ -175,7 +182,12 @@ class DPM:
 class UniPC(DPM):
     """UniPC of second order, with B(h) = e^h - 1 (arXiv 2302.04867): it predicts as DPM-Solver++ does, and uses every
     velocity once more, to correct the step that led to it before the next one is taken.
+
+    It starts at 0.999, kept in float32 (`set_timesteps` in `wan/utils/fm_solvers_unipc.py`); DPM-Solver++ starts at 1
+    (`get_sampling_sigmas` in `wan/utils/fm_solvers.py`).
     """
+
+    first_sigma = float(torch.tensor(0.999))
 
     def __init__(self, sigmas: Tensor) -> None:
         super().__init__(sigmas)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import platform
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import torch
 
 __all__ = ["computing_dtype", "free_memory", "measure_rate", "peak_memory"]
@@ -34,37 +37,43 @@ def _has_bfloat16(description: Path) -> bool:
     return bool(wanted & set(flags))
 
 
-def free_memory(device: str, system: Path = Path("/")) -> int | None:
-    """Bytes that can be had now: of the GPU, or of the machine within the limit of its control group.
-
-    None where that is not known: on anything but Linux, and on GPUs that share the machine's memory.
-    """
-    if device == "mps":
-        return None
+def free_memory(device: str, groups: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes that can be had now: of a GPU with memory of its own, else of the machine, within the limit of this
+    process's control group (Linux). None where the system does not say."""
     if device.startswith("cuda"):
         return int(torch.cuda.mem_get_info(torch.device(device))[0])
     try:
-        lines = (system / "proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
+        free = int(psutil.virtual_memory().available)
+    except (OSError, RuntimeError, NotImplementedError):
         return None
-    free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 0)
-    group = system / "sys/fs/cgroup"
+    limit = _group_limit(groups)
+    return free if limit is None else min(free, limit)
+
+
+def _group_limit(groups: Path) -> int | None:
+    """Bytes that a control group leaves; what it counts for the cache of files is free as soon as it is needed."""
     try:
-        limit, used = ((group / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
-        return free if limit == "max" else min(free, max(int(limit) - int(used), 0))
+        limit, used = ((groups / name).read_text(encoding="ascii") for name in ("memory.max", "memory.current"))
+        if limit.strip() == "max":
+            return None
+        left = int(limit) - int(used)
     except (OSError, ValueError):
-        return free
+        return None
+    with suppress(OSError):
+        lines = (groups / "memory.stat").read_text(encoding="ascii").splitlines()
+        left += next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
+    return max(left, 0)
 
 
 def peak_memory(device: str) -> int:
     """The most bytes that this process ever had: of the GPU it uses, or of the machine; 0 where that is not known."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(torch.device(device))
-    try:  # not getrusage, which begins with what the process that started this one had
+    if sys.platform == "linux":  # not getrusage, which begins with what the process that started this one had
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
+        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
+    info = psutil.Process().memory_info()
+    return int(getattr(info, "peak_wset", info.rss))  # Windows has the peak, macOS only what is resident now
 
 
 def measure_rate(device: str, dtype: torch.dtype, seconds: float = 0.2) -> float:

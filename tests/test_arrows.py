@@ -14,7 +14,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     # room: (rooms it imports, libraries it imports)
     "errors": ("", ""),
     "frames": ("", "numpy"),
-    "host": ("", "torch"),
+    "host": ("", "psutil torch"),
     "options": ("", ""),
     "tokenizer": ("", "ftfy safetensors"),
     "seal/library": ("", "c2pa"),

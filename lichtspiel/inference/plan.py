@@ -1,23 +1,23 @@
 """The plan: what goes where, in which precision, and how much memory each stage takes, before anything loads.
 
-Sizes of weights are counted on networks without storage; activations follow from formulas that name every tensor
+Sizes of weights are counted from their shapes; activations follow from formulas that name every tensor
 alive at the peak. Estimates warn. Only what is certain refuses: a stage whose largest block and residual stream alone
 exceed the memory. Networks run one after another, so stages do not add up.
 """
 
 from __future__ import annotations
 
+import math
+import re
+from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import nn
 
-from lichtspiel.models.clip import CLIPVision
-from lichtspiel.models.dit import DiT, FeedForward
-from lichtspiel.models.umt5 import UMT5
-from lichtspiel.models.vae import VAE
+from lichtspiel.models import Spec, shapes
+from lichtspiel.models.dit import FeedForward
 from lichtspiel.spec import DiTSpec, Model, Part, UMT5Spec, VAESpec
 
 __all__ = ["BATCHED_TOKENS", "Plan", "Stage", "plan"]
@@ -27,6 +27,9 @@ BATCHED_TOKENS = 4096
 
 MARGIN = 0.9
 """Share of free memory that is planned with; the rest is for fragments and for the rest of the machine."""
+
+UNKNOWN_BYTES = 4_000_000_000
+"""What is planned with where the free memory is not known: what a laptop of 8 GB has left."""
 
 LARGE = 1_000_000_000
 """A text encoder of more parameters runs from its file: each block is used once, so that loading gains nothing."""
@@ -159,28 +162,26 @@ def plan(
 ) -> Plan:
     """Plan a job of `frames` frames of `size` (width, height) on `device` with `free_bytes` free.
 
-    `free_bytes` is None where it is not known: then everything is resident but a large text encoder. `dtype` is that
-    of text encoder and DiT; the VAE always computes in float32. With `torch.int8` the blocks of the DiT that stay are
-    bytes, and everything else is float32. `files_bytes` is what the weights' files take where
-    they are known, else 16 bit a parameter are assumed (VAE: 32). `rate` is a measured speed in operations a second
+    `free_bytes` is None where it is not known: the plan is then one for `UNKNOWN_BYTES`, and refuses nothing. `dtype`
+    is that of text encoder and DiT; the VAE always computes in float32. With `torch.int8` the resident blocks of the
+    DiT are in bytes, and everything else is float32. `files_bytes` is the size of the weights' files where it is known,
+    else 16 bit per parameter are assumed (VAE: 32). `rate` is a measured speed in operations per second
     (`measure_rate`); without it there are no times.
     """
     tokens = model.dit.tokens(model.latent_shape(frames, size))
     batch = 2 if tokens <= BATCHED_TOKENS else 1
     exact = torch.float32 if dtype == torch.int8 else dtype
     wide = exact.itemsize
-    with torch.device("meta"):
-        umt5, dit, vae = UMT5(model.umt5), DiT(model.dit), VAE(model.vae)
-        clip = CLIPVision(model.clip) if model.clip else None
-    length, chunk_frames = model.dit.text_length, _chunk_frames(vae, model.vae, size, free_bytes)
+    budget = UNKNOWN_BYTES if free_bytes is None else free_bytes
+    length, chunk_frames = model.dit.text_length, _chunk_frames(model.vae, size, budget)
     video = _video(model.vae, size, chunk_frames)
-    stages = [_stage("text", "umt5", umt5, exact, _text(model.umt5, length, wide), 2.0 * length)]
-    if clip is not None:
-        patches = (model.clip.image_size // model.clip.patch) ** 2 if model.clip else 0
-        stages.append(_stage("image", "clip", clip, exact, 12 * patches * clip.pos_embedding.shape[-1] * wide, 0))
+    stages = [_stage("text", "umt5", model.umt5, exact, _text(model.umt5, length, wide), 2.0 * length)]
+    if model.clip is not None:
+        patches = (model.clip.image_size // model.clip.patch) ** 2
+        stages.append(_stage("image", "clip", model.clip, exact, 12 * patches * model.clip.width * wide, 0))
     if model.dit.in_channels > model.dit.out_channels or model.dit.vace_layers:
-        stages.append(_stage("picture", "vae", vae, torch.float32, video, 0))
-    step = _stage("denoise", "dit", dit, dtype, _denoise(model.dit, tokens, wide) * batch, 2.0 * tokens)
+        stages.append(_stage("picture", "vae", model.vae, torch.float32, video, 0))
+    step = _stage("denoise", "dit", model.dit, dtype, _denoise(model.dit, tokens, wide) * batch, 2.0 * tokens)
     attention = 4.0 * tokens**2 * model.dit.width * (model.dit.layers + len(model.dit.vace_layers))
     # Guidance asks twice a step. Before the first block there is the residual stream, whatever else is done.
     stages.append(
@@ -188,11 +189,9 @@ def plan(
             step, flops=2 * (step.flops + attention), minimum_bytes=step.minimum_bytes + 4 * tokens * model.dit.width
         )
     )
-    stages.append(_stage("decode", "vae", vae, torch.float32, video, 0))
+    stages.append(_stage("decode", "vae", model.vae, torch.float32, video, 0))
     known = files_bytes or {}
-    stages = [
-        _placed(replace(stage, file_bytes=known.get(stage.part, stage.file_bytes)), free_bytes) for stage in stages
-    ]
+    stages = [_placed(replace(stage, file_bytes=known.get(stage.part, stage.file_bytes)), budget) for stage in stages]
     if rate:
         stages = [replace(stage, seconds=stage.flops / rate if stage.flops else None) for stage in stages]
     warnings, refusal = _judge(stages, free_bytes, device)
@@ -204,29 +203,34 @@ def plan(
     )  # fmt: skip
 
 
-def _stage(name: str, part: Part, module: nn.Module, dtype: torch.dtype, activations: int, twice: float) -> Stage:
+BLOCK = re.compile(r"(vace_)?blocks\.\d+\.")
+"""How the parameters of blocks begin that may come and go."""
+
+
+def _stage(name: str, part: Part, spec: Spec, dtype: torch.dtype, activations: int, twice: float) -> Stage:
     """A stage with nothing resident yet; `twice` is two operations for every token that meets each weight of blocks."""
-    lists = [child for child in module.children() if isinstance(child, nn.ModuleList)]
-    blocks = [sum(value.numel() for value in block.parameters()) for found in lists for block in found]
-    total = sum(value.numel() for value in module.parameters())
-    gathered = module.token_embedding.weight.numel() if isinstance(module, UMT5) and total > LARGE else 0
-    other_bytes, block = total - sum(blocks) - gathered, max(blocks, default=0)
+    counts: Counter[str] = Counter()  # parameters by block, and of everything else by ""
+    for parameter, shape in shapes(spec).items():
+        block_name = BLOCK.match(parameter)
+        counts[block_name[0] if block_name else ""] += math.prod(shape)
+    total, other = counts.total(), counts.pop("", 0)
+    if isinstance(spec, UMT5Spec) and total > LARGE:
+        other -= spec.vocabulary * spec.width  # its rows are read where they are
+    block, in_blocks = max(counts.values(), default=0), counts.total()
     wide = 4 if dtype == torch.int8 else dtype.itemsize
     return Stage(
         name=name, part=part, dtype=str(dtype).removeprefix("torch."), parameters=total,
-        file_bytes=total * (4 if part == "vae" else 2), blocks=len(blocks), resident=0, other_bytes=other_bytes * wide,
+        file_bytes=total * (4 if part == "vae" else 2), blocks=len(counts), resident=0, other_bytes=other * wide,
         block_bytes=block * dtype.itemsize, streamed_block_bytes=block * wide, activation_bytes=activations,
-        minimum_bytes=other_bytes * wide + block * dtype.itemsize, flops=twice * sum(blocks),
+        minimum_bytes=other * wide + block * dtype.itemsize, flops=twice * in_blocks,
     )  # fmt: skip
 
 
-def _placed(stage: Stage, free_bytes: int | None) -> Stage:
+def _placed(stage: Stage, budget: int) -> Stage:
     """As many blocks resident as fit, with two streamed ones beside them if not all do."""
     if not stage.block_bytes or (stage.part == "umt5" and stage.parameters > LARGE):
         return stage
-    if free_bytes is None:
-        return replace(stage, resident=stage.blocks)
-    room = int(MARGIN * free_bytes) - stage.other_bytes - stage.activation_bytes
+    room = int(MARGIN * budget) - stage.other_bytes - stage.activation_bytes
     if stage.blocks * stage.block_bytes <= room:
         return replace(stage, resident=stage.blocks)
     return replace(
@@ -237,9 +241,7 @@ def _placed(stage: Stage, free_bytes: int | None) -> Stage:
 def _judge(stages: list[Stage], free_bytes: int | None, device: str) -> tuple[tuple[str, ...], str | None]:
     warnings: list[str] = []
     if free_bytes is None:
-        return (
-            f"how much memory {device} has free is not known, so nothing is streamed but large text encoders",
-        ), None
+        return (f"the free memory of {device} is not known; planned for {UNKNOWN_BYTES / GIGABYTE:.0f} GB",), None
     for stage in stages:
         if stage.minimum_bytes > free_bytes:
             need = f"{stage.name} needs {stage.minimum_bytes / GIGABYTE:.1f} GB for one block and its input alone"
@@ -275,10 +277,10 @@ def _text(spec: UMT5Spec, length: int, wide: int) -> int:
     return max(feed, attention)
 
 
-def _chunk_frames(vae: VAE, spec: VAESpec, size: tuple[int, int], free_bytes: int | None) -> int:
+def _chunk_frames(spec: VAESpec, size: tuple[int, int], budget: int) -> int:
     """Frames that the VAE's largest layers take at once: four, as the official code does, if they fit, else one."""
-    weights = sum(value.nbytes for value in vae.parameters())
-    fit = free_bytes is None or weights + _video(spec, size, spec.stride[0]) <= MARGIN * free_bytes
+    weights = 4 * sum(math.prod(shape) for shape in shapes(spec).values())
+    fit = weights + _video(spec, size, spec.stride[0]) <= MARGIN * budget
     return spec.stride[0] if fit else 1
 
 

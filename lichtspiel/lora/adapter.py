@@ -10,19 +10,18 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from lichtspiel.errors import WeightsError
 from lichtspiel.lora.names import BARE
+from lichtspiel.models import shapes
 from lichtspiel.models.dit import DiT
 from lichtspiel.spec import MODELS, DiTSpec, Model
 
-__all__ = ["Delta", "Dialect", "LoRA", "Report", "match", "shapes"]
+__all__ = ["Delta", "Dialect", "LoRA", "Report", "match"]
 
 Dialect = Literal["diffusers", "kohya", "comfy", "diffsynth", "plain"]
 Shape = tuple[int, ...]
@@ -165,13 +164,6 @@ class LoRA:
 
 def _parts(delta: Delta) -> list[Tensor]:
     return [part for part in (delta.down, delta.up, delta.diff, delta.bias) if part is not None]
-
-
-@cache
-def shapes(spec: DiTSpec) -> dict[str, Shape]:
-    """Every parameter of a DiT with its shape, without any memory for it."""
-    with torch.device("meta"):
-        return {name: tuple(value.shape) for name, value in DiT(spec).named_parameters()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lichtspiel.errors import RequestError, WeightsError
-from lichtspiel.lora.adapter import Delta, LoRA, Report, match, parameter, shapes
+from lichtspiel.lora.adapter import Delta, LoRA, Report, match, parameter
+from lichtspiel.models import shapes
 from lichtspiel.models.dit import DiT
 
 __all__ = ["apply", "remove"]

@@ -1,1 +1,43 @@
-"""The networks: one model, one file, each a plain single-device `nn.Module` with the published attribute names."""
+"""The networks as plain `nn.Module`s, true for every device, and what a specification says of their parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TypeAlias, overload
+
+import torch
+
+from lichtspiel.models.clip import CLIPVision
+from lichtspiel.models.dit import DiT
+from lichtspiel.models.umt5 import UMT5
+from lichtspiel.models.vae import VAE
+from lichtspiel.spec import CLIPSpec, DiTSpec, UMT5Spec, VAESpec
+
+__all__ = ["Spec", "build", "shapes"]
+
+Spec: TypeAlias = DiTSpec | VAESpec | UMT5Spec | CLIPSpec
+
+
+@overload
+def build(spec: DiTSpec) -> DiT: ...
+@overload
+def build(spec: VAESpec) -> VAE: ...
+@overload
+def build(spec: UMT5Spec) -> UMT5: ...
+@overload
+def build(spec: CLIPSpec) -> CLIPVision: ...
+def build(spec: Spec) -> DiT | VAE | UMT5 | CLIPVision:
+    """The network of a specification on the meta device: parameters with names and shapes, but without memory."""
+    with torch.device("meta"):
+        if isinstance(spec, DiTSpec):
+            return DiT(spec)
+        if isinstance(spec, VAESpec):
+            return VAE(spec)
+        return UMT5(spec) if isinstance(spec, UMT5Spec) else CLIPVision(spec)
+
+
+@lru_cache(maxsize=64)
+def shapes(spec: Spec) -> Mapping[str, tuple[int, ...]]:
+    """Every parameter of a network by name, in the order of the network, with its shape."""
+    return {name: tuple(value.shape) for name, value in build(spec).named_parameters()}

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from lichtspiel.errors import WeightsError
+from lichtspiel.models import Spec, build
 from lichtspiel.models.clip import CLIPVision
 from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
@@ -23,7 +24,7 @@ from lichtspiel.spec import Model, Part
 from lichtspiel.storage import pulled
 from lichtspiel.tokenizer import Tokenizer
 from lichtspiel.weights.components import Component, Scan, scan
-from lichtspiel.weights.match import Spec, Weights, compare, describe, spec_of
+from lichtspiel.weights.match import Weights, compare, describe, spec_of
 from lichtspiel.weights.offload import Each, block_names, load_with_offload
 from lichtspiel.weights.tensor_files import check_digest
 
@@ -77,17 +78,13 @@ class Checkpoint:
 
     def umt5(self, dtype: torch.dtype, device: torch.device = CPU, *, resident: int | None = None) -> UMT5:
         """The text encoder."""
-        with torch.device("meta"):
-            module = UMT5(self.model.umt5)
-        return self._filled(module, "umt5", self.model.umt5, dtype, device, resident)
+        return self._filled(build(self.model.umt5), "umt5", self.model.umt5, dtype, device, resident)
 
     def dit(
         self, dtype: torch.dtype, device: torch.device = CPU, *, resident: int | None = None, each: Each | None = None
     ) -> DiT:
         """The diffusion transformer; `each` is called with every block that stays."""
-        with torch.device("meta"):
-            module = DiT(self.model.dit)
-        return self._filled(module, "dit", self.model.dit, dtype, device, resident, each)
+        return self._filled(build(self.model.dit), "dit", self.model.dit, dtype, device, resident, each)
 
     def vae(self, dtype: torch.dtype, device: torch.device = CPU) -> VAE:
         """The video VAE with its latent statistics: from the file if it holds them, else from the specification."""
@@ -97,16 +94,12 @@ class Checkpoint:
             spec = replace(spec, latent_mean=tuple(mean.tolist()), latent_std=tuple(std.tolist()))
         if spec.latent_mean is None or spec.latent_std is None:
             raise WeightsError(f"{part.source} lacks latent_mean and latent_std; download it again")
-        with torch.device("meta"):
-            module = VAE(spec)
-        return self._filled(module, "vae", self.model.vae, dtype, device).to(device)
+        return self._filled(build(spec), "vae", self.model.vae, dtype, device).to(device)
 
     def clip(self, dtype: torch.dtype, device: torch.device = CPU, *, resident: int | None = None) -> CLIPVision:
         """The image encoder of checkpoints with image cross-attention; its file holds more than is used."""
         assert self.model.clip is not None
-        with torch.device("meta"):
-            module = CLIPVision(self.model.clip)
-        return self._filled(module, "clip", self.model.clip, dtype, device, resident)
+        return self._filled(build(self.model.clip), "clip", self.model.clip, dtype, device, resident)
 
     def _filled(
         self, module: Module, part: Part, spec: Spec, dtype: torch.dtype, device: torch.device,

@@ -21,12 +21,9 @@ from lichtspiel.errors import WeightsError
 from lichtspiel.spec import Part
 from lichtspiel.weights.gguf import GGUFFile
 from lichtspiel.weights.layouts import ALIASES, PREFIXES, Dialect, Slot, recognize
-from lichtspiel.weights.tensor_files import Pickle, SafetensorsFile, TensorFile, file_kind
+from lichtspiel.weights.tensor_files import SUFFIXES, Pickle, SafetensorsFile, TensorFile, file_kind
 
 __all__ = ["Component", "Scan", "group", "open_file", "scan", "weight_files"]
-
-SUFFIXES = (".safetensors", ".gguf", ".pth", ".pt", ".bin", ".ckpt")
-"""Files of a folder that are opened; a file named by itself may be called anything."""
 
 SCALES = (".scale_weight", ".weight_scale")
 """What stands in place of `.weight` in the name of the number that an 8-bit weight is multiplied with."""

@@ -8,21 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lichtspiel.models.clip import CLIPVision
-from lichtspiel.models.dit import DiT
-from lichtspiel.models.umt5 import UMT5
-from lichtspiel.models.vae import VAE
-from lichtspiel.spec import MODELS, CLIPSpec, DiTSpec, Model, Part, UMT5Spec, VAESpec
+from lichtspiel.models import Spec, shapes
+from lichtspiel.spec import MODELS, CLIPSpec, Model, Part
 from lichtspiel.weights.components import Component
 
-__all__ = ["Mismatch", "Weights", "bare", "build", "compare", "describe", "models_of", "spec_of"]
+__all__ = ["Mismatch", "Weights", "bare", "compare", "describe", "models_of", "spec_of"]
 
-Spec = DiTSpec | VAESpec | UMT5Spec | CLIPSpec
 Shapes = dict[str, tuple[int, ...]]
 
 SHOWN = 3
@@ -35,30 +29,12 @@ def spec_of(model: Model, part: Part) -> Spec | None:
     return specs[part]
 
 
-def build(spec: Spec) -> nn.Module:
-    """The module of a specification on the meta device: names and shapes without memory."""
-    with torch.device("meta"):
-        if isinstance(spec, DiTSpec):
-            return DiT(spec)
-        if isinstance(spec, UMT5Spec):
-            return UMT5(spec)
-        if isinstance(spec, CLIPSpec):
-            return CLIPVision(spec)
-        return VAE(spec)
-
-
-@lru_cache(maxsize=32)
-def wanted(spec: Spec) -> Mapping[str, tuple[int, ...]]:
-    """Every official name that the part needs, and its shape."""
-    return {name: tuple(value.shape) for name, value in build(spec).state_dict().items()}
-
-
-def bare(shapes: Shapes, spec: Spec) -> Shapes:
-    """`shapes` without the blocks that the published image encoder has and that never run."""
+def bare(stored: Shapes, spec: Spec) -> Shapes:
+    """The shapes of stored tensors without the blocks of the published image encoder that never run."""
     if not isinstance(spec, CLIPSpec):
-        return shapes
+        return stored
     idle = tuple(f"transformer.{block}." for block in range(spec.used_layers, spec.layers))
-    return {name: shape for name, shape in shapes.items() if not name.startswith(idle)}
+    return {name: shape for name, shape in stored.items() if not name.startswith(idle)}
 
 
 @dataclass(frozen=True)
@@ -80,7 +56,7 @@ class Mismatch:
 
 def compare(part: Component, spec: Spec) -> Mismatch:
     """Hold the names and shapes of a stored part against those of a specification."""
-    need, have = wanted(spec), bare(part.shapes(), spec)
+    need, have = shapes(spec), bare(part.shapes(), spec)
     return Mismatch(
         missing=[name for name in need if name not in have],
         unexpected=[name for name in have if name not in need] + part.unexpected,
@@ -106,7 +82,7 @@ def describe(part: Component, spec: Spec) -> str:
         name = mismatch.other[0]
         return (
             f"{part.source}: {name} has the shape {list(part.shape(name))}, this model needs "
-            f"{list(wanted(spec)[name])} ({len(mismatch.other)} tensors differ); it is a checkpoint of another size"
+            f"{list(shapes(spec)[name])} ({len(mismatch.other)} tensors differ); it is a checkpoint of another size"
         )
     if mismatch.missing:
         lost = f": {lost}" if (lost := _lost_shards(part)) else ""
@@ -141,7 +117,7 @@ class Weights(Mapping[str, Tensor]):
     def __init__(self, part: Component, spec: Spec) -> None:
         assert not part.problems
         assert not compare(part, spec)
-        self.part, self.names = part, wanted(spec)
+        self.part, self.names = part, shapes(spec)
 
     def __getitem__(self, name: str) -> Tensor:
         return self.part[name]

@@ -206,11 +206,14 @@ def _forget(values: list[Tensor]) -> None:
 
 
 def _mapped_files() -> list[tuple[int, int]]:
-    """First and last address of every file in this process's memory (format: `proc_pid_maps(5)`)."""
-    found = []
+    """First and last address of every file in this process's memory (format: `proc_pid_maps(5)`).
+
+    Memory that belongs to no file has no path, or one in brackets.
+    """
+    spans = []
     for line in Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines():
         span, *_, path = line.split(maxsplit=5)
-        if path.endswith(".safetensors") or path.endswith(".pth"):
+        if path.startswith("/") and not path.startswith("/dev/") and not path.endswith(" (deleted)"):
             low, high = span.split("-")
-            found.append((int(low, 16), int(high, 16)))
-    return found
+            spans.append((int(low, 16), int(high, 16)))
+    return spans

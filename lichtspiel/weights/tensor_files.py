@@ -10,6 +10,7 @@ from __future__ import annotations
 import pickle
 import zipfile
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -20,7 +21,11 @@ from torch import Tensor
 from lichtspiel.errors import WeightsError
 from lichtspiel.storage import file_sha256
 
-__all__ = ["Entry", "Pickle", "SafetensorsFile", "TensorFile", "check_digest", "file_kind"]
+__all__ = ["SUFFIXES", "Entry", "Pickle", "SafetensorsFile", "TensorFile", "check_digest", "file_kind"]
+
+
+SUFFIXES = (".safetensors", ".gguf", ".pth", ".pt", ".bin", ".ckpt")
+"""Files of a folder that are opened; a file named by itself may be called anything."""
 
 
 class Entry(NamedTuple):
@@ -121,8 +126,15 @@ def file_kind(path: Path) -> str:
     return "pointer" if head.startswith(b"version https://git-lfs") else ""
 
 
+@lru_cache(maxsize=64)
+def _digest(path: Path, size: int, changed: int) -> str:
+    """The file's SHA-256, taken again only when its size or the time of its last change differs."""
+    return file_sha256(path)
+
+
 def check_digest(path: Path, expected: str) -> None:
     """Compare the file's SHA-256 with the registry's; raises WeightsError when they differ."""
-    found = file_sha256(path)
+    status = path.stat()
+    found = _digest(path, status.st_size, status.st_mtime_ns)
     if found != expected:
         raise WeightsError(f"{path} has the digest {found[:12]}…, not {expected[:12]}…; install or download it again")

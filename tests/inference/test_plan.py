@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from lichtspiel import host
-from lichtspiel.host import computing_dtype, free_memory, measure_rate
+from lichtspiel.host import computing_dtype, free_memory, measure_rate, peak_memory
 from lichtspiel.inference.plan import Plan, plan
 from lichtspiel.models.dit import DiT
 from lichtspiel.spec import MODELS
@@ -78,14 +80,16 @@ def test_where_memory_is_short_the_vae_takes_one_frame_at_a_time() -> None:
     assert short.stages[-1].peak < 6 * GB < large.stages[-1].peak
     assert "1 at a time" in short.table()
     assert json.loads(json.dumps(short.to_json()))["vae_frames"] == 1
-    assert planned("t2v-1.3b", None).chunk_frames == 4
 
 
-def test_unknown_memory_is_said_and_refuses_nothing() -> None:
-    unknown = planned("t2v-14b", None)
+def test_unknown_memory_is_planned_carefully_and_refuses_nothing() -> None:
+    unknown, small = planned("t2v-14b", None), planned("t2v-14b", 4 * GB)
     assert unknown.refusal is None
-    assert unknown.stage("dit").streamed == 0
-    assert "not known" in unknown.table()
+    assert (unknown.stage("dit").streamed, unknown.chunk_frames) == (40, 1)
+    assert unknown.stages == small.stages
+    assert not unknown.keep_dit_resident
+    assert "free memory of cpu is not known; planned for 4 GB" in unknown.table()
+    assert planned("nano", None, size=(64, 64), frames=17).stage("dit").streamed == 0
 
 
 def test_table_and_json_agree_and_files_and_rates_are_used() -> None:
@@ -128,18 +132,41 @@ def test_a_processor_computes_in_what_it_has_units_for(
     assert computing_dtype("cuda") == torch.bfloat16
 
 
-def test_free_memory_knows_the_limit_of_a_container(tmp_path: Path) -> None:
-    assert free_memory("cpu", tmp_path) is None
-    assert free_memory("mps") is None
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc/meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    8000 kB\n")
-    assert free_memory("cpu", tmp_path) == 8000 * 1024
-    group = tmp_path / "sys/fs/cgroup"
-    group.mkdir(parents=True)
+def test_free_memory_knows_the_limit_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=8_192_000))
+    assert free_memory("cpu", tmp_path) == 8_192_000
     for limit, expected in (("max", 8_192_000), ("5000", 2000), ("100", 0), ("90000000", 8_192_000)):
-        (group / "memory.max").write_text(limit + "\n")
-        (group / "memory.current").write_text("3000\n")
+        (tmp_path / "memory.max").write_text(limit + "\n")
+        (tmp_path / "memory.current").write_text("3000\n")
         assert free_memory("cpu", tmp_path) == expected
+    (tmp_path / "memory.max").write_text("5000")
+    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 1500\nactive_file 9\n")
+    assert free_memory("cpu", tmp_path) == 3500, "the cache of files gives way"
+
+
+@pytest.mark.parametrize("system", ["darwin", "win32"])
+def test_memory_is_known_off_linux(system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=5 * GB))
+    assert free_memory("mps", tmp_path) == free_memory("cpu", tmp_path) == 5 * GB
+    peak = {"peak_wset": 7 * GB} if system == "win32" else {}
+    process = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=3 * GB, **peak))
+    monkeypatch.setattr("psutil.Process", lambda: process)
+    monkeypatch.setattr(sys, "platform", system)
+    assert peak_memory("mps") == (7 if system == "win32" else 3) * GB
+
+
+def test_what_the_system_does_not_say_is_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses() -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr("psutil.virtual_memory", refuses)
+    assert free_memory("cpu", tmp_path) is None
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="this machine's own numbers")
+def test_this_machine_knows_its_memory() -> None:
+    assert free_memory("cpu") is not None
+    assert peak_memory("cpu") > 10_000_000
 
 
 def test_a_rate_is_measured() -> None:

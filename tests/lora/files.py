@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lichtspiel.lora.adapter import shapes
 from lichtspiel.lora.names import to_diffusers
+from lichtspiel.models import shapes
 from lichtspiel.models.dit import DiT
 from lichtspiel.spec import DiTSpec
 

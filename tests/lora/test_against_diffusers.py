@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from lichtspiel.lora import apply, carried, convert, read_lora, write_lora
-from lichtspiel.lora.adapter import shapes
 from lichtspiel.lora.names import to_diffusers
+from lichtspiel.models import shapes
 from lichtspiel.spec import DiTSpec
 from tests.golden import relative_error
 from tests.lora.files import IMAGE, TINY, build, inputs, keys, linear_layers, pairs, run, save

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lichtspiel.errors import RequestError, WeightsError
 from lichtspiel.lora import LoRA, apply, match, read_lora, remove
-from lichtspiel.lora.adapter import shapes
+from lichtspiel.models import shapes
 from lichtspiel.spec import MODELS, DiTSpec
 from tests.lora.files import IMAGE, TINY, VACE, build, inputs, keys, linear_layers, pairs, run, save
 

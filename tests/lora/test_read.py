@@ -12,8 +12,9 @@ from torch import Tensor
 
 from lichtspiel.errors import WeightsError
 from lichtspiel.lora import LoRA, match, read_lora
-from lichtspiel.lora.adapter import parameter, shapes
+from lichtspiel.lora.adapter import parameter
 from lichtspiel.lora.names import official, to_diffusers, to_underscores
+from lichtspiel.models import shapes
 from lichtspiel.spec import MODELS
 from tests.lora.files import IMAGE, TINY, keys, linear_layers, pairs, save
 

@@ -239,7 +239,7 @@ def test_few_tokens_at_a_time_go_through_a_feed_forward_network(monkeypatch: pyt
     whole = model(**given)
     seen: list[int] = []
     for block in model.blocks:
-        block.ffn.register_forward_pre_hook(lambda _, x: seen.append(x[0].shape[1]))
+        block.ffn[0].register_forward_pre_hook(lambda _, x: seen.append(x[0].shape[1]))
     monkeypatch.setattr("lichtspiel.models.dit.FeedForward.chunk_tokens", 5)
     model(**given)  # what is trained goes through at once: gradients need the hidden layer anyway
     tokens = seen[0]

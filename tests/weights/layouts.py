@@ -87,12 +87,12 @@ def official(folder: Path, kind: str = "i2v") -> Path:
     dit = bf16(state(kind, "dit"))
     half = len(dit) // 2
     shards = {f"diffusion_pytorch_model-0000{n}-of-00002.safetensors": n for n in (1, 2)}
-    shards: dict[str, str] = {}
+    weight_map: dict[str, str] = {}
     for shard, number in shards.items():
         names = list(dit)[:half] if number == 1 else list(dit)[half:]
         save_file({name: dit[name] for name in names}, folder / shard)
-        shards |= dict.fromkeys(names, shard)
-    index = {"metadata": {"total_size": 1}, "weight_map": shards}
+        weight_map |= dict.fromkeys(names, shard)
+    index = {"metadata": {"total_size": 1}, "weight_map": weight_map}
     (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
     torch.save(state(kind, "vae"), folder / TINY.files["vae"])
     torch.save(bf16(state(kind, "umt5")), folder / TINY.files["umt5"])

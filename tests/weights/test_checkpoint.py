@@ -6,12 +6,18 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from lichtspiel.errors import WeightsError
+from lichtspiel.inference.plan import plan
+from lichtspiel.models import shapes
+from lichtspiel.models.dit import DiT
+from lichtspiel.models.umt5 import UMT5
+from lichtspiel.models.vae import VAE
 from lichtspiel.spec import MODELS, Model
 from lichtspiel.weights.checkpoint import checkpoint
 from lichtspiel.weights.components import open_file
@@ -200,3 +206,34 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_one_transformer_alone_is_no_checkpoint(official: Path) -> None:
     with pytest.raises(WeightsError, match=r"has no Wan2\.1_VAE\.pth, nor the video VAE in any other layout"):
         checkpoint(TINY, [shard(official), official / "diffusion_pytorch_model-00001-of-00002.safetensors"])
+
+
+def test_a_network_is_built_once_for_its_names_and_once_to_be_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[str] = []
+    for kind in (DiT, UMT5, VAE):
+        original = kind.__init__
+
+        def counting(self: Any, spec: Any, original: Any = original, name: str = kind.__name__) -> None:
+            built.append(name)
+            original(self, spec)
+
+        monkeypatch.setattr(kind, "__init__", counting)
+    shapes.cache_clear()
+    row = MODELS["nano"]
+    files = checkpoint(row, None)
+    plan(row, size=(64, 64), frames=17, device="cpu", dtype=torch.float32, free_bytes=None)
+    for _ in range(2):
+        files.dit(torch.float32)
+    assert sorted(built) == ["DiT", "DiT", "DiT", "UMT5", "VAE"]
+
+
+def test_a_file_is_hashed_again_only_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, hashed = tmp_path / "a", []
+    monkeypatch.setattr("lichtspiel.weights.tensor_files.file_sha256", lambda path: hashed.append(path) or "right")
+    path.write_bytes(b"1")
+    for _ in range(3):
+        check_digest(path, "right")
+    assert len(hashed) == 1
+    path.write_bytes(b"12")
+    check_digest(path, "right")
+    assert len(hashed) == 2

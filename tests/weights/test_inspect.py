@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import save_file
 
 from lichtspiel.errors import WeightsError
+from lichtspiel.models import shapes
 from lichtspiel.spec import MODELS, Part
 from lichtspiel.weights.checkpoint import EMBEDDED, checkpoint
 from lichtspiel.weights.inspect import inspect
 from lichtspiel.weights.layouts import dialect
-from lichtspiel.weights.match import spec_of, wanted
+from lichtspiel.weights.match import spec_of
 from tests.weights import layouts
 from tests.weights.layouts import huge
 
@@ -24,7 +25,7 @@ def true_shapes(model: str, part: Part, layout: str = "official") -> dict[str, t
     assert spec is not None
     table = dialect(part, layout)
     found: dict[str, tuple[int, ...]] = {}
-    for name, shape in wanted(spec).items():
+    for name, shape in shapes(spec).items():
         theirs = table.names(name)
         for their in theirs:
             slot = table.slot(their)

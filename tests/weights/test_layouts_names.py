@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lichtspiel.models import Spec, shapes
 from lichtspiel.spec import MODELS, Part
 from lichtspiel.weights.layouts import DIALECTS, PREFIXES, Dialect, dialect, looks_like_lora, recognize
-from lichtspiel.weights.match import Spec, build, spec_of
+from lichtspiel.weights.match import spec_of
 
 COUNTS = {
     "t2v-1.3b": 825, "t2v-14b": 1095, "t2i-14b": 1095, "i2v-14b-480p": 1303, "i2v-14b-720p": 1303, "flf2v-14b": 1304,
@@ -19,7 +20,7 @@ COUNTS = {
 def names_of(model: str, part: Part) -> dict[str, torch.Size]:
     spec: Spec | None = spec_of(MODELS[model], part)
     assert spec is not None
-    return {name: value.shape for name, value in build(spec).state_dict().items()}
+    return dict(shapes(spec))
 
 
 def test_the_specifications_have_the_published_tensors() -> None:

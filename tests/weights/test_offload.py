@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from gguf import GGMLQuantizationType
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -16,10 +17,13 @@ from torch import Tensor, nn
 from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.spec import DiTSpec
-from lichtspiel.weights.offload import block_names, load_with_offload
+from lichtspiel.weights.components import open_file
+from lichtspiel.weights.offload import _mapped_files, block_names, load_with_offload
+from lichtspiel.weights.tensor_files import SUFFIXES
 from tests.models.test_dit import FIRST_LAST, TINY, VACE, build, inputs
 from tests.models.test_umt5 import TINY as TINY_ENCODER
 from tests.models.test_umt5 import meta, tiny
+from tests.weights.test_gguf import write
 
 CPU = torch.device("cpu")
 
@@ -173,3 +177,20 @@ def test_memory_is_that_of_two_blocks_not_of_the_file(tmp_path: Path) -> None:
     assert loaded[1] == streamed[1]
     assert loaded[0] > 700
     assert streamed[0] < 200
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="pages of files are returned on Linux only")
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_pages_of_every_kind_of_file_are_returned(suffix: str, tmp_path: Path) -> None:
+    path, value = tmp_path / f"weights{suffix}", torch.ones(4096, 64)
+    if suffix == ".safetensors":
+        save_file({"weight": value}, path)
+    elif suffix == ".gguf":
+        write(path, {"weight": value}, GGMLQuantizationType.F32)
+    else:
+        torch.save({"weight": value}, path)
+    file = open_file(path)
+    stored = file.read("weight")
+    first, last = stored.data_ptr(), stored.data_ptr() + stored.nbytes
+    assert any(low <= first and last <= high for low, high in _mapped_files())
+    assert not any(low <= value.data_ptr() < high for low, high in _mapped_files()), "memory of no file is kept"
