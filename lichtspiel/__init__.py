@@ -1,48 +1,29 @@
 """Open video models of the Wan2.1 family that anyone can run, adapt and vouch for.
 
-Importing this package loads no torch: the public names are fetched when they are first used.
+Importing this package loads no torch: the public names are fetched when they are first used. `__init__.pyi` beside this
+file lists each of them once, with its home; type checkers read it, and so does this module.
 """
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from lichtspiel.errors import LichtspielError
-    from lichtspiel.inference.pipeline import Pipeline, load
-    from lichtspiel.request import Request
-    from lichtspiel.seal.verify import verify
-    from lichtspiel.spec import MODELS
-    from lichtspiel.workflows.generate import decode, generate
+from pathlib import Path
+from typing import Any
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "MODELS",
-    "LichtspielError",
-    "Pipeline",
-    "Request",
-    "__version__",
-    "decode",
-    "generate",
-    "load",
-    "verify",
-]
-
 _HOMES = {
-    "MODELS": "spec",
-    "LichtspielError": "errors",
-    "Pipeline": "inference.pipeline",
-    "Request": "request",
-    "decode": "workflows.generate",
-    "generate": "workflows.generate",
-    "load": "inference.pipeline",
-    "verify": "seal.verify",
+    name: home
+    for home, name in re.findall(
+        r"^from (\S+) import (\w+) as \2$", Path(__file__).with_suffix(".pyi").read_text(encoding="ascii"), re.MULTILINE
+    )
 }
+
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604  (names, read from the list)
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(import_module(f"lichtspiel.{_HOMES[name]}"), name)
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'lichtspiel' has no attribute {name!r}")

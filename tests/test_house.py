@@ -49,20 +49,26 @@ def test_only_the_front_imports_by_a_computed_name() -> None:
     assert users == ["lichtspiel/__init__.py"]
 
 
-def typed_names() -> dict[str, str]:
-    """What the front imports for type checkers: name to room."""
-    (guard,) = (node for node in tree("lichtspiel/__init__.py").body if isinstance(node, ast.If))
-    return dict(reversed(dotted.removeprefix("lichtspiel.").rsplit(".", 1)) for dotted in imports(guard))
-
-
 def test_the_public_names_are_all_there_and_no_more() -> None:
-    typed = typed_names()
-    assert set(lichtspiel.__all__) == {*typed, "__version__"}
-    assert typed == lichtspiel._HOMES
-    for name, home in typed.items():
-        assert getattr(import_module(f"lichtspiel.{home}"), name).__class__ is not ModuleType
+    stub = ast.parse((ROOT / "lichtspiel" / "__init__.pyi").read_text(encoding="utf-8"))
+    listed = {
+        alias.name: node.module
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.name == alias.asname  # without the "as" a type checker takes a name as private
+    }
+    assert len(listed) == len(stub.body) - 1, "each name stands there once, and __version__"
+    assert listed == lichtspiel._HOMES
+    assert set(lichtspiel.__all__) == {*listed, "__version__"}
+    for name, home in listed.items():
+        assert getattr(import_module(str(home)), name).__class__ is not ModuleType
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = lichtspiel.nonsense  # type: ignore[attr-defined]
+
+
+def test_a_caller_gets_types() -> None:
+    assert (ROOT / "lichtspiel" / "py.typed").is_file()
 
 
 def test_a_public_name_stays_what_it_is_whatever_was_imported_before() -> None:

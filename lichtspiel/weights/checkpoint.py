@@ -32,7 +32,7 @@ __all__ = ["EMBEDDED", "TITLES", "Checkpoint", "Files", "checkpoint"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
-Files = Path | Sequence[Path] | None
+Files = Path | str | Sequence[Path | str] | None
 """Where a checkpoint lies: a folder, a file, or several; None is where this package keeps them."""
 
 CPU = torch.device("cpu")
@@ -127,7 +127,7 @@ def checkpoint(model: Model, weights: Files = None) -> Checkpoint:
                 f"the folder with the files of {model.repository} with --weights"
             )
         weights = there
-    paths = [weights] if isinstance(weights, Path) else list(weights)
+    paths = [Path(weights)] if isinstance(weights, Path | str) else [Path(one) for one in weights]
     found = scan(paths)
     parts = {part: _chosen(model, part, found, paths) for part in model.files}
     # Whoever trains the embedded model anew names a folder, whose files have digests of their own.

@@ -122,17 +122,17 @@ class Generation:
 
 
 def generate(
-    request: Request,
-    out: Path,
+    request: Request | str,
+    out: Path | str,
     *,
     weights: Files = None,
-    sheet: Path | None = None,
+    sheet: Path | str | None = None,
     terms: Terms | None = None,
     inputs: Inputs | None = None,
     pipeline: Pipeline | None = None,
     observer: Observer | None = None,
 ) -> Result:
-    """Make the video of a request at `out`; a request of one frame also makes a picture, where `out` ends in .png.
+    """Make the video of a request, or of a prompt, at `out`; where `out` ends in .png, a picture of one frame.
 
     `weights` is the file or folder of a checkpoint that does not ship with the package, `sheet` a picture of frames to
     write beside it, `terms` the marks and what the policy needs to know; without them the defaults hold. `inputs` are
@@ -140,6 +140,9 @@ def generate(
     have networks loaded already. Raises a LichtspielError with one readable line; whatever was finished until then is
     kept and named.
     """
+    out, sheet = Path(out), Path(sheet) if sheet is not None else None
+    if isinstance(request, str):
+        request = Request.of(prompt=request, frames=1 if out.suffix.lower() == ".png" else None)
     check_outputs(request, out, sheet)
     admission = admit(request, terms or Terms(), inputs)
     generation = prepare(admission, out, weights=pipeline or weights, sheet=sheet, observer=observer)
@@ -211,15 +214,16 @@ def finish(generation: Generation, latents: Path) -> Result:
 
 
 def decode(
-    latents: Path,
-    out: Path,
+    latents: Path | str,
+    out: Path | str,
     *,
     weights: Files = None,
-    sheet: Path | None = None,
+    sheet: Path | str | None = None,
     terms: Terms | None = None,
     observer: Observer | None = None,
 ) -> Result:
     """Finish a video from a latents file that `generate` kept; raises MediaError when the file is not one."""
+    latents, out, sheet = Path(latents), Path(out), Path(sheet) if sheet is not None else None
     request = read_latents(latents)[1]
     check_outputs(request, out, sheet)
     admission = admit(request, terms or Terms())

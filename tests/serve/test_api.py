@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import runpy
 import threading
 import time
 from collections.abc import Iterator
@@ -194,6 +195,17 @@ def test_the_same_idempotency_key_makes_one_video(served: Served) -> None:
     first, second = (post(address, json={"prompt": PROMPT, "seed": 1}, headers=headers).json() for _ in range(2))
     assert first["id"] == second["id"]
     assert code(post(address, json={"prompt": "a taxi"}, headers=headers)) == (409, "conflict")
+
+
+def test_the_example_of_a_client_fetches_a_video(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, address = served
+    monkeypatch.setenv("LICHTSPIEL_SERVER", address)
+    monkeypatch.chdir(tmp_path)
+    with working(server):
+        runpy.run_path(str(Path(__file__).parents[2] / "examples" / "serve_client.py"))
+    assert verify(tmp_path / "bee.mp4").credentials.here
 
 
 def test_cancelling(served: Served) -> None:
