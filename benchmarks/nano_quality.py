@@ -32,7 +32,7 @@ from lichtspiel.train.nano.score import Trial, judge_of, judged_by, rows_of, tab
 from lichtspiel.train.nano.variants import SMALL
 from lichtspiel.train.state import Budget
 
-EDITION = SMALL
+VARIANT = SMALL
 """What ships, and is measured here; a run's own recipe measures that run."""
 
 
@@ -56,14 +56,10 @@ def report(judge: Judge, pipeline: Pipeline, options: argparse.Namespace) -> str
     """The whole table."""
     names = ("guidance", "steps", "shift")
     overrides = {"model": pipeline.model.name, **{name: getattr(options, name) for name in names}}
-    assert set(EDITION.world.subjects) <= set(judge.vocabulary.subjects), "the judge must know all that nano does"
-    trial = Trial.draw(EDITION.world, EDITION.shape, options.count)
-    columns = {
-        "renders": trial.renders,
-        "ceiling": reconstructed(
-            pipeline.checkpoint.vae(torch.float32, pipeline.device), trial.renders, str(pipeline.device)
-        ),
-    }
+    assert set(VARIANT.world.subjects) <= set(judge.vocabulary.subjects), "the judge must know all that nano does"
+    trial = Trial.draw(VARIANT.world, VARIANT.shape, options.count)
+    vae = pipeline.checkpoint.vae(torch.float32, pipeline.device)
+    columns = {"renders": trial.renders, "ceiling": reconstructed(vae, trial.renders, str(pipeline.device))}
     for language in LANGUAGES if options.languages else LANGUAGES[:1]:
         title = f"text ({language})" if options.languages else "text"
         columns[title] = generate(pipeline, trial, overrides, language=language)
@@ -97,8 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train a judge if asked to, then print the table."""
     options = parse(arguments)
     if options.train_judge is not None:
-        vae = load(Request.of(prompt="-", device="cpu")).vae
-        judge = judge_of(EDITION, vae, Budget(minutes=options.train_judge), options.run, "cpu")
+        vae = load(Request.of(prompt="-", device="cpu")).checkpoint.vae(torch.float32, torch.device("cpu"))
+        judge = judge_of(VARIANT, vae, Budget(minutes=options.train_judge), options.run, "cpu")
         shutil.copyfile(options.run / "judge.safetensors", options.judge)
     else:
         judge = load_judge(options.judge)

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -30,14 +31,16 @@ from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
 from lichtspiel.request import Request
 from lichtspiel.spec import MODELS, Model
-from lichtspiel.tokenizer import END, UNKNOWN, Tokenizer, clean, umt5
+from lichtspiel.tokenizer import END, UNKNOWN, Tokenizer, umt5
 from lichtspiel.toybox.captions import LANGUAGES, WORDINGS, caption
 from lichtspiel.toybox.sample import STARTER, sample
-from lichtspiel.train.dit import DiTPlan, train_dit
-from lichtspiel.train.latents import encode_store
-from lichtspiel.train.nano.captions import Captions
+from lichtspiel.train.dit import DiTPlan, TrainingSet, train_dit
+from lichtspiel.train.latents import encode_dataset
 from lichtspiel.train.nano.clips import ClipStore
+from lichtspiel.train.nano.probe import SceneProbe
+from lichtspiel.train.optim import muon_adamw
 from lichtspiel.train.state import Budget, Run
+from lichtspiel.train.text import Prompts, vocabulary
 from lichtspiel.train.vae import VAEPlan, blank_vae, train_vae
 
 ROOT = Path(__file__).parent.parent
@@ -129,13 +132,13 @@ def clips(count: int) -> ClipStore:
 def recorded_losses() -> Iterator[list[float]]:
     """The loss of every step that is trained meanwhile."""
     losses: list[float] = []
-    update = Run.update
+    backward = Run.backward
 
-    def record(run: Run, loss: Tensor, **schedule: float) -> None:
+    def record(run: Run, loss: Tensor) -> None:
         losses.append(float(loss.detach()))
-        update(run, loss, **schedule)
+        backward(run, loss)
 
-    with mock.patch.object(Run, "update", record):
+    with mock.patch.object(Run, "backward", record):
         yield losses
 
 
@@ -148,22 +151,25 @@ def train() -> dict[str, list[float]]:
         for language in LANGUAGES
         for wording in range(WORDINGS)
     }
-    rows = sorted({piece for text in texts for piece in umt5().segment(clean(text))} | {END, UNKNOWN})
+    rows = vocabulary(texts)
     model = tiny(len(rows))
-    captions = Captions(Tokenizer.umt5(model.dit.text_length, rows))
-    common = {"budget": Budget(steps=20), "rates": (0.02, 0.003), "decay_from": 0.5, "device": "cpu", "seed": 1}
+    prompts = Prompts(Tokenizer.umt5(model.dit.text_length, rows))
+    optimizer = partial(muon_adamw, learning_rates=(0.02, 0.003))
+    common = {"budget": Budget(steps=20), "optimizer": optimizer, "decay_from": 0.5, "device": "cpu", "seed": 1}
+    quiet = {"log": lambda values: None}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with recorded_losses() as vae_losses:
             vae_plan = VAEPlan(crop=16, frames=(5, 9), batch=2, **common)
-            train_vae(vae_plan, model.vae, store, store, folder / "vae", report=lambda values: None)
+            train_vae(vae_plan, model.vae, store, store, folder / "vae", **quiet)
         vae = blank_vae(model.vae)
         fill(vae, 2)
-        latents = encode_store(vae, store, folder / "latents.safetensors", first=8, first_last=4, device="cpu")
+        latents = encode_dataset(vae, store, folder / "latents.safetensors", first=8, first_last=4, device="cpu")
         with recorded_losses() as dit_losses:
             dit_plan = DiTPlan(batch=4, shift=2.2, pictures=0.2, **common)
-            quiet = {"report": lambda values: None}
-            train_dit(dit_plan, model, latents, store.scenes, captions, folder / "dit", **quiet)
+            training = TrainingSet(latents, store, prompts)
+            auxiliary = partial(SceneProbe, scenes=store.scenes)
+            train_dit(dit_plan, model, training, folder / "dit", auxiliary=auxiliary, **quiet)
     return {"vae": vae_losses, "dit": dit_losses}
 
 

@@ -54,7 +54,25 @@ ROOMS: dict[str, tuple[str, str]] = {
         "av numpy",
     ),
     "seal/verify": ("errors frames media seal/detect seal/identity seal/labels seal/manifest seal/record storage", ""),
-    "train": ("errors flow inference media models spec storage tokenizer toybox", "cv2 einops numpy safetensors torch"),
+    "train": ("", ""),
+    "train/data": ("", "numpy torch"),
+    "train/speed": ("", "torch"),
+    "train/optim": ("", "torch"),
+    "train/text": ("tokenizer train/data", "torch"),
+    "train/folder": ("errors media storage train/data", "cv2 numpy torch"),
+    "train/state": ("errors storage train/optim", "torch"),
+    "train/vae": ("errors inference models spec train/data train/optim train/state", "einops numpy torch"),
+    "train/latents": ("errors inference models storage train/data train/vae", "numpy safetensors torch"),
+    "train/dit": (
+        "flow inference models spec train/data train/latents train/optim train/speed train/state train/text",
+        "torch",
+    ),
+    "train/distil": ("flow train/dit train/optim train/state", "torch"),
+    "train/nano": (
+        "errors flow media models spec storage tokenizer toybox train/data train/distil train/dit train/folder "
+        "train/latents train/optim train/state train/text train/vae",
+        "cv2 einops numpy safetensors torch",
+    ),
     "seal/picture": ("frames seal/credentials seal/export seal/identity seal/labels seal/marks", "PIL"),
     "seal/report": ("errors seal/verify", ""),
     "seal": (
@@ -79,7 +97,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "serve/server": ("errors policy serve/api serve/queue serve/settings serve/workers spec", "fastapi uvicorn"),
     "cli": (
         "errors inference lora media options policy request seal seal/record seal/verify serve/api serve/queue "
-        "serve/server serve/settings serve/workers spec storage train weights workflows",
+        "serve/server serve/settings serve/workers spec storage train/nano train/state weights workflows",
         "rich typer",
     ),
     "__main__": ("cli", ""),
@@ -101,12 +119,15 @@ LAWS: dict[str, str] = {
     "weights": "inference seal workflows",
     "lora": "inference seal workflows cli train toybox",
     "inference": "seal policy workflows serve cli train toybox",
-    "train": "seal policy workflows serve cli",
+    "train/distil": "seal policy workflows serve cli toybox train/nano",
+    "train/folder": "seal policy workflows serve cli toybox train/nano",
+    "train/vae": "seal policy workflows serve cli toybox train/nano",
+    "train/nano": "seal policy workflows serve cli",
     "workflows": "serve cli",
 }
 """What must not be reached from a room, by one arrow or by many."""
 
-TWO_LEVELS = {"seal", "serve"}
+TWO_LEVELS = {"seal", "serve", "train"}
 """Rooms so large that their inner walls are listed, too: each module or package in them is a room of its own."""
 
 

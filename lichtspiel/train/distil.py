@@ -1,16 +1,16 @@
-"""Few steps without guidance: a student learns to do in one step what its teacher does in several, with guidance.
+"""Distillation to few steps without guidance: a student does in one step what its teacher does in several with it.
 
 Progressive distillation (T. Salimans and J. Ho, arXiv 2202.00512) in one stage, with guidance folded in (C. Meng et
-al., arXiv 2210.03142). From noisy latents the teacher walks a few guided steps; the student is to name the one
-velocity that leads to the same place. So the student's walk asks its network once a step where the teacher's asks
-twice, and takes fewer steps. Only the DiT learns; the text encoder stays as it is.
+al., arXiv 2210.03142). From noisy latents the teacher takes a few guided steps; the student learns the one
+velocity that leads to the same place. So the student evaluates its network once per step where the teacher evaluates
+it twice, and takes fewer steps. Only the DiT learns; the text encoder stays as it is.
 """
 
 from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,82 +18,70 @@ import torch
 from torch import Tensor, nn
 
 from lichtspiel import flow
-from lichtspiel.toybox.scene import Scene
-from lichtspiel.train.dit import draw_batch
-from lichtspiel.train.latents import LatentStore
-from lichtspiel.train.nano.captions import Captions
-from lichtspiel.train.optim import split
-from lichtspiel.train.state import Budget, Run
+from lichtspiel.train.dit import TrainingSet, draw_batch
+from lichtspiel.train.optim import OptimizerFactory
+from lichtspiel.train.state import Budget, Logger, Run
 
 __all__ = ["DistilPlan", "distil"]
 
 ON_GRID = 0.5
-"""Share of training times that are exactly those at which the student will be asked; the others lie between them, so
-that other numbers of steps work, too."""
+"""Share of training times that are exactly the student's own; the others lie between them, so that other numbers of
+steps work, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistilPlan:
-    """How a student is taught: it is to take `steps` steps, the teacher takes `parts` for each of them, with `guidance`
-    on a time grid with `shift`; `rates` are those of Muon and of Adam."""
+    """How a student is taught: it takes `steps` steps, and the teacher takes `parts` for each of them, with `guidance`
+    on a schedule with `shift`. The last `held_out` clips are not used."""
 
     budget: Budget
     batch: int
-    rates: tuple[float, float]
+    optimizer: OptimizerFactory
     steps: int
     parts: int
     guidance: float
     shift: float
     device: str
     seed: int
+    held_out: int = 64
 
 
 def distil(
-    plan: DistilPlan,
-    teacher: Mapping[str, nn.Module],
-    latents: LatentStore,
-    scenes: Sequence[Scene],
-    captions: Captions,
-    folder: Path,
-    *,
-    report: Callable[[dict[str, float]], None] = print,
+    plan: DistilPlan, teacher: Mapping[str, nn.Module], training: TrainingSet, folder: Path, *, log: Logger = print
 ) -> nn.Module:
     """Train a student of a teacher ("umt5" and "dit") until the budget is spent, resuming from `folder`; returns its
     moving average."""
     torch.manual_seed(plan.seed)
     student = copy.deepcopy(teacher["dit"]).train().requires_grad_(True)
-    run = Run({"dit": student}, split({"dit": student}, plan.rates), plan.budget, folder, plan.seed)
+    run = Run({"dit": student}, plan.optimizer({"dit": student}), plan.budget, folder, plan.seed)
     run.resume()
     for step in run.steps():
         with torch.autocast(plan.device, torch.bfloat16, enabled=plan.device == "cuda"):
-            loss = _loss(run, plan, teacher, latents, scenes, captions)
-        run.update(loss, decay_from=0.5)
+            loss = _loss(run, plan, teacher, training)
+        run.backward(loss)
+        run.update(decay_from=0.5)
         if step % 50 == 0:
             seconds = run.seconds / max(step, 1)
-            report({"step": step, "progress": run.progress, "loss": float(loss.detach()), "seconds/step": seconds})
+            log({"step": step, "progress": run.progress, "loss": float(loss.detach()), "seconds/step": seconds})
     return run.averages["dit"]
 
 
-def _loss(
-    run: Run, plan: DistilPlan, teacher: Mapping[str, nn.Module], latents: LatentStore, scenes: Sequence[Scene],
-    captions: Captions,
-) -> Tensor:  # fmt: skip
-    generator, length = run.generator(), latents.latents.shape[2]
-    batch = draw_batch(latents, scenes, captions, plan.batch, length, generator=generator, device=plan.device)
+def _loss(run: Run, plan: DistilPlan, teacher: Mapping[str, nn.Module], training: TrainingSet) -> Tensor:
+    generator, length = run.generator(), training.latents.latents.shape[2]
+    batch = draw_batch(training, plan.batch, length, plan.held_out, generator=generator, device=plan.device)
     with torch.no_grad():
-        states = captions.encode(teacher["umt5"], [*batch.texts, *[""] * plan.batch], plan.device)
+        states = training.prompts.encode(teacher["umt5"], [*batch.texts, *[""] * plan.batch], plan.device)
         line = _line(plan, generator)
         noise = torch.randn(batch.clean.shape, generator=generator).to(batch.clean)
         noisy, _ = flow.training_pair(batch.clean, noise, flow.shifted(line[0], plan.shift))
         target = guided_walk(plan, teacher["dit"], noisy, batch.conditions, states, line)
     time = flow.shifted(line[0], plan.shift).to(plan.device) * flow.TIMESTEPS
-    told = states[: plan.batch]
-    velocity = run.modules["dit"](torch.cat([noisy, batch.conditions], dim=1), time, told)
+    velocity = run.modules["dit"](torch.cat([noisy, batch.conditions], dim=1), time, states[: plan.batch])
     return flow.loss(velocity, target, batch.weight)
 
 
 def _line(plan: DistilPlan, generator: torch.Generator) -> Tensor:
-    """The teacher's times before the shift, from where the student is asked to where its step ends, [parts + 1, b]."""
+    """The teacher's times before the shift, from the start of a student's step to its end, [parts + 1, b]."""
     grid = torch.randint(1, plan.steps + 1, (plan.batch,), generator=generator) / plan.steps
     between = torch.rand(plan.batch, generator=generator).clamp(min=flow.CLOSEST)
     chosen = torch.rand(plan.batch, generator=generator) < ON_GRID
@@ -109,12 +97,17 @@ def guided_walk(
 ) -> Tensor:
     """The one velocity that leads from `noisy` at the first time of `line` to where the teacher's Euler steps end.
 
-    `states` [2b, l, w] are those of the captions, then of empty ones.
+    `states` [2b, l, w] are those of the captions, then those of empty ones.
     """
     sigmas = flow.shifted(line, plan.shift).to(noisy)
+
+    def network(latents: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
+        inputs = torch.cat([latents, conditions.repeat(len(latents) // len(noisy), 1, 1, 1, 1)], dim=1)
+        return teacher(inputs, timestep, text).float()  # type: ignore[no-any-return]
+
+    text, negative = states.chunk(2)
+    velocity = flow.guided(network, text, negative, plan.guidance, batched=True)
     latents = noisy
-    for here, there in itertools.pairwise(sigmas):
-        both = torch.cat([latents, conditions], dim=1).repeat(2, 1, 1, 1, 1)
-        told, untold = teacher(both, here.repeat(2) * flow.TIMESTEPS, states).float().chunk(2)
-        latents = latents + (there - here).view(-1, 1, 1, 1, 1) * flow.guide(told, untold, plan.guidance)
+    for sigma, following in itertools.pairwise(sigmas):
+        latents = latents + (following - sigma).view(-1, 1, 1, 1, 1) * velocity(latents, sigma * flow.TIMESTEPS)
     return (latents - noisy) / (sigmas[-1] - sigmas[0]).view(-1, 1, 1, 1, 1)

@@ -2,7 +2,7 @@
 
 One network learns three tasks at once: in every batch some clips come with only their caption, some with their first
 picture and some with their first and last. Some batches hold shorter videos, down to single pictures, mostly early,
-because a picture teaches what things look like at a fifth of the price: as many more of them fill a batch.
+because a picture teaches what things look like at a fraction of the price: more of them fill a batch.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,60 +21,77 @@ from lichtspiel.inference.cpu import use_cpu_kernels
 from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.spec import DiTSpec, Model
-from lichtspiel.toybox.captions import caption
-from lichtspiel.toybox.scene import Scene
+from lichtspiel.train.data import Dataset
 from lichtspiel.train.latents import LatentStore
-from lichtspiel.train.nano.captions import Captions
-from lichtspiel.train.nano.probe import Reader
-from lichtspiel.train.optim import split
+from lichtspiel.train.optim import OptimizerFactory
 from lichtspiel.train.speed import Speed
-from lichtspiel.train.state import Budget, Run, Weights
+from lichtspiel.train.state import Budget, Logger, Run, Weights
+from lichtspiel.train.text import Prompts, draw_text
 
 TASKS = (0.7, 0.18, 0.12)
 """Shares of text, first picture, and first and last picture among whole clips."""
 
-ACTOR_WEIGHT = 3.0
-"""How much more a latent cell counts in the loss that an actor fills: small, and what a person looks at."""
-
-READING_WEIGHT = 0.1
-"""How much the error counts with which facts are read from text states, beside the velocity's."""
+SUBJECT_WEIGHT = 3.0
+"""How much more a latent cell counts in the loss that the subject fills: small, and what a person looks at."""
 
 VALIDATION_TIMES = (0.2, 0.5, 0.8, 0.95)
 
 
+class AuxiliaryLoss(Protocol):
+    """A loss on text states beside the velocity's; its module trains along and is not exported."""
+
+    weight: float
+
+    def __call__(self, states: Tensor, items: Sequence[int], texts: Sequence[str]) -> Tensor:
+        """The error for text states [b, l, w] of the captions `texts` of items of the data set."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DiTPlan:
-    """How one DiT run goes; `batch` counts whole clips, `shift` moves training times toward noise, `pictures` is how
-    much of the run comes first with mostly single pictures, `start` may hold weights of "umt5" and "dit" to begin from.
-    `compiled` lets torch write kernels for the DiT first, which takes a minute or two and is meant for a GPU."""
+    """How one DiT run goes.
+
+    `batch` counts whole clips in each of a step's `accumulate` parts, `shift` moves training times toward noise,
+    `pictures` is the share of the run that comes first with mostly single pictures, and `held_out` clips at the end of
+    the data set are for validation only. `start` may hold weights of "umt5" and "dit" to begin from. `compiled` lets
+    torch write kernels for the DiT first, which takes a minute or two and is meant for a GPU.
+    """
 
     budget: Budget
     batch: int
-    rates: tuple[float, float]
+    optimizer: OptimizerFactory
     shift: float
     pictures: float
     decay_from: float
     device: str
     seed: int
+    held_out: int = 64
+    accumulate: int = 1
     start: Weights = field(default_factory=dict)
     compiled: bool = False
+
+
+class TrainingSet(NamedTuple):
+    """What a DiT learns from: the latents of a data set, the data set itself for its captions, and its prompts."""
+
+    latents: LatentStore
+    data: Dataset
+    prompts: Prompts
 
 
 def train_dit(
     plan: DiTPlan,
     model: Model,
-    latents: LatentStore,
-    scenes: Sequence[Scene],
-    captions: Captions,
+    training: TrainingSet,
     folder: Path,
     *,
-    report: Callable[[dict[str, float]], None] = print,
-    look: Callable[[int, dict[str, nn.Module]], None] = lambda step, averages: None,
+    auxiliary: Callable[[int], nn.Module] | None = None,
+    log: Logger = print,
+    on_validation: Callable[[int, dict[str, nn.Module]], None] = lambda step, averages: None,
 ) -> tuple[UMT5, DiT]:
     """Train until the budget is spent, resuming from `folder`; returns the averaged encoder and DiT.
 
-    The last 64 clips are kept aside for the validation loss. `look` is handed the averaged networks whenever they
-    are measured.
+    `auxiliary` makes a module that is an `AuxiliaryLoss`, from the width of the text states. `on_validation` gets the
+    step and the averaged networks whenever they are measured.
     """
     torch.manual_seed(plan.seed)
     umt5, dit = UMT5(model.umt5).to(plan.device), DiT(model.dit)
@@ -82,9 +99,10 @@ def train_dit(
     dit.to(plan.device)
     if plan.device == "cpu":
         use_cpu_kernels(dit)
-    reader = Reader(model.umt5.width, scenes).to(plan.device)
-    modules: dict[str, nn.Module] = {"umt5": umt5, "dit": dit, "reader": reader}
-    run = Run(modules, split(modules, plan.rates), plan.budget, folder, plan.seed)
+    modules: dict[str, nn.Module] = {"umt5": umt5, "dit": dit}
+    if auxiliary is not None:
+        modules["auxiliary"] = auxiliary(model.umt5.width).to(plan.device)
+    run = Run(modules, plan.optimizer(modules), plan.budget, folder, plan.seed, plan.accumulate)
     if not run.resume():
         run.start_from(plan.start)
     if plan.compiled:
@@ -92,44 +110,49 @@ def train_dit(
             block.compile()
     speed = Speed(sum(parameter.numel() for parameter in dit.parameters()), plan.device)
     for step in run.steps():
-        with torch.autocast(plan.device, torch.bfloat16, enabled=plan.device == "cuda"):
-            losses = batch_loss(run, plan, model.dit, latents, scenes, captions)
-        run.update(losses.velocity + READING_WEIGHT * losses.reading, decay_from=plan.decay_from)
-        speed.add(losses.samples, losses.tokens)
+        for _ in run.parts():
+            with torch.autocast(plan.device, torch.bfloat16, enabled=plan.device == "cuda"):
+                losses = batch_loss(run, plan, model.dit, training)
+            run.backward(losses.total)
+            speed.add(losses.samples, losses.tokens)
+        run.update(decay_from=plan.decay_from)
         if step % 50 == 0:
             scores = {}
             if step % 500 == 0:
-                scores = validate(run.averages, latents, scenes, captions, plan.device)
-                look(step, run.averages)
+                scores = validate(run.averages, training, plan)
+                on_validation(step, run.averages)
             seconds = run.seconds / max(step, 1)
-            now = {"loss": float(losses.velocity.detach()), "reading": float(losses.reading.detach())}
-            report({"step": step, "progress": run.progress, **now, "seconds/step": seconds} | speed.read() | scores)
-    look(run.step, run.averages)
-    scores = validate(run.averages, latents, scenes, captions, plan.device)
-    report({"step": run.step, "progress": 1.0, **scores})
+            metrics = {"step": step, "progress": run.progress} | losses.metrics() | {"seconds/step": seconds}
+            log(metrics | speed.read() | scores)
+    on_validation(run.step, run.averages)
+    log({"step": run.step, "progress": 1.0, **validate(run.averages, training, plan)})
     averaged = run.averages["umt5"], run.averages["dit"]
     assert isinstance(averaged[0], UMT5)
     assert isinstance(averaged[1], DiT)
     return averaged[0], averaged[1]
 
 
-HELD_BACK = 64
-
-
 class Losses(NamedTuple):
-    """The flow-matching loss of a batch, the error of reading its scenes from its text states, and its size."""
+    """The flow-matching loss of a batch, the auxiliary loss (None without one), their weighted sum, and the size of
+    the batch."""
 
     velocity: Tensor
-    reading: Tensor
+    auxiliary: Tensor | None
+    total: Tensor
     samples: int
     tokens: int
 
+    def metrics(self) -> dict[str, float]:
+        """Both losses as numbers."""
+        metrics = {"loss": float(self.velocity.detach())}
+        return metrics if self.auxiliary is None else metrics | {"auxiliary": float(self.auxiliary.detach())}
+
 
 class Batch(NamedTuple):
-    """Clips of one length, and what is told of them: `rows` in the store, latents [b, c, t, h, w], conditions
-    [b, 4 + c, t, h, w], how much cells count in the loss [b, 1, t, h, w], and captions."""
+    """Videos of one length: the numbers of their items, latents [b, c, t, h, w], conditions [b, 4 + c, t, h, w], the
+    weight of each cell in the loss [b, 1, t, h, w], and captions."""
 
-    rows: list[int]
+    items: list[int]
     clean: Tensor
     conditions: Tensor
     weight: Tensor
@@ -137,49 +160,61 @@ class Batch(NamedTuple):
 
 
 def draw_batch(
-    latents: LatentStore, scenes: Sequence[Scene], captions: Captions, count: int, length: int, *,
-    generator: torch.Generator, device: str,
-) -> Batch:  # fmt: skip
-    """So many random clips of `length` latent frames, with tasks and captions by chance."""
-    full = latents.latents.shape[2]
-    rows, conditions = [], []
+    training: TrainingSet, count: int, length: int, held_out: int, *, generator: torch.Generator, device: str
+) -> Batch:
+    """`count` random videos of `length` latent frames, with random tasks and captions.
+
+    Batches of one latent frame hold pictures and first frames of clips; the last `held_out` clips are never drawn.
+    """
+    store = training.latents
+    full, clips = store.latents.shape[2], len(store) - held_out
+    items, clean, coverage, conditions = [], [], [], []
     for _ in range(count):
         task = int(torch.multinomial(torch.tensor(TASKS), 1, generator=generator)) if length > 1 else 0
         task = task if length == full or task == 0 else 1
-        source = (latents.latents[:-HELD_BACK], latents.first, latents.first_last)[task]
-        row = int(torch.randint(len(source), (), generator=generator))
-        rows.append(row)
-        conditions.append(conditioned(source[row], length, task, latents.stride))
-    clean = latents.latents[rows, :, :length].to(device).float()
-    weight = 1 + ACTOR_WEIGHT * latents.actors[rows, :, :length].to(clean)
-    texts = [captions.draw(scenes[row], generator) for row in rows]
-    return Batch(rows, clean, torch.stack(conditions).to(clean), weight, texts)
+        pictures = len(store.pictures) if length == 1 else 0
+        choices = (clips + pictures, len(store.first), len(store.first_last))[task]
+        row = int(torch.randint(choices, (), generator=generator))
+        if row >= clips and task == 0:
+            row -= clips
+            latents, covered, item = store.pictures[row], store.picture_coverage[row], store.picture_items[row]
+        else:
+            latents, covered, item = store.latents[row], store.coverage[row], store.clips[row]
+        items.append(int(item))
+        clean.append(latents[:, :length])
+        coverage.append(covered[:, :length])
+        known = (store.first, store.first_last)[task - 1][row] if task else latents
+        conditions.append(conditioned(known, length, task, store.stride))
+    batch = torch.stack(clean).to(device).float()
+    weight = 1 + SUBJECT_WEIGHT * torch.stack(coverage).to(batch)
+    texts = [draw_text(training.data, item, generator) for item in items]
+    return Batch(items, batch, torch.stack(conditions).to(batch), weight, texts)
 
 
-def batch_loss(
-    run: Run, plan: DiTPlan, spec: DiTSpec, latents: LatentStore, scenes: Sequence[Scene], captions: Captions
-) -> Losses:
-    """What one random batch costs."""
+def batch_loss(run: Run, plan: DiTPlan, spec: DiTSpec, training: TrainingSet) -> Losses:
+    """The losses of one random batch."""
     generator = run.generator()
-    full = latents.latents.shape[2]
+    full = training.latents.latents.shape[2]
     length = _length(run.progress, plan, full, generator)
     count = plan.batch * full // length
-    batch = draw_batch(latents, scenes, captions, count, length, generator=generator, device=plan.device)
-    states = captions.encode(run.modules["umt5"], batch.texts, plan.device)
-    told = [scenes[row] if text else None for row, text in zip(batch.rows, batch.texts, strict=True)]
-    reading = run.modules["reader"](states, told)
+    batch = draw_batch(training, count, length, plan.held_out, generator=generator, device=plan.device)
+    states = training.prompts.encode(run.modules["umt5"], batch.texts, plan.device)
+    module = run.modules.get("auxiliary")
+    auxiliary = None if module is None else module(states, batch.items, batch.texts)
     times = flow.sample_times(count, plan.shift, generator)
     noise = torch.randn(batch.clean.shape, generator=generator).to(batch.clean)
     noisy, target = flow.training_pair(batch.clean, noise, times)
     velocity = run.modules["dit"](
         torch.cat([noisy, batch.conditions], dim=1), times.to(plan.device) * flow.TIMESTEPS, states
     )
-    error = flow.loss(velocity, target, batch.weight)
-    return Losses(error, reading, count, count * spec.tokens(batch.clean.shape[2:]))
+    error = total = flow.loss(velocity, target, batch.weight)
+    if module is not None and auxiliary is not None:
+        total = error + module.weight * auxiliary
+    return Losses(error, auxiliary, total, count, count * spec.tokens(batch.clean.shape[2:]))
 
 
 def conditioned(latents: Tensor, length: int, task: int, stride: int) -> Tensor:
-    """The condition [stride + c, length, h, w] of one clip: nothing known for task 0, else its mask and latents."""
+    """The condition [stride + c, length, h, w] of one clip: zeros for task 0, else its mask and latents."""
     h, w = latents.shape[2:]
     if task == 0:
         return latents.new_zeros(latents.shape[0] + stride, length, h, w)
@@ -199,15 +234,15 @@ def _length(progress: float, plan: DiTPlan, full: int, generator: torch.Generato
 
 
 @torch.no_grad()
-def validate(
-    modules: dict[str, nn.Module], latents: LatentStore, scenes: Sequence[Scene], captions: Captions, device: str
-) -> dict[str, float]:
-    """Mean squared error of the velocity on clips kept aside, text to video, at fixed times with fixed noise."""
+def validate(modules: dict[str, nn.Module], training: TrainingSet, plan: DiTPlan) -> dict[str, float]:
+    """Mean squared error of the velocity on held-out clips, text to video, at fixed times with fixed noise."""
+    store, device = training.latents, plan.device
     generator = torch.Generator().manual_seed(0)
-    clean = latents.latents[-HELD_BACK:].to(device).float()
+    clean = store.latents[-plan.held_out :].to(device).float()
     noise = torch.randn(clean.shape, generator=generator).to(clean)
-    nothing = torch.stack([conditioned(latent, clean.shape[2], 0, latents.stride) for latent in clean])
-    states = captions.encode(modules["umt5"], [caption(scene, "en", 0) for scene in scenes[-HELD_BACK:]], device)
+    nothing = torch.stack([conditioned(latent, clean.shape[2], 0, store.stride) for latent in clean])
+    texts = [training.data.text(item, None) for item in store.clips[-plan.held_out :].tolist()]
+    states = training.prompts.encode(modules["umt5"], texts, device)
     errors = []
     for value in VALIDATION_TIMES:
         times = torch.full((len(clean),), value)

@@ -1,26 +1,27 @@
-"""Latents of rendered clips, cached in one file: what the DiT learns from.
+"""Latents of a data set, cached in one file: what the DiT learns from.
 
 A clip's latents serve every task: as the target, and shortened to their first frames as a shorter video, which is
-exact because the VAE is causal. Conditions from a first, or a first and a last, picture are cached for a share of the
-clips.
+exact because the VAE is causal. Conditions from a first, or a first and a last, picture are cached for some clips.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lichtspiel.errors import InvalidInput
 from lichtspiel.inference.conditioning import video_of
 from lichtspiel.models.vae import VAE
 from lichtspiel.storage import atomic_write
-from lichtspiel.train.nano.clips import ClipStore
+from lichtspiel.train.data import Dataset, Frames, of_length
 from lichtspiel.train.vae import pixels, statistics
 
 BATCH = 8
@@ -29,11 +30,20 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class LatentStore:
-    """Normalized latents [n, c, t, h, w] of all clips, the share of each cell that an actor covers [n, 1, t, h, w], the
-    latents of conditions for the first clips, the statistics that normalized them, and the frames per latent."""
+    """Normalized latents [n, c, t, h, w] of all clips and [m, c, 1, h, w] of all pictures.
+
+    `coverage` and `picture_coverage` [., 1, t, h, w] are the share of each latent cell that the subject covers.
+    `first` and `first_last` are the latents of conditions for the first clips. `clips` [n] and `picture_items` [m] are
+    the numbers of the items in the data set; `mean` and `std` [c] are the statistics that normalized the latents, and
+    `stride` is the number of frames per latent.
+    """
 
     latents: Tensor
-    actors: Tensor
+    coverage: Tensor
+    clips: Tensor
+    pictures: Tensor
+    picture_coverage: Tensor
+    picture_items: Tensor
     first: Tensor
     first_last: Tensor
     mean: Tensor
@@ -44,59 +54,69 @@ class LatentStore:
         return len(self.latents)
 
 
-def encode_store(vae: VAE, store: ClipStore, path: Path, *, first: int, first_last: int, device: str) -> LatentStore:
-    """Encode every clip, and conditions for the first `first` and `first_last` clips; kept in `path` and read again.
+def encode_dataset(vae: VAE, data: Dataset, path: Path, *, first: int, first_last: int, device: str) -> LatentStore:
+    """Encode every item, and conditions for the first `first` and `first_last` clips; kept in `path` and read again.
 
-    `vae` must have neutral statistics: the store's own are measured here.
+    `vae` must have neutral statistics: the data set's own are measured here. Raises InvalidInput when there is no
+    whole clip.
     """
     if path.is_file():
         return LatentStore(**load_file(path), stride=vae.spec.stride[0])
     assert not vae.mean.any()
+    clips = list(of_length(data, data.shape.frames))
+    pictures = [index for index in range(len(data)) if data.length(index) < data.shape.frames]
+    if not clips:
+        raise InvalidInput(f"none of the clips has {data.shape.frames} frames")
 
     @torch.no_grad()
-    def encode(count: int, known: str) -> Tensor:
-        parts = []
-        for begin in range(0, count, BATCH):
-            video = pixels(np.array(store.frames[begin : min(begin + BATCH, count)]), device)
-            if known != "all":
-                video = known_video(video, last=known == "first-last")
-            parts.append(vae.moments(video)[0].cpu())
-        return torch.cat(parts)
+    def encode(items: list[int], prepare: Callable[[Tensor], Tensor] = lambda video: video) -> Tensor:
+        batches = [items[begin : begin + BATCH] for begin in range(0, len(items), BATCH)]
+        videos = (pixels(np.stack([data.video(index) for index in batch]), device) for batch in batches)
+        return torch.cat([vae.moments(prepare(video))[0].cpu() for video in videos])
 
-    latents = encode(len(store), "all")
+    latents = encode(clips)
     mean, std = statistics(latents)
+    tensors = {
+        "latents": latents,
+        "pictures": encode(pictures) if pictures else latents[:0, :, :1],
+        "first": encode(clips[:first], partial(condition_video, last=False)),
+        "first_last": encode(clips[:first_last], partial(condition_video, last=True)),
+    }
     scale = (mean.view(1, -1, 1, 1, 1), std.view(1, -1, 1, 1, 1))
-    tensors = {"latents": latents, "first": encode(first, "first"), "first_last": encode(first_last, "first-last")}
     tensors = {name: ((value - scale[0]) / scale[1]).contiguous() for name, value in tensors.items()}
-    tensors["actors"] = covered(store.masks, vae.spec.stride)
+    tensors |= {"clips": torch.tensor(clips), "picture_items": torch.tensor(pictures, dtype=torch.long)}
+    tensors["coverage"] = torch.cat([coverage(data, index, vae.spec.stride) for index in clips])
+    covered = [coverage(data, index, vae.spec.stride) for index in pictures]
+    tensors["picture_coverage"] = torch.cat(covered) if covered else tensors["coverage"][:0, :, :1].contiguous()
     with atomic_write(path) as draft:
         save_file({**tensors, "mean": mean, "std": std}, draft)
     return LatentStore(**tensors, mean=mean, std=std, stride=vae.spec.stride[0])
 
 
-def known_video(video: Tensor, *, last: bool) -> Tensor:
-    """What of clips [b, 3, t, h, w] is told: their first picture, perhaps their last, and grey between."""
+def condition_video(video: Tensor, *, last: bool) -> Tensor:
+    """Clips [b, 3, t, h, w] with all but their first picture, and their last if wanted, replaced by gray."""
     ends = video[:, :, -1] if last else [None] * len(video)
     return torch.cat([video_of(clip[:, 0], end, clip.shape[1]) for clip, end in zip(video, ends, strict=True)])
 
 
 @torch.no_grad()
-def told_latents(vae: VAE, frames: NDArray[np.uint8], store: LatentStore, device: str) -> Tensor:
-    """Latents [b, c, t, h, w] of what the first picture tells of clips uint8 [b, t, h, w, 3], normalised as those of
-    `store` are; `vae` has neutral statistics."""
-    latents, _ = vae.moments(known_video(pixels(np.array(frames), device), last=False))
+def first_frame_latents(vae: VAE, frames: Frames, store: LatentStore, device: str) -> Tensor:
+    """Latents [b, c, t, h, w] of the first pictures of clips uint8 [b, t, h, w, 3], normalized as those of `store`
+    are; `vae` has neutral statistics."""
+    latents, _ = vae.moments(condition_video(pixels(np.array(frames), device), last=False))
     mean, std = (value.view(1, -1, 1, 1, 1).to(latents) for value in (store.mean, store.std))
     return (latents - mean) / std
 
 
-def covered(masks: NDArray[np.uint8], stride: tuple[int, int, int]) -> Tensor:
-    """The share of each latent cell that an actor covers [n, 1, 1 + t, h/8, w/8], from masks [n, 1 + 4t, h, w]."""
-    parts = []
-    for begin in range(0, len(masks), 64):
-        mask = torch.from_numpy(np.array(masks[begin : begin + 64]) > 0).float()[:, None]
-        first, later = mask[:, :, :1], mask[:, :, 1:]
-        cells = [F.avg_pool3d(first, (1, *stride[1:]))]
-        if later.shape[2]:
-            cells.append(F.avg_pool3d(later, stride))
-        parts.append(torch.cat(cells, dim=2))
-    return torch.cat(parts)
+def coverage(data: Dataset, index: int, stride: tuple[int, int, int]) -> Tensor:
+    """The share of each latent cell of an item that the subject covers [1, 1, 1 + t, h/8, w/8]; zeros where no mask
+    says where it is."""
+    mask = data.mask(index)
+    if mask is None:
+        mask = np.zeros((data.length(index), data.shape.height, data.shape.width), np.uint8)
+    covered = torch.from_numpy(np.array(mask) > 0).float()[None, None]
+    first, later = covered[:, :, :1], covered[:, :, 1:]
+    cells = [F.avg_pool3d(first, (1, *stride[1:]))]
+    if later.shape[2]:
+        cells.append(F.avg_pool3d(later, stride))
+    return torch.cat(cells, dim=2)

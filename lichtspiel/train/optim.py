@@ -1,4 +1,4 @@
-"""The optimiser: Muon for matrices and convolutions, Adam for the rest, one learning-rate factor for both.
+"""Optimizers: what a run needs of one, and Muon for matrices and convolutions with AdamW for the rest.
 
 Muon (K. Jordan, "Muon: an optimizer for hidden layers", 2024) replaces a matrix's momentum by the nearest
 half-orthogonal matrix. Convolutions count as matrices of outputs × everything else.
@@ -6,43 +6,57 @@ half-orthogonal matrix. Convolutions count as matrices of outputs × everything 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+
+__all__ = ["Combined", "Muon", "Optimizer", "OptimizerFactory", "adamw", "is_matrix", "muon_adamw", "orthogonal"]
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration in the same source, chosen for slope at zero."""
 
 
-class Muon(Optimizer):
-    """Muon for parameter groups with `muon=True`, Adam (betas .9, .95) for those without.
+class Optimizer(Protocol):
+    """What a run needs of an optimizer; every `torch.optim.Optimizer` has it. A run sets `lr` of every group."""
 
-    `rate` is the learning rate of each group; `scale` (set before every step) multiplies all of them.
-    """
+    param_groups: list[dict[str, Any]]
 
-    def __init__(self, matrices: Iterable[nn.Parameter], others: Iterable[nn.Parameter], rates: tuple[float, float]):
-        groups = [
-            {"params": list(matrices), "muon": True, "rate": rates[0]},
-            {"params": list(others), "muon": False, "rate": rates[1]},
-        ]
-        super().__init__([group for group in groups if group["params"]], {})
-        self.scale = 1.0
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients."""
+
+    def step(self) -> Any:
+        """Update every parameter that has a gradient."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed run needs."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+
+
+OptimizerFactory = Callable[[Mapping[str, nn.Module]], Optimizer]
+"""Makes the optimizer of a run from its modules by name."""
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon with Nesterov momentum 0.95, for matrices and convolutions."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
+        super().__init__(parameters, {"lr": lr})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
         assert closure is None
         for group in self.param_groups:
-            update = self._muon if group["muon"] else self._adam
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    update(parameter, parameter.grad, self.state[parameter], group["rate"] * self.scale)
+                    self._update(parameter, parameter.grad, group["lr"])
 
-    @staticmethod
-    def _muon(parameter: Tensor, grad: Tensor, state: dict[str, Any], rate: float) -> None:
+    def _update(self, parameter: Tensor, grad: Tensor, rate: float) -> None:
+        state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(grad)
         momentum = state["momentum"]
@@ -52,16 +66,33 @@ class Muon(Optimizer):
         step = direction.view(parameter.shape).to(parameter.dtype)
         parameter.add_(step, alpha=-rate * max(1.0, rows / columns) ** 0.5)
 
-    @staticmethod
-    def _adam(parameter: Tensor, grad: Tensor, state: dict[str, Any], rate: float) -> None:
-        if not state:
-            state.update(step=0, mean=torch.zeros_like(grad), square=torch.zeros_like(grad))
-        state["step"] += 1
-        state["mean"].lerp_(grad, 0.1)
-        state["square"].lerp_(grad.square(), 0.05)
-        mean = state["mean"] / (1 - 0.9 ** state["step"])
-        square = state["square"] / (1 - 0.95 ** state["step"])
-        parameter.addcdiv_(mean, square.sqrt().add_(1e-8), value=-rate)
+
+class Combined:
+    """Several optimizers, each with its own parameters, as one."""
+
+    def __init__(self, *optimizers: torch.optim.Optimizer) -> None:
+        self.optimizers = optimizers
+        self.param_groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none)
+
+    def step(self) -> None:
+        """Update every parameter that has a gradient."""
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed run needs."""
+        return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.param_groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
 
 def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
@@ -104,15 +135,33 @@ def _iterate_gram(x: Tensor, iterations: int) -> Tensor:
 def is_matrix(name: str, parameter: nn.Parameter) -> bool:
     """Whether Muon applies: a matrix or convolution inside the network, not an embedding, a first or a last layer.
 
-    The text encoder is left to Adam as well: its attention is not scaled, which Muon upsets."""
+    The text encoder is left to AdamW as well: its attention is not scaled, which Muon upsets."""
     edges = ("umt5.", "embedding", "head", "modulation", "encoder.conv1", "decoder.conv1", "time_projection")
     inner = not any(part in name for part in edges)
     return inner and parameter.ndim >= 2 and min(parameter.flatten(1).shape) > 1
 
 
-def split(modules: dict[str, nn.Module], rates: tuple[float, float]) -> Muon:
-    """One optimiser over several modules; their names prefix the parameters' names in `is_matrix`."""
+def adamw(modules: Mapping[str, nn.Module], learning_rate: float) -> torch.optim.Optimizer:
+    """AdamW without weight decay, betas 0.9 and 0.95, for every parameter of some modules."""
+    parameters = [parameter for module in modules.values() for parameter in module.parameters()]
+    return _adamw([parameter for parameter in parameters if parameter.requires_grad], learning_rate)
+
+
+def muon_adamw(modules: Mapping[str, nn.Module], learning_rates: tuple[float, float]) -> Optimizer:
+    """Muon for matrices and convolutions, AdamW for the rest, with their learning rates in this order.
+
+    The modules' names prefix the parameters' names in `is_matrix`.
+    """
     named = [(f"{key}.{name}", p) for key, module in modules.items() for name, p in module.named_parameters()]
     matrices = [p for name, p in named if p.requires_grad and is_matrix(name, p)]
     others = [p for name, p in named if p.requires_grad and not is_matrix(name, p)]
-    return Muon(matrices, others, rates)
+    optimizers: list[torch.optim.Optimizer] = []
+    if matrices:
+        optimizers.append(Muon(matrices, learning_rates[0]))
+    if others:
+        optimizers.append(_adamw(others, learning_rates[1]))
+    return Combined(*optimizers)
+
+
+def _adamw(parameters: list[nn.Parameter], learning_rate: float) -> torch.optim.AdamW:
+    return torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0)

@@ -1,4 +1,4 @@
-"""How fast a device multiplies matrices, to hold the speed of training against."""
+"""How fast a device multiplies matrices, and what share of that training reaches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Speed", "ceiling"]
 
 
 def ceiling(device: str, side: int | None = None, repeats: int = 8) -> float:
-    """Operations a second of one large matrix product, in the precision that training uses there: the median of some.
+    """Operations a second of one large matrix product, in the precision that training uses: the median of `repeats`.
 
     A product of n x n matrices counts 2 n^3 operations.
     """
@@ -48,7 +48,11 @@ class Speed:
         """Samples and billions of operations a second since the last reading, and their share of the ceiling."""
         seconds = time.perf_counter() - self.began
         operations = 6.0 * self.parameters * self.tokens / seconds
-        said = {"samples/s": self.samples / seconds, "Gop/s": operations / 1e9, "of ceiling": operations / self.ceiling}
+        rates = {
+            "samples/s": self.samples / seconds,
+            "Gop/s": operations / 1e9,
+            "of ceiling": operations / self.ceiling,
+        }
         self.samples = self.tokens = 0
         self.began = time.perf_counter()
-        return said
+        return rates

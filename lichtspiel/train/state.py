@@ -1,15 +1,15 @@
 """What a training run is made of between two steps, and how it survives a kill.
 
-A `Run` holds the modules, their moving averages, the optimiser, the step count and the seconds spent; a checkpoint is
-one file that appears by atomic rename. Randomness comes from `generator(step)` alone, so a resumed run goes on exactly
-as if it had never stopped.
+A `Run` holds the modules, their moving averages, the optimizer, the step count and the seconds spent; a checkpoint is
+one file that appears by atomic rename. Randomness comes from `generator` alone, so a resumed run goes on exactly as if
+it had never stopped.
 """
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lichtspiel.errors import InvalidInput, NonFinite
 from lichtspiel.storage import atomic_write
-from lichtspiel.train.optim import Muon
+from lichtspiel.train.optim import Optimizer
 
 Weights = Mapping[str, Mapping[str, Tensor]]
 """Weights of some modules of a run, by the module's name."""
@@ -26,33 +26,53 @@ Weights = Mapping[str, Mapping[str, Tensor]]
 EMA_DECAY = 0.998
 
 
+Logger = Callable[[dict[str, float]], None]
+"""Takes the numbers of a step as they come."""
+
+
+def check_device(device: str) -> None:
+    """Raise InvalidInput unless training can run on `device`: "cpu", or "cuda" where there is a GPU."""
+    if device not in {"cpu", "cuda"}:
+        raise InvalidInput(f"--device {device}: training runs on cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InvalidInput("--device cuda: this machine has no GPU that PyTorch can use; leave --device out")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How long a run may take: optimiser steps, or minutes of the clock, whichever is given (exactly one)."""
+    """How long a run may take: either optimizer steps or minutes."""
 
     steps: int | None = None
     minutes: float | None = None
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
-            raise InvalidInput("a training run needs either --steps or --minutes, not both and not neither")
+            raise InvalidInput("a training run needs --steps or --minutes, and not both")
 
 
 @dataclass
 class Run:
-    """The state of one training run; `seconds` counts time spent training over all resumes."""
+    """The state of one training run.
+
+    A step has `accumulate` parts, whose gradients are averaged: `part` is the current one. `seconds` counts the time
+    spent training, over all resumes.
+    """
 
     modules: dict[str, nn.Module]
-    optimizer: Muon
+    optimizer: Optimizer
     budget: Budget
     folder: Path
     seed: int
+    accumulate: int = 1
     step: int = 0
     seconds: float = 0.0
+    part: int = 0
     averages: dict[str, nn.Module] = field(init=False)
 
     def __post_init__(self) -> None:
         self.averages = {name: copy.deepcopy(m).eval().requires_grad_(False) for name, m in self.modules.items()}
+        for group in self.optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
 
     @property
     def progress(self) -> float:
@@ -63,8 +83,10 @@ class Run:
         return min(self.seconds / (60 * self.budget.minutes), 1.0)
 
     def generator(self, stream: int = 0) -> torch.Generator:
-        """Randomness of the current step; `stream` separates uses within a step."""
-        return torch.Generator().manual_seed((self.seed * 1_000_003 + self.step) * 16 + stream)
+        """Randomness of the current part of the current step; `stream` separates uses within a part."""
+        # A prime near 2^32 over the golden ratio: PyTorch's generator reads the low 32 bits of its seed only.
+        seed = (self.seed * 1_000_003 + self.step) * 16 + stream + self.part * 2_654_435_761
+        return torch.Generator().manual_seed(seed)
 
     def steps(self, every: float = 60.0) -> Iterator[int]:
         """Yield step numbers until the budget is spent, keeping the clock and writing a checkpoint now and then."""
@@ -79,15 +101,27 @@ class Run:
                 saved = time.monotonic()
         self.save()
 
-    def update(self, loss: Tensor, warmup: int = 20, decay_from: float = 0.5) -> None:
-        """One optimiser step: linear warm-up, flat, then linear to zero; and the moving averages."""
+    def parts(self) -> Iterator[int]:
+        """Yield the numbers of a step's parts."""
+        for part in range(self.accumulate):
+            self.part = part
+            yield part
+        self.part = 0
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of one part's loss. Raises NonFinite for a loss that is no number."""
         if not torch.isfinite(loss):
-            raise NonFinite("training loss", f"resume from {self.folder} with a lower rate")
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+            raise NonFinite("training loss", f"resume from {self.folder} with a lower learning rate")
+        (loss / self.accumulate if self.accumulate > 1 else loss).backward()  # type: ignore[no-untyped-call]
+
+    def update(self, warmup: int = 20, decay_from: float = 0.5) -> None:
+        """One optimizer step, and the moving averages. The learning rate rises over `warmup` steps, stays, and from
+        `decay_from` of the budget on falls to zero."""
         decay = min(1.0, (1.0 - self.progress) / (1.0 - decay_from))
-        self.optimizer.scale = min(1.0, (self.step + 1) / warmup) * decay
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * min(1.0, (self.step + 1) / warmup) * decay
         self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         weight = 1.0 - min(EMA_DECAY, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for name, module in self.modules.items():
@@ -111,12 +145,12 @@ class Run:
         return path
 
     def start_from(self, weights: Weights) -> None:
-        """Begin with given weights instead of random ones. Raises InvalidInput if they do not fit."""
+        """Begin with these weights instead of random ones. Raises InvalidInput if they do not fit."""
         for name, tensors in weights.items():
             try:
                 self.modules[name].load_state_dict(tensors, strict=True)
             except RuntimeError as error:
-                raise InvalidInput(f"these weights of {name} are of another edition: {error}") from error
+                raise InvalidInput(f"these weights of {name} are of another variant: {error}") from error
             self.averages[name].load_state_dict(self.modules[name].state_dict(), strict=True)
 
     def resume(self) -> bool:
@@ -129,7 +163,7 @@ class Run:
         if state["seed"] != self.seed:
             raise InvalidInput(f"{path} was started with seed {state['seed']}, not {self.seed}; use another folder")
         if state["modules"].keys() != self.modules.keys():
-            raise InvalidInput(f"{path} was made by an edition that trained other networks; use another folder")
+            raise InvalidInput(f"{path} was made by a variant that trained other networks; use another folder")
         for name, module in self.modules.items():
             module.load_state_dict(state["modules"][name], strict=True)
             self.averages[name].load_state_dict(state["averages"][name], strict=True)

@@ -1,12 +1,13 @@
-"""Training a video VAE from scratch on rendered clips: reconstruction, a little KL, PSNR on clips it never saw.
+"""Training a video VAE from scratch: reconstruction, a little KL, and PSNR on clips it has never seen.
 
-The whole clip runs through the network at once; that this equals the streamed graph of generation is tested with the
-network. Crops are drawn around the actors, because backdrops are easy and subjects are what a person looks at.
+The whole clip runs through the network at once; a test of the network holds that equal to the streamed graph of
+generation. Where masks say where the subject is, crops are drawn around it and its pixels count more, because
+backdrops are easy and subjects are what a person looks at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,7 +15,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lichtspiel.errors import InvalidInput
@@ -22,71 +22,82 @@ from lichtspiel.inference.cpu import use_cpu_kernels
 from lichtspiel.inference.pixels import normalize, to_bytes
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import VAESpec
-from lichtspiel.train.nano.clips import ClipStore
-from lichtspiel.train.optim import split
-from lichtspiel.train.state import Budget, Run, Weights
+from lichtspiel.train.data import Dataset, Frames, of_length
+from lichtspiel.train.optim import OptimizerFactory
+from lichtspiel.train.state import Budget, Logger, Run, Weights
 
 SUBJECT_WEIGHT = 3.0
-"""How much more an actor's pixels count than the backdrop's."""
+"""How much more a subject's pixels count than the backdrop's."""
 
 KL_WEIGHT = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
 class VAEPlan:
-    """How one VAE run goes: crops of `crop` pixels, `batch` of them a step.
+    """How one VAE run goes: crops of `crop` pixels, `batch` of them in each of a step's `accumulate` parts.
 
-    Each step draws one of the lengths in `frames`: short clips give more steps, but a network that saw nothing else
-    drifts later on. From `decay_from` of the budget on, while the rate falls to zero, all have the last of them.
-    `start` may hold weights of the module "vae" to begin from.
+    Each part draws one of the lengths in `frames`: short clips give more steps, but a network that saw nothing else
+    drifts later on. From `decay_from` of the budget on, while the learning rate falls to zero, all have the last of
+    them. `start` may hold weights of the module "vae" to begin from.
     """
 
     budget: Budget
     crop: int
     frames: tuple[int, ...]
     batch: int
-    rates: tuple[float, float]
+    optimizer: OptimizerFactory
     decay_from: float
     device: str
     seed: int
+    accumulate: int = 1
     start: Weights = field(default_factory=dict)
 
 
 def train_vae(
-    plan: VAEPlan,
-    spec: VAESpec,
-    store: ClipStore,
-    held_out: ClipStore,
-    folder: Path,
-    *,
-    report: Callable[[dict[str, float]], None] = print,
+    plan: VAEPlan, spec: VAESpec, data: Dataset, held_out: Dataset, folder: Path, *, log: Logger = print
 ) -> VAE:
-    """Train until the budget is spent, resuming from `folder` if it holds a checkpoint; returns the averaged VAE."""
-    time, side, _ = spec.stride
-    if plan.crop % side or any(frames % time != 1 for frames in plan.frames):
-        raise InvalidInput(f"a VAE trains on crops of a multiple of {side} pixels and {time}n+1 frames")
+    """Train until the budget is spent, resuming from `folder` if it holds a checkpoint; returns the averaged VAE.
+
+    Raises InvalidInput for crops or lengths that the network or the data do not have.
+    """
+    _check(plan, spec, data)
     torch.manual_seed(plan.seed)
     vae = layout(blank_vae(spec)).to(plan.device)
-    run = Run({"vae": vae}, split({"vae": vae}, plan.rates), plan.budget, folder, plan.seed)
+    modules: dict[str, nn.Module] = {"vae": vae}
+    run = Run(modules, plan.optimizer(modules), plan.budget, folder, plan.seed, plan.accumulate)
     if not run.resume():
         run.start_from(plan.start)
+    items = {frames: of_length(data, frames) for frames in plan.frames}
     for step in run.steps():
-        generator = run.generator()
-        early = run.progress < plan.decay_from
-        frames = plan.frames[int(torch.randint(len(plan.frames), (), generator=generator)) if early else -1]
-        video, weight = crops(store, plan, frames, generator)
-        with torch.autocast(plan.device, torch.bfloat16, enabled=plan.device == "cuda"):
-            loss = vae_loss(vae, video, weight, run.generator(1))
-        run.update(loss, decay_from=plan.decay_from)
+        for _ in run.parts():
+            generator = run.generator()
+            early = run.progress < plan.decay_from
+            frames = plan.frames[int(torch.randint(len(plan.frames), (), generator=generator)) if early else -1]
+            video, weight = draw_crops(data, items[frames], plan, frames, generator)
+            with torch.autocast(plan.device, torch.bfloat16, enabled=plan.device == "cuda"):
+                loss = vae_loss(vae, video, weight, run.generator(1))
+            run.backward(loss)
+        run.update(decay_from=plan.decay_from)
         if step % 50 == 0:
             seconds = run.seconds / max(step, 1)
             scores = measure(run.averages["vae"], held_out, plan.device) if step % 400 == 0 else {}
-            now = {"step": step, "progress": run.progress, "loss": float(loss.detach()), "seconds/step": seconds}
-            report(now | scores)
+            metrics = {"step": step, "progress": run.progress, "loss": float(loss.detach()), "seconds/step": seconds}
+            log(metrics | scores)
     averaged = run.averages["vae"]
     assert isinstance(averaged, VAE)
-    report({"step": run.step, "progress": 1.0, **measure(averaged, held_out, plan.device)})
+    log({"step": run.step, "progress": 1.0, **measure(averaged, held_out, plan.device)})
     return averaged
+
+
+def _check(plan: VAEPlan, spec: VAESpec, data: Dataset) -> None:
+    time, side, _ = spec.stride
+    largest = min(data.shape.width, data.shape.height)
+    if plan.crop % side or plan.crop > largest or any(frames % time != 1 for frames in plan.frames):
+        raise InvalidInput(
+            f"a VAE trains on crops of a multiple of {side} pixels, here at most {largest}, and {time}n+1 frames"
+        )
+    if not of_length(data, max(plan.frames)):
+        raise InvalidInput(f"none of the clips has {max(plan.frames)} frames; choose fewer")
 
 
 def blank_vae(spec: VAESpec) -> VAE:
@@ -106,44 +117,55 @@ def layout(vae: VAE) -> VAE:
     return vae
 
 
-def crops(store: ClipStore, plan: VAEPlan, frames: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A batch of crops [b, 3, t, s, s] in [-1, 1] around actors, and the weight of every pixel [b, 1, t, s, s]."""
-
-    def draw(limit: int) -> int:
-        return int(torch.randint(limit, (), generator=generator)) if limit > 0 else 0
-
+def draw_crops(
+    data: Dataset, items: Sequence[int], plan: VAEPlan, frames: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Random crops of random items, [b, 3, t, s, s] in [-1, 1], and the weight of every pixel [b, 1, t, s, s]."""
     videos, masks = [], []
-    height, width = store.frames.shape[2:4]
     for _ in range(plan.batch):
-        clip, begin = draw(len(store)), draw(store.frames.shape[1] - frames + 1)
-        mask = np.asarray(store.masks[clip, begin : begin + frames])
-        rows, columns = np.nonzero(mask[frames // 2])
-        spread = plan.crop // 2
-        row, column = draw(height), draw(width)
-        if len(rows) and draw(5):  # four of five crops look at the actor
-            row = int(rows.mean()) + draw(spread) - spread // 2
-            column = int(columns.mean()) + draw(spread) - spread // 2
-        top = min(max(row - plan.crop // 2, 0), height - plan.crop)
-        left = min(max(column - plan.crop // 2, 0), width - plan.crop)
-        window = (slice(top, top + plan.crop), slice(left, left + plan.crop))
-        videos.append(np.asarray(store.frames[clip, begin : begin + frames])[:, *window])
+        index = items[_below(len(items), generator)]
+        video, mask = data.video(index), data.mask(index)
+        begin = _below(len(video) - frames + 1, generator)
+        mask = np.zeros(video.shape[:3], np.uint8) if mask is None else mask
+        mask = np.asarray(mask[begin : begin + frames])
+        window = _window(mask[frames // 2], plan.crop, generator)
+        videos.append(np.asarray(video[begin : begin + frames])[:, *window])
         masks.append(mask[:, *window] > 0)
     return pixels(np.stack(videos), plan.device), weights(np.stack(masks), plan.device)
 
 
-def pixels(frames: np.ndarray, device: str) -> Tensor:
+def _window(mask: Frames, crop: int, generator: torch.Generator) -> tuple[slice, slice]:
+    """Rows and columns of a random crop of a frame [h, w]; four of five look at the subject where the mask has one."""
+    height, width = mask.shape
+    spread = crop // 2
+    rows, columns = np.nonzero(mask)
+    row, column = _below(height, generator), _below(width, generator)
+    if len(rows) and _below(5, generator):
+        row = int(rows.mean()) + _below(spread, generator) - spread // 2
+        column = int(columns.mean()) + _below(spread, generator) - spread // 2
+    top = min(max(row - crop // 2, 0), height - crop)
+    left = min(max(column - crop // 2, 0), width - crop)
+    return slice(top, top + crop), slice(left, left + crop)
+
+
+def _below(limit: int, generator: torch.Generator) -> int:
+    """A random number from 0 to `limit` - 1."""
+    return int(torch.randint(limit, (), generator=generator)) if limit > 0 else 0
+
+
+def pixels(frames: Frames, device: str) -> Tensor:
     """uint8 [b, t, h, w, 3] to float [b, 3, t, h, w] in [-1, 1]."""
     video = normalize(torch.from_numpy(frames).to(device))
     return rearrange(video, "b t h w c -> b c t h w")
 
 
-def frames_of(video: Tensor) -> NDArray[np.uint8]:
+def frames_of(video: Tensor) -> Frames:
     """The inverse of `pixels`: float [b, 3, t, h, w], which may leave [-1, 1], to uint8 [b, t, h, w, 3]."""
     return rearrange(to_bytes(video), "b c t h w -> b t h w c").cpu().numpy()
 
 
 def weights(masks: np.ndarray, device: str) -> Tensor:
-    """What a pixel counts: 1, or more on and right beside an actor. [b, t, h, w] to [b, 1, t, h, w]."""
+    """The weight of a pixel: 1, or more on and right beside the subject. [b, t, h, w] to [b, 1, t, h, w]."""
     near = F.max_pool3d(torch.from_numpy(masks).to(device).float()[:, None], (1, 5, 5), 1, (0, 2, 2))
     return 1 + SUBJECT_WEIGHT * near
 
@@ -159,7 +181,7 @@ def vae_loss(vae: VAE, video: Tensor, weight: Tensor, generator: torch.Generator
 
 
 def reconstruction(output: Tensor, video: Tensor, weight: Tensor) -> Tensor:
-    """The part of the loss that compares pictures."""
+    """The part of the loss that compares pixels."""
     error = output - video
     fine = (error.square() + 1e-6).sqrt()
     coarse = F.avg_pool3d(error, (1, 4, 4)).abs()
@@ -170,20 +192,24 @@ def reconstruction(output: Tensor, video: Tensor, weight: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def measure(vae: nn.Module, store: ClipStore, device: str, clips: int = 24) -> dict[str, float]:
-    """PSNR in decibels on held-out clips: of whole frames, of the actors alone, and of the first frames."""
+def measure(vae: nn.Module, data: Dataset, device: str, clips: int = 24) -> dict[str, float]:
+    """PSNR in decibels on held-out clips: of whole frames, of the subject where masks show one, and of first frames."""
     assert isinstance(vae, VAE)
-    whole, actor, first = [], [], []
-    for begin in range(0, min(clips, len(store)), 4):  # a batch of one takes torch's slow 3-D convolution
-        video = pixels(np.array(store.frames[begin : begin + 4]), device)
-        masks = torch.from_numpy(np.array(store.masks[begin : begin + 4]) > 0).to(device)
+    items = of_length(data, data.shape.frames)[:clips]
+    whole, subject, first = [], [], []
+    for begin in range(0, len(items), 4):  # a batch of one takes torch's slow 3-D convolution
+        batch = items[begin : begin + 4]
+        video = pixels(np.stack([data.video(index) for index in batch]), device)
         output = vae.reconstruct(vae.moments(video)[0]).clamp(-1, 1)
-        for error, mask in zip(((output - video) / 2).square().mean(dim=1), masks, strict=True):
+        errors = ((output - video) / 2).square().mean(dim=1)
+        for index, error in zip(batch, errors, strict=True):
             whole.append(error.mean())
             first.append(error[0].mean())
-            actor.append(error[mask].mean())
-    scores = {"psnr": whole, "psnr actor": actor, "psnr first frame": first}
-    return {name: float(-10 * torch.stack(values).mean().log10()) for name, values in scores.items()}
+            mask = data.mask(index)
+            if mask is not None:
+                subject.append(error[torch.from_numpy(np.array(mask) > 0).to(device)].mean())
+    scores = {"psnr": whole, "psnr subject": subject, "psnr first frame": first}
+    return {name: float(-10 * torch.stack(values).mean().log10()) for name, values in scores.items() if values}
 
 
 @torch.no_grad()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,26 +15,32 @@ from lichtspiel.errors import InvalidInput, NonFinite
 from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.spec import MODELS, Model
-from lichtspiel.tokenizer import END, UNKNOWN, Tokenizer, clean, umt5
+from lichtspiel.tokenizer import Tokenizer
 from lichtspiel.toybox.captions import LANGUAGES, WORDINGS, caption
 from lichtspiel.toybox.sample import STARTER
-from lichtspiel.toybox.scene import Scene
-from lichtspiel.train.dit import DiTPlan, conditioned, train_dit
-from lichtspiel.train.latents import LatentStore, encode_store
-from lichtspiel.train.nano.captions import Captions
-from lichtspiel.train.nano.clips import ClipStore, Shape, open_store, render_store
-from lichtspiel.train.optim import Muon, orthogonal
-from lichtspiel.train.state import Budget, Run
+from lichtspiel.train.data import Shape
+from lichtspiel.train.dit import DiTPlan, TrainingSet, conditioned, train_dit
+from lichtspiel.train.latents import LatentStore, encode_dataset
+from lichtspiel.train.nano.clips import ClipStore, open_store, render_store
+from lichtspiel.train.nano.probe import SceneProbe
+from lichtspiel.train.optim import Combined, Muon, OptimizerFactory, adamw, muon_adamw, orthogonal
+from lichtspiel.train.state import Budget, Run, check_device
+from lichtspiel.train.text import Prompts, vocabulary
 from lichtspiel.train.vae import VAEPlan, blank_vae, measure, train_vae, weights
 
 NANO = MODELS["nano"]
 WORLD = replace(STARTER, subjects=("taxi", "turtle"), places=("road", "meadow"), weathers=("clear",))
+OPTIMIZER = partial(muon_adamw, learning_rates=(0.02, 0.003))
 TINY_VAE = replace(NANO.vae, width=4)
+
+
+def torch_sgd(modules: Mapping[str, torch.nn.Module], lr: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD([p for module in modules.values() for p in module.parameters()], lr)
 
 
 def vae_plan(steps: int, **changes: object) -> VAEPlan:
     plan = VAEPlan(
-        budget=Budget(steps=steps), crop=16, frames=(5,), batch=2, rates=(0.02, 0.003), decay_from=0.5, device="cpu",
+        budget=Budget(steps=steps), crop=16, frames=(5,), batch=2, optimizer=OPTIMIZER, decay_from=0.5, device="cpu",
         seed=1,
     )  # fmt: skip
     return replace(plan, **changes)
@@ -41,7 +48,7 @@ def vae_plan(steps: int, **changes: object) -> VAEPlan:
 
 def dit_plan(steps: int, **changes: object) -> DiTPlan:
     plan = DiTPlan(
-        budget=Budget(steps=steps), batch=8, rates=(0.02, 0.003), shift=2.2, pictures=0.2, decay_from=0.5, device="cpu",
+        budget=Budget(steps=steps), batch=8, optimizer=OPTIMIZER, shift=2.2, pictures=0.2, decay_from=0.5, device="cpu",
         seed=1,
     )  # fmt: skip
     return replace(plan, **changes)
@@ -72,12 +79,12 @@ def test_the_vae_learns(store: ClipStore, tmp_path: Path) -> None:
     plan = vae_plan(80)
     torch.manual_seed(plan.seed)  # the same start as the run's
     before = measure(blank_vae(TINY_VAE), store, "cpu", clips=4)["psnr"]
-    vae = train_vae(plan, TINY_VAE, store, store, tmp_path / "vae", report=quiet)
+    vae = train_vae(plan, TINY_VAE, store, store, tmp_path / "vae", log=quiet)
     assert measure(vae, store, "cpu", clips=4)["psnr"] > before + 1
 
 
 def test_a_resumed_run_is_the_run_that_never_stopped(store: ClipStore, tmp_path: Path) -> None:
-    whole = train_vae(vae_plan(6), TINY_VAE, store, store, tmp_path / "whole", report=quiet)
+    whole = train_vae(vae_plan(6), TINY_VAE, store, store, tmp_path / "whole", log=quiet)
 
     class Killed(Exception):
         pass
@@ -91,15 +98,15 @@ def test_a_resumed_run_is_the_run_that_never_stopped(store: ClipStore, tmp_path:
         update = Run.update
         patch.setattr(Run, "update", lambda run, *a, **k: (kill(run), update(run, *a, **k)))
         with pytest.raises(Killed):
-            train_vae(vae_plan(6), TINY_VAE, store, store, tmp_path / "halves", report=quiet)
-    halves = train_vae(vae_plan(6), TINY_VAE, store, store, tmp_path / "halves", report=quiet)
+            train_vae(vae_plan(6), TINY_VAE, store, store, tmp_path / "halves", log=quiet)
+    halves = train_vae(vae_plan(6), TINY_VAE, store, store, tmp_path / "halves", log=quiet)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), halves.parameters(), strict=True))
 
 
 def test_another_seed_does_not_continue_a_run(store: ClipStore, tmp_path: Path) -> None:
-    train_vae(vae_plan(1), TINY_VAE, store, store, tmp_path, report=quiet)
+    train_vae(vae_plan(1), TINY_VAE, store, store, tmp_path, log=quiet)
     with pytest.raises(InvalidInput, match="seed"):
-        train_vae(vae_plan(2, seed=2), TINY_VAE, store, store, tmp_path, report=quiet)
+        train_vae(vae_plan(2, seed=2), TINY_VAE, store, store, tmp_path, log=quiet)
 
 
 def test_a_budget_is_steps_or_minutes() -> None:
@@ -127,33 +134,76 @@ def test_muon_and_adam_reach_the_minimum() -> None:
     target = torch.randn(8, 8)
     for muon in (True, False):
         weight = torch.nn.Parameter(torch.zeros(8, 8))
-        optimizer = Muon([weight] if muon else [], [] if muon else [weight], (0.05, 0.05))
+        optimizer = Muon([weight], 0.05) if muon else adamw({"weight": torch.nn.ParameterList([weight])}, 0.05)
         for step in range(300):
-            optimizer.scale = 1 - step / 300
+            optimizer.param_groups[0]["lr"] = 0.05 * (1 - step / 300)
             optimizer.zero_grad()
             (weight - target).square().sum().backward()
             optimizer.step()
         assert (weight - target).abs().max() < 0.2
 
 
+def test_two_optimizers_are_one(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
+    optimizer = muon_adamw({"m": module}, (0.02, 0.003))
+    assert isinstance(optimizer, Combined)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.02, 0.003]
+    assert [len(group["params"]) for group in optimizer.param_groups] == [2, 2]  # matrices, then biases
+    before = [parameter.clone() for parameter in module.parameters()]
+    module(torch.ones(1, 4)).square().sum().backward()
+    optimizer.step()
+    assert not any(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("factory", [OPTIMIZER, partial(torch_sgd, lr=0.1)], ids=["muon", "sgd"])
+def test_accumulated_parts_are_one_large_batch(factory: OptimizerFactory, tmp_path: Path) -> None:
+    weights = []
+    data = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    for accumulate in (1, 4):
+        torch.manual_seed(0)
+        module = torch.nn.Linear(4, 4)
+        modules = {"m": module}
+        run = Run(modules, factory(modules), Budget(steps=3), tmp_path / str(accumulate), 0, accumulate)
+        for _ in run.steps():
+            for part in run.parts():
+                run.backward(module(data[part::accumulate]).square().mean())
+            run.update(warmup=1)
+        weights.append(module.weight)
+    torch.testing.assert_close(*weights, rtol=0, atol=1e-5)
+
+
+def test_parts_of_a_step_draw_different_numbers(tmp_path: Path) -> None:
+    module = torch.nn.Linear(2, 2)
+    run = Run({"m": module}, adamw({"m": module}, 0.1), Budget(steps=1), tmp_path, 0, 3)
+    draws = [float(torch.rand((), generator=run.generator(stream))) for _ in run.parts() for stream in range(2)]
+    assert len(set(draws)) == 6
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="--device cuda: this machine has no GPU"):
+        check_device("cuda")
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     module = torch.nn.Linear(2, 2)
-    run = Run({"m": module}, Muon([], module.parameters(), (0.1, 0.1)), Budget(steps=1), tmp_path, 0)
+    run = Run({"m": module}, adamw({"m": module}, 0.1), Budget(steps=1), tmp_path, 0)
     with pytest.raises(NonFinite):
-        run.update(module(torch.full((1, 2), torch.nan)).sum())
+        run.backward(module(torch.full((1, 2), torch.nan)).sum())
 
 
 @pytest.fixture(scope="module")
 def latents(store: ClipStore, tmp_path_factory: pytest.TempPathFactory) -> LatentStore:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("latents") / "latents.safetensors"
-    made = encode_store(blank_vae(TINY_VAE), store, path, first=8, first_last=4, device="cpu")
-    read = encode_store(blank_vae(TINY_VAE), store, path, first=8, first_last=4, device="cpu")
+    made = encode_dataset(blank_vae(TINY_VAE), store, path, first=8, first_last=4, device="cpu")
+    read = encode_dataset(blank_vae(TINY_VAE), store, path, first=8, first_last=4, device="cpu")
     assert torch.equal(made.latents, read.latents)
     return made
 
 
-def test_latents_are_normalised_and_conditions_know_the_first_frame(latents: LatentStore) -> None:
+def test_latents_are_normalized_and_conditions_know_the_first_frame(latents: LatentStore) -> None:
     assert latents.latents.shape == (80, 16, 3, 4, 4)
     assert torch.allclose(latents.latents.mean(dim=(0, 2, 3, 4)), torch.zeros(16), atol=1e-4)
     assert torch.allclose(latents.latents.std(dim=(0, 2, 3, 4)), torch.ones(16), atol=1e-4)
@@ -164,11 +214,11 @@ def test_latents_are_normalised_and_conditions_know_the_first_frame(latents: Lat
 
 
 def test_cells_know_how_much_of_them_an_actor_covers(store: ClipStore, latents: LatentStore) -> None:
-    assert latents.actors.shape == (80, 1, 3, 4, 4)
+    assert latents.coverage.shape == (80, 1, 3, 4, 4)
     mask = torch.from_numpy(store.masks[5] > 0).float()
-    assert latents.actors[5, 0, 0, 1, 2] == mask[0, 8:16, 16:24].mean()
-    assert latents.actors[5, 0, 2, 3, 1] == pytest.approx(float(mask[5:9, 24:32, 8:16].mean()))
-    assert 0.01 < latents.actors.mean() < 0.5
+    assert latents.coverage[5, 0, 0, 1, 2] == mask[0, 8:16, 16:24].mean()
+    assert latents.coverage[5, 0, 2, 3, 1] == pytest.approx(float(mask[5:9, 24:32, 8:16].mean()))
+    assert 0.01 < latents.coverage.mean() < 0.5
 
 
 def test_conditions_have_the_layout_of_the_published_models(latents: LatentStore) -> None:
@@ -180,25 +230,33 @@ def test_conditions_have_the_layout_of_the_published_models(latents: LatentStore
     assert both[:4, :, 0, 0].tolist() == [[1, 0, 0]] * 3 + [[1, 0, 1]]
 
 
-def tiny_model(scenes: Sequence[Scene]) -> tuple[Model, Captions]:
+def tiny_model(store: ClipStore, latents: LatentStore) -> tuple[Model, TrainingSet]:
     texts = {
-        caption(scene, language, wording) for scene in scenes for language in LANGUAGES for wording in range(WORDINGS)
+        caption(scene, language, wording)
+        for scene in store.scenes
+        for language in LANGUAGES
+        for wording in range(WORDINGS)
     }
-    rows = sorted({piece for text in texts for piece in umt5().segment(clean(text))} | {END, UNKNOWN})
+    rows = vocabulary(texts)
     encoder = replace(NANO.umt5, vocabulary=len(rows), width=32, attention_width=32, ffn_width=64, heads=2, layers=1)
     dit = replace(NANO.dit, width=64, ffn_width=128, heads=2, layers=2, text_width=32)
-    return replace(NANO, umt5=encoder, dit=dit), Captions(Tokenizer.umt5(dit.text_length, rows))
+    training = TrainingSet(latents, store, Prompts(Tokenizer.umt5(dit.text_length, rows)))
+    return replace(NANO, umt5=encoder, dit=dit), training
+
+
+def probe(store: ClipStore) -> Callable[[int], torch.nn.Module]:
+    return partial(SceneProbe, scenes=store.scenes)
 
 
 def test_encoder_and_dit_learn_together(store: ClipStore, latents: LatentStore, tmp_path: Path) -> None:
-    model, captions = tiny_model(store.scenes)
+    model, training = tiny_model(store, latents)
     plan = dit_plan(60)
     seen: list[dict[str, float]] = []
-    encoder, dit = train_dit(plan, model, latents, store.scenes, captions, tmp_path, report=seen.append)
+    encoder, dit = train_dit(plan, model, training, tmp_path, auxiliary=probe(store), log=seen.append)
     assert isinstance(encoder, UMT5)
     assert isinstance(dit, DiT)
     assert seen[-1]["validation"] < 0.85 * seen[0]["validation"]
-    assert seen[-2]["reading"] < seen[0]["reading"]
+    assert seen[-2]["auxiliary"] < seen[0]["auxiliary"]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:torch", "ignore::DeprecationWarning:torch")  # of the compiler itself
@@ -214,31 +272,31 @@ def test_compiled_or_not_it_learns_the_same(
         whole(self, backend="aot_eager")
 
     monkeypatch.setattr(torch.nn.Module, "compile", traced)
-    model, captions = tiny_model(store.scenes)
+    model, training = tiny_model(store, latents)
     made = []
     for wanted in (False, True):
         plan, folder = replace(dit_plan(1), compiled=wanted), tmp_path / str(wanted)
-        made.append(train_dit(plan, model, latents, store.scenes, captions, folder, report=quiet)[1])
+        made.append(train_dit(plan, model, training, folder, auxiliary=probe(store), log=quiet)[1])
     assert len(compiled) == model.dit.layers
     for one, other in zip(made[0].parameters(), made[1].parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
 
 
-def test_a_run_of_another_edition_is_refused(store: ClipStore, latents: LatentStore, tmp_path: Path) -> None:
-    model, captions = tiny_model(store.scenes)
-    train_dit(dit_plan(1), model, latents, store.scenes, captions, tmp_path, report=quiet)
+def test_a_run_of_another_variant_is_refused(store: ClipStore, latents: LatentStore, tmp_path: Path) -> None:
+    model, training = tiny_model(store, latents)
+    train_dit(dit_plan(1), model, training, tmp_path, auxiliary=probe(store), log=quiet)
     path = tmp_path / "checkpoint.pt"
     state = torch.load(path, weights_only=True)
-    del state["modules"]["reader"]
+    del state["modules"]["auxiliary"]
     torch.save(state, path)
     with pytest.raises(InvalidInput, match="another folder"):
-        train_dit(dit_plan(2), model, latents, store.scenes, captions, tmp_path, report=quiet)
+        train_dit(dit_plan(2), model, training, tmp_path, auxiliary=probe(store), log=quiet)
 
 
 def test_a_batch_of_short_clips_holds_as_many_frames_as_one_of_whole_clips(
     store: ClipStore, latents: LatentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, captions = tiny_model(store.scenes)
+    model, training = tiny_model(store, latents)
     plan = dit_plan(25, batch=6, pictures=0.5)
     shapes: list[tuple[int, int]] = []
     whole = flow.training_pair
@@ -249,7 +307,7 @@ def test_a_batch_of_short_clips_holds_as_many_frames_as_one_of_whole_clips(
 
     monkeypatch.setattr(flow, "training_pair", seen)
     monkeypatch.setattr("lichtspiel.train.dit.validate", lambda *_: {})
-    train_dit(plan, model, latents, store.scenes, captions, tmp_path, report=lambda values: None)
+    train_dit(plan, model, training, tmp_path, auxiliary=probe(store), log=lambda values: None)
     full = latents.latents.shape[2]
     assert {length for _, length in shapes} >= {1, full}
     assert all(6 * full - length < count * length <= 6 * full for count, length in shapes)

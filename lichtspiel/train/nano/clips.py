@@ -1,4 +1,4 @@
-"""Rendered clips on disk, memory-mapped: the training set of everything else. It knows scenes, not networks.
+"""Rendered clips of the toybox on disk, memory-mapped: nano's data set. It knows scenes, not networks.
 
 A store is a folder with `frames.npy` (uint8 [n, t, h, w, 3]), `masks.npy` (uint8 [n, t, h, w]) and `scenes.jsonl`
 (one scene a line, in the same order). It appears by atomic rename when every clip is rendered.
@@ -15,20 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 
 from lichtspiel.errors import InvalidInput
 from lichtspiel.storage import atomic_folder
+from lichtspiel.toybox.captions import caption
 from lichtspiel.toybox.render import render
 from lichtspiel.toybox.sample import Vocabulary, sample
 from lichtspiel.toybox.scene import Actor, Scene
-
-Frames = NDArray[np.uint8]
+from lichtspiel.train.data import Frames, Shape
+from lichtspiel.train.nano.captions import draw_caption
 
 
 @dataclass(frozen=True)
 class ClipStore:
-    """All clips of one store; `frames` and `masks` are read from disk as they are used."""
+    """All clips of one store, as a `Dataset`; `frames` and `masks` are read from disk as they are used."""
 
     frames: Frames
     masks: Frames
@@ -37,18 +38,34 @@ class ClipStore:
     def __len__(self) -> int:
         return len(self.scenes)
 
+    @property
+    def shape(self) -> Shape:
+        """Size of every clip."""
+        _, frames, height, width, _ = self.frames.shape
+        return Shape(width=width, height=height, frames=frames)
 
-@dataclass(frozen=True, kw_only=True)
-class Shape:
-    """Size of every clip in a store: width and height in pixels, and frames."""
+    def length(self, index: int) -> int:
+        """Frames of a clip."""
+        return self.shape.frames
 
-    width: int
-    height: int
-    frames: int
+    def video(self, index: int) -> Frames:
+        """The frames of a clip, uint8 [t, h, w, 3]."""
+        clip: Frames = self.frames[index]
+        return clip
+
+    def mask(self, index: int) -> Frames:
+        """Where the actors are, uint8 [t, h, w]."""
+        mask: Frames = self.masks[index]
+        return mask
+
+    def text(self, index: int, generator: torch.Generator | None) -> str:
+        """A random caption of a clip, or the plain English one without a generator."""
+        scene = self.scenes[index]
+        return caption(scene, "en", 0) if generator is None else draw_caption(scene, generator)
 
 
 def open_store(folder: Path) -> ClipStore:
-    """Open a store; raises InvalidInput with the remedy when `folder` holds none."""
+    """Open a store; raises InvalidInput when `folder` holds none."""
     if not (folder / "scenes.jsonl").is_file():
         raise InvalidInput(f"{folder} holds no rendered clips; render some with `render_store` or the nano recipe")
     lines = (folder / "scenes.jsonl").read_text(encoding="utf-8").splitlines()
@@ -71,7 +88,7 @@ def render_store(
     held_out: bool | None,
     workers: int,
 ) -> ClipStore:
-    """Render one clip for every seed into `folder` and open it; an existing store is opened as it is."""
+    """Render one clip per seed into `folder` and open it; an existing store is opened as it is."""
     if (folder / "scenes.jsonl").is_file():
         return open_store(folder)
     pixels = (len(seeds), shape.frames, shape.height, shape.width)

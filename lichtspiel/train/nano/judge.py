@@ -1,4 +1,4 @@
-"""A judge: one small network that says what a clip shows, attribute by attribute, to score generated clips.
+"""A judge: a small network that names what a clip shows, attribute by attribute, to score generated clips.
 
 It looks at pixels alone and never at the prompt. A head may judge only if it is right about at least `RELIABLE` of real
 renders it never saw; the others are reported and left out. It does not know how a clip was made.
@@ -13,7 +13,7 @@ Letters: b batch, c channels, t time, h height, w width.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,10 @@ from lichtspiel.models.vae import VAE
 from lichtspiel.storage import atomic_folder, atomic_write
 from lichtspiel.toybox.sample import Vocabulary
 from lichtspiel.toybox.scene import INDOORS, MOVING, Scene
-from lichtspiel.train.nano.clips import ClipStore, Frames, open_store
-from lichtspiel.train.optim import split
-from lichtspiel.train.state import Budget, Run
+from lichtspiel.train.data import Frames
+from lichtspiel.train.nano.clips import ClipStore, open_store
+from lichtspiel.train.optim import OptimizerFactory
+from lichtspiel.train.state import Budget, Logger, Run
 from lichtspiel.train.vae import frames_of, pixels
 
 __all__ = [
@@ -59,7 +60,7 @@ RELIABLE = 0.97
 """The share of held-out real renders a head must name correctly before it may judge."""
 
 STRIDE = 2
-"""Every second frame is looked at: the fastest movement that matters, a hop, still takes three of them."""
+"""The judge sees every second frame: the fastest movement that matters, a hop, still takes three of them."""
 
 GRID = 8
 """Rows and columns of the map of features from which a frame's layout is read."""
@@ -162,8 +163,8 @@ class Judge(nn.Module):
         x = self.embedding(x.contiguous(memory_format=torch.channels_last)).relu()
         x = self.convolutions(x)
         where = F.adaptive_avg_pool2d(self.where(x), GRID).flatten(1)
-        seen = torch.cat([x.mean(dim=(2, 3)), x.amax(dim=(2, 3)), where], dim=1)
-        x = rearrange(self.frame(seen), "(b t) c -> b c t", t=length)
+        features = torch.cat([x.mean(dim=(2, 3)), x.amax(dim=(2, 3)), where], dim=1)
+        x = rearrange(self.frame(features), "(b t) c -> b c t", t=length)
         for convolution in self.over_time:
             x = x + convolution(x.relu())
         x = F.normalize(torch.cat([x.mean(dim=2), x.amax(dim=2)], dim=1), dim=1) * x.shape[1] ** 0.5
@@ -201,15 +202,15 @@ def load_judge(path: Path) -> Judge:
 
 @torch.no_grad()
 def answers(judge: Judge, frames: Frames, batch: int = 16) -> dict[str, list[str]]:
-    """What the judge sees in clips uint8 [n, t, h, w, 3]: for every head, one value a clip."""
+    """What the judge sees in clips uint8 [n, t, h, w, 3]: for every head, one value per clip."""
     device = str(next(judge.parameters()).device)
-    said: dict[str, list[str]] = {name: [] for name in judge.names}
+    answered: dict[str, list[str]] = {name: [] for name in judge.names}
     questions = values(judge.vocabulary)
     for begin in range(0, len(frames), batch):
         logits = judge(pixels(np.array(frames[begin : begin + batch, ::STRIDE]), device))
         for name, rows in logits.items():
-            said[name] += [questions[name][index] for index in rows.argmax(dim=1).tolist()]
-    return said
+            answered[name] += [questions[name][index] for index in rows.argmax(dim=1).tolist()]
+    return answered
 
 
 def verdicts(
@@ -218,11 +219,12 @@ def verdicts(
     """For every attribute in `names` and every clip: 1 where the judge sees what the scene says, 0 where it sees
     something else, NaN where the scene leaves nothing to see."""
     truths = [labels(scene, judge.vocabulary) for scene in scenes]
-    said = answers(judge, frames)
-    return {
-        name: np.array([float(s == t[name]) if name in t else np.nan for s, t in zip(said[name], truths, strict=True)])
-        for name in names
-    }
+    answered = answers(judge, frames)
+    marks = {}
+    for name in names:
+        pairs = zip(answered[name], truths, strict=True)
+        marks[name] = np.array([float(answer == truth[name]) if name in truth else np.nan for answer, truth in pairs])
+    return marks
 
 
 def accuracy(judge: Judge, frames: Frames, scenes: Sequence[Scene], names: Collection[str]) -> dict[str, float]:
@@ -233,11 +235,11 @@ def accuracy(judge: Judge, frames: Frames, scenes: Sequence[Scene], names: Colle
 
 @dataclass(frozen=True, kw_only=True)
 class JudgePlan:
-    """How one judge's run goes; `rates` are those of Muon and of Adam, which decay from `decay_from` of the run on."""
+    """How one judge's run goes; the learning rate falls to zero from `decay_from` of the run on."""
 
     budget: Budget
     batch: int
-    rates: tuple[float, float]
+    optimizer: OptimizerFactory
     decay_from: float
     device: str
     seed: int
@@ -251,7 +253,7 @@ def train_judge(
     folder: Path,
     *,
     soft: ClipStore | None = None,
-    report: Callable[[dict[str, float]], None] = print,
+    log: Logger = print,
 ) -> Judge:
     """Train `judge` until the budget is spent, resuming from `folder`; returns the average, measured on `held_out`.
 
@@ -261,20 +263,21 @@ def train_judge(
     for module in judge.modules():
         if isinstance(module, nn.Conv2d):  # the order that processors read fastest
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
-    run = Run({"judge": judge}, split({"judge": judge}, plan.rates), plan.budget, folder, plan.seed)
+    run = Run({"judge": judge}, plan.optimizer({"judge": judge}), plan.budget, folder, plan.seed)
     run.resume()
     averaged = run.averages["judge"]
     assert isinstance(averaged, Judge)
     for step in run.steps():
         video, targets = draw(judge.vocabulary, (store,) if soft is None else (store, soft), plan, run.generator())
         loss = judge_loss(judge(video), targets)
-        run.update(loss, decay_from=plan.decay_from)
+        run.backward(loss)
+        run.update(decay_from=plan.decay_from)
         if step % 100 == 0:
             scores = accuracy(averaged, held_out.frames[:96], held_out.scenes[:96], averaged.names)
             state = {"step": step, "progress": run.progress, "loss": float(loss.detach())}
-            report({**state, "seconds/step": run.seconds / max(step, 1), **scores})
+            log({**state, "seconds/step": run.seconds / max(step, 1), **scores})
     averaged.measured = accuracy(averaged, held_out.frames, held_out.scenes, averaged.names)
-    report({"step": run.step, "progress": 1.0, **averaged.measured})
+    log({"step": run.step, "progress": 1.0, **averaged.measured})
     return averaged
 
 
@@ -293,26 +296,32 @@ def draw(
     """A batch of disturbed clips [b, 3, t, h, w], and for every attribute the index of its value, or UNKNOWN."""
     clips, truths = [], []
     for _ in range(plan.batch):
-        store = stores[int(torch.randint(len(stores), (), generator=generator))]
-        clip = int(torch.randint(len(store), (), generator=generator))
-        frames, truth = np.asarray(store.frames[clip, ::STRIDE]), labels(store.scenes[clip], vocabulary)
-        if torch.rand((), generator=generator) < 0.5:
-            frames, truth = frames[:, :, ::-1], changed(truth, MIRRORED)
-        manner = int(torch.multinomial(torch.tensor(MANNERS), 1, generator=generator))
-        if manner == 1:
-            frames, truth = frames[::-1], changed(truth, REVERSED)
-        elif manner == 2:
-            frames = np.repeat(frames[len(frames) // 2][None], len(frames), axis=0)
-            truth = changed(truth, FROZEN)
+        frames, truth = _draw_clip(vocabulary, stores, generator)
         clips.append(frames)
         truths.append(truth)
-    questions = {name: kinds for name, kinds in values(vocabulary).items() if len(kinds) > 1}
-    targets = {
-        name: torch.tensor([kinds.index(t[name]) if t.get(name) in kinds else UNKNOWN for t in truths])
-        for name, kinds in questions.items()
-    }
-    video = disturb(pixels(np.stack(clips), plan.device), generator)
-    return video, {name: target.to(plan.device) for name, target in targets.items()}
+    targets = {}
+    for name, kinds in values(vocabulary).items():
+        if len(kinds) > 1:
+            indices = [kinds.index(truth[name]) if truth.get(name) in kinds else UNKNOWN for truth in truths]
+            targets[name] = torch.tensor(indices, device=plan.device)
+    return disturb(pixels(np.stack(clips), plan.device), generator), targets
+
+
+def _draw_clip(
+    vocabulary: Vocabulary, stores: Sequence[ClipStore], generator: torch.Generator
+) -> tuple[Frames, dict[str, str]]:
+    """A random clip, perhaps mirrored, reversed or frozen, and what is true of it then."""
+    store = stores[int(torch.randint(len(stores), (), generator=generator))]
+    clip = int(torch.randint(len(store), (), generator=generator))
+    frames, truth = np.asarray(store.frames[clip, ::STRIDE]), labels(store.scenes[clip], vocabulary)
+    if torch.rand((), generator=generator) < 0.5:
+        frames, truth = frames[:, :, ::-1], changed(truth, MIRRORED)
+    manner = int(torch.multinomial(torch.tensor(MANNERS), 1, generator=generator))
+    if manner == 1:
+        return frames[::-1], changed(truth, REVERSED)
+    if manner == 2:
+        return np.repeat(frames[len(frames) // 2][None], len(frames), axis=0), changed(truth, FROZEN)
+    return frames, truth
 
 
 def changed(truth: dict[str, str], change: Changes) -> dict[str, str]:

@@ -14,8 +14,8 @@ from lichtspiel import flow
 from lichtspiel.media.sheet import contact_sheet
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import Sampling
-from lichtspiel.train.nano.captions import Captions
-from lichtspiel.train.nano.clips import Frames
+from lichtspiel.train.data import Frames
+from lichtspiel.train.text import Prompts
 from lichtspiel.train.vae import frames_of
 
 PROMPTS = (
@@ -30,37 +30,37 @@ PROMPTS = (
 
 @dataclass(frozen=True)
 class Sampler:
-    """Networks ("umt5" and "dit") and how clips are drawn from them."""
+    """Networks ("umt5" and "dit"), and how clips are sampled from them."""
 
     modules: Mapping[str, nn.Module]
-    captions: Captions
+    prompts: Prompts
     sampling: Sampling
 
     @torch.no_grad()
     def generate(
-        self, prompts: Sequence[str], shape: tuple[int, ...], device: str, *, known: Tensor | None = None, seed: int = 0
+        self, texts: Sequence[str], shape: tuple[int, ...], device: str, *, known: Tensor | None = None, seed: int = 0
     ) -> Tensor:
-        """Normalised latents [n, c, t, h, w] for prompts, from noise of a fixed seed; `shape` is (c, t, h, w), and
+        """Normalized latents [n, c, t, h, w] for prompts, from noise of a fixed seed; `shape` is (c, t, h, w), and
         `known` conditions [n, 4 + c, t, h, w] if there are any."""
-        count, dit, sampling = len(prompts), self.modules["dit"], self.sampling
+        count, dit, sampling = len(texts), self.modules["dit"], self.sampling
         noise = torch.randn((count, *shape), generator=torch.Generator().manual_seed(seed)).to(device)
-        told = noise.new_zeros(count, shape[0] + 4, *shape[1:]) if known is None else known.to(noise)
-        texts = self.captions.encode(self.modules["umt5"], [*prompts, *[""] * count], device)
-        negative = None if sampling.guidance == 1 else texts[count:]
+        conditions = noise.new_zeros(count, shape[0] + 4, *shape[1:]) if known is None else known.to(noise)
+        states = self.prompts.encode(self.modules["umt5"], [*texts, *[""] * count], device)
+        negative = None if sampling.guidance == 1 else states[count:]
 
-        def network(latents: Tensor, timestep: Tensor, states: Tensor) -> Tensor:
+        def network(latents: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
             copies = len(latents) // count
-            inputs = torch.cat([latents, told.repeat(copies, 1, 1, 1, 1)], dim=1)
-            return dit(inputs, timestep, states)  # type: ignore[no-any-return]
+            inputs = torch.cat([latents, conditions.repeat(copies, 1, 1, 1, 1)], dim=1)
+            return dit(inputs, timestep, text)  # type: ignore[no-any-return]
 
-        velocity = flow.guided(network, texts[:count], negative, sampling.guidance, batched=True)
+        velocity = flow.guided(network, states[:count], negative, sampling.guidance, batched=True)
         *_, (_, latents) = flow.sample(velocity, noise, sampling.solver, sampling.steps, sampling.shift)
         return latents
 
 
 @torch.no_grad()
 def decoded(vae: VAE, latents: Tensor, mean: Tensor, std: Tensor) -> Frames:
-    """Clips uint8 [n, t, h, w, 3] of normalised latents; `vae` has neutral statistics."""
+    """Clips uint8 [n, t, h, w, 3] of normalized latents; `vae` has neutral statistics."""
     raw = latents * std.view(1, -1, 1, 1, 1).to(latents) + mean.view(1, -1, 1, 1, 1).to(latents)
     return frames_of(vae.reconstruct(raw))
 

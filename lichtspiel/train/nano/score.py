@@ -1,4 +1,4 @@
-"""How good a run's clips are, in numbers: held-out scenes are generated from their captions, and a judge looks at them.
+"""How good a run's clips are, in numbers: held-out scenes are generated from their captions, and a judge names them.
 
 Beside what was generated stand chance (always naming the commonest value), the judge on real renders of the same
 scenes, and the ceiling: the same renders after the VAE, which no DiT on top of it can beat. It does not know where
@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,10 @@ from lichtspiel.toybox.captions import caption
 from lichtspiel.toybox.render import render
 from lichtspiel.toybox.sample import Vocabulary, is_held_out, sample
 from lichtspiel.toybox.scene import Scene
+from lichtspiel.train.data import Frames, Shape
 from lichtspiel.train.dit import conditioned
-from lichtspiel.train.latents import LatentStore, told_latents
-from lichtspiel.train.nano.clips import Frames, Shape, render_store
+from lichtspiel.train.latents import LatentStore, first_frame_latents
+from lichtspiel.train.nano.clips import render_store
 from lichtspiel.train.nano.judge import (
     ATTRIBUTES,
     RELIABLE,
@@ -39,7 +41,8 @@ from lichtspiel.train.nano.judge import (
     verdicts,
 )
 from lichtspiel.train.nano.samples import Sampler, decoded
-from lichtspiel.train.nano.variants import Edition
+from lichtspiel.train.nano.variants import Variant
+from lichtspiel.train.optim import muon_adamw
 from lichtspiel.train.state import Budget
 
 __all__ = [
@@ -58,7 +61,7 @@ FIRST_SEED = 20_000_000
 TRAINING_SEEDS = range(30_000_000, 30_009_000)
 TEST_SEEDS = range(29_000_000, 29_000_512)
 SOFT_CLIPS = 600
-"""So many of the judge's training clips also go through the VAE, because what it judges is soft."""
+"""This many of the judge's training clips also go through the VAE, because the clips that it judges are soft."""
 
 STATIC = 0.25
 """A clip with less than this share of the rendered clip's change from frame to frame counts as static."""
@@ -85,24 +88,31 @@ class Trial:
         return cls(scenes, seeds, np.stack(clips))
 
 
-def judge_of(edition: Edition, vae: VAE, budget: Budget, folder: Path, device: str) -> Judge:
-    """A judge for an edition's world, trained in `folder` on clips of its own; one that was begun there goes on.
+def judge_of(variant: Variant, vae: VAE, budget: Budget, folder: Path, device: str) -> Judge:
+    """A judge for a variant's world, trained in `folder` on clips of its own; one that was begun there is resumed.
 
     Some of the clips go through `vae`, whose statistics are neutral or its own.
     """
     workers = os.cpu_count() or 1
     folder.mkdir(parents=True, exist_ok=True)
-    store = render_store(folder / "clips", edition.world, TRAINING_SEEDS, edition.shape, held_out=None, workers=workers)
-    test = render_store(folder / "test", edition.world, TEST_SEEDS, edition.shape, held_out=None, workers=workers)
+    store = render_store(folder / "clips", variant.world, TRAINING_SEEDS, variant.shape, held_out=None, workers=workers)
+    test = render_store(folder / "test", variant.world, TEST_SEEDS, variant.shape, held_out=None, workers=workers)
     soft = reconstruct_store(vae, store, folder / "soft", min(SOFT_CLIPS, len(store)), device)
-    plan = JudgePlan(budget=budget, batch=24, rates=(0.02, 0.002), decay_from=0.5, device=device, seed=1)
-    judge = train_judge(plan, Judge(edition.world), store, test, folder, soft=soft)
+    plan = JudgePlan(
+        budget=budget,
+        batch=24,
+        optimizer=partial(muon_adamw, learning_rates=(0.02, 0.002)),
+        decay_from=0.5,
+        device=device,
+        seed=1,
+    )
+    judge = train_judge(plan, Judge(variant.world), store, test, folder, soft=soft)
     save_judge(judge, folder / "judge.safetensors")
     return judge
 
 
 @torch.no_grad()
-def generated(drawn: Sampler, vae: VAE, cached: LatentStore, trial: Trial, device: str) -> dict[str, Frames]:
+def generated(sampler: Sampler, vae: VAE, cached: LatentStore, trial: Trial, device: str) -> dict[str, Frames]:
     """The columns of a run's table: the renders, the ceiling, and clips from text alone and from a first picture."""
     text: list[Frames] = []
     image: list[Frames] = []
@@ -110,10 +120,10 @@ def generated(drawn: Sampler, vae: VAE, cached: LatentStore, trial: Trial, devic
     shape = tuple(cached.latents.shape[1:])
     for begin in range(0, len(prompts), BATCH):
         part = slice(begin, begin + BATCH)
-        told = told_latents(vae, trial.renders[part], cached, device)
-        pictures = torch.stack([conditioned(one, one.shape[1], 1, vae.spec.stride[0]) for one in told])
+        firsts = first_frame_latents(vae, trial.renders[part], cached, device)
+        pictures = torch.stack([conditioned(one, one.shape[1], 1, cached.stride) for one in firsts])
         for known, made in ((None, text), (pictures, image)):
-            latents = drawn.generate(prompts[part], shape, device, known=known, seed=begin)
+            latents = sampler.generate(prompts[part], shape, device, known=known, seed=begin)
             made.append(decoded(vae, latents, cached.mean, cached.std))
     ceiling = reconstructed(vae, trial.renders, device)
     return {
@@ -168,7 +178,7 @@ def percent(share: float) -> str:
 
 
 def attribute_rows(judge: Judge, trial: Trial, columns: dict[str, Frames]) -> list[list[str]]:
-    """One row an attribute, and one for all of them: chance, then the share of right answers in every column."""
+    """One row per attribute, and one for all of them: chance, then the share of right answers in every column."""
     names = judge.reliable
     marks = {title: verdicts(judge, frames, trial.scenes, names) for title, frames in columns.items()}
     rows = []
@@ -188,15 +198,15 @@ def attribute_rows(judge: Judge, trial: Trial, columns: dict[str, Frames]) -> li
 
 def motion_rows(trial: Trial, columns: dict[str, Frames]) -> list[list[str]]:
     """Two rows: change from frame to frame against the renders, and static clips."""
-    found = [motion(frames, trial) for frames in columns.values()]
+    motions = [motion(frames, trial) for frames in columns.values()]
     return [
-        ["motion against renders", "–", *[f"{ratio:.2f}" for ratio, _ in found]],
-        ["static where movement is asked", "–", *[percent(still) for _, still in found]],
+        ["motion against renders", "–", *[f"{ratio:.2f}" for ratio, _ in motions]],
+        ["static where movement is asked", "–", *[percent(still) for _, still in motions]],
     ]
 
 
 def first_frame_row(trial: Trial, columns: dict[str, Frames], compared: Sequence[str]) -> list[str]:
-    """One row: PSNR of the first frame against the given picture, in the columns that were given it."""
+    """One row: PSNR of the first frame against the picture, in the columns that were conditioned on it."""
     given = trial.renders[:, 0]
     shown = [f"{psnr(frames[:, 0], given):.1f} dB" if title in compared else "–" for title, frames in columns.items()]
     return ["first frame against the picture", "–", *shown]

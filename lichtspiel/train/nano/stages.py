@@ -1,82 +1,87 @@
-"""nano's stages: clips, VAE, latents, text encoder and DiT, files to ship. Every stage resumes where it stopped.
+"""nano's stages: data, VAE, latents, text encoder and DiT, distillation, weights, scores. Each resumes by itself.
 
-A run is one folder; the command line and `recipes/nano.py` call these functions in this order.
+A run is one folder; the command line and `recipes/nano.py` call these functions in this order. It trains on rendered
+clips of the toybox, or on a person's own clips and pictures.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lichtspiel.errors import InvalidInput
 from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
-from lichtspiel.spec import VAESpec
+from lichtspiel.spec import MODELS, VAESpec
 from lichtspiel.storage import atomic_write
-from lichtspiel.tokenizer import END, UNKNOWN, Tokenizer, clean, umt5
+from lichtspiel.tokenizer import Tokenizer
 from lichtspiel.toybox.captions import LANGUAGES, WORDINGS, caption
 from lichtspiel.toybox.sample import Vocabulary, sample
+from lichtspiel.train.data import Dataset, Subset, of_length
 from lichtspiel.train.distil import DistilPlan, distil
-from lichtspiel.train.dit import DiTPlan, train_dit
-from lichtspiel.train.latents import LatentStore, encode_store
-from lichtspiel.train.nano import samples
-from lichtspiel.train.nano.captions import Captions
-from lichtspiel.train.nano.clips import ClipStore, render_store
+from lichtspiel.train.dit import DiTPlan, TrainingSet, train_dit
+from lichtspiel.train.folder import cache_folder, open_cache
+from lichtspiel.train.latents import LatentStore, encode_dataset
+from lichtspiel.train.nano import export, samples
+from lichtspiel.train.nano.clips import ClipStore, open_store, render_store
+from lichtspiel.train.nano.probe import SceneProbe
 from lichtspiel.train.nano.score import Trial, generated, judge_of, judged_by, rows_of, table
-from lichtspiel.train.nano.variants import Edition, edition_of
-from lichtspiel.train.state import Budget
+from lichtspiel.train.nano.variants import Variant, variant_of
+from lichtspiel.train.optim import muon_adamw
+from lichtspiel.train.state import Budget, Logger, check_device
+from lichtspiel.train.text import Prompts, vocabulary
 from lichtspiel.train.vae import VAEPlan, blank_vae, layout, train_vae
 
 HELD_OUT_CLIPS = range(10_000_000, 10_000_256)
 
-FILE_BYTES = 15_000_000
-"""A file of weights that would be larger is written as several, so that each can be carried anywhere."""
-
 CAPTION_SEEDS = range(40_000_000, 40_003_000)
 """Scenes from whose captions the vocabulary is read."""
 
-Report = Callable[[dict[str, float]], None]
 
-
-def log(values: dict[str, float]) -> None:
-    """Print one line of numbers."""
+def print_metrics(values: dict[str, float], file: TextIO | None = None) -> None:
+    """Print one line of numbers, to the standard output or to `file`."""
     numbers = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-    print(f"{time.strftime('%H:%M:%S')}  {numbers}", flush=True)
+    print(f"{time.strftime('%H:%M:%S')}  {numbers}", file=file, flush=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """How a stage is run: for how long, of which edition if the run has none yet, and from which shipped weights (a
-    folder) instead of from nothing; `compiled` is for the DiT."""
+    """How a stage runs: for how long, of which variant if the run has none yet, and from which exported weights (a
+    folder) instead of random ones; `compiled` is for the DiT. Raises InvalidInput for a device that is not there."""
 
     budget: Budget
-    edition: str | None = None
+    variant: str | None = None
     device: str = "cpu"
     seed: int = 1
     start: Path | None = None
     compiled: bool = False
-    report: Report = log
+    log: Logger = print_metrics
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
 
 
 class Log:
-    """What a stage reports: printed with the time left, kept as JSON lines, and as TensorBoard scalars if installed."""
+    """What a stage logs: printed with the time left, kept as JSON lines, and as TensorBoard scalars if installed."""
 
-    def __init__(self, folder: Path, report: Report) -> None:
+    def __init__(self, folder: Path, log: Logger) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.file, self.report = folder / "log.jsonl", report
+        self.file, self.log = folder / "log.jsonl", log
         self.last: dict[str, float] = {}
         try:
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError:  # a bare machine trains without it
+        except ImportError:  # training does not need it
             self.scalars = None
         else:
             self.scalars = SummaryWriter(folder / "tensorboard")
@@ -89,7 +94,7 @@ class Log:
         done = progress - self.began[1]
         left = {"minutes left": (now - self.began[0]) / 60 * (1 - progress) / done} if done > 0 else {}
         self.last |= values
-        self.report(values | left)
+        self.log(values | left)
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
         if self.scalars is not None:
@@ -98,38 +103,76 @@ class Log:
             self.scalars.flush()
 
 
-def stores(run: Path, edition: Edition, count: int | None = None) -> tuple[ClipStore, ClipStore]:
-    """Training clips and clips of held-out combinations; rendered where `count` says how many and none are there.
+@dataclass(frozen=True)
+class RunData:
+    """The data of a run: all items, those that the VAE trains on, and clips that it is measured on. The last
+    `held_out` clips of all items are kept from the DiT."""
 
-    Raises InvalidInput when the run has another number of clips already, or none and no number is given.
+    items: Dataset
+    training: Dataset
+    measured: Dataset
+    held_out: int
+
+
+def open_data(run: Path, variant: Variant, *, count: int | None = None, source: Path | None = None) -> RunData:
+    """The data of a run. A new run decodes the folder `source`, or renders `count` clips of the variant's world.
+
+    Raises InvalidInput when the run has other data already, or is new and neither is given.
     """
-    if not (run / "clips").is_dir() and count is None:
+    clips = run / "clips"
+    if source is not None or (clips / "texts.json").is_file():
+        return _own_data(run, variant, source)
+    if not clips.is_dir() and count is None:
         raise InvalidInput(f"{run} holds no run; start one with `lichtspiel train vae --run {run}`")
     workers = os.cpu_count() or 1
     run.mkdir(parents=True, exist_ok=True)
-    world, shape = edition.world, edition.shape
-    held = render_store(run / "held", world, HELD_OUT_CLIPS, shape, held_out=True, workers=workers)
-    store = render_store(run / "clips", world, range(count or 0), shape, held_out=False, workers=workers)
+    world, shape = variant.world, variant.shape
+    held_out = render_store(run / "held", world, HELD_OUT_CLIPS, shape, held_out=True, workers=workers)
+    store = render_store(clips, world, range(count or 0), shape, held_out=False, workers=workers)
     if count not in (None, len(store)):
         raise InvalidInput(
             f"{run} has {len(store)} clips already, not {count}; leave --clips out or use another folder"
         )
-    return store, held
+    return RunData(store, store, held_out, 64)
 
 
-def vae_stage(run: Path, stage: Stage, *, clips: int | None = None) -> dict[str, float]:
-    """Train the VAE on `clips` clips (by default the edition's, or as many as the run has). Returns the last
-    measurements."""
-    edition = edition_of(run, stage.edition)
-    store, held = stores(run, edition, clips if clips or (run / "clips").is_dir() else edition.clips)
+def _own_data(run: Path, variant: Variant, source: Path | None) -> RunData:
+    """A person's own clips and pictures; a tenth of the clips, and at least one, is held out."""
+    clips = run / "clips"
+    if source is not None and not clips.is_dir():
+        run.mkdir(parents=True, exist_ok=True)
+        data = cache_folder(source, clips, variant.shape, variant.model.sampling.fps)
+    elif (clips / "texts.json").is_file():
+        data = open_cache(clips)
+    else:
+        raise InvalidInput(f"{run} was started on rendered clips; use another --run for the clips in {source}")
+    whole = of_length(data, data.shape.frames)
+    if len(whole) < 2:
+        raise InvalidInput("one clip cannot be both trained on and measured; add at least one more")
+    held_out = min(max(len(whole) // 10, 1), 64)
+    kept = len(data) - held_out  # clips come last
+    return RunData(data, Subset(data, range(kept)), Subset(data, range(kept, len(data))), held_out)
+
+
+def toybox(run: Path) -> ClipStore:
+    """The rendered clips of a run; raises InvalidInput when it has been started on other data."""
+    return open_store(run / "clips")
+
+
+def vae_stage(run: Path, stage: Stage, *, clips: int | None = None, source: Path | None = None) -> dict[str, float]:
+    """Train the VAE on the folder `source`, or on `clips` rendered clips (by default the variant's number, or as many
+    as the run has). Returns the last measurements."""
+    variant = variant_of(run, stage.variant)
+    count = clips if clips or source or (run / "clips").is_dir() else variant.clips
+    data = open_data(run, variant, count=count, source=source)
     plan = VAEPlan(
-        budget=stage.budget, crop=edition.crop, frames=edition.vae_frames, batch=edition.vae_batch,
-        rates=edition.vae_rates, decay_from=0.55, device=stage.device, seed=stage.seed,
-        start=shipped(stage.start, "vae"),
+        budget=stage.budget, crop=variant.crop, frames=variant.vae_frames, batch=variant.vae_batch,
+        optimizer=partial(muon_adamw, learning_rates=variant.vae_learning_rates), decay_from=0.55, device=stage.device,
+        seed=stage.seed, start=export.load_exported(stage.start, "vae"),
     )  # fmt: skip
-    stage_log = Log(run / "vae", stage.report)
-    train_vae(plan, edition.model.vae, store, held, run / "vae", report=stage_log)
-    return stage_log.last
+    log = Log(run / "vae", stage.log)
+    train_vae(plan, variant.model.vae, data.training, data.measured, run / "vae", log=log)
+    return log.last
 
 
 def trained_vae(folder: Path, spec: VAESpec, device: str) -> VAE:
@@ -139,76 +182,94 @@ def trained_vae(folder: Path, spec: VAESpec, device: str) -> VAE:
     return layout(vae).to(device).eval().requires_grad_(False)
 
 
-def latents(run: Path, edition: Edition, store: ClipStore, device: str) -> LatentStore:
-    """Latents of all clips under the frozen encoder, and conditions for a quarter and an eighth of them."""
-    vae = trained_vae(run / "vae", edition.model.vae, device)
+def latents(run: Path, variant: Variant, data: RunData, device: str) -> LatentStore:
+    """Latents of all items under the frozen encoder, and conditions for a part of the clips that are not held out: a
+    quarter and an eighth, or all where there are few."""
+    vae = trained_vae(run / "vae", variant.model.vae, device)
     path = run / "latents.safetensors"
-    return encode_store(vae, store, path, first=len(store) // 4, first_last=len(store) // 8, device=device)
+    clips = len(of_length(data.items, data.items.shape.frames))
+    few = min(clips - data.held_out, 64)
+    first, first_last = max(clips // 4, few), max(clips // 8, few)
+    return encode_dataset(vae, data.items, path, first=first, first_last=first_last, device=device)
 
 
-def vocabulary(world: Vocabulary) -> list[int]:
-    """Every UMT5 id that captions of a world use, in order, with the two that every encoder needs."""
-    unigram = umt5()
-    texts = {
-        caption(sample(seed, world), language, wording)
-        for seed in CAPTION_SEEDS
-        for language in LANGUAGES
-        for wording in range(WORDINGS)
-    }
-    pieces = {piece for text in texts for piece in unigram.segment(clean(text))}
-    return sorted(pieces | {END, UNKNOWN})
+def captions_of(world: Vocabulary) -> Iterable[str]:
+    """Captions of many scenes of a world, in every language and wording."""
+    for seed in CAPTION_SEEDS:
+        scene = sample(seed, world)
+        for language in LANGUAGES:
+            for wording in range(WORDINGS):
+                yield caption(scene, language, wording)
+
+
+def training_set(run: Path, variant: Variant, data: RunData, device: str) -> TrainingSet:
+    """What the DiT learns from, with prompts tokenized by the run's own vocabulary."""
+    rows, expected = run_vocabulary(run, variant, data), variant.model.umt5.vocabulary
+    if len(rows) != expected:
+        raise InvalidInput(
+            f"the captions of the {variant.name} variant use {len(rows)} pieces, but its encoder has {expected} rows"
+        )
+    prompts = Prompts(Tokenizer.umt5(variant.model.dit.text_length, rows))
+    return TrainingSet(latents(run, variant, data, device), data.items, prompts)
+
+
+def run_vocabulary(run: Path, variant: Variant, data: RunData) -> list[int]:
+    """The vocabulary of a run's captions, computed once and kept in its folder."""
+    path = run / "vocabulary.json"
+    if not path.is_file():
+        if isinstance(data.items, ClipStore):
+            pieces = vocabulary(captions_of(variant.world))
+        else:
+            texts = [data.items.text(index, None) for index in range(len(data.items))]
+            pieces = vocabulary(texts, variant.model.umt5.vocabulary)
+        with atomic_write(path) as draft:
+            draft.write_text(json.dumps(pieces))
+    rows: list[int] = json.loads(path.read_text())
+    return rows
 
 
 def dit_stage(run: Path, stage: Stage) -> dict[str, float]:
     """Train text encoder and DiT on the run's latents. Returns the last measurements."""
-    edition, device = edition_of(run, stage.edition), stage.device
-    store, _ = stores(run, edition)
-    cached = latents(run, edition, store, device)
-    vae, known = trained_vae(run / "vae", edition.model.vae, device), captions(run, edition)
-    stage_log = Log(run / "dit", stage.report)
+    variant, device = variant_of(run, stage.variant), stage.device
+    data = open_data(run, variant)
+    training = training_set(run, variant, data, device)
+    store, vae = training.latents, trained_vae(run / "vae", variant.model.vae, device)
+    auxiliary, prompts = None, _plain_captions(data)
+    if isinstance(data.items, ClipStore):
+        auxiliary, prompts = partial(SceneProbe, scenes=data.items.scenes), list(samples.PROMPTS)
 
-    def look(step: int, averages: dict[str, nn.Module]) -> None:
-        shape = tuple(cached.latents.shape[1:])
-        drawn = samples.Sampler(averages, known, edition.teacher)
-        made = drawn.generate(samples.PROMPTS, shape, device)
-        frames = samples.decoded(vae, made, cached.mean, cached.std)
+    def write_samples(step: int, averages: dict[str, nn.Module]) -> None:
+        sampler = samples.Sampler(averages, training.prompts, variant.teacher)
+        made = sampler.generate(prompts, tuple(store.latents.shape[1:]), device)
+        frames = samples.decoded(vae, made, store.mean, store.std)
         samples.sheet(frames, run / "dit" / "samples" / f"{step:06d}.png")
 
     plan = DiTPlan(
-        budget=stage.budget, batch=edition.batch, rates=edition.rates, shift=2.2, pictures=0.3, decay_from=0.5,
-        device=device, seed=stage.seed, start=shipped(stage.start, "umt5", "dit"), compiled=stage.compiled,
+        budget=stage.budget, batch=variant.batch, optimizer=partial(muon_adamw, learning_rates=variant.learning_rates),
+        shift=2.2, pictures=0.3, decay_from=0.5, device=device, seed=stage.seed, held_out=data.held_out,
+        start=export.load_exported(stage.start, "umt5", "dit"), compiled=stage.compiled,
     )  # fmt: skip
-    train_dit(plan, edition.model, cached, store.scenes, known, run / "dit", report=stage_log, look=look)
-    return stage_log.last
+    log = Log(run / "dit", stage.log)
+    train_dit(
+        plan, variant.model, training, run / "dit", auxiliary=auxiliary, log=log, on_validation=write_samples
+    )  # fmt: skip
+    return log.last
 
 
-def known_pieces(run: Path, world: Vocabulary) -> list[int]:
-    """The vocabulary of a run, found once and kept in its folder."""
-    path = run / "vocabulary.json"
-    if not path.is_file():
-        with atomic_write(path) as draft:
-            draft.write_text(json.dumps(vocabulary(world)))
-    pieces: list[int] = json.loads(path.read_text())
-    return pieces
+def _plain_captions(data: RunData) -> list[str]:
+    """Captions of up to six held-out clips."""
+    return [data.measured.text(index, None) for index in range(min(len(data.measured), 6))]
 
 
-def captions(run: Path, edition: Edition) -> Captions:
-    """Captions tokenised with the run's own vocabulary."""
-    rows, expected = known_pieces(run, edition.world), edition.model.umt5.vocabulary
-    if len(rows) != expected:
-        raise InvalidInput(f"the world's captions use {len(rows)} pieces, the {edition.name} edition says {expected}")
-    return Captions(Tokenizer.umt5(edition.model.dit.text_length, rows))
-
-
-def trained(run: Path, edition: Edition, device: str, *, teacher: bool = False) -> dict[str, nn.Module]:
-    """The averaged "umt5" and "dit" of a run: the student's, if the edition has one and not the teacher is asked for.
+def trained(run: Path, variant: Variant, device: str, *, teacher: bool = False) -> dict[str, nn.Module]:
+    """The averaged "umt5" and "dit" of a run: the student's where the variant has one, unless `teacher` is set.
 
     Raises InvalidInput when they have not been trained yet.
     """
     state = _averages(run / "dit", "text encoder and DiT", "lichtspiel train dit")
-    if edition.distilled and not teacher:
+    if variant.distilled and not teacher:
         state |= _averages(run / "distil", "student", "recipes/nano.py")
-    networks: dict[str, nn.Module] = {"umt5": UMT5(edition.model.umt5), "dit": DiT(edition.model.dit)}
+    networks: dict[str, nn.Module] = {"umt5": UMT5(variant.model.umt5), "dit": DiT(variant.model.dit)}
     for name, network in networks.items():
         network.load_state_dict(state[name])
         network.to(device).eval().requires_grad_(False)
@@ -224,22 +285,23 @@ def _averages(folder: Path, what: str, remedy: str) -> dict[str, dict[str, Tenso
 
 
 def distil_stage(run: Path, stage: Stage) -> dict[str, float]:
-    """Teach a student the edition's fewer steps; nothing happens where its model ships as it was trained."""
-    edition, device = edition_of(run, stage.edition), stage.device
-    if not edition.distilled:
+    """Teach a student the variant's fewer steps; nothing happens where its model is used as it was trained."""
+    variant, device = variant_of(run, stage.variant), stage.device
+    if not variant.distilled:
         return {}
-    store, _ = stores(run, edition)
-    cached = latents(run, edition, store, device)
-    networks = trained(run, edition, device, teacher=True)
-    wanted, teacher = edition.model.sampling, edition.teacher
+    data = open_data(run, variant)
+    training = training_set(run, variant, data, device)
+    networks = trained(run, variant, device, teacher=True)
+    sampling, teacher = variant.model.sampling, variant.teacher
     plan = DistilPlan(
-        budget=stage.budget, batch=max(edition.batch // 2, 1), rates=edition.student_rates,
-        steps=wanted.steps, parts=teacher.steps // wanted.steps, guidance=teacher.guidance, shift=wanted.shift,
-        device=device, seed=stage.seed,
+        budget=stage.budget, batch=max(variant.batch // 2, 1),
+        optimizer=partial(muon_adamw, learning_rates=variant.student_learning_rates), steps=sampling.steps,
+        parts=teacher.steps // sampling.steps, guidance=teacher.guidance, shift=sampling.shift, device=device,
+        seed=stage.seed, held_out=data.held_out,
     )  # fmt: skip
-    stage_log = Log(run / "distil", stage.report)
-    distil(plan, networks, cached, store.scenes, captions(run, edition), run / "distil", report=stage_log)
-    return stage_log.last
+    log = Log(run / "distil", stage.log)
+    distil(plan, networks, training, run / "distil", log=log)
+    return log.last
 
 
 def score_stage(run: Path, stage: Stage, count: int, *, teacher: bool = False) -> str:
@@ -247,72 +309,43 @@ def score_stage(run: Path, stage: Stage, count: int, *, teacher: bool = False) -
 
     The budget is for the judge, which the first measurement trains.
     """
-    edition, device = edition_of(run, stage.edition), stage.device
-    cached = latents(run, edition, stores(run, edition)[0], device)
-    vae = trained_vae(run / "vae", edition.model.vae, device)
-    judge = judge_of(edition, vae, stage.budget, run / "judge", device)
-    trial = Trial.draw(edition.world, edition.shape, count)
-    networks = trained(run, edition, device, teacher=teacher)
-    drawn = samples.Sampler(networks, captions(run, edition), edition.teacher if teacher else edition.model.sampling)
-    columns = generated(drawn, vae, cached, trial, device)
-    found = table(["", "chance", *columns], rows_of(judge, trial, columns), markdown=True)
-    text = f"{count} scenes of held-out combinations, one clip each. {judged_by(judge)}\n\n{found}\n"
+    variant, device = variant_of(run, stage.variant), stage.device
+    training = training_set(run, variant, open_data(run, variant), device)
+    vae = trained_vae(run / "vae", variant.model.vae, device)
+    judge = judge_of(variant, vae, stage.budget, run / "judge", device)
+    trial = Trial.draw(variant.world, variant.shape, count)
+    networks = trained(run, variant, device, teacher=teacher)
+    sampling = variant.teacher if teacher else variant.model.sampling
+    sampler = samples.Sampler(networks, training.prompts, sampling)
+    columns = generated(sampler, vae, training.latents, trial, device)
+    scores = table(["", "chance", *columns], rows_of(judge, trial, columns), markdown=True)
+    text = f"{count} scenes of held-out combinations, one clip each. {judged_by(judge)}\n\n{scores}\n"
     (run / "quality.md").write_text(text, encoding="utf-8")
     samples.sheet(columns["text"][:24], run / "quality.png")
     return text
 
 
-def ship(run: Path, folder: Path, *, teacher: bool = False) -> list[Path]:
-    """Write the averaged weights of a run, or of its teacher, as the files that the package loads, in 16 bit; returns
-    their paths."""
-    edition = edition_of(run)
-    networks = trained(run, edition, "cpu", teacher=teacher)
-    vae = trained_vae(run / "vae", edition.model.vae, "cpu")
-    cached = latents(run, edition, stores(run, edition)[0], "cpu")
-    half = {name: _half(network.state_dict()) for name, network in {"vae": vae, **networks}.items()}
-    half["vae"] |= {"latent_mean": cached.mean.float(), "latent_std": cached.std.float()}
-    half["umt5"]["vocabulary"] = torch.tensor(known_pieces(run, edition.world), dtype=torch.int32)
-    folder.mkdir(parents=True, exist_ok=True)
-    return [path for name, tensors in half.items() for path in _write(tensors, folder, name)]
+def export_stage(run: Path, folder: Path, *, teacher: bool = False) -> list[Path]:
+    """Write the averaged weights of a run, or of its teacher, as the files that the package loads; returns their
+    paths."""
+    variant = variant_of(run)
+    data = open_data(run, variant)
+    networks = {
+        "vae": trained_vae(run / "vae", variant.model.vae, "cpu"), **trained(run, variant, "cpu", teacher=teacher)
+    }  # fmt: skip
+    store = latents(run, variant, data, "cpu")
+    return export.export(networks, store, run_vocabulary(run, variant, data), folder)
 
 
-def shipped(folder: Path | None, *parts: str) -> dict[str, dict[str, Tensor]]:
-    """The weights of some parts that `ship` wrote, to start another run from; none without a folder.
-
-    Raises InvalidInput if they are not there.
-    """
-    found: dict[str, dict[str, Tensor]] = {}
-    if folder is None:
-        return found
-    for part in parts:
-        files = sorted(folder.glob(f"{part}.safetensors")) + sorted(folder.glob(f"{part}-*.safetensors"))
-        if not files:
-            raise InvalidInput(f"{folder} holds no {part} to start from; name the folder a recipe wrote weights to")
-        found[part] = {name: value.float() for file in files for name, value in load_file(file).items()}
-        for extra in ("latent_mean", "latent_std", "vocabulary"):
-            found[part].pop(extra, None)
-    return found
-
-
-def _write(tensors: dict[str, Tensor], folder: Path, name: str) -> list[Path]:
-    """One file, or several of at most `FILE_BYTES` named as the published shards are."""
-    shards: list[dict[str, Tensor]] = [{}]
-    size = 0
-    for key, value in tensors.items():
-        size += value.nbytes
-        if size > FILE_BYTES and shards[-1]:
-            shards.append({})
-            size = value.nbytes
-        shards[-1][key] = value
-    count = len(shards)
-    names = [name] if count == 1 else [f"{name}-{number:05d}-of-{count:05d}" for number in range(1, count + 1)]
-    for old in folder.glob(f"{name}*.safetensors"):
-        old.unlink()
-    for shard, stem in zip(shards, names, strict=True):
-        with atomic_write(folder / f"{stem}.safetensors") as draft:
-            save_file(shard, draft)
-    return [folder / f"{stem}.safetensors" for stem in names]
-
-
-def _half(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.half().contiguous() for name, value in tensors.items()}
+def generate_command(run: Path, weights: Path, *, teacher: bool = False) -> str | None:
+    """What to type to generate a video with exported weights; None where the package has no model of their shape."""
+    variant = variant_of(run)
+    registered = MODELS["nano"]
+    if (variant.model.dit, variant.model.vae, variant.model.umt5) != (registered.dit, registered.vae, registered.umt5):
+        return None
+    data = open_data(run, variant)
+    prompt = samples.PROMPTS[0] if isinstance(data.items, ClipStore) else data.measured.text(0, None)
+    command = ["lichtspiel", "generate", prompt, "--weights", str(weights), "-o", "nano.mp4"]
+    if teacher and variant.distilled:
+        command += ["--steps", str(variant.teacher.steps), "--guidance", f"{variant.teacher.guidance:g}"]
+    return shlex.join(command)

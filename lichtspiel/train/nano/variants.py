@@ -1,6 +1,7 @@
-"""The editions of nano that there is a recipe for: networks, world and sizes of batches, for a machine and its time.
+"""The variants of nano that the recipe can train: networks, world and batch sizes for a machine and its time.
 
-`SMALL` is what ships: hours on two processor cores. `LARGE` is for one GPU. What a run is of stands in its folder.
+`SMALL` is in the package and trains in hours on two processor cores. `LARGE` is for one GPU. The folder of a run says
+which variant it is.
 """
 
 from __future__ import annotations
@@ -11,17 +12,19 @@ from pathlib import Path
 from lichtspiel.errors import InvalidInput
 from lichtspiel.spec import Model, Sampling, model
 from lichtspiel.toybox.sample import FULL, STARTER, Vocabulary
-from lichtspiel.train.nano.clips import Shape
+from lichtspiel.train.data import Shape
 
-__all__ = ["EDITIONS", "LARGE", "SMALL", "Edition", "edition_of"]
+__all__ = ["LARGE", "SMALL", "VARIANTS", "Variant", "variant_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Edition:
-    """`crop` and `vae_frames` are of the clips that the VAE trains on (in the last part of its time only the longest),
-    `vae_batch` how many at once; `batch` counts whole clips for the DiT, and `rates` are Muon's and Adam's.
-    `teacher` is how the trained DiT is sampled; where its model is sampled otherwise, in fewer steps without guidance,
-    a student is distilled from it."""
+class Variant:
+    """One way to train nano.
+
+    The VAE trains on `vae_batch` crops of `crop` pixels and `vae_frames` frames at once, at the end only on the
+    longest; `batch` counts whole clips for the DiT. Learning rates are Muon's and AdamW's. `teacher` is how the trained
+    DiT is sampled; where its model is sampled differently, in fewer steps without guidance, a student is distilled.
+    """
 
     name: str
     model: Model
@@ -33,23 +36,23 @@ class Edition:
     batch: int
     teacher: Sampling
     vae_frames: tuple[int, ...] = (5, 9, 17)
-    vae_rates: tuple[float, float] = (0.012, 0.0015)
-    rates: tuple[float, float] = (0.02, 0.002)
-    student_rates: tuple[float, float] = (0.005, 0.0005)
+    vae_learning_rates: tuple[float, float] = (0.012, 0.0015)
+    learning_rates: tuple[float, float] = (0.02, 0.002)
+    student_learning_rates: tuple[float, float] = (0.005, 0.0005)
 
     def __post_init__(self) -> None:
         assert self.teacher.steps % self.model.sampling.steps == 0, "a student's step is several of the teacher's"
 
     @property
     def distilled(self) -> bool:
-        """Whether a student is what ships."""
+        """Whether a student is exported."""
         return self.model.sampling.guidance != self.teacher.guidance
 
 
 _NANO = model("nano")
 _TEACHER = replace(_NANO.sampling, steps=16, guidance=5.0)
 
-SMALL = Edition(
+SMALL = Variant(
     name="small",
     model=_NANO,
     world=replace(
@@ -69,9 +72,9 @@ SMALL = Edition(
     batch=32,
     teacher=_TEACHER,
 )
-"""What ships. Its world is small because two processor cores do not reach further in some hours."""
+"""The variant in the package. Its world is small: two processor cores do not get further in a few hours."""
 
-LARGE = Edition(
+LARGE = Variant(
     name="large",
     model=replace(
         _NANO,
@@ -91,22 +94,22 @@ LARGE = Edition(
 )
 """All subjects, places, actions and cameras at 128x128, for one GPU. It has not been trained yet."""
 
-EDITIONS = {edition.name: edition for edition in (SMALL, LARGE)}
+VARIANTS = {variant.name: variant for variant in (SMALL, LARGE)}
 
 
-def edition_of(run: Path, name: str | None = None) -> Edition:
-    """The edition that a run is of; a run that has none yet becomes one of `name`, or of the small one.
+def variant_of(run: Path, name: str | None = None) -> Variant:
+    """The variant of a run; a new run becomes one of variant `name`, or of the small one.
 
-    Raises InvalidInput for a name that does not exist, or that the run is not of.
+    Raises InvalidInput for a name that does not exist, or another than the run's.
     """
-    path = run / "edition"
-    found = path.read_text().strip() if path.is_file() else None
-    chosen = found or name or SMALL.name
-    if chosen not in EDITIONS:
-        raise InvalidInput(f"there is no edition {chosen} of nano; choose {' or '.join(EDITIONS)}")
+    path = run / "variant"
+    stored = path.read_text().strip() if path.is_file() else None
+    chosen = stored or name or SMALL.name
+    if chosen not in VARIANTS:
+        raise InvalidInput(f"there is no variant {chosen} of nano; choose {' or '.join(VARIANTS)}")
     if name not in {None, chosen}:
-        raise InvalidInput(f"{run} is a run of the {chosen} edition, not the {name} one; use another folder")
-    if found is None and name is not None:
+        raise InvalidInput(f"{run} is a run of the {chosen} variant, not the {name} one; use another folder")
+    if stored is None and name is not None:
         run.mkdir(parents=True, exist_ok=True)
         path.write_text(name + "\n")
-    return EDITIONS[chosen]
+    return VARIANTS[chosen]

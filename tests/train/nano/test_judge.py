@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from benchmarks import nano_quality
 from lichtspiel.errors import InvalidInput, WeightsError
 from lichtspiel.toybox.sample import FULL, STARTER, Vocabulary, is_held_out, sample
 from lichtspiel.toybox.scene import Action, Actor, Direction, Place, Scene
+from lichtspiel.train.data import Shape
 from lichtspiel.train.nano import score, variants
-from lichtspiel.train.nano.clips import ClipStore, Shape, render_store
+from lichtspiel.train.nano.clips import ClipStore, render_store
 from lichtspiel.train.nano.judge import (
     FROZEN,
     MIRRORED,
@@ -36,6 +38,7 @@ from lichtspiel.train.nano.judge import (
     values,
     verdicts,
 )
+from lichtspiel.train.optim import muon_adamw
 from lichtspiel.train.state import Budget
 from lichtspiel.train.vae import blank_vae
 from tests.models.test_vae import TINY
@@ -51,7 +54,14 @@ SMALL = replace(
     sizes=("big",),
 )
 SHAPE = Shape(width=32, height=32, frames=9)
-PLAN = JudgePlan(budget=Budget(steps=60), batch=8, rates=(0.02, 0.004), decay_from=0.5, device="cpu", seed=1)
+PLAN = JudgePlan(
+    budget=Budget(steps=60),
+    batch=8,
+    optimizer=partial(muon_adamw, learning_rates=(0.02, 0.004)),
+    decay_from=0.5,
+    device="cpu",
+    seed=1,
+)
 
 
 def scene(action: Action = "walk", direction: Direction = "left", place: Place = "meadow") -> Scene:
@@ -70,7 +80,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> tuple[ClipStore, ClipStor
 def trained(clips: tuple[ClipStore, ClipStore], tmp_path_factory: pytest.TempPathFactory) -> tuple[Judge, Path]:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("judge")
-    return train_judge(PLAN, Judge(SMALL, width=16), *clips, folder, report=lambda _: None), folder
+    return train_judge(PLAN, Judge(SMALL, width=16), *clips, folder, log=lambda _: None), folder
 
 
 def test_labels_are_the_attributes_that_are_a_question() -> None:
@@ -140,7 +150,7 @@ def test_a_tiny_judge_learns(trained: tuple[Judge, Path], clips: tuple[ClipStore
 
 def test_a_finished_run_is_not_trained_again(trained: tuple[Judge, Path], clips: tuple[ClipStore, ClipStore]) -> None:
     judge, folder = trained
-    again = train_judge(PLAN, Judge(SMALL, width=16), *clips, folder, report=lambda _: None)
+    again = train_judge(PLAN, Judge(SMALL, width=16), *clips, folder, log=lambda _: None)
     assert all(torch.equal(a, b) for a, b in zip(judge.parameters(), again.parameters(), strict=True))
     assert again.measured == judge.measured
 
@@ -216,7 +226,7 @@ def test_the_benchmark_scores_unseen_combinations() -> None:
 def test_the_benchmark_prints_its_table(
     random_nano: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nano_quality, "EDITION", replace(variants.SMALL, shape=Shape(width=64, height=64, frames=5)))
+    monkeypatch.setattr(nano_quality, "VARIANT", replace(variants.SMALL, shape=Shape(width=64, height=64, frames=5)))
     save_judge(random_judge(WORLD), tmp_path / "judge.safetensors")
     nano_quality.main([
         "--count", "2", "--steps", "1", "--guidance", "1", "--languages", "--markdown",

@@ -1,0 +1,73 @@
+"""Weights of a run as files that the package loads, and back again to start another run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lichtspiel.errors import InvalidInput
+from lichtspiel.storage import atomic_write
+from lichtspiel.train.latents import LatentStore
+
+__all__ = ["export", "load_exported"]
+
+FILE_BYTES = 15_000_000
+"""Larger weights are written as several files of at most this size, so that each can be carried anywhere."""
+
+EXTRA = ("latent_mean", "latent_std", "vocabulary")
+"""Tensors that the files hold beside the networks' own."""
+
+
+def export(networks: dict[str, nn.Module], store: LatentStore, vocabulary: list[int], folder: Path) -> list[Path]:
+    """Write "vae", "umt5" and "dit" in 16 bits, with the statistics of the latents and the vocabulary; returns the
+    paths of the files."""
+    tensors = {name: _half(network.state_dict()) for name, network in networks.items()}
+    tensors["vae"] |= {"latent_mean": store.mean.float(), "latent_std": store.std.float()}
+    tensors["umt5"]["vocabulary"] = torch.tensor(vocabulary, dtype=torch.int32)
+    folder.mkdir(parents=True, exist_ok=True)
+    return [path for name, part in tensors.items() for path in _write(part, folder, name)]
+
+
+def load_exported(folder: Path | None, *parts: str) -> dict[str, dict[str, Tensor]]:
+    """The weights of some parts that `export` wrote, to start another run from; none without a folder.
+
+    Raises InvalidInput if they are not there.
+    """
+    weights: dict[str, dict[str, Tensor]] = {}
+    if folder is None:
+        return weights
+    for part in parts:
+        files = sorted(folder.glob(f"{part}.safetensors")) + sorted(folder.glob(f"{part}-*.safetensors"))
+        if not files:
+            raise InvalidInput(f"{folder} holds no {part} to start from; name the folder a recipe wrote weights to")
+        weights[part] = {name: value.float() for file in files for name, value in load_file(file).items()}
+        for name in EXTRA:
+            weights[part].pop(name, None)
+    return weights
+
+
+def _write(tensors: dict[str, Tensor], folder: Path, name: str) -> list[Path]:
+    """One file, or several of at most `FILE_BYTES`, named as the published shards are."""
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for key, value in tensors.items():
+        size += value.nbytes
+        if size > FILE_BYTES and shards[-1]:
+            shards.append({})
+            size = value.nbytes
+        shards[-1][key] = value
+    count = len(shards)
+    names = [name] if count == 1 else [f"{name}-{number:05d}-of-{count:05d}" for number in range(1, count + 1)]
+    for previous in folder.glob(f"{name}*.safetensors"):
+        previous.unlink()
+    for shard, stem in zip(shards, names, strict=True):
+        with atomic_write(folder / f"{stem}.safetensors") as draft:
+            save_file(shard, draft)
+    return [folder / f"{stem}.safetensors" for stem in names]
+
+
+def _half(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.half().contiguous() for name, value in tensors.items()}
