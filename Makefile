@@ -1,5 +1,5 @@
 # make demo   make a video with the embedded model, and say where it is and how it was made
-# make test   run all tests
+# make test   run all tests, or some: make test ARGS="tests/test_flow.py -k euler"
 # make lint   style and types
 #
 # Each makes .venv and installs what it needs, once; again when pyproject.toml changes.
@@ -21,7 +21,7 @@ demo: $(READY)
 	@$(BIN)/lichtspiel verify demo.mp4
 
 test: $(READY_TO_TEST)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: $(READY_TO_TEST)
 	@scripts/lint

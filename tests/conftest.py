@@ -3,6 +3,7 @@ package believes it has: `pytest --processor float32` or `--processor bfloat16` 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,13 @@ from lichtspiel.tokenizer import END, UNKNOWN, umt5
 
 UNITS = {"bfloat16": "flags\t: avx512_bf16 bf16\n", "float32": "flags\t: avx2\n"}
 """What Linux would say of a processor that has units for bfloat16, and of one that has none."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Processes that share the cores compute in one thread each, and so do the commands that tests start."""
+    if hasattr(config, "workerinput"):
+        torch.set_num_threads(1)
+        os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
