@@ -82,7 +82,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "workflows": (
         "errors frames host inference media models policy request seal seal/certificates seal/credentials "
         "seal/export seal/marks seal/record seal/verify spec storage toybox",
-        "safetensors torch",
+        "numpy safetensors torch",
     ),
     "serve/settings": ("errors spec storage workflows", ""),
     "serve/api": (

@@ -108,7 +108,7 @@ def print_result(result: dict[str, Any], sheet: Path | None, as_json: bool) -> N
     print(f"made by  {result['model']}, seed {result['seed']}, {settings}, {result['dtype']} on {result['device']}")
     print(f"took     {timings['total']:.1f} s ({stages})")
     print(sealed_by(result["seal"]["signer"], result["path"]))
-    print(f"latents  {result['latents']}")
+    print(f"latents  {result['latents'] or 'not kept'}")
     if result["unknown_words"]:
         print(f"note     {result['model']} does not know: {', '.join(result['unknown_words'])}")
     if result["peak_bytes"]:

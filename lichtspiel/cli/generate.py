@@ -65,6 +65,8 @@ def generate(
 def decode(
     latents: Annotated[Path, typer.Argument(metavar="LATENTS", help="Latents file that generate kept.")],
     out: Made = Path("lichtspiel.mp4"),
+    prompt: Annotated[str | None, typer.Option(help="Its prompt, if it was kept without (--no-record-prompt).")] = None,
+    negative: Annotated[str | None, typer.Option(help="Its negative prompt, likewise.")] = None,
     weights: Weights = None,
     sheet: Sheet = None,
     *,
@@ -78,7 +80,10 @@ def decode(
     from lichtspiel.workflows.generate import decode as run
 
     with observer() as watching:
-        result = run(latents, out, weights=weights, sheet=sheet, terms=terms, observer=watching)
+        result = run(
+            latents, out, prompt=prompt, negative=negative, weights=weights, sheet=sheet, terms=terms,
+            observer=watching,
+        )  # fmt: skip
     print_result(result.to_json(), sheet, as_json)
 
 
@@ -149,9 +154,10 @@ def replay(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
 
 def _preview(request: Request, inputs: Inputs, path: Path, as_json: bool) -> None:
     from lichtspiel.inference.preprocess import preview
-    from lichtspiel.workflows.generate import check_sheet
+    from lichtspiel.workflows.outputs import check_distinct, check_picture_name
 
-    check_sheet(path)
+    check_picture_name(path)
+    check_distinct({"--preview": path}, request)
     notes = inputs.check(request)
     preview(request, inputs, path)
     if as_json:

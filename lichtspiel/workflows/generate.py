@@ -6,27 +6,31 @@ starts, and `decode` finishes from them. It parses no command line and draws not
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from safetensors import SafetensorError
 from torch import Tensor
 
 from lichtspiel import __version__
-from lichtspiel.errors import Cancelled, Interrupted, LichtspielError, OutOfMemory, OutputError, Refused, RequestError
+from lichtspiel.errors import Cancelled, Interrupted, LichtspielError, OutOfMemory, Refused
 from lichtspiel.host import peak_memory
 from lichtspiel.inference.clock import Clock
 from lichtspiel.inference.inputs import Inputs
 from lichtspiel.inference.pipeline import Files, Pipeline, Step, load
+from lichtspiel.media.media import read_frames
 from lichtspiel.media.sheet import contact_sheet
 from lichtspiel.models.upscaler import Upscaler
 from lichtspiel.request import Request
-from lichtspiel.seal import Input, Provenance, Sealed, check_output, seal, seal_picture
+from lichtspiel.seal import Input, Provenance, Sealed, seal, seal_picture
 from lichtspiel.spec import dit_parameters, model
 from lichtspiel.workflows.admission import Admission, admit
-from lichtspiel.workflows.latents import keep, read_latents
+from lichtspiel.workflows.latents import check_folder, latents_sha256, mark_decoded, read_latents, save_latents
+from lichtspiel.workflows.outputs import check_outputs
 from lichtspiel.workflows.terms import Inspection, Terms
 
 if TYPE_CHECKING:
@@ -37,11 +41,11 @@ __all__ = [
     "Observer",
     "Progress",
     "Result",
-    "check_outputs",
     "compute_latents",
     "decode",
     "finish",
     "generate",
+    "keep_latents",
     "prepare",
 ]
 
@@ -68,13 +72,14 @@ class Result:
     request: Request
     sealed: Sealed
     policy: dict[str, Any]
-    latents: Path
+    latents: Path | None
     device: str
     dtype: str
     peak: int
     timings: dict[str, float]
     unknown_words: list[str]
     notes: list[str]
+    parameters: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
         """One flat object with the effective request, as `generate --json` prints it."""
@@ -83,7 +88,7 @@ class Result:
         return {
             "id": self.sealed.id,
             "path": str(self.sealed.path),
-            "latents": str(self.latents),
+            "latents": None if self.latents is None else str(self.latents),
             **request,
             "timings": {stage: round(seconds, 3) for stage, seconds in self.timings.items()},
             "peak_bytes": self.peak,
@@ -144,9 +149,11 @@ def generate(
     if isinstance(request, str):
         request = Request.of(prompt=request, frames=1 if out.suffix.lower() == ".png" else None)
     check_outputs(request, out, sheet)
+    check_folder(request)
     admission = admit(request, terms or Terms(), inputs)
     generation = prepare(admission, out, weights=pipeline or weights, sheet=sheet, observer=observer)
-    return finish(generation, compute_latents(generation))
+    latents = compute_latents(generation)
+    return finish(generation, latents, keep_latents(generation, latents))
 
 
 def prepare(
@@ -172,8 +179,8 @@ def prepare(
     )  # fmt: skip
 
 
-def compute_latents(generation: Generation) -> Path:
-    """Go from the request to latents on disk: encode and denoise."""
+def compute_latents(generation: Generation) -> Tensor:
+    """Go from the request to latents: encode and denoise."""
     request, pipeline, observer = generation.request, generation.pipeline, generation.observer
     share = denoising_share(request)
     observer.progress("reading the prompt", 0.0)
@@ -183,33 +190,44 @@ def compute_latents(generation: Generation) -> Path:
             for step in pipeline.denoise(conditions, request):
                 observer.step(step)
                 observer.progress(f"denoising, step {step.index} of {step.total}", share * step.index / step.total)
-            return keep(step.latents, request, generation.provenance.id, generation.folder)
     except KeyboardInterrupt:
         raise Interrupted(f"stopped while denoising {request.prompt!r}; no file was written") from None
+    return step.latents
 
 
-def finish(generation: Generation, latents: Path) -> Result:
-    """Decode and seal latents on disk, and enter the result into the record. A failure names the latents."""
-    pipeline, clock = generation.pipeline, generation.observer.clock
-    with clock.stage("seal"):
+def keep_latents(generation: Generation, latents: Tensor) -> Path | None:
+    """Write latents to disk before they are decoded. If the data folder became full meanwhile, decoding goes on without
+    kept latents, and None is returned; in a folder of the caller's that is an error."""
+    terms, provenance, folder = generation.inspection.terms, generation.provenance, generation.folder
+    with generation.observer.clock.stage("denoise"):
         try:
-            sealed, frames = _seal(generation, read_latents(latents)[0])
-        except (Refused, Cancelled):
-            raise
-        except KeyboardInterrupt:
-            raise Interrupted(f"stopped while decoding{_remedy(generation, latents)}") from None
-        except OutOfMemory as error:
-            raise OutOfMemory(f"{error}{_remedy(generation, latents)}") from error
-        except (LichtspielError, RuntimeError, MemoryError, OSError) as error:
-            raise LichtspielError(f"decoding failed: {error}{_remedy(generation, latents)}") from error
-        generation.inspection.remember(sealed, generation.provenance)
+            return save_latents(latents, generation.request, provenance.id, folder, with_texts=terms.record_prompt)
+        except (OSError, SafetensorError) as error:
+            if folder is not None:
+                raise OSError(f"latents cannot be written: {error}") from error
+            generation.notes.append(f"the latents could not be kept: {error}")
+            generation.observer.note(generation.notes[-1])
+            return None
+
+
+def finish(generation: Generation, latents: Tensor, path: Path | None) -> Result:
+    """Decode and seal latents, and enter the result into the record. A failure names the file that they lie in."""
+    pipeline, clock, inspection = generation.pipeline, generation.observer.clock, generation.inspection
+    parameters = {**generation.provenance.parameters, "latents": latents_sha256(latents)}
+    provenance = replace(generation.provenance, parameters=parameters)
+    with clock.stage("seal"):
+        with _naming_latents(generation, path):
+            sealed = _seal(generation, provenance, latents)
+        inspection.remember(sealed, provenance)
+        if path is not None:
+            mark_decoded(path)
         if generation.sheet is not None:
-            contact_sheet(frames, path=generation.sheet)
+            _write_sheet(sealed, provenance, generation.sheet, inspection.terms)
         return Result(
-            request=generation.request, sealed=sealed, policy=generation.inspection.verdicts(), latents=latents,
+            request=generation.request, sealed=sealed, policy=inspection.verdicts(), latents=path,
             device=str(pipeline.device), dtype=pipeline.precision, peak=peak_memory(str(pipeline.device)),
             unknown_words=pipeline.tokenizer.unknown_words(generation.request.prompt), notes=generation.notes,
-            timings=clock.timings(),
+            parameters=parameters, timings=clock.timings(),
         )  # fmt: skip
 
 
@@ -217,81 +235,74 @@ def decode(
     latents: Path | str,
     out: Path | str,
     *,
+    prompt: str | None = None,
+    negative: str | None = None,
     weights: Files = None,
     sheet: Path | str | None = None,
     terms: Terms | None = None,
     observer: Observer | None = None,
 ) -> Result:
-    """Finish a video from a latents file that `generate` kept; raises MediaError when the file is not one."""
+    """Finish a video from a latents file that `generate` kept. Latents that were kept without their texts need these.
+    Raises MediaError when the file holds no latents, or others than its request makes."""
     latents, out, sheet = Path(latents), Path(out), Path(sheet) if sheet is not None else None
-    request = read_latents(latents)[1]
+    tensor, request = read_latents(latents, prompt=prompt, negative=negative)
     check_outputs(request, out, sheet)
     admission = admit(request, terms or Terms())
-    return finish(prepare(admission, out, weights=weights, sheet=sheet, observer=observer), latents)
+    return finish(prepare(admission, out, weights=weights, sheet=sheet, observer=observer), tensor, latents)
 
 
-def _remedy(generation: Generation, latents: Path) -> str:
-    """How to go on from latents that stay; those in a folder of the caller's are the caller's business."""
-    if generation.folder is not None:
-        return ""
-    return f"; nothing is lost: lichtspiel decode '{latents}' -o '{generation.out}' finishes the video"
+@contextmanager
+def _naming_latents(generation: Generation, path: Path | None) -> Iterator[None]:
+    """Make every failure say how to go on from the latents; those in a folder of the caller's are its own business."""
+    command = f"lichtspiel decode '{path}' -o '{generation.out}'"
+    remedy = "" if path is None or generation.folder else f"; nothing is lost: {command} finishes the video"
+    try:
+        yield
+    except Refused as error:
+        if not remedy:
+            raise
+        after = generation.inspection.after
+        if after is not None and after.decision == "needs consent":
+            raise Refused(f'{error}; the latents are kept: add --consent "..." to {command}') from error
+        raise
+    except Cancelled:
+        raise
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped while decoding{remedy}") from None
+    except OutOfMemory as error:
+        raise OutOfMemory(f"{error}{remedy}") from error
+    except (LichtspielError, RuntimeError, MemoryError, OSError) as error:
+        raise LichtspielError(f"decoding failed: {error}{remedy}") from error
 
 
-def check_outputs(request: Request, out: Path, sheet: Path | None) -> None:
-    """Whether the results can be written where they are wanted. A name that ends in .png is a picture's, which is one
-    frame."""
-    check_sheet(sheet)
-    pixels = request.pixels * request.upscale**2
-    if out.suffix.lower() == ".png":
-        if request.frames != 1:
-            raise RequestError("frames", request.frames, f"{out} is a picture, which is one frame", 1)
-        check_output(out, pixels=pixels, suffix=".png")
-        return
-    if model(request.model).sampling.max_frames == 1:
-        raise OutputError(f"{out}: {request.model} makes pictures; nearest valid name: {out.with_suffix('.png')}")
-    check_output(out, pixels=pixels)
+def _write_sheet(sealed: Sealed, provenance: Provenance, path: Path, terms: Terms) -> None:
+    """Lay out frames of the sealed result, which bear its marks, as a picture that is sealed as well."""
+    sheet = contact_sheet(read_frames(sealed.path)).convert("RGB")
+    seal_picture(np.asarray(sheet), provenance, path, marks=terms.marks)
 
 
-def check_sheet(sheet: Path | None) -> None:
-    """A contact sheet's path is checked before the work, as the video's is."""
-    if sheet is None:
-        return
-    if sheet.suffix.lower() != ".png":
-        raise OutputError(
-            f"{sheet}: contact sheets are written as PNG; nearest valid name: {sheet.with_suffix('.png')}"
-        )
-    if not sheet.parent.is_dir() or not os.access(sheet.parent, os.W_OK):
-        raise OutputError(f"{sheet}: the folder {sheet.parent} does not exist or cannot be written; choose another")
-
-
-def _seal(generation: Generation, latents: Tensor) -> tuple[Sealed, list[Frame]]:
-    """Let frames leave as they are decoded: as a picture where the output's name says so, else as a video. Also returns
-    the frames where a contact sheet of them is wanted."""
+def _seal(generation: Generation, provenance: Provenance, latents: Tensor) -> Sealed:
+    """Let frames leave as they are decoded: as a picture where the output's name says so, else as a video."""
     request, pipeline, observer = generation.request, generation.pipeline, generation.observer
-    total = pipeline.model.vae.frames(latents.shape[2])
     share = denoising_share(request)
-    for_sheet: list[Frame] = []
 
     def frames() -> Iterator[Frame]:
         with observer.clock.stage("load"):
             upscaler = Upscaler(request.upscale, pipeline.device) if request.upscale > 1 else None
-        for index, frame in enumerate(pipeline.decode(latents)):
+        for number, frame in enumerate(pipeline.decode(latents), start=1):
             if upscaler is not None:
                 with observer.clock.stage("upscale"):
                     frame = upscaler(frame)  # noqa: PLW2901
-            left = (total - 1 - index) / total
-            observer.progress(f"decoding, frame {index + 1} of {total}", 1 - (1 - share) * left)
-            if generation.sheet is not None:
-                for_sheet.append(frame)
+            done = 1 - (1 - share) * (request.frames - number) / request.frames
+            observer.progress(f"decoding, frame {number} of {request.frames}", done)
             yield frame
 
-    terms, fps = generation.inspection.terms, pipeline.model.sampling.fps
+    terms, fps, out = generation.inspection.terms, pipeline.model.sampling.fps, generation.out
     watched = generation.inspection.watch(frames(), fps)
-    out, provenance = generation.out, generation.provenance
     if out.suffix.lower() != ".png":
-        return seal(watched, provenance, out, fps=fps, marks=terms.marks, timestamp=terms.timestamp), for_sheet
+        return seal(watched, provenance, out, fps=fps, marks=terms.marks, timestamp=terms.timestamp)
     (frame,) = watched
-    return seal_picture(frame, provenance, out, marks=terms.marks, timestamp=terms.timestamp), for_sheet
+    return seal_picture(frame, provenance, out, marks=terms.marks, timestamp=terms.timestamp)
 
 
 def denoising_share(request: Request) -> float:

@@ -1,51 +1,166 @@
-"""Latents on disk, between denoising and decoding, with the request that they come from: finished work that is kept."""
+"""Latents on disk, between denoising and decoding, with the request that they come from: finished work that is kept.
+
+Latents that were decoded are marked by a file beside them; only these are ever removed.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from lichtspiel import __version__
-from lichtspiel.errors import MediaError
+from lichtspiel.errors import InvalidInput, MediaError, OutputError
 from lichtspiel.request import Request
-from lichtspiel.storage import atomic_write, by_age, home
+from lichtspiel.seal import digest
+from lichtspiel.spec import model
+from lichtspiel.storage import atomic_write, by_age, draft_path, home
 
-__all__ = ["keep", "read_latents"]
+__all__ = ["check_folder", "latents_of", "latents_sha256", "mark_decoded", "read_latents", "save_latents"]
 
 KEPT = 50
-"""Latents files that stay in the data folder; older ones are removed when a new one is written."""
+"""Decoded latents that stay in the data folder; older ones are removed. Undecoded ones stay until they are decoded."""
+
+SPARE_BYTES = 16 << 20
+"""Disk space for the signing identity, the record and the rest of the data folder."""
+
+TEXTS = ("prompt", "negative")
 
 
-def keep(latents: Tensor, request: Request, identity: str, folder: Path | None = None) -> Path:
-    """Write latents with their request to a folder, by atomic rename: to the data folder if none is given, from which
-    the oldest beyond `KEPT` are then removed.
+def check_folder(request: Request) -> None:
+    """Check before the work that its latents can be kept in the data folder. Raises OutputError with the remedy."""
+    folder = home() / "latents"
+    remedy = "free some space, or set LICHTSPIEL_HOME to another folder"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        draft = draft_path(folder / "latents")
+        draft.touch(exist_ok=False)
+        draft.unlink()
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise OutputError(f"{folder}: latents cannot be kept here: {error.strerror or error}; {remedy}") from error
+    time, rows, columns = model(request.model).latent_shape(request.frames, request.size)
+    needed = 4 * model(request.model).vae.latent_channels * time * rows * columns + SPARE_BYTES
+    if free < needed:
+        sizes = f"{free >> 20:,} MiB are free on this disk and {needed >> 20:,} MiB may be needed"
+        raise OutputError(f"{folder}: {sizes}; {remedy}")
 
-    The file holds the prompt, so only its owner may read it.
+
+def save_latents(
+    latents: Tensor, request: Request, identity: str, folder: Path | None = None, *, with_texts: bool = True
+) -> Path:
+    """Write latents with their request to a folder, by atomic rename; to the data folder if none is given.
+
+    The file may hold the prompt, so only its owner may read it. Without the texts it holds digests of them, by which
+    `read_latents` knows them. Raises OSError or SafetensorError when the disk does not take it.
     """
-    ours = home() / "latents"
-    place = folder or ours
+    place = folder or home() / "latents"
     place.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = place / f"{identity}.safetensors"
-    metadata = {"lichtspiel": __version__, "request": request.model_dump_json()}
+    fields = request.model_dump(mode="json", exclude=set() if with_texts else {*TEXTS})
+    metadata = {"lichtspiel": __version__, "id": identity, "request": json.dumps(fields)}
+    if not with_texts:
+        digests = {name: digest(identity, getattr(request, name)) for name in TEXTS}
+        metadata["text_digests"] = json.dumps(digests)
     with atomic_write(path, mode=0o600) as draft:
         save_file({"latents": latents.float().cpu().contiguous()}, draft, metadata)
-    if folder is None:
-        for _, _, old in by_age(ours)[:-KEPT]:
-            old.unlink(missing_ok=True)
     return path
 
 
-def read_latents(path: Path) -> tuple[Tensor, Request]:
-    """Latents [1, c, t, h, w] and the request they came from; raises MediaError when `path` holds no such thing."""
+def mark_decoded(path: Path) -> None:
+    """Say of latents that they were decoded; of those in the data folder the oldest beyond `KEPT` are then removed."""
+    folder = home() / "latents"
+    if path.parent.resolve() != folder.resolve():
+        return
+    _mark(path).touch(mode=0o600)
+    decoded = [old for _, _, old in by_age(folder) if _mark(old).exists()]
+    for old in decoded[:-KEPT]:
+        old.unlink(missing_ok=True)
+        _mark(old).unlink(missing_ok=True)
+
+
+def _mark(path: Path) -> Path:
+    return path.with_suffix(".decoded")
+
+
+def latents_sha256(latents: Tensor) -> str:
+    """A digest of latents in float32: equal latents have equal digests, whatever file they lie in."""
+    content = latents.float().cpu().contiguous().numpy()
+    return hashlib.sha256(repr(tuple(latents.shape)).encode() + content.tobytes()).hexdigest()
+
+
+def read_latents(path: Path, *, prompt: str | None = None, negative: str | None = None) -> tuple[Tensor, Request]:
+    """Latents [1, c, t, h, w] and the request they came from.
+
+    `prompt` and `negative` are needed for latents that were kept without texts, and must be those texts. Raises
+    MediaError when `path` holds no latents of this package, or others than its request makes, and InvalidInput for a
+    text that is missing or wrong.
+    """
+    latents, metadata = _open(path)
+    try:
+        fields = json.loads(metadata["request"])
+        digests = json.loads(metadata.get("text_digests", "{}"))
+    except (ValueError, RecursionError) as error:
+        raise MediaError(f"{path}: its request is damaged ({error}); it cannot be decoded") from None
+    if not isinstance(fields, dict) or not isinstance(digests, dict):
+        raise MediaError(f"{path}: its request is damaged; it cannot be decoded")
+    identity = metadata.get("id", "")
+    for name, text in (("prompt", prompt), ("negative", negative)):
+        if name in digests:
+            fields[name] = _text(path, name, text, lambda text: digest(identity, text), digests[name])
+        elif text is not None:
+            raise InvalidInput(f"--{name}: {path} holds its own; leave --{name} out")
+    request = Request.of(**fields)
+    _check_shape(path, latents, request)
+    return latents, request
+
+
+def latents_of(request: Request, path: Path) -> Tensor:
+    """The latents in a file that are those of a request that is known; raises MediaError when they cannot be."""
+    latents, _ = _open(path)
+    _check_shape(path, latents, request)
+    return latents
+
+
+def _open(path: Path) -> tuple[Tensor, dict[str, str]]:
+    """Tensor and metadata of a latents file."""
+    if not path.is_file():
+        raise MediaError(f"{path}: cannot be read as latents: there is no such file; name the file that generate kept")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if "request" not in metadata or "latents" not in file.keys():  # noqa: SIM118  (safe_open is no mapping)
                 raise MediaError(f"{path}: holds no latents of this package; name the file that generate kept")
-            return file.get_tensor("latents"), Request.of(**json.loads(metadata["request"]))
+            return file.get_tensor("latents"), metadata
     except (OSError, SafetensorError) as error:
         raise MediaError(f"{path}: cannot be read as latents: {error}") from None
+
+
+def _check_shape(path: Path, latents: Tensor, request: Request) -> None:
+    row = model(request.model)
+    expected = (1, row.vae.latent_channels, *row.latent_shape(request.frames, request.size))
+    if tuple(latents.shape) != expected or not latents.is_floating_point():
+        shapes = f"{_shape(latents.shape)}, and its request makes {_shape(expected)}"
+        raise MediaError(f"{path}: holds latents of {shapes}; it was altered, so it is not decoded")
+
+
+def _text(path: Path, name: str, text: str | None, digest_of: Callable[[str], str], known: object) -> str:
+    """A text that a file knows by its digest only, as it is given now."""
+    if text is None and known == digest_of(""):
+        return ""
+    if text is None:
+        raise InvalidInput(f"{path} was kept without its {name}; give it with --{name}")
+    if digest_of(text) != known:
+        raise InvalidInput(f"--{name}: {text!r} is not what {path} was made from; give its exact words")
+    return text
+
+
+def _shape(shape: Any) -> str:
+    return "x".join(map(str, shape))

@@ -18,6 +18,9 @@ __all__ = ["request_of"]
 FIELDS = {"first-frame": "image", "last-frame": "last_image", "video": "video", "mask": "mask"}
 """Fields of the request by the roles of inputs; references and LoRAs are numbered."""
 
+RESULTS = {"latents", "weights"}
+"""What is recorded with the parameters but does not belong to a request."""
+
 
 def request_of(
     video: Path,
@@ -37,7 +40,7 @@ def request_of(
     """
     report = verify(video)
     parameters, texts, files, named = _said(report)
-    asked: dict[str, Any] = dict(parameters)
+    asked: dict[str, Any] = {name: value for name, value in parameters.items() if name not in RESULTS}
     for name, given in (("prompt", prompt), ("negative", negative)):
         asked[name] = _text(video, name, texts[name], given, named)
     strengths = asked.pop("lora", [])

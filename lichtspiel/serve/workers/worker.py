@@ -33,7 +33,8 @@ from lichtspiel.serve.settings import Settings
 from lichtspiel.serve.workers.faults import fault_of, probe
 from lichtspiel.spec import model as find
 from lichtspiel.workflows.admission import admit
-from lichtspiel.workflows.generate import Generation, Observer, Result, compute_latents, finish, prepare
+from lichtspiel.workflows.generate import Generation, Observer, Result, compute_latents, finish, keep_latents, prepare
+from lichtspiel.workflows.latents import latents_of
 
 if TYPE_CHECKING:
     from lichtspiel.frames import Frame
@@ -191,14 +192,19 @@ class Worker:
         admission = admit(request, terms, verdict=verdict and Verdict(**verdict))
         work = prepare(admission, out, weights=self._pipeline(request), folder=folder, observer=observer)
         heartbeat.work, heartbeat.folder = work, folder
-        latents = folder / "latents.safetensors"
-        if not self._fetch_latents(job, latents):
+        path: Path | None = folder / "latents.safetensors"
+        assert path is not None
+        if self._fetch_latents(job, path):
+            latents = latents_of(request, path)
+        else:
             self._encode_with_others(job, request, work.pipeline)
             latents = compute_latents(work)
+            path = keep_latents(work, latents)
+            assert path is not None, "it lies in our own folder"
             name = f"latents/{job.id}_{job.attempt}.safetensors"
-            self.files.put(latents, name)
+            self.files.put(path, name)
             self.jobs.keep_latents(job, name)
-        return finish(work, latents), out
+        return finish(work, latents, path), out
 
     def _fetch_latents(self, job: Job, kept: Path) -> bool:
         """Fetch the latents of an earlier attempt; returns whether there are any."""
