@@ -63,8 +63,10 @@ class RequestError(InvalidInput):
         self, field: str, value: object, rule: str, nearest: object = None, *, message: str | None = None
     ) -> None:
         self.field, self.value, self.rule, self.nearest = field, value, rule, nearest
+        self.message = message
         hint = "" if nearest is None else f"; nearest valid value: {nearest}"
-        super().__init__(message or f"{field}: {shortened(repr(value))} is not valid: {name_fields(rule)}{hint}")
+        shown = None if message is None else name_fields(message)
+        super().__init__(shown or f"{field}: {shortened(repr(value))} is not valid: {name_fields(rule)}{hint}")
 
 
 def name_fields(text: str, name: Callable[[str], str] = lambda field: field) -> str:

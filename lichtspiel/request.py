@@ -101,9 +101,9 @@ class Request(BaseModel):
 
     The files decide the task: `image` and `last_image` are the first and the last picture; `video`, `mask` (white is
     made anew) and `references` are for VACE. A video or mask is an MP4, a picture or a folder of pictures. `size` is
-    (width, height) in pixels, `frames` is 4n+1, and `Request.of` takes `seconds` instead; `inputs.ask` takes both from
-    the files where they are left open. `device` and `dtype` may be "auto" until weights are loaded; "int8" computes
-    linear layers of the DiT in eight bits, on a processor.
+    (width, height) in pixels, `frames` is 4n+1, and `Request.of` takes `seconds` instead; `inputs.resolve_request`
+    takes both from the files where they are left open. `device` and `dtype` may be "auto" until weights are loaded;
+    "int8" computes linear layers of the DiT in eight bits, on a processor.
 
     Descriptions are the help of the command line and the text of the server's schema, so they name other fields as
     `<frames>`, which each of them replaces by its own name (`errors.name_fields`).

@@ -45,6 +45,8 @@ def message(error: LichtspielError) -> str:
     """An error for whoever typed a command: fields are called as their flags are typed."""
     if not isinstance(error, RequestError):
         return str(error)
+    if error.message is not None:
+        return name_fields(error.message, flag_of)
     flag = "the prompt" if error.field == "prompt" else flag_of(error.field)
     typed = flag if error.value is None or isinstance(error.value, bool) else f"{flag} {_quoted(error.value)}"
     text = f"{typed} is not valid: {name_fields(error.rule, flag_of)}"

@@ -104,7 +104,7 @@ def batch(
     from lichtspiel.workflows.batch import read_jobs, run_jobs
 
     failed = 0
-    for outcome in run_jobs(read_jobs(jobs), out, weights=weights, terms=terms, say=say):
+    for outcome in run_jobs(read_jobs(jobs, terms), out, weights=weights, terms=terms, say=say):
         failed += outcome.error is not None
         if as_json:
             print(json.dumps(outcome.to_json(), ensure_ascii=False), flush=True)

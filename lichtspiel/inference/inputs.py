@@ -157,7 +157,7 @@ def _length(video: Media, row: Model) -> int:
         limits = f"{row.name} makes {row.frame_rule} frames (1 to {row.sampling.max_frames})"
         raise RequestError(
             "frames", count, limits, most,
-            message=f"{video.path} has {count} frames; {limits}. Pass --frames {most} to use the first {most}.",
+            message=f"{video.path} has {count} frames; {limits}. Pass <frames> {most} to use the first {most}.",
         )  # fmt: skip
     return count
 
@@ -174,7 +174,7 @@ def _check_video(request: Request, video: Media) -> list[str]:
         most = _most_frames(count, model(request.model))
         raise RequestError(
             "frames", request.frames, f"the video has {count}", most,
-            message=f"{video.path} has {count} frames, fewer than --frames {request.frames}. Pass --frames {most}.",
+            message=f"{video.path} has {count} frames, fewer than <frames> {request.frames}. Pass <frames> {most}.",
         )  # fmt: skip
     if count > request.frames:
         notes.append(f"of {video.path} the first {request.frames} of {count} frames are used")

@@ -12,7 +12,7 @@ from lichtspiel.policy.verdict import Verdict, enforce
 from lichtspiel.request import Request
 from lichtspiel.workflows.terms import Inspection, Terms
 
-__all__ = ["Admission", "admit"]
+__all__ = ["Admission", "admit", "judge"]
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,12 @@ def admit(request: Request, terms: Terms, inputs: Inputs | None = None, verdict:
     """
     inputs = read_inputs(request) if inputs is None else inputs
     notes = inputs.check(request)
-    has_image = bool(inputs.by_role)
-    if verdict is None:
-        text = request.prompt if request.guidance >= 1 else f"{request.prompt}\n{request.negative}"
-        inspection = terms.admit(text, inputs.judged(request), has_image=has_image)
-    else:
-        enforce(verdict, consent=terms.consent)
-        inspection = Inspection(terms, verdict, has_image)
-    return Admission(request, inputs, inspection, notes)
+    verdict = verdict or judge(request, inputs, terms)
+    enforce(verdict, consent=terms.consent)
+    return Admission(request, inputs, Inspection(terms, verdict, bool(inputs.by_role)), notes)
+
+
+def judge(request: Request, inputs: Inputs, terms: Terms) -> Verdict:
+    """What the policy says of a request and its files; whether consent was stated is not its business."""
+    text = request.prompt if request.guidance >= 1 else f"{request.prompt}\n{request.negative}"
+    return terms.judge(text, inputs.judged(request), has_image=bool(inputs.by_role))

@@ -17,13 +17,21 @@ from typing import Any
 from lichtspiel.errors import Interrupted, InvalidInput, LichtspielError, MediaError, OutputError
 from lichtspiel.inference.inputs import read_inputs, resolve_request
 from lichtspiel.inference.pipeline import Files, Pipeline, load
+from lichtspiel.policy import Verdict, enforce
 from lichtspiel.request import Request
-from lichtspiel.workflows.generate import Observer, generate
+from lichtspiel.seal import digest, verify
+from lichtspiel.workflows.admission import admit, judge
+from lichtspiel.workflows.generate import Observer, compute_latents, finish, keep_latents, prepare
+from lichtspiel.workflows.latents import check_folder
+from lichtspiel.workflows.outputs import check_outputs
 from lichtspiel.workflows.terms import Terms
 
 __all__ = ["Line", "Outcome", "read_jobs", "run_jobs"]
 
 LOG = "batch.jsonl"
+
+MAX_NAME = 200
+"""Bytes of a file's name: what file systems take, less what is added for drafts."""
 
 TEXTS = 64
 """Videos whose texts are encoded at a time; the states of the published encoder take up to 8 MB a text."""
@@ -31,14 +39,20 @@ TEXTS = 64
 
 @dataclass(frozen=True)
 class Line:
-    """One video of a list: its line, its file's name, the request, a digest of what the line says, and the digests of
-    its files by their roles. The files themselves are read again when their turn comes, and must be the same."""
+    """One video of a list.
+
+    `asked` is a digest of what the line says, `seeded` whether it names a seed. `files` are the digests of its files by
+    their roles: the files are read again when their turn comes, and must be the same. `verdict` is what the policy
+    said.
+    """
 
     number: int
     name: str
     request: Request
     asked: str
+    seeded: bool
     files: dict[str, str]
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -57,81 +71,160 @@ class Outcome:
         return asdict(self)
 
 
-def read_jobs(path: Path) -> list[Line]:
-    """Every line of a list, checked; empty lines count but make nothing. Raises InvalidInput that names the line."""
+def read_jobs(path: Path, terms: Terms | None = None) -> list[Line]:
+    """Check every line of a list, and let the policy and the guard of `terms` judge it; empty lines count but make
+    nothing. Raises InvalidInput that names the line."""
     try:
-        texts = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        if not path.is_file():
+            raise InvalidInput(f"{path}: cannot be read as a list of jobs: it is not a file")
+        texts = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        if isinstance(error, InvalidInput):
+            raise
         raise InvalidInput(f"{path}: cannot be read as a list of jobs: {error}") from None
     lines = []
     for number, text in enumerate(texts, start=1):
         if text.strip():
             try:
-                lines.append(_line(number, text, len(str(len(texts)))))
-            except (InvalidInput, json.JSONDecodeError) as error:
+                lines.append(_line(number, text, len(str(len(texts))), terms or Terms()))
+            except (InvalidInput, ValueError, TypeError, RecursionError) as error:
                 raise InvalidInput(f"{path}, line {number}: {error}") from None
     if not lines:
-        raise InvalidInput(f'{path} holds no jobs; write one JSON object a line, for example {{"prompt": "a cat"}}')
-    names = [line.name for line in lines]
-    if twice := next((line for index, line in enumerate(lines) if line.name in names[:index]), None):
-        raise InvalidInput(f"{path}, line {twice.number}: an earlier line has the same out, {twice.name}")
+        raise InvalidInput(f'{path} holds no jobs; write one JSON object per line, for example {{"prompt": "a cat"}}')
+    numbers: dict[str, int] = {}
+    for line in lines:
+        if numbers.setdefault(line.name, line.number) != line.number:
+            raise InvalidInput(f"{path}, line {line.number}: an earlier line has the same out, {line.name}")
     return lines
 
 
-def _line(number: int, text: str, digits: int) -> Line:
-    fields = json.loads(text)
+def _line(number: int, text: str, digits: int, terms: Terms) -> Line:
+    fields = json.loads(text, parse_constant=_refuse_constant)
     if not isinstance(fields, dict):
         raise InvalidInput('a job is a JSON object, such as {"prompt": "a cat"}')
     asked = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
-    name = fields.pop("out", f"{number:0{max(4, digits)}d}.mp4")
+    name = _checked_name(fields.pop("out", f"{number:0{max(4, digits)}d}.mp4"))
+    request, inputs = resolve_request(judge_only=True, **fields)
+    inputs.check(request)
+    seeded = fields.get("seed") is not None
+    files = {role: media.sha256 for role, media in inputs.by_role.items()}
+    return Line(number, name, request, asked, seeded, files, judge(request, inputs, terms))
+
+
+def _refuse_constant(name: str) -> None:
+    raise InvalidInput(f"{name} is not a number in JSON")
+
+
+def _checked_name(name: object) -> str:
+    """A file name that every file system takes, of a video or a picture."""
     if not isinstance(name, str) or Path(name).name != name or name in {"", ".", "..", LOG}:
         raise InvalidInput(f"out: {name!r} is not valid: it is a file name without folders, such as cat.mp4")
-    request, inputs = resolve_request(judge_only=True, **fields)
-    return Line(number, name, request, asked, {role: media.sha256 for role, media in inputs.by_role.items()})
+    if Path(name).suffix.lower() not in {".mp4", ".png"}:
+        raise InvalidInput(f"out: {name!r} is not valid: it ends in .mp4, or in .png for a picture")
+    if not name.isprintable() or len(name.encode("utf-8", "surrogatepass")) > MAX_NAME:
+        raise InvalidInput(f"out: {name[:40]!r} is not valid: it has at most {MAX_NAME} bytes, all of them printable")
+    return name
 
 
 def run_jobs(
     lines: Sequence[Line], folder: Path, *, weights: Files, terms: Terms, say: Callable[[str], None] = lambda note: None
 ) -> Iterator[Outcome]:
-    """Make the videos that are not there yet, those of one checkpoint after one another; yields what became of each.
+    """Make the videos that do not exist yet, one checkpoint after the other; yields what became of each.
 
-    A job that fails does not keep the others from being made. Raises OutputError for a video in the folder that was
-    made from another line, and Interrupted when it is stopped.
+    What can be refused is refused before the first video is made; a job that fails does not keep the others from being
+    made. Raises OutputError for a video in the folder that was made from another line, and Interrupted when it is
+    stopped.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    done = _finished(folder)
-    open_lines = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: is no folder for videos: {error.strerror}; choose another") from error
+    finished, remaining = _finished(folder), []
     for line in lines:
         path = folder / line.name
-        before = done.get(line.name)
         if not path.exists():
-            open_lines.append(line)
-        elif before is not None and before["asked"] == line.asked:
-            yield Outcome(line.number, str(path), line.asked, before["seed"], made=False)
-        else:
-            raise OutputError(f"{path} is there, and was not made from line {line.number}; move it or choose a folder")
-    for group in _grouped(open_lines):
-        for outcome in _run(group, folder, weights, terms, say):
-            with (folder / LOG).open("a", encoding="utf-8") as log:
-                log.write(json.dumps({"name": Path(outcome.path).name, **outcome.to_json()}) + "\n")
-            yield outcome
+            remaining.append(line)
+            continue
+        seed = finished[line.name][1] if finished.get(line.name, ("",))[0] == line.asked else _seed_of(path, line)
+        if seed is None:
+            raise OutputError(f"{path} was not made from line {line.number}; move it, or choose another folder")
+        yield Outcome(line.number, str(path), line.asked, seed, made=False)
+    checked = []
+    for group in _grouped(remaining):
+        problems = _problems(group, folder, weights, terms)
+        for line, problem in zip(group, problems, strict=True):
+            if problem is not None:
+                yield _logged(folder, line, problem)
+        checked.append([line for line, problem in zip(group, problems, strict=True) if problem is None])
+    for group in checked:
+        for line, problem in _run(group, folder, weights, terms, say):
+            yield _logged(folder, line, problem)
 
 
-def _finished(folder: Path) -> dict[str, dict[str, Any]]:
-    """What the log says of videos that were made, by name; a line that was cut off is no entry."""
+def _logged(folder: Path, line: Line, error: str | None) -> Outcome:
+    outcome = Outcome(line.number, str(folder / line.name), line.asked, line.request.seed, made=True, error=error)
+    with (folder / LOG).open("a", encoding="utf-8") as log:
+        log.write(json.dumps({"name": line.name, **outcome.to_json()}) + "\n")
+    return outcome
+
+
+def _finished(folder: Path) -> dict[str, tuple[str, int]]:
+    """What each video was made from, and its seed, as the log says. A line that was cut off or is none of ours does not
+    count."""
     try:
-        texts = (folder / LOG).read_text(encoding="utf-8").splitlines()
-    except OSError:
+        texts = (folder / LOG).read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError):
         return {}
-    found = {}
+    finished = {}
     for text in texts:
         try:
             entry = json.loads(text)
-        except json.JSONDecodeError:
+            if entry["error"] is None:
+                finished[str(entry["name"])] = (str(entry["asked"]), int(entry["seed"]))
+        except (ValueError, TypeError, KeyError, RecursionError):
             continue
-        if entry["error"] is None:
-            found[entry["name"]] = entry
-    return found
+    return finished
+
+
+def _seed_of(path: Path, line: Line) -> int | None:
+    """The seed of a video that was made from a line, by its own seal; None for any other. A run that was killed before
+    it could write its log, or `lichtspiel decode`, leaves such a video."""
+    said = verify(path).credentials
+    if said.state not in {"trusted", "intact"} or said.generation is None or said.id is None:
+        return None
+    own = said.generation["parameters"]
+    ignored = {"device", "dtype", *(() if line.seeded else ("seed",))}
+    wanted = {**line.request.model_dump(mode="json"), "size": list(line.request.size)}
+    same = all(wanted[name] == own[name] for name in own if name in wanted and name not in {*ignored, "lora"})
+    texts = all(said.generation[name]["digest"] == digest(said.id, wanted[name]) for name in ("prompt", "negative"))
+    inputs = {it["role"]: it["digest"] for it in said.generation["inputs"] if not it["role"].startswith("lora-")}
+    files = {role: digest(said.id, sha256) for role, sha256 in line.files.items()}
+    strengths = own.get("lora", []) == [adapter.strength for adapter in line.request.lora]
+    model = said.generation["model"] == line.request.model
+    return int(own["seed"]) if same and texts and strengths and model and inputs == files else None
+
+
+def _problems(group: Sequence[Line], folder: Path, weights: Files, terms: Terms) -> list[str | None]:
+    """Why each line of a group cannot be made, as far as that shows before the work."""
+    shared: str | None = None
+    try:
+        load(_largest(group), weights)
+    except LichtspielError as error:
+        shared = str(error)
+    problems = []
+    for line in group:
+        problem = shared
+        try:
+            check_outputs(line.request, folder / line.name, None)
+            enforce(line.verdict, consent=terms.consent)
+        except LichtspielError as error:
+            problem = str(error)
+        problems.append(problem)
+    return problems
+
+
+def _largest(group: Sequence[Line]) -> Request:
+    return max((line.request for line in group), key=lambda request: request.pixels)
 
 
 def _grouped(lines: Sequence[Line]) -> list[list[Line]]:
@@ -145,29 +238,33 @@ def _grouped(lines: Sequence[Line]) -> list[list[Line]]:
 
 def _run(
     group: Sequence[Line], folder: Path, weights: Files, terms: Terms, say: Callable[[str], None]
-) -> Iterator[Outcome]:
-    """Plan for the largest, encode the texts of some, then make these, and so on."""
-    largest = max((line.request for line in group), key=lambda asked: asked.pixels)
-    pipeline = load(largest, weights)
+) -> Iterator[tuple[Line, str | None]]:
+    """Plan for the largest, encode the texts of some, then make these, and so on; yields each line with its error."""
+    if not group:
+        return
+    pipeline = load(_largest(group), weights)
     for begin in range(0, len(group), TEXTS):
         some = group[begin : begin + TEXTS]
         pipeline.encode_prompts(line.request for line in some)
         for line in some:
-            yield _made(line, folder, pipeline, terms, say)
+            try:
+                _make(line, folder, pipeline, terms, say)
+                yield line, None
+            except Interrupted as stop:
+                raise Interrupted(f"line {line.number}: {stop}; the same command goes on from here") from None
+            except LichtspielError as error:
+                yield line, str(error)
 
 
-def _made(line: Line, folder: Path, pipeline: Pipeline, terms: Terms, say: Callable[[str], None]) -> Outcome:
-    path = folder / line.name
-    error = None
-    try:
-        observer = Observer(note=lambda note: say(f"line {line.number}: {note}"))
-        inputs = read_inputs(line.request)
-        for role, media in inputs.by_role.items():
-            if media.sha256 != line.files[role]:
-                raise MediaError(f"{media.path}: changed after the list was checked; start again")
-        generate(line.request, path, terms=terms, inputs=inputs, pipeline=pipeline, observer=observer)
-    except Interrupted as stop:
-        raise Interrupted(f"line {line.number}: {stop}; the same command goes on from here") from None
-    except LichtspielError as problem:
-        error = str(problem)
-    return Outcome(line.number, str(path), line.asked, line.request.seed, made=True, error=error)
+def _make(line: Line, folder: Path, pipeline: Pipeline, terms: Terms, say: Callable[[str], None]) -> None:
+    inputs = read_inputs(line.request)
+    for role, media in inputs.by_role.items():
+        if media.sha256 != line.files[role]:
+            raise MediaError(f"{media.path}: changed after the list was checked; start again")
+    check_outputs(line.request, folder / line.name, None)
+    check_folder(line.request)
+    admission = admit(line.request, terms, inputs, line.verdict)
+    observer = Observer(note=lambda note: say(f"line {line.number}: {note}"))
+    work = prepare(admission, folder / line.name, weights=pipeline, observer=observer)
+    latents = compute_latents(work)
+    finish(work, latents, keep_latents(work, latents))

@@ -51,10 +51,14 @@ class Terms:
 
         Raises Refused when the policy does not allow it, or asks for a consent that was not stated.
         """
-        prompt = rules.judge_prompt(text, has_image=has_image, guard=self.guard)
-        verdict = strictest(prompt, *(rules.judge_image(image) for image in images))
+        verdict = self.judge(text, images, has_image=has_image)
         enforce(verdict, consent=self.consent)
         return Inspection(self, verdict, has_image)
+
+    def judge(self, text: str, images: Iterable[Frame], *, has_image: bool) -> Verdict:
+        """What the policy says of a request's text and pictures."""
+        prompt = rules.judge_prompt(text, has_image=has_image, guard=self.guard)
+        return strictest(prompt, *(rules.judge_image(image) for image in images))
 
 
 @dataclass

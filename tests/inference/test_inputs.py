@@ -112,7 +112,7 @@ def test_a_last_picture_of_another_shape_is_cut_to_the_first(tmp_path: Path) -> 
 
 def test_a_video_decides_size_and_length(tmp_path: Path) -> None:
     given: dict[str, Any] = {"prompt": "x", "model": "vace-1.3b", "video": folder(tmp_path / "v", 6)}
-    with pytest.raises(RequestError, match=r"v has 6 frames; vace-1\.3b makes 4n\+1 .*--frames 5 to use"):
+    with pytest.raises(RequestError, match=r"v has 6 frames; vace-1\.3b makes 4n\+1 .*frames 5 to use"):
         ask(**given)
     request = ask(**given, frames=5)
     assert (request.size, request.frames) == ((64, 48), 5)
@@ -141,7 +141,7 @@ def test_what_does_not_agree_is_refused_with_what_would(tmp_path: Path) -> None:
     short, small = folder(tmp_path / "short", 3), picture(tmp_path / "small.png", 32, 32)
     assert "has 3 frames and the video 5; give it as many" in refused(tmp_path, mask=short)
     assert "it is 32x32 and the video 64x48" in refused(tmp_path, mask=small)
-    assert "v has 5 frames, fewer than --frames 9. Pass --frames 5." in refused(tmp_path, frames=9)
+    assert "v has 5 frames, fewer than frames 9. Pass frames 5." in refused(tmp_path, frames=9)
     assert "add video" in refused(tmp_path, video=None, mask=small)
     assert "it takes no image" in refused(tmp_path, model="t2v-14b", size="832x480", video=None, references=[small])
     (tmp_path / "empty").mkdir()

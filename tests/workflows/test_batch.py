@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from lichtspiel.errors import Interrupted, InvalidInput, OutputError
 from lichtspiel.inference.pipeline import Pipeline
 from lichtspiel.seal import verify
 from lichtspiel.weights.checkpoint import Checkpoint
 from lichtspiel.workflows.batch import LOG, read_jobs, run_jobs
+from lichtspiel.workflows.generate import decode
 from lichtspiel.workflows.terms import Terms
 
 
@@ -100,3 +102,91 @@ def test_a_wrong_line_is_named_before_anything_is_made(jobs: list[object], messa
     with pytest.raises(InvalidInput) as caught:
         read_jobs(listed(tmp_path, *jobs))
     assert message in str(caught.value)
+
+
+def test_what_can_be_refused_is_refused_before_the_first_video(
+    random_nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    encode = Pipeline.encode
+    monkeypatch.setattr(
+        Pipeline, "encode", lambda self, request, *rest: made.append("") or encode(self, request, *rest)
+    )
+    jobs = [
+        {"prompt": "a turtle", **SMALL},
+        {"prompt": "a turtle", "lora": ["/nonexistent.safetensors"], **SMALL},
+        {"prompt": "a naked child", **SMALL},
+        {"prompt": "a turtle", "out": "many.png", **SMALL},
+        {"prompt": "a turtle", "device": "cuda:77", **SMALL},
+    ]
+    done = []
+    for outcome in run_jobs(read_jobs(listed(tmp_path, *jobs)), tmp_path / "out", weights=random_nano, terms=Terms()):
+        done.append(outcome)
+        assert outcome.error is None or not made
+    assert sorted(outcome.line for outcome in done if outcome.error) == [2, 3, 4, 5]
+    assert [outcome.line for outcome in done if not outcome.error] == [1]
+
+
+def test_a_batch_knows_its_videos_without_its_log(random_nano: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    jobs = read_jobs(listed(tmp_path, {"prompt": "a turtle", **SMALL}))
+    (made,) = run_jobs(jobs, out, weights=random_nano, terms=Terms())
+    (out / LOG).write_text('[]\n{}\nnull\n{"error": null}\n"x"\n{"error": null, "name": 5, "asked": [], "seed": "x"}\n')
+    (again,) = run_jobs(jobs, out, weights=random_nano, terms=Terms())
+    assert (again.made, again.seed) == (False, made.seed)
+    for other in ({"prompt": "a taxi", **SMALL}, {"prompt": "a turtle", "steps": 2, "frames": 5}):
+        with pytest.raises(OutputError, match="was not made from line 1"):
+            list(run_jobs(read_jobs(listed(tmp_path, other)), out, weights=random_nano, terms=Terms()))
+
+
+def test_a_decoded_video_goes_on_as_the_advice_says(
+    random_nano: Path, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    jobs = read_jobs(listed(tmp_path, {"prompt": "a turtle", **SMALL}))
+    with monkeypatch.context() as patch:
+        patch.setattr(Pipeline, "decode", stop)
+        with pytest.raises(Interrupted, match="the same command goes on from here"):
+            list(run_jobs(jobs, out, weights=random_nano, terms=Terms()))
+    (kept,) = (home / "latents").glob("*.safetensors")
+    decode(kept, out / "0001.mp4", weights=random_nano)
+    (again,) = run_jobs(jobs, out, weights=random_nano, terms=Terms())
+    assert not again.made
+
+
+def test_a_file_that_changed_after_the_check_is_not_used(random_nano: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "first.png"
+    Image.new("RGB", (64, 64), "orange").save(picture)
+    jobs = read_jobs(listed(tmp_path, {"prompt": "a turtle", "image": str(picture), **SMALL}))
+    Image.new("RGB", (64, 64), "blue").save(picture)
+    terms = Terms(consent="colors only")
+    (done,) = run_jobs(jobs, tmp_path / "out", weights=random_nano, terms=terms)
+    assert "changed after the list was checked" in str(done.error)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"prompt": "a", "out": "a\\u0000.mp4"}', '{"prompt": "a", "out": "\\ud800.mp4"}',
+        '{"prompt": "a", "out": "x.txt"}',
+        json.dumps({"prompt": "a", "out": 300 * "a" + ".mp4"}), '{"prompt": "a", "seconds": NaN}', "[" * 5000,
+        '{"prompt": "a", "model": ["nano"]}', '{"prompt": "a", "image": 5}', '{"prompt": "a", "image": "gone.png"}',
+    ],
+)  # fmt: skip
+def test_a_line_that_no_job_can_be_is_one_message(line: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="line 1: ") as caught:
+        read_jobs(listed(tmp_path, line))
+    assert len(str(caught.value)) < 600
+
+
+def test_a_list_may_begin_with_a_mark_and_a_folder_may_be_a_file(random_nano: Path, tmp_path: Path) -> None:
+    (tmp_path / "bom.jsonl").write_text('\ufeff{"prompt": "a\u2028b"}\r\n', encoding="utf-8")
+    jobs = read_jobs(tmp_path / "bom.jsonl")
+    assert jobs[0].request.prompt == "a\u2028b"
+    with pytest.raises(OutputError, match="is no folder for videos"):
+        list(run_jobs(jobs, tmp_path / "bom.jsonl", weights=random_nano, terms=Terms()))
+    with pytest.raises(InvalidInput, match="not a file"):
+        read_jobs(tmp_path)
