@@ -16,7 +16,7 @@ PROMPT := a big tropical fish swims to the left under water
 .PHONY: demo test lint
 
 demo: $(READY)
-	@$(BIN)/lichtspiel generate "$(PROMPT)" --upscale 4 -o demo.mp4 --sheet demo.png
+	@$(BIN)/lichtspiel generate "$(PROMPT)" --upscale 4 -o demo.mp4 --sheet demo.png --force
 	@echo
 	@$(BIN)/lichtspiel verify demo.mp4
 

@@ -25,7 +25,20 @@ STAGES = ("load", "encode", "denoise", "decode", "seal", "total")
 def once(folder: Path, extra: list[str]) -> dict[str, float]:
     """One cold run: seconds by stage as the program reports them, and of the whole process from outside."""
     out = folder / "video.mp4"
-    command = [sys.executable, "-m", "lichtspiel", "generate", PROMPT, "-o", str(out), "--seed", "1", "--json", *extra]
+    command = [
+        sys.executable,
+        "-m",
+        "lichtspiel",
+        "generate",
+        PROMPT,
+        "-o",
+        str(out),
+        "--force",
+        "--seed",
+        "1",
+        "--json",
+        *extra,
+    ]
     began = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     whole = time.perf_counter() - began

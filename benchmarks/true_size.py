@@ -297,7 +297,7 @@ def generate(folder: Path, job: Job, dtype: str) -> str:
     command = [
         sys.executable, "-m", "lichtspiel", "generate", "a cat walks on the beach at sunset", "--model", job.model.name,
         "--weights", str(folder), "--size", f"{width}x{height}", "--frames", str(job.frames), "--steps",
-        str(job.steps), "--dtype", dtype, "--seed", "1", "--json", "-o", str(folder / "video.mp4"),
+        str(job.steps), "--dtype", dtype, "--seed", "1", "--json", "--force", "-o", str(folder / "video.mp4"),
     ]  # fmt: skip
     environment = {**os.environ, "LICHTSPIEL_HOME": str(folder / "home")}
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True, env=environment)

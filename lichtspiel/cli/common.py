@@ -37,6 +37,18 @@ def out_option(help: str) -> Any:
     return typer.Option("--out", "-o", metavar="PATH", help=help, rich_help_panel=OUTPUT)
 
 
+Force = Annotated[bool, typer.Option("--force", help="Replace files that exist; inputs never.", rich_help_panel=OUTPUT)]
+
+
+def free_output(out: Path | None, default: str, *others: Path | None, force: bool) -> Path:
+    """Where the result goes: a free name where none was typed. Raises OutputError for a file that exists already,
+    others such as the contact sheet included, unless `force` is set."""
+    from lichtspiel.workflows.outputs import check_free, free_name
+
+    check_free([out, *others], force=force)
+    return free_name(Path(default)) if out is None else out
+
+
 def without_effect(flags: dict[str, object], reason: str) -> None:
     """Refuse flags that were typed (are not None) although, for this reason, they would change nothing."""
     from lichtspiel.errors import InvalidInput

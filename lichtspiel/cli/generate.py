@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lichtspiel.cli.common import OUTPUT, Checkpoint, Json, Sheet, Weights, observer, out_option, print_result, say
+from lichtspiel.cli.common import (
+    OUTPUT,
+    Checkpoint,
+    Force,
+    Json,
+    Sheet,
+    Weights,
+    free_output,
+    observer,
+    out_option,
+    print_result,
+    say,
+)
 from lichtspiel.cli.flags import of_request, under_terms
 
 if TYPE_CHECKING:
@@ -16,7 +28,10 @@ if TYPE_CHECKING:
     from lichtspiel.request import Request
     from lichtspiel.workflows.terms import Terms
 
-Made = Annotated[Path, out_option("MP4 file to write, or PNG for a picture of one frame.")]
+Made = Annotated[
+    Path | None,
+    out_option("MP4 file to write, or PNG for a picture of one frame. [default: a free name]"),
+]
 Preview = Annotated[
     Path | None,
     typer.Option(
@@ -29,14 +44,15 @@ __all__ = ["batch", "decode", "generate", "models", "replay", "show"]
 
 @of_request()
 @under_terms
-def generate(
+def generate(  # noqa: PLR0913  (one parameter is one flag)
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What the video shows, in quotes.")],
-    out: Made = Path("lichtspiel.mp4"),
+    out: Made = None,
     *,
     asked: dict[str, Any],
     weights: Weights = None,
     sheet: Sheet = None,
     preview: Preview = None,
+    force: Force = False,
     terms: Terms,
     as_json: Json = False,
 ) -> None:
@@ -48,6 +64,7 @@ def generate(
     """
     from lichtspiel.inference.inputs import resolve_request
 
+    out = free_output(out, "lichtspiel.mp4", sheet, preview, force=force)
     if out.suffix.lower() == ".png" and not asked.keys() & {"frames", "seconds"}:
         asked["frames"] = 1
     request, inputs = resolve_request(prompt=prompt, **asked)
@@ -62,13 +79,16 @@ def generate(
 
 
 @under_terms
-def decode(
+def decode(  # noqa: PLR0913  (one parameter is one flag)
     latents: Annotated[Path, typer.Argument(metavar="LATENTS", help="Latents file that generate kept.")],
-    out: Made = Path("lichtspiel.mp4"),
-    prompt: Annotated[str | None, typer.Option(help="Its prompt, if it was kept without (--no-record-prompt).")] = None,
-    negative: Annotated[str | None, typer.Option(help="Its negative prompt, likewise.")] = None,
+    out: Made = None,
+    prompt: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Its prompt, if --no-record-prompt kept it from the file.")
+    ] = None,
+    negative: Annotated[str | None, typer.Option(metavar="TEXT", help="Its negative prompt, likewise.")] = None,
     weights: Weights = None,
     sheet: Sheet = None,
+    force: Force = False,
     *,
     terms: Terms,
     as_json: Json = False,
@@ -79,6 +99,7 @@ def decode(
     """
     from lichtspiel.workflows.generate import decode as run
 
+    out = free_output(out, "lichtspiel.mp4", sheet, force=force)
     with observer() as watching:
         result = run(
             latents, out, prompt=prompt, negative=negative, weights=weights, sheet=sheet, terms=terms,
@@ -120,7 +141,7 @@ def batch(
 @under_terms
 def replay(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     video: Annotated[Path, typer.Argument(metavar="VIDEO", help="Video or picture that Lichtspiel made.")],
-    out: Made = Path("replay.mp4"),
+    out: Made = None,
     prompt: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Its prompt, if this computer's record does not have it.")
     ] = None,
@@ -135,6 +156,7 @@ def replay(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     dtype: Annotated[str | None, typer.Option(metavar="NAME", help="Another precision than the first time.")] = None,
     weights: Weights = None,
     sheet: Sheet = None,
+    force: Force = False,
     *,
     terms: Terms,
     as_json: Json = False,
@@ -144,8 +166,11 @@ def replay(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     Parameters come from its seal and the prompt from this computer's record; input files are named with --input.
     """
     from lichtspiel.workflows.generate import generate as run
+    from lichtspiel.workflows.outputs import check_distinct
     from lichtspiel.workflows.replay import request_of
 
+    out = free_output(out, "replay.mp4", sheet, force=force)
+    check_distinct({"--out": out, "--sheet": sheet}, [("VIDEO", video)])
     request = request_of(video, prompt=prompt, negative=negative, inputs=files or [], device=device, dtype=dtype)
     with observer() as watching:
         result = run(request, out, weights=weights, sheet=sheet, terms=terms, observer=watching)
@@ -154,10 +179,10 @@ def replay(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
 
 def _preview(request: Request, inputs: Inputs, path: Path, as_json: bool) -> None:
     from lichtspiel.inference.preprocess import preview
-    from lichtspiel.workflows.outputs import check_distinct, check_picture_name
+    from lichtspiel.workflows.outputs import check_distinct, check_picture_name, input_files
 
     check_picture_name(path)
-    check_distinct({"--preview": path}, request)
+    check_distinct({"--preview": path}, input_files(request))
     notes = inputs.check(request)
     preview(request, inputs, path)
     if as_json:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lichtspiel.cli.common import OUTPUT, Json, out_option, progress_bar, sealed_by
+from lichtspiel.cli.common import OUTPUT, Force, Json, free_output, out_option, progress_bar, sealed_by
 from lichtspiel.cli.flags import under_terms
 from lichtspiel.errors import InvalidInput, LichtspielError, printable
 
@@ -92,8 +92,9 @@ def _expanded(paths: list[Path]) -> Iterator[Path]:
 def seal(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Video that another tool generated.")],
     made_with: Annotated[str, typer.Option(metavar="NAME", help='Tool that made it, such as "Wan2.1 in ComfyUI".')],
-    out: Annotated[Path, out_option("MP4 file to write.")] = Path("sealed.mp4"),
+    out: Annotated[Path | None, out_option("MP4 file to write. [default: sealed.mp4, or a free name like it]")] = None,
     prompt: Annotated[str, typer.Option(metavar="TEXT", help="Its prompt, if there was one, for the record.")] = "",
+    force: Force = False,
     *,
     terms: Terms,
     as_json: Json = False,
@@ -104,6 +105,7 @@ def seal(
     """
     from lichtspiel.workflows.reseal import adopt
 
+    out = free_output(out, "sealed.mp4", force=force)
     with progress_bar() as progress:
         sealed = adopt(file, out, made_with=made_with, prompt=prompt, terms=terms, progress=progress)
     if as_json:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lichtspiel.cli.common import Checkpoint, Json, Weights, out_option, say, secret
+from lichtspiel.cli.common import Checkpoint, Force, Json, Weights, free_output, out_option, say, secret
 from lichtspiel.cli.flags import of_request
 
 __all__ = ["convert_lora", "inspect", "inspect_lora", "plan", "pull"]
@@ -112,6 +112,7 @@ def convert_lora(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="LoRA file in any dialect.")],
     to: Annotated[str, typer.Option(metavar="diffusers|comfy|kohya", help="Dialect to write.")],
     out: Annotated[Path, out_option("LoRA file to write.")],
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Write a LoRA in another dialect.
@@ -119,7 +120,10 @@ def convert_lora(
     Its effect stays the same.
     """
     from lichtspiel.lora import carried, convert, read_lora, write_lora
+    from lichtspiel.workflows.outputs import check_distinct
 
+    check_distinct({"--out": out}, [("FILE", path)])
+    free_output(out, "", force=force)
     found = read_lora(path)
     write_lora(out, convert(found, to), carried(found, to))
     if as_json:

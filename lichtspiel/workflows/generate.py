@@ -30,7 +30,7 @@ from lichtspiel.seal import Input, Provenance, Sealed, seal, seal_picture
 from lichtspiel.spec import dit_parameters, model
 from lichtspiel.workflows.admission import Admission, admit
 from lichtspiel.workflows.latents import check_folder, latents_sha256, mark_decoded, read_latents, save_latents
-from lichtspiel.workflows.outputs import check_outputs
+from lichtspiel.workflows.outputs import check_distinct, check_outputs
 from lichtspiel.workflows.terms import Inspection, Terms
 
 if TYPE_CHECKING:
@@ -246,6 +246,7 @@ def decode(
     Raises MediaError when the file holds no latents, or others than its request makes."""
     latents, out, sheet = Path(latents), Path(out), Path(sheet) if sheet is not None else None
     tensor, request = read_latents(latents, prompt=prompt, negative=negative)
+    check_distinct({"--out": out, "--sheet": sheet}, [("the latents", latents)])
     check_outputs(request, out, sheet)
     admission = admit(request, terms or Terms())
     return finish(prepare(admission, out, weights=weights, sheet=sheet, observer=observer), tensor, latents)

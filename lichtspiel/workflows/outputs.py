@@ -1,12 +1,12 @@
 """Whether results can be written where they are wanted, before the work begins.
 
-Nothing that is given may be overwritten, and no result by another.
+No result replaces an input, another result, or a file that nobody said to replace.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from lichtspiel.errors import OutputError, RequestError
@@ -14,13 +14,13 @@ from lichtspiel.request import Request
 from lichtspiel.seal import check_output
 from lichtspiel.spec import model
 
-__all__ = ["check_distinct", "check_outputs", "check_picture_name"]
+__all__ = ["check_distinct", "check_free", "check_outputs", "check_picture_name", "free_name", "input_files"]
 
 
 def check_outputs(request: Request, out: Path, sheet: Path | None) -> None:
     """Check names, folders, disk space and the signing identity. A name that ends in .png is a picture's, which is one
     frame. Raises OutputError or RequestError."""
-    check_distinct({"--out": out, "--sheet": sheet}, request)
+    check_distinct({"--out": out, "--sheet": sheet}, input_files(request))
     if sheet is not None:
         check_picture_name(sheet)
         check_output(sheet, suffix=".png")
@@ -43,19 +43,50 @@ def check_picture_name(path: Path) -> None:
         raise OutputError(f"{path}: the folder {path.parent} does not exist or cannot be written; choose another")
 
 
-def check_distinct(outputs: Mapping[str, Path | None], request: Request) -> None:
-    """Raise OutputError when an output is a given file, or two outputs are one file. `outputs` are named by flags."""
-    files: dict[Path, str] = {}
-    given = {
-        "--image": [request.image], "--last-image": [request.last_image], "--video": [request.video],
-        "--mask": [request.mask], "--reference": request.references,
-        "--lora": [adapter.path for adapter in request.lora],
+def input_files(request: Request) -> list[tuple[str, Path]]:
+    """The files and folders that a request reads, with their flags."""
+    single = {
+        "--image": request.image, "--last-image": request.last_image, "--video": request.video, "--mask": request.mask,
     }  # fmt: skip
-    for flag, paths in given.items():
-        files |= {path.resolve(): flag for path in paths if path is not None}
+    found = [(flag, path) for flag, path in single.items() if path is not None]
+    found += [("--reference", path) for path in request.references]
+    return found + [("--lora", adapter.path) for adapter in request.lora]
+
+
+def check_distinct(outputs: Mapping[str, Path | None], inputs: Iterable[tuple[str, Path]]) -> None:
+    """Raise OutputError when an output is an input or replaces a file of a folder that is one, or when two outputs are
+    one file. Both are named by flags; outputs that are None are not wanted."""
+    taken = [*inputs]
     for flag, path in outputs.items():
         if path is None:
             continue
-        other = files.setdefault(path.resolve(), flag)
-        if other != flag:
-            raise OutputError(f"{path}: {flag} and {other} name the same file; give {flag} another name")
+        for other, before in taken:
+            if _same(path, before):
+                raise OutputError(f"{path}: {flag} and {other} name the same file; give {flag} another name")
+            if path.exists() and before.is_dir() and _same(path.parent, before):
+                raise OutputError(f"{path}: {flag} would replace a file of {other}; give {flag} another name")
+        taken.append((flag, path))
+
+
+def check_free(paths: Iterable[Path | None], *, force: bool) -> None:
+    """Raise OutputError for a file that exists already, unless it may be replaced."""
+    for path in paths:
+        if path is not None and not force and (path.exists() or path.is_symlink()):
+            raise OutputError(f"{path} exists; choose another name, or add --force to replace it")
+
+
+def free_name(path: Path) -> Path:
+    """The path itself where nothing is there, else the first of video-2.mp4, video-3.mp4 and so on that is free."""
+    number, free = 1, path
+    while free.exists() or free.is_symlink():
+        number += 1
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return free
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two paths are one file, whatever links lead there and whether it exists yet."""
+    try:
+        return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
+    except (OSError, RuntimeError):  # a loop of links, or a name that no file can have
+        return False

@@ -15,6 +15,7 @@ from lichtspiel import __version__
 from lichtspiel.errors import RequestError
 from lichtspiel.media.video import read_video, video_info
 from lichtspiel.seal import Input, Provenance, Sealed, check_output, seal
+from lichtspiel.workflows.outputs import check_distinct
 from lichtspiel.workflows.terms import Terms
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def adopt(
     """
     if not made_with.strip() or len(made_with) > MAX_NAME:
         raise RequestError("made_with", made_with, f"it names the tool, in at most {MAX_NAME} characters")
+    check_distinct({"--out": out}, [("FILE", file)])
     info = video_info(file)
     width, height = info.width - info.width % 2, info.height - info.height % 2
     fps = Fraction(info.fps).limit_denominator(1001) if info.fps else Fraction(16)
