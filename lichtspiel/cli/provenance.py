@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lichtspiel.cli.common import OUTPUT, Force, Json, free_output, out_option, progress_bar, sealed_by
-from lichtspiel.cli.flags import under_terms
+from lichtspiel.cli.flags import PolicyFile, under_terms
 from lichtspiel.errors import InvalidInput, LichtspielError, printable
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ __all__ = [
     "export_record",
     "import_certificate",
     "list_record",
+    "list_refusals",
     "make_identity",
     "seal",
     "show_identity",
@@ -116,17 +117,18 @@ def seal(
     print(sealed_by(sealed.signer, str(sealed.path)))
 
 
-def show_policy(as_json: Json = False) -> None:
+def show_policy(policy: PolicyFile = None, as_json: Json = False) -> None:
     """Show the rules and what can judge pictures here."""
     from lichtspiel.policy import describe_policy
+    from lichtspiel.policy.prompts import load
 
-    said = describe_policy()
+    said = describe_policy(load(policy) if policy else None)
     if as_json:
         print(json.dumps(said, ensure_ascii=False, indent=2))
         return
     print(f"policy   version {said['version']}\n")
     for rule in said["rules"]:
-        print(f"{rule['name']:<20}{rule['decision']:<15}{rule['category']:<12}a prompt that {rule['says']}")
+        print(f"{rule['name']:<20}{rule['decision']:<15}{rule['category']:<16}a prompt that {rule['says']}")
     terms = ", ".join(f"{language} {count}" for language, count in said["terms"].items())
     looking = ", ".join(f"{what} {'yes' if there else 'no'}" for what, there in said["looks at pictures"].items())
     print(f"\nterms    {terms}")
@@ -137,6 +139,8 @@ def show_policy(as_json: Json = False) -> None:
 def check_policy(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="Prompt to judge, in quotes.")],
     image: Annotated[Path | None, typer.Option(metavar="FILE", help="Picture that would come with it.")] = None,
+    negative: Annotated[str, typer.Option(metavar="TEXT", help="Negative prompt that would come with it.")] = "",
+    policy: PolicyFile = None,
     as_json: Json = False,
 ) -> None:
     """Judge a prompt without generating anything.
@@ -145,14 +149,35 @@ def check_policy(
     """
     from lichtspiel.media.picture import load_image
     from lichtspiel.policy import judge_image, judge_prompt, strictest
+    from lichtspiel.policy.prompts import load
 
     pictures = [judge_image(load_image(image))] if image else []
-    verdict = strictest(judge_prompt(prompt, has_image=image is not None, guard=None), *pictures)
+    own = load(policy) if policy else None
+    verdict = judge_prompt(prompt, has_image=image is not None, negative=negative, policy=own)
+    verdict = strictest(verdict, *pictures)
     if as_json:
         print(json.dumps(verdict.to_json(), ensure_ascii=False, indent=2))
     else:
         print(f"{verdict.decision}: {verdict.detail} (category {verdict.category}, rule {verdict.rule})")
     raise typer.Exit(3 if verdict.decision == "refused" else 0)
+
+
+def list_refusals(
+    limit: Annotated[int, typer.Option(min=1, metavar="NUMBER", help="How many to list, newest first.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """List what the policy refused on this computer."""
+    from itertools import islice
+
+    from lichtspiel.workflows import refusals
+
+    entries = list(islice(refusals.entries(), limit))
+    if as_json:
+        print(json.dumps({"refusals": entries}, ensure_ascii=False, indent=2))
+        return
+    for entry in entries:
+        row = f"{entry.get('time')}  {entry.get('stage'):<8}  {entry.get('decision'):<13}  {entry.get('rule')}"
+        print(printable(f"{row}  {entry.get('prompt', '')}"))
 
 
 def make_identity(as_json: Json = False) -> None:

@@ -1,7 +1,7 @@
 """Reading a prompt for the policy: which of the rules' word lists it touches, however it is spelled.
 
-It knows spelling and the file of rules (`lichtspiel/data/policy.toml`), in which the language of terms is explained. It
-understands nothing: it does not parse, and a meaning that none of the words carries is not found. A prompt is folded
+It knows spelling and files of rules (the shipped one is `lichtspiel/data/policy.toml`, which explains their language).
+It understands nothing: it does not parse, and a meaning that none of the words carries is not found. A prompt is folded
 (case, accents, full-width and ornamental letters, invisible characters) and then read several ways at once: as it
 stands, with look-alike letters of other scripts replaced, with letters that stand apart joined, and with digits as
 letters. A word found in any reading counts.
@@ -14,16 +14,25 @@ import importlib.resources
 import re
 import tomllib
 import unicodedata
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
 
-__all__ = ["Rule", "counts", "read", "rules", "version"]
+from lichtspiel.errors import InvalidInput
+
+__all__ = ["HARD_LINES", "Policy", "Rule", "load", "shipped"]
+
+Decision = Literal["allowed", "needs consent", "refused"]
+
+HARD_LINES = frozenset({"minors", "real person"})
+"""The categories that no file of rules can relax."""
 
 _BLANK = r"(?:[\s\-'’·./]{1,3})"
 _GAP = r"(?:\W+\w+){0,5}\W+"
 _CLOSE_GAP = ".{0,6}"  # in scripts without blanks
 _SYNTAX = {"*": r"\w*", " ": _BLANK, "(": "(?:", **{sign: sign for sign in ")|?[]"}}
+_WIDE = "[\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"  # Han and kana
 
 # Ornamental letters that no Unicode normalization turns into letters: negative circled, negative squared, flags.
 _ORNAMENTS = {start + offset: ord("a") + offset for start in (0x1F150, 0x1F170, 0x1F1E6) for offset in range(26)}
@@ -33,61 +42,216 @@ _LEET = str.maketrans("0134578@$!€+|", "oieastbasieti")
 
 @dataclass(frozen=True)
 class Rule:
-    """A line of the policy: when all the word lists named in `all` are touched, `decision` holds."""
+    """A rule of the policy: when all the word lists named in `all` are touched, `decision` applies."""
 
     name: str
     all: tuple[str, ...]
-    decision: Literal["allowed", "needs consent", "refused"]
+    decision: Decision
     category: str
     says: str
 
 
-def rules() -> tuple[Rule, ...]:
-    """The rules in the order in which they are tried."""
-    return tuple(Rule(**{**row, "all": tuple(row["all"])}) for row in _data()["rules"])
+class Policy:
+    """Rules with their word lists, compiled when they are first used.
+
+    `data` is the content of a file of rules.
+    """
+
+    def __init__(self, data: Mapping[str, Any]) -> None:
+        self.data = data
+
+    @functools.cached_property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules in the order of the file, each with the decision that [categories] has for its category."""
+        switches = self.data.get("categories", {})
+        rows = (Rule(**{**row, "all": tuple(row["all"])}) for row in self.data["rules"])
+        return tuple(replace(rule, decision=switches.get(rule.category, rule.decision)) for rule in rows)
+
+    @property
+    def version(self) -> str:
+        """The edition of the rules, which is recorded with each verdict."""
+        return str(self.data["version"])
+
+    def counts(self) -> dict[str, int]:
+        """How many terms each language has."""
+        return {language: sum(map(len, lists.values())) for language, lists in self.data["terms"].items()}
+
+    def read(self, text: str, *, has_image: bool, negative: str = "") -> dict[str, str]:
+        """The word lists that a prompt touches, each with the words that did it; "image" when there is a picture, and
+        "negative clothing" when the negative prompt names clothes."""
+        touched: dict[str, str] = {"image": ""} if has_image else {}
+        for reading in self._readings(text):
+            spared = self._pattern("own harmless").sub(" ~ ", reading)
+            for name in self._names:
+                where = reading if name in self._fixed else spared
+                if name not in touched and (match := self._pattern(name).search(where)):
+                    touched[name] = match.group().strip()
+            if "named" not in touched and (person := self._named(reading)):
+                touched["named"] = person
+        for reading in self._readings(negative) if negative else ():
+            if match := self._pattern("clothing").search(reading):
+                touched["negative clothing"] = match.group().strip()
+                break
+        for group, parts in self.data["groups"].items():
+            if hits := [part for part in parts if part in touched]:
+                touched[group] = ", ".join(filter(None, (touched[part] for part in hits)))
+        return touched
+
+    def _readings(self, text: str) -> list[str]:
+        plain = self._without_harmless(_fold(text))
+        return list(dict.fromkeys(map(self._without_harmless, self._spellings(plain))))
+
+    def _without_harmless(self, reading: str) -> str:
+        return self._pattern("harmless").sub(" ~ ", reading)
+
+    def _spellings(self, plain: str) -> Iterator[str]:
+        alike = plain.translate(self._lookalikes)
+        joined = re.sub(r"(?<!\w)\w(\W{1,3})\w(?:\1\w)+(?!\w)", lambda match: re.sub(r"\W", "", match.group()), alike)
+        # An apostrophe after one letter is an article, as in l'enfant.
+        solid = re.sub(r"(?<=\w)[^\w\s'’](?=\w)|(?<=\w\w)['’](?=\w)", "", joined)
+        solid = re.sub(rf"(?<={_WIDE})[\W_]+(?={_WIDE})", "", solid)
+        single = re.sub(r"([^\W\d])\1{2,}", r"\1", solid)
+        yield from (plain, alike, joined, solid, single)
+        yield from (_letters(reading) for reading in (alike, joined, single))
+
+    def _named(self, reading: str) -> str:
+        """A given name and the word after it that may be a family name, or nothing."""
+        given, others = self._given
+        for match in given.finditer(reading):
+            family = match.group(1)
+            if family not in others and not any(
+                self._pattern(part).match(family) for part in self.data["groups"]["bare"]
+            ):
+                return str(match.group())
+        return ""
+
+    @functools.cached_property
+    def _names(self) -> tuple[str, ...]:
+        lists = (name for terms in self.data["terms"].values() for name in terms)
+        return tuple(name for name in dict.fromkeys(lists) if name not in {"harmless", "own harmless", "clothing"})
+
+    @functools.cached_property
+    def _fixed(self) -> frozenset[str]:
+        """The word lists that rules of HARD_LINES use: no harmless phrases of a file of one's own touch them."""
+        names = {name for rule in self.rules if rule.category in HARD_LINES for name in rule.all}
+        for group, parts in self.data["groups"].items():
+            names |= set(parts) if group in names else set()
+        return frozenset(names)
+
+    @functools.cached_property
+    def _lookalikes(self) -> dict[int, str]:
+        pairs = self.data["confusables"].items()
+        return {ord(other): letter for letter, others in pairs for other in _fold(others)}
+
+    @functools.cached_property
+    def _given(self) -> tuple[re.Pattern[str], frozenset[str]]:
+        names = self.data["names"]
+        given = "|".join(sorted(set(_fold(names["given"]).split())))
+        return re.compile(rf"(?<!\w)(?:{given})\s+([^\W\d]\w+)"), frozenset(_fold(names["not_surnames"]).split())
+
+    @functools.cached_property
+    def _patterns(self) -> dict[str, re.Pattern[str]]:
+        return {}
+
+    def _pattern(self, name: str) -> re.Pattern[str]:
+        """One expression for a word list of all languages."""
+        if name not in self._patterns:
+            terms = [term for lists in self.data["terms"].values() for term in lists.get(name, ())]
+            spaced = "|".join(self._expression(term) for term in terms if not _wide(term)) or "(?!)"
+            wide = "|".join(self._expression(term) for term in terms if _wide(term))
+            pattern = rf"(?<!\w)(?:{spaced})(?!\w)" + (rf"|(?:{wide})" if wide else "")
+            self._patterns[name] = re.compile(pattern)
+        return self._patterns[name]
+
+    def _expression(self, term: str) -> str:
+        """A term of the rules as a regular expression."""
+        if term.startswith("~"):
+            return term[1:]
+        gap = _CLOSE_GAP if _wide(term) else _GAP
+        parts = []
+        for piece in re.split(r"(\{\w+\}|\s*\.\.\.\s*)", _fold(term.replace("_", "\0"))):
+            if piece.startswith("{"):
+                choices = "|".join(self._expression(choice) for choice in self.data["lists"][piece[1:-1]])
+                parts.append(f"(?:{choices})")
+            elif piece.strip() == "...":
+                parts.append(gap)
+            else:
+                parts.append("".join(_SYNTAX.get(sign, re.escape(sign)) for sign in piece))
+        return "".join(parts)
 
 
-def version() -> str:
-    """Which edition of the rules this is; recorded with a verdict, it says what was asked."""
-    return str(_data()["version"])
+@functools.cache
+def shipped() -> Policy:
+    """The rules of the package."""
+    file = importlib.resources.files("lichtspiel") / "data" / "policy.toml"
+    return Policy(tomllib.loads(file.read_text(encoding="utf-8")))
 
 
-def counts() -> dict[str, int]:
-    """How many terms each language has."""
-    return {language: sum(map(len, lists.values())) for language, lists in _data()["terms"].items()}
+def load(path: Path) -> Policy:
+    """The shipped rules as a file changes them: [categories] sets what a category decides, [terms] adds to word lists
+    or brings new ones, [lists] new choices, and [[rules]] are added to the shipped ones.
+
+    Raises InvalidInput, with the remedy, for a file that cannot be read, says what is not understood, or relaxes one of
+    HARD_LINES.
+    """
+    try:
+        own = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path}: cannot be read as rules: {error}") from error
+    base = shipped().data
+    try:
+        merged = _merged(base, own)
+        policy = Policy(merged)
+        _check(policy)
+    except (ValueError, TypeError, KeyError, AttributeError, re.error) as error:
+        raise InvalidInput(f"{path}: {error}; see lichtspiel/data/policy.toml for an example") from error
+    return policy
 
 
-def read(text: str, *, has_image: bool) -> dict[str, str]:
-    """The word lists that a prompt touches, each with the words that did it; "image" when there is a picture."""
-    found: dict[str, str] = {"image": ""} if has_image else {}
-    for rest in dict.fromkeys(map(_without_harmless, _readings(_without_harmless(_fold(text))))):
-        for name in _names():
-            if name not in found and (match := _pattern(name).search(rest)):
-                found[name] = match.group().strip()
-        if "named" not in found and (person := _named(rest)):
-            found["named"] = person
-    for group, parts in _data()["groups"].items():
-        if touched := [part for part in parts if part in found]:
-            found[group] = ", ".join(filter(None, (found[part] for part in touched)))
-    return found
+def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    known = {"version", "categories", "terms", "lists", "rules"}
+    if unknown := sorted(set(own) - known):
+        raise ValueError(f"{', '.join(unknown)}: is not known; a file of rules has {', '.join(sorted(known))}")
+    terms = {language: dict(lists) for language, lists in base["terms"].items()}
+    for language, own_lists in own.get("terms", {}).items():
+        for name, words in own_lists.items():
+            if not (isinstance(words, list) and all(isinstance(word, str) and word.strip() for word in words)):
+                raise ValueError(f"terms.{language}.{name}: a list of texts belongs here")
+            if name == "harmless" and any("..." in word or word[:1] in "~*" for word in words):
+                raise ValueError(f"terms.{language}.harmless: spell phrases out, or other words could hide in the gap")
+            target = "own harmless" if name == "harmless" else name
+            lists = terms.setdefault(language, {})
+            lists[target] = [*lists.get(target, ()), *words]
+    version = f"{base['version']}+{own['version']}" if "version" in own else f"{base['version']}+own"
+    return {
+        **base,
+        "version": version,
+        "categories": {**base["categories"], **own.get("categories", {})},
+        "terms": terms,
+        "lists": {**base["lists"], **own.get("lists", {})},
+        "rules": [*base["rules"], *own.get("rules", ())],
+    }
 
 
-def _without_harmless(reading: str) -> str:
-    return _pattern("harmless").sub(" ~ ", reading)
-
-
-def _readings(plain: str) -> Iterator[str]:
-    alike = plain.translate(_lookalikes())
-    joined = re.sub(r"(?<!\w)\w(\W{1,3})\w(?:\1\w)+(?!\w)", lambda match: re.sub(r"\W", "", match.group()), alike)
-    # An apostrophe after one letter is an article, as in l'enfant.
-    solid = re.sub(r"(?<=\w)[^\w\s'’](?=\w)|(?<=\w\w)['’](?=\w)", "", joined)
-    solid = re.sub(rf"(?<={_WIDE})[\W_]+(?={_WIDE})", "", solid)
-    single = re.sub(r"([^\W\d])\1{2,}", r"\1", solid)
-    yield from (plain, alike, joined, solid, single)
-    yield from (_letters(reading) for reading in (alike, joined, single))
-
-
-_WIDE = "[\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"  # Han and kana
+def _check(policy: Policy) -> None:
+    """Raise ValueError for rules that cannot be applied; compiles every word list."""
+    names = {*policy._names, *policy.data["groups"], "image", "named", "negative clothing"}
+    for rule in policy.rules:
+        if missing := sorted(set(rule.all) - names) or ([] if rule.all else ["(none)"]):
+            raise ValueError(f"rule {rule.name}: there is no word list {', '.join(missing)}")
+        if rule.decision not in get_args(Decision):
+            raise ValueError(f"rule {rule.name}: {rule.decision!r} is not one of {', '.join(get_args(Decision))}")
+    categories = {rule.category for rule in policy.rules}
+    for category, decision in policy.data["categories"].items():
+        if category not in categories:
+            known = ", ".join(sorted(categories - HARD_LINES))
+            raise ValueError(f"categories.{category}: no rule has this category; there are {known}")
+        if decision not in get_args(Decision):
+            raise ValueError(f"categories.{category}: {decision!r} is not one of {', '.join(get_args(Decision))}")
+        if category in HARD_LINES:
+            raise ValueError(f"categories.{category}: the rules of this category are fixed")
+    for name in [*policy._names, "harmless", "own harmless", "clothing"]:
+        policy._pattern(name)
 
 
 def _fold(text: str) -> str:
@@ -103,66 +267,5 @@ def _letters(reading: str) -> str:
     return "".join(word.translate(_LEET) if any(map(str.isalpha, word)) else word for word in words)
 
 
-def _named(reading: str) -> str:
-    """A given name and the word after it that may be a family name, or nothing."""
-    given, others = _given()
-    for match in given.finditer(reading):
-        family = match.group(1)
-        if family not in others and not any(_pattern(part).match(family) for part in _data()["groups"]["bare"]):
-            return str(match.group())
-    return ""
-
-
-@functools.cache
-def _data() -> dict[str, Any]:
-    file = importlib.resources.files("lichtspiel") / "data" / "policy.toml"
-    return tomllib.loads(file.read_text(encoding="utf-8"))
-
-
-@functools.cache
-def _names() -> tuple[str, ...]:
-    lists = (name for terms in _data()["terms"].values() for name in terms)
-    return tuple(name for name in dict.fromkeys(lists) if name != "harmless")
-
-
-@functools.cache
-def _lookalikes() -> dict[int, str]:
-    pairs = _data()["confusables"].items()
-    return {ord(other): letter for letter, others in pairs for other in _fold(others)}
-
-
-@functools.cache
-def _given() -> tuple[re.Pattern[str], frozenset[str]]:
-    names = _data()["names"]
-    given = "|".join(sorted(set(_fold(names["given"]).split())))
-    return re.compile(rf"(?<!\w)(?:{given})\s+([^\W\d]\w+)"), frozenset(_fold(names["not_surnames"]).split())
-
-
-@functools.cache
-def _pattern(name: str) -> re.Pattern[str]:
-    """One expression for a word list of all languages."""
-    terms = [term for lists in _data()["terms"].values() for term in lists.get(name, ())]
-    spaced = "|".join(_expression(term) for term in terms if not _wide(term))
-    wide = "|".join(_expression(term) for term in terms if _wide(term))
-    return re.compile(rf"(?<!\w)(?:{spaced})(?!\w)" + (rf"|(?:{wide})" if wide else ""))
-
-
 def _wide(term: str) -> bool:
     return any(ord(sign) >= 0x2E80 for sign in term)
-
-
-def _expression(term: str) -> str:
-    """A term of the rules as a regular expression."""
-    if term.startswith("~"):
-        return term[1:]
-    gap = _CLOSE_GAP if _wide(term) else _GAP
-    parts = []
-    for piece in re.split(r"(\{\w+\}|\s*\.\.\.\s*)", _fold(term.replace("_", "\0"))):
-        if piece.startswith("{"):
-            choices = "|".join(_expression(choice) for choice in _data()["lists"][piece[1:-1]])
-            parts.append(f"(?:{choices})")
-        elif piece.strip() == "...":
-            parts.append(gap)
-        else:
-            parts.append("".join(_SYNTAX.get(sign, re.escape(sign)) for sign in piece))
-    return "".join(parts)

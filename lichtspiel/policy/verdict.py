@@ -47,5 +47,6 @@ def enforce(verdict: Verdict, *, consent: str | None = None) -> None:
     if verdict.decision == "needs consent" and not (consent or "").strip():
         raise Refused(
             f"the policy asks for consent: {verdict.detail} (rule {verdict.rule}); "
-            "state who is shown and that they agreed, and it will be recorded"
+            'say who is shown and that they agreed, with --consent "TEXT" (in the API: the field consent); '
+            "the text is recorded"
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lichtspiel.inference.inputs import Inputs, read_inputs
-from lichtspiel.policy.verdict import Verdict, enforce
+from lichtspiel.policy.verdict import Verdict
 from lichtspiel.request import Request
 from lichtspiel.workflows.terms import Inspection, Terms
 
@@ -30,16 +30,18 @@ def admit(request: Request, terms: Terms, inputs: Inputs | None = None, verdict:
     and `verdict` is what the policy said if it judged this very request already: it is not asked again.
 
     Raises Refused, or MediaError or RequestError for files that cannot be read or do not fit. Below guidance 1 the
-    negative prompt pulls instead of pushing, so it is judged with the prompt.
+    negative prompt pulls instead of pushing, so it is judged with the prompt; above, only its words for clothes are.
     """
     inputs = read_inputs(request) if inputs is None else inputs
     notes = inputs.check(request)
     verdict = verdict or judge(request, inputs, terms)
-    enforce(verdict, consent=terms.consent)
-    return Admission(request, inputs, Inspection(terms, verdict, bool(inputs.by_role)), notes)
+    terms.enforce(verdict, "request", request.prompt)
+    return Admission(request, inputs, Inspection(terms, verdict, bool(inputs.by_role), request.prompt), notes)
 
 
 def judge(request: Request, inputs: Inputs, terms: Terms) -> Verdict:
     """What the policy says of a request and its files; whether consent was stated is not its business."""
-    text = request.prompt if request.guidance >= 1 else f"{request.prompt}\n{request.negative}"
-    return terms.judge(text, inputs.judged(request), has_image=bool(inputs.by_role))
+    pushes = request.guidance >= 1
+    text = request.prompt if pushes else f"{request.prompt}\n{request.negative}"
+    negative = request.negative if pushes else ""
+    return terms.judge(text, inputs.judged(request), has_image=bool(inputs.by_role), negative=negative)

@@ -8,56 +8,82 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from lichtspiel.errors import LichtspielError
+from lichtspiel.errors import LichtspielError, Refused, RequestError
 from lichtspiel.policy import rules
 from lichtspiel.policy.guards import Guard
+from lichtspiel.policy.prompts import Policy, shipped
 from lichtspiel.policy.verdict import Verdict, enforce, strictest
 from lichtspiel.seal import certificates, record
 from lichtspiel.seal.credentials import Provenance, digest
 from lichtspiel.seal.export import Sealed
 from lichtspiel.seal.marks import Marks
+from lichtspiel.workflows import refusals
 
 if TYPE_CHECKING:
     from lichtspiel.frames import Frame
 
 
-__all__ = ["Inspection", "Terms"]
+__all__ = ["MAX_CONSENT", "Inspection", "Terms"]
+
+MAX_CONSENT = 2000
+"""Characters of a statement of consent."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
     """What goes with a job beside its request.
 
-    `consent` is the requester's statement of who is shown and that they agreed; `guard` judges prompts after the
-    built-in rules; `embed_prompt` publishes the prompt in the seal; `record_prompt` keeps its text in the record on
-    this machine; `timestamp` is the address of an RFC 3161 authority.
+    `consent` is the requester's statement of who is shown and that they agreed, at most MAX_CONSENT characters;
+    `policy` holds the rules (None: the shipped ones) and `guard` judges prompts after them; `embed_prompt` publishes
+    the prompt in the seal; `record_prompt` keeps its text in the record on this machine, and `log_refused_prompt` in
+    the log of refusals; `timestamp` is the URL of an RFC 3161 authority. Raises RequestError for a consent that is no
+    text or too long.
     """
 
     marks: Marks = field(default_factory=Marks.of)
     consent: str | None = None
+    policy: Policy | None = None
     guard: Guard | None = None
     embed_prompt: bool = False
     record_prompt: bool = True
+    log_refused_prompt: bool = False
     timestamp: str | None = None
 
     def __post_init__(self) -> None:
         if self.timestamp is not None:
             certificates.check_timestamp(self.timestamp)  # a wrong one would show up after the work
+        if self.consent is not None and not (isinstance(self.consent, str) and len(self.consent) <= MAX_CONSENT):
+            shown = self.consent[:40] if isinstance(self.consent, str) else self.consent
+            raise RequestError("consent", shown, f"it is text of at most {MAX_CONSENT:,} characters")
 
-    def admit(self, text: str, images: Iterable[Frame], *, has_image: bool) -> Inspection:
-        """Judge a request's text and pictures before the work begins.
+    def admit(self, text: str, images: Iterable[Frame], *, has_image: bool, negative: str = "") -> Inspection:
+        """Judge a request's text and pictures before the work begins; of the negative prompt only clothes matter.
 
         Raises Refused when the policy does not allow it, or asks for a consent that was not stated.
         """
-        verdict = self.judge(text, images, has_image=has_image)
-        enforce(verdict, consent=self.consent)
-        return Inspection(self, verdict, has_image)
+        verdict = self.judge(text, images, has_image=has_image, negative=negative)
+        self.enforce(verdict, "request", text)
+        return Inspection(self, verdict, has_image, text)
 
-    def judge(self, text: str, images: Iterable[Frame], *, has_image: bool) -> Verdict:
+    def enforce(self, verdict: Verdict, stage: Literal["request", "frames"], text: str) -> None:
+        """Raise Refused, and log it, unless a verdict lets the work go on."""
+        try:
+            enforce(verdict, consent=self.consent)
+        except Refused:
+            prompt = text if self.log_refused_prompt else None
+            refusals.add(verdict, stage=stage, policy=self.rules_version, prompt=prompt)
+            raise
+
+    @property
+    def rules_version(self) -> str:
+        """The edition of the rules that judge."""
+        return (self.policy or shipped()).version
+
+    def judge(self, text: str, images: Iterable[Frame], *, has_image: bool, negative: str = "") -> Verdict:
         """What the policy says of a request's text and pictures."""
-        prompt = rules.judge_prompt(text, has_image=has_image, guard=self.guard)
+        prompt = rules.judge_prompt(text, has_image=has_image, negative=negative, guard=self.guard, policy=self.policy)
         return strictest(prompt, *(rules.judge_image(image) for image in images))
 
 
@@ -68,6 +94,7 @@ class Inspection:
     terms: Terms
     before: Verdict
     has_image: bool
+    text: str = field(default="", repr=False)
     after: Verdict | None = None
 
     def watch(self, frames: Iterable[Frame], fps: float) -> Iterator[Frame]:
@@ -80,12 +107,12 @@ class Inspection:
                 picked.append(frame)
             yield frame
         self.after = rules.judge_frames(picked, has_image=self.has_image)
-        enforce(self.after, consent=self.terms.consent)
+        self.terms.enforce(self.after, "frames", self.text)
 
     def verdicts(self) -> dict[str, Any]:
         """What the policy said, by which version of its rules, and the consent that was stated."""
         return {
-            "policy": rules.version(),
+            "policy": self.terms.rules_version,
             "before": self.before.to_json(),
             "after": self.after.to_json() if self.after else None,
             "consent": self.terms.consent,

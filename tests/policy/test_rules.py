@@ -29,7 +29,7 @@ GROUPS = tomllib.loads(Path(__file__).with_name("prompts.toml").read_text(encodi
 HARMLESS, HARD = ([group for group in GROUPS if group["expect"] == it] for it in ("allowed", "refused"))
 MAX_FALSE = 0.02
 PAGE = (Path(__file__).parents[2] / "docs" / "policy.md").read_text(encoding="utf-8")
-PICTURE = np.full((48, 64, 3), 128, np.uint8)
+PICTURE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 EXPLICIT = Verdict("refused", "sexual", "frames.explicit", "")
 Networks = Callable[..., None]
 
@@ -103,17 +103,20 @@ def test_the_verdict_names_the_words_and_not_the_prompt() -> None:
 
 def test_harmless_phrases_swallow_no_free_words() -> None:
     # A phrase that is taken out before matching must be spelled out, or a hard-line prompt could hide in its gap.
-    for lists in prompts._data()["terms"].values():
+    for lists in prompts.shipped().data["terms"].values():
         for term in lists.get("harmless", ()):
             assert "..." not in term
             assert not re.search(r"(^|[ (|])\*", term)
 
 
 def test_every_list_that_a_rule_uses_exists_and_every_list_is_used() -> None:
-    data = prompts._data()
-    lists = {name for terms in data["terms"].values() for name in terms} - {"harmless"}
-    known = lists | set(data["groups"]) | {"image", "named"}
-    used = {name for rule in prompts.rules() for name in rule.all}
+    data = prompts.shipped().data
+    lists = {name for terms in data["terms"].values() for name in terms} - {
+        "harmless",
+        "clothing",
+    }  # the last one is for negative prompts
+    known = lists | set(data["groups"]) | {"image", "named", "negative clothing"}
+    used = {name for rule in prompts.shipped().rules for name in rule.all}
     assert used <= known
     assert lists <= used | {part for parts in data["groups"].values() for part in parts}
 
@@ -138,7 +141,7 @@ def test_describe_says_everything_as_plain_data() -> None:
 def test_the_page_names_every_rule() -> None:
     source = "".join(Path(module.__file__).read_text(encoding="utf-8") for module in (rules, guards))
     coded = set(re.findall(r'"((?:image|frames|guard)\.[a-z]+)"', source)) | {"image.unchecked", "frames.unchecked"}
-    assert [name for name in coded | {rule.name for rule in prompts.rules()} if f"`{name}`" not in PAGE] == []
+    assert [name for name in coded | {rule.name for rule in prompts.shipped().rules} if f"`{name}`" not in PAGE] == []
 
 
 def test_the_python_of_the_page_runs(endpoint: Any) -> None:
@@ -234,6 +237,26 @@ def test_a_lack_of_memory_is_not_taken_for_a_verdict(monkeypatch: pytest.MonkeyP
         with pytest.raises(OutOfMemory) as caught:
             judge()
         assert "/srv" not in str(caught.value)
+
+
+def smooth(kind: str) -> Any:
+    rows, columns = np.mgrid[0:480, 0:832]
+    red, green, blue = {
+        "grey": (0 * rows + 128,) * 3,
+        "pink": (0 * rows + 230, 0 * rows + 180, 0 * rows + 170),
+        "gradient": (150 + columns * 100 // 832, 110 + columns * 80 // 832, 90 + columns * 60 // 832),
+        "vignette": (255 - np.hypot(rows - 240, columns - 416) / 4,) * 3,
+    }[kind]
+    return np.stack([red, green, blue], -1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["grey", "pink", "gradient", "vignette"])
+def test_a_picture_without_content_alarms_nobody(networks: Networks, kind: str) -> None:
+    networks(0.27, 0.27, 0.9, faces=[])
+    assert judge_image(smooth(kind)).decision == "allowed"
+    assert judge_frames([smooth(kind)], has_image=True).decision == "allowed"
+    assert judge_image(smooth(kind) + PICTURE[:1, :1] // 8 + (np.indices((480, 832)).sum(0) // 40 % 2 * 60).astype(
+        np.uint8)[..., None]).rule == "image.explicit"  # fmt: skip
 
 
 def test_what_cannot_look_refuses(monkeypatch: pytest.MonkeyPatch, networks: Networks) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from lichtspiel.errors import LichtspielError, Refused
-from lichtspiel.policy import Verdict, rules
+from lichtspiel.errors import LichtspielError, Refused, RequestError
+from lichtspiel.policy import Verdict, prompts, rules
+from lichtspiel.policy.prompts import load
 from lichtspiel.seal import Marks, digest, record, seal
+from lichtspiel.workflows import refusals
 from lichtspiel.workflows.terms import Terms
 from tests.seal.conftest import NEGATIVE, PROMPT, frames, provenance
 
@@ -70,7 +73,7 @@ def test_what_left_is_remembered(tmp_path: Path) -> None:
     assert entry.path == str(tmp_path / "fox.mp4")
     assert record.find_watermark(int(id[:8], 16)) == [entry]
     assert entry.verdicts["before"]["decision"] == "allowed"
-    assert entry.verdicts["policy"] == rules.version()
+    assert entry.verdicts["policy"] == prompts.shipped().version
 
 
 def test_the_text_stays_out_of_the_record_when_asked(tmp_path: Path) -> None:
@@ -91,3 +94,62 @@ def test_a_record_that_cannot_be_written_is_told_with_the_video(tmp_path: Path, 
     with pytest.raises(LichtspielError, match=r"fox\.mp4 is there and sealed, but could not be recorded"):
         sealed_under(Terms(), tmp_path / "fox.mp4")
     assert (tmp_path / "fox.mp4").is_file()
+
+
+def test_a_refusal_is_logged_by_rule_and_time_and_without_its_words(installation_of_its_own: Path) -> None:
+    for terms in (Terms(), Terms(log_refused_prompt=True)):
+        with pytest.raises(Refused):
+            terms.admit("my secret: a naked child", [], has_image=False)
+    path = installation_of_its_own / "refusals.jsonl"
+    assert path.stat().st_mode & 0o777 == 0o600
+    newest, first = refusals.entries()
+    assert (first["rule"], first["category"], first["stage"]) == ("minors.sexual", "minors", "request")
+    assert first["time"].startswith("20")
+    assert "naked" not in path.read_text().splitlines()[0]
+    assert newest["prompt"] == "my secret: a naked child"
+
+
+def test_refused_frames_are_logged_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "judge_frames", lambda *_, **__: Verdict("refused", "sexual", "frames.explicit", ""))
+    inspection = Terms().admit("a fox", [], has_image=False)
+    with pytest.raises(Refused):
+        list(inspection.watch(frames(), 16))
+    (entry,) = refusals.entries()
+    assert (entry["rule"], entry["stage"]) == ("frames.explicit", "frames")
+
+
+def test_the_log_of_refusals_is_bounded_and_never_in_the_way(
+    installation_of_its_own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusals, "MAX_BYTES", 2000)
+    for _ in range(40):
+        refusals.add(Verdict("refused", "a", "b", ""), stage="request", policy="1", prompt=None)
+    path = installation_of_its_own / "refusals.jsonl"
+    assert path.stat().st_size <= 2200
+    path.write_text("damaged\n" + path.read_text())
+    assert 0 < len(list(refusals.entries())) < 40
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(Refused):
+        Terms().admit("a naked child", [], has_image=False)
+
+
+@pytest.mark.parametrize("consent", [5, ["all"], {"a": 1}, "x" * 2001])
+def test_a_consent_is_text_of_bounded_length(consent: Any) -> None:
+    with pytest.raises(RequestError, match=r"consent.*2,000 characters") as caught:
+        Terms(consent=consent)
+    assert len(str(caught.value)) < 300
+
+
+def test_clothes_in_the_negative_prompt_of_a_request_are_judged() -> None:
+    with pytest.raises(Refused, match=r"person\.negative"):
+        Terms().admit("my neighbor on a sofa", [], has_image=False, negative="clothes")
+
+
+def test_own_rules_judge_and_are_recorded(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text('version = "3"\n[categories]\nviolence = "allowed"\n')
+    terms = Terms(policy=load(tmp_path / "own.toml"))
+    inspection = terms.admit("a man is beheaded", [], has_image=False)
+    assert inspection.verdicts()["policy"].endswith("+3")
+    with pytest.raises(Refused):
+        Terms().admit("a man is beheaded", [], has_image=False)

@@ -15,7 +15,8 @@ from starlette.datastructures import FormData, UploadFile
 
 from lichtspiel.errors import InvalidInput, RequestError, name_fields
 from lichtspiel.request import schema_of
-from lichtspiel.serve.api.form import FIELDS, FILES, MAX_CONSENT, client_name
+from lichtspiel.serve.api.form import FIELDS, FILES, client_name
+from lichtspiel.workflows.terms import MAX_CONSENT
 
 __all__ = ["BODY", "FILE", "PROPERTIES", "REMIX", "Fields", "Uploads", "folder", "handled"]
 

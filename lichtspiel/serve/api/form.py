@@ -22,8 +22,9 @@ from lichtspiel.policy import Verdict
 from lichtspiel.request import OPTIONS, Request
 from lichtspiel.serve.errors import TooLarge
 from lichtspiel.serve.settings import Settings
+from lichtspiel.workflows.terms import MAX_CONSENT
 
-__all__ = ["FIELDS", "FILES", "MAX_CONSENT", "Asked", "client_name", "read_form", "restore", "stored"]
+__all__ = ["FIELDS", "FILES", "Asked", "client_name", "read_form", "restore", "stored"]
 
 FILES = {
     "input_reference": "image",
@@ -34,8 +35,6 @@ FILES = {
 }
 """Fields of uploads, and what they are in a `Request`."""
 
-MAX_CONSENT = 2000
-"""Characters of a statement of consent."""
 
 FIELDS = (*(name for name in OPTIONS if name not in {*FILES.values(), "device"}), "consent")
 """What a client may set beside files."""

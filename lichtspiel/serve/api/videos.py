@@ -94,14 +94,15 @@ async def remix_video(
 def _remixed(
     server: Server, first: Job, fields: Mapping[str, Any], folder: Path, owner: str, idempotency: str | None
 ) -> Job:
-    unknown = set(fields) - {"prompt", "seed"}
+    unknown = set(fields) - {"prompt", "seed", "consent"}
     if unknown or "prompt" not in fields:
-        raise RequestError("body", sorted(unknown), "a remix has a prompt, and may have a seed")
+        raise RequestError("body", sorted(unknown), "a remix has a prompt, and may have a seed and a consent")
     files = {}
     for name, there in first.inputs.items():
         files[name] = folder / f"{name.replace('/', '-')}{Path(there).suffix}"
         server.files.fetch(there, files[name])
     kept = {**first.request, "prompt": fields["prompt"]} | ({"seed": fields["seed"]} if "seed" in fields else {})
+    kept["consent"] = fields.get("consent")  # what was stated for one request says nothing about another
     request, consent = restore(kept, files, server.settings)
     asked = Asked(request, read_inputs(request), consent, files, f"{first.id} {fields}")
     return server.create(asked, owner, idempotency, first.id)
