@@ -17,7 +17,7 @@ from typing import Any
 from lichtspiel.errors import Interrupted, InvalidInput, LichtspielError, MediaError, OutputError
 from lichtspiel.inference.inputs import read_inputs, resolve_request
 from lichtspiel.inference.pipeline import Files, Pipeline, load
-from lichtspiel.policy import Verdict, enforce
+from lichtspiel.policy import Verdict
 from lichtspiel.request import Request
 from lichtspiel.seal import digest, verify
 from lichtspiel.workflows.admission import admit, judge
@@ -216,7 +216,7 @@ def _problems(group: Sequence[Line], folder: Path, weights: Files, terms: Terms)
         problem = shared
         try:
             check_outputs(line.request, folder / line.name, None)
-            enforce(line.verdict, consent=terms.consent)
+            terms.enforce(line.verdict, "request", line.request.prompt)
         except LichtspielError as error:
             problem = str(error)
         problems.append(problem)
