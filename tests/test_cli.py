@@ -132,7 +132,7 @@ def test_a_preview_needs_no_weights(tmp_path: Path) -> None:
         Image.new("RGB", (64, 48), (40 * number, 90, 90)).save(tmp_path / "clip" / f"{number}.png")
     Image.new("RGB", (64, 48), "white").save(tmp_path / "mask.png")
     words = ("generate", PROMPT, "--model", "vace-1.3b", "--video", "clip", "--mask", "mask.png", "--preview", "p.png")
-    assert "white is made anew" in run(*words, cwd=tmp_path).stdout
+    assert "white is replaced" in run(*words, cwd=tmp_path).stdout
     said = json.loads(run(*words, "--reference", "mask.png", "--json", cwd=tmp_path).stdout)
     assert (said["size"], said["frames"], said["references"]) == ([64, 48], 5, ["mask.png"])
     with Image.open(tmp_path / "p.png") as sheet:

@@ -27,8 +27,14 @@ __all__ = ["create_app"]
 
 PAGE = Path(__file__).parent.parent / "page"
 
+ABOUT = """Make videos from words, pictures and videos, follow the work, and check what a video proves about its origin.
+
+The routes below /v1/videos are those of the Videos API that OpenAI introduced, and some more. A request is a job in a
+queue: it is queued, in_progress, completed, failed or cancelled. Errors are `{"error": {message, type, param, code}}`.
+"""
+
 FRESH = {"Cache-Control": "no-cache"}
-"""Browsers ask whether a file has changed, so that they never mix files of two editions."""
+"""Browsers ask whether a file has changed, so that they never mix files of two versions."""
 
 
 class Page(StaticFiles):
@@ -43,9 +49,7 @@ class Page(StaticFiles):
 
 def create_app(server: Server) -> FastAPI:
     """The application; it serves what `server` holds."""
-    app = FastAPI(
-        title="Lichtspiel", version=__version__, description=__doc__.split("\n\n")[0], docs_url=None, redoc_url=None
-    )
+    app = FastAPI(title="Lichtspiel", version=__version__, description=ABOUT, docs_url=None, redoc_url=None)
     app.add_middleware(SecurityMiddleware, settings=server.settings)
     app.add_middleware(TimingMiddleware, metrics=server.metrics)
     _answer_errors(app)

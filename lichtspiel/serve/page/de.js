@@ -33,7 +33,7 @@ export default {
   last_image_remove: "Letztes Bild entfernen",
   image_missing: "Dieses Modell beginnt mit einem Bild: bitte eines hinzufügen oder ein anderes Modell wählen.",
   image_last_missing: "Dieses Modell führt von einem ersten zu einem letzten Bild: bitte beide hinzufügen oder ein anderes Modell wählen.",
-  image_again: "Dieses Video entstand mit Dateien, die die Seite nicht mehr hat. Bitte noch einmal hinzufügen.",
+  image_again: "Dieses Video entstand mit Bildern, die diese Seite nicht mehr hat. Bitte noch einmal hinzufügen.",
   not_picture: "{name} ist kein Bild, das dieser Browser zeigen kann.",
   consent: "Falls Personen zu sehen sind: wer, und dass sie zugestimmt haben",
   consent_hint: "z. B. Anna Muster, schriftlich zugestimmt",
@@ -85,7 +85,7 @@ export default {
   state_queued: "Wartet",
   state_in_progress: "In Arbeit",
   state_completed: "Fertig",
-  state_failed: "Nicht gelungen",
+  state_failed: "Fehlgeschlagen",
   state_cancelled: "Abgebrochen",
   state_cancelling: "Wird angehalten …",
   stage_load: "Das Modell wird geladen",
@@ -131,7 +131,7 @@ export default {
   ready_word: "Das Video ist fertig: {prompt}",
 
   verify_title: "Woher kommt es?",
-  verify_lead: "Irgendein Video oder Bild ablegen: Signatur, unsichtbares Wasserzeichen und Kennzeichen werden gelesen, und was sie beweisen, wird gesagt.",
+  verify_lead: "Ein beliebiges Video oder Bild hier ablegen. Signatur, unsichtbares Wasserzeichen und Kennzeichen werden gelesen; die Seite zeigt, was sie beweisen.",
   verify_drop: "Video oder Bild hier ablegen",
   verify_choose: "oder eine Datei wählen; dieser Server sieht sie an und behält sie nicht",
   verify_wait: "{name} wird angesehen …",
@@ -188,7 +188,7 @@ export default {
   error_conflict: "Das passt nicht zu dem, was gerade läuft.",
   error_out_of_memory: "Der Speicher hat nicht gereicht.",
   error_out_of_memory_how: "Eine kleinere Größe, weniger Bilder oder ein kleineres Modell passen vielleicht.",
-  error_non_finite: "Die Rechnung ist entgleist.",
+  error_non_finite: "Die Berechnung ergab ungültige Zahlen.",
   error_non_finite_how: "Eine andere Startzahl oder weniger Führung hilft oft.",
   error_cancelled: "Es wurde abgebrochen.",
   error_interrupted: "Der Server wurde bei diesem Video mehrmals unterbrochen.",
@@ -198,6 +198,6 @@ export default {
   error_unknown: "Etwas ist schiefgegangen.",
 
   footer: "Jedes Video von hier sagt, dass eine KI es gemacht hat: mit einem signierten Nachweis und einem unsichtbaren Wasserzeichen.",
-  examples_nano: ["ein großer tropischer Fisch schwimmt unter Wasser nach links", "ein Segelboot segelt bei Sonnenuntergang auf dem Meer nach rechts", "ein Taxi fährt bei Nacht auf einer Straße nach links"],
+  examples_nano: ["ein großer Tropenfisch schwimmt unter Wasser nach links", "ein großes Segelboot fährt an einem sonnigen Tag auf dem Meer nach links", "eine große Biene fliegt an einem sonnigen Tag über einer grünen Wiese nach rechts"],
   examples_any: ["eine Katze läuft bei Sonnenuntergang am Strand, die Kamera folgt langsam", "Regen am Fenster eines Cafés, draußen gehen Menschen mit Schirmen vorbei", "ein Papierboot treibt im Morgenlicht einen Bach hinab"],
 };
