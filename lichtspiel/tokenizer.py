@@ -140,5 +140,14 @@ class Tokenizer:
         words = dict.fromkeys(clean(prompt).split(" "))
         return [word for word in words if not all(map(self._knows, self._unigram().segment(word)))]
 
+    def unread_words(self, prompt: str) -> list[str]:
+        """The words at the end of a prompt that do not fit into `length`, from the first that is not read in full."""
+        words, pieces = clean(prompt).split(" "), 0
+        for number, word in enumerate(words):
+            pieces += len(self._unigram().segment(word))
+            if pieces > self._length - 1:
+                return words[number:]
+        return []
+
     def _knows(self, piece: int) -> bool:
         return piece != UNKNOWN and (self._rows is None or piece in self._rows)

@@ -81,7 +81,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     ),
     "workflows": (
         "errors frames host inference media models policy request seal seal/certificates seal/credentials "
-        "seal/export seal/marks seal/record seal/verify spec storage toybox",
+        "seal/export seal/marks seal/record seal/verify spec storage toybox weights",
         "numpy safetensors torch",
     ),
     "serve/settings": ("errors spec storage workflows", ""),

@@ -203,3 +203,12 @@ def test_unknown_words_of_the_published_vocabulary() -> None:
     assert small.unknown_words(words) == []
     assert small.unknown_words("a red zeppelin rolls") == ["zeppelin"]
     assert len(small("a red ball")) == len(Tokenizer.umt5(512)("a red ball"))
+
+
+def test_words_that_do_not_fit_are_named() -> None:
+    tokenizer = Tokenizer.umt5(8)
+    assert tokenizer.unread_words("a red ball") == []
+    words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    unread = tokenizer.unread_words(" ".join(words))
+    assert unread == words[len(words) - len(unread) :]
+    assert tokenizer(" ".join(words)) == tokenizer(" ".join(words[: len(words) - len(unread) + 1]))

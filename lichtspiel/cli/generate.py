@@ -165,16 +165,18 @@ def replay(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
 
     Parameters come from its seal and the prompt from this computer's record; input files are named with --input.
     """
-    from lichtspiel.workflows.generate import generate as run
     from lichtspiel.workflows.outputs import check_distinct
-    from lichtspiel.workflows.replay import request_of
+    from lichtspiel.workflows.replay import original_of
+    from lichtspiel.workflows.replay import replay as run
 
     out = free_output(out, "replay.mp4", sheet, force=force)
     check_distinct({"--out": out, "--sheet": sheet}, [("VIDEO", video)])
-    request = request_of(video, prompt=prompt, negative=negative, inputs=files or [], device=device, dtype=dtype)
+    original = original_of(video, prompt=prompt, negative=negative, inputs=files or [], device=device, dtype=dtype)
     with observer() as watching:
-        result = run(request, out, weights=weights, sheet=sheet, terms=terms, observer=watching)
-    print_result(result.to_json(), sheet, as_json)
+        result, compared = run(original, out, weights=weights, sheet=sheet, terms=terms, observer=watching)
+    print_result(result.to_json() | {"replay": {"same": compared.same, "text": compared.text}}, sheet, as_json)
+    if not as_json:
+        print(f"replay   {compared.text}")
 
 
 def _preview(request: Request, inputs: Inputs, path: Path, as_json: bool) -> None:

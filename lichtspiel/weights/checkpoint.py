@@ -6,10 +6,11 @@ file holds what is read from names and shapes of tensors (`group`). It chooses n
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -36,6 +37,9 @@ Files = Path | str | Sequence[Path | str] | None
 """Where a checkpoint lies: a folder, a file, or several; None is where this package keeps them."""
 
 CPU = torch.device("cpu")
+
+SAMPLES, SAMPLE_BYTES = 256, 4096
+"""How much of a file is read for its fingerprint."""
 
 EMBEDDED = Path(__file__).parent.parent / "nano"
 
@@ -70,6 +74,17 @@ class Checkpoint:
     def sizes(self) -> dict[Part, int]:
         """Bytes of the files of each part."""
         return {part: sum(path.stat().st_size for path in stored.paths) for part, stored in self.parts.items()}
+
+    def fingerprints(self) -> dict[Part, str]:
+        """A digest of each part's files from samples of them, which takes milliseconds however large they are: training
+        and quantizing change it, copying and renaming do not."""
+        found: dict[Part, str] = {}
+        for part, component in self.parts.items():
+            digest = hashlib.sha256()
+            for path in sorted(component.paths):
+                _sample(path, digest)
+            found[part] = digest.hexdigest()[:32]
+        return found
 
     def tokenizer(self) -> Tokenizer:
         """The UMT5 tokenizer, reduced to the model's own vocabulary where it has one."""
@@ -108,6 +123,18 @@ class Checkpoint:
         count = len(block_names(module)) if resident is None else resident
         load_with_offload(module, Weights(self._part(part), spec), dtype, device, resident=count, each=each)
         return module.eval().requires_grad_(False)
+
+
+def _sample(path: Path, digest: Any) -> None:
+    """Feed a file's size and up to `SAMPLES` evenly spaced pieces of it, first and last included, to a digest."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        digest.update(size.to_bytes(8, "big"))
+        last = max(size - SAMPLE_BYTES, 0)
+        count = min(SAMPLES, -(-size // SAMPLE_BYTES))
+        for number in range(count):
+            file.seek(last * number // max(count - 1, 1))
+            digest.update(file.read(SAMPLE_BYTES))
 
 
 def checkpoint(model: Model, weights: Files = None) -> Checkpoint:

@@ -170,7 +170,7 @@ def prepare(
     observer = observer or Observer()
     pipeline = weights if isinstance(weights, Pipeline) else load(admission.request, weights)
     pipeline.clock = observer.clock
-    notes = [*admission.notes, *pipeline.notes]
+    notes = [*admission.notes, *pipeline.notes, *_unread(admission.request, pipeline)]
     for note in notes:
         observer.note(note)
     return Generation(
@@ -306,6 +306,18 @@ def _seal(generation: Generation, provenance: Provenance, latents: Tensor) -> Se
     return seal_picture(frame, provenance, out, marks=terms.marks, timestamp=terms.timestamp)
 
 
+def _unread(request: Request, pipeline: Pipeline) -> list[str]:
+    """What the text encoder does not read of the texts, because they are too long for it."""
+    notes = []
+    texts = {"prompt": request.prompt} | ({} if request.guidance == 1 else {"negative prompt": request.negative})
+    for name, text in texts.items():
+        if words := pipeline.tokenizer.unread_words(text):
+            start = " ".join(words[:8]) + (" ..." if len(words) > 8 else "")
+            limit = f"{request.model} reads {pipeline.model.dit.text_length} tokens"
+            notes.append(f"the end of the {name} is not read, from {start!r} on: {limit}; shorten it")
+    return notes
+
+
 def denoising_share(request: Request) -> float:
     """How much of the computing time denoising takes, roughly, from counting multiplications.
 
@@ -330,6 +342,7 @@ def provenance_of(admission: Admission, pipeline: Pipeline) -> Provenance:
     parameters = request.model_dump(mode="json", exclude={"prompt", "negative", *files})
     parameters |= {"size": list(request.size), "device": str(pipeline.device), "dtype": pipeline.precision}
     parameters["lora"] = [adapter.strength for adapter in request.lora]
+    parameters["weights"] = dict(pipeline.checkpoint.fingerprints())
     given = [Input(role, media.path, media.sha256, parent=role == "video") for role, media in inputs.by_role.items()]
     given += [Input.of(adapter.path, f"lora-{number}") for number, adapter in enumerate(request.lora, start=1)]
     return Provenance(

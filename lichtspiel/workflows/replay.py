@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lichtspiel.errors import InvalidInput, RequestError
-from lichtspiel.inference.pipeline import choose_device, choose_precision
+from lichtspiel.errors import InvalidInput, OutputError, RequestError
+from lichtspiel.inference.pipeline import Files, Pipeline, choose_device, choose_precision, load
 from lichtspiel.media.media import media_sha256
 from lichtspiel.request import Request
 from lichtspiel.seal import digest, verify
 from lichtspiel.seal.verify import Report
+from lichtspiel.weights.checkpoint import TITLES
+from lichtspiel.workflows.generate import Observer, Result, generate
+from lichtspiel.workflows.terms import Terms
 
-__all__ = ["request_of"]
+__all__ = ["Comparison", "Original", "original_of", "replay", "request_of"]
 
 FIELDS = {"first-frame": "image", "last-frame": "last_image", "video": "video", "mask": "mask"}
 """Fields of the request by the roles of inputs; references and LoRAs are numbered."""
@@ -22,7 +26,66 @@ RESULTS = {"latents", "weights"}
 """What is recorded with the parameters but does not belong to a request."""
 
 
-def request_of(
+@dataclass(frozen=True)
+class Original:
+    """A video that was made here before: its request, and the digests of its weights and latents, by which another one
+    is known to be the same; None where it does not state them."""
+
+    path: Path
+    request: Request
+    weights: dict[str, str] | None
+    latents: str | None
+
+    def other_weights(self, pipeline: Pipeline) -> list[str]:
+        """The parts whose weights are not those that the original was made with."""
+        own = pipeline.checkpoint.fingerprints()
+        return [TITLES[part] for part in own if self.weights is not None and self.weights.get(part) != own[part]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Whether a replay gave the very latents of the original, None if that is not known, and this in words."""
+
+    same: bool | None
+    text: str
+
+
+def replay(
+    original: Original,
+    out: Path,
+    *,
+    weights: Files = None,
+    sheet: Path | None = None,
+    terms: Terms | None = None,
+    observer: Observer | None = None,
+) -> tuple[Result, Comparison]:
+    """Make a video again and compare its latents with the original's. Other weights are noted before the work."""
+    observer = observer or Observer()
+    if out.resolve() == original.path.resolve():
+        raise OutputError(f"{out}: is the video to replay; give --out another name")
+    pipeline = load(original.request, weights)
+    others = original.other_weights(pipeline)
+    if others:
+        observer.note(f"{original.path} was made with other weights ({', '.join(others)}); the result will differ")
+    result = generate(original.request, out, pipeline=pipeline, sheet=sheet, terms=terms, observer=observer)
+    return result, _compared(original, result, others)
+
+
+def _compared(original: Original, result: Result, others: list[str]) -> Comparison:
+    if original.latents is None:
+        return Comparison(None, f"not known: {original.path} does not state the digest of its latents")
+    if original.latents == result.parameters["latents"]:
+        return Comparison(True, f"the same latents as {original.path}")
+    reason = f"other weights ({', '.join(others)})" if others else "another device, precision, processor or version"
+    return Comparison(False, f"other latents than {original.path}: {reason}")
+
+
+def request_of(video: Path, **given: Any) -> Request:
+    """The request of `original_of`."""
+    return original_of(video, **given).request
+
+
+def original_of(
     video: Path,
     *,
     prompt: str | None = None,
@@ -30,28 +93,30 @@ def request_of(
     inputs: Sequence[Path] = (),
     device: str | None = None,
     dtype: str | None = None,
-) -> Request:
-    """The effective request of a video or picture that this package made, in the precision and on the device it was
-    made with unless another `dtype` or `device` is named.
+) -> Original:
+    """What a video or picture that this package made was made from, in the precision and on the device it was made with
+    unless another `dtype` or `device` is named.
 
     Parameters come from its credentials if they are whole, else from this machine's record, and so do texts. Texts that
     are given must be those that were used, and the files among `inputs` are known by their digests. Raises InvalidInput
     that says what is missing, or what this machine cannot do as it was done then.
     """
     report = verify(video)
-    parameters, texts, files, named = _said(report)
-    asked: dict[str, Any] = {name: value for name, value in parameters.items() if name not in RESULTS}
+    parameters, texts, files, named = _recorded(report)
+    if parameters.get("adopted"):
+        raise InvalidInput(f"{video} was made by another tool and sealed here; it cannot be made again")
+    fields: dict[str, Any] = {name: value for name, value in parameters.items() if name not in RESULTS}
     for name, given in (("prompt", prompt), ("negative", negative)):
-        asked[name] = _text(video, name, texts[name], given, named)
-    strengths = asked.pop("lora", [])
+        fields[name] = _text(video, name, texts[name], given, named)
+    strengths = fields.pop("lora", [])
     found = {role: _file(video, role, digest, inputs, named) for role, digest in files.items()}
-    asked |= {field: found[role] for role, field in FIELDS.items() if role in found}
-    asked["references"] = [path for role, path in found.items() if role.startswith("reference-")]
+    fields |= {field: found[role] for role, field in FIELDS.items() if role in found}
+    fields["references"] = [path for role, path in found.items() if role.startswith("reference-")]
     loras = [path for role, path in found.items() if role.startswith("lora-")]
-    asked["lora"] = [{"path": path, "strength": value} for path, value in zip(loras, strengths, strict=True)]
-    request = Request.of(**asked | {key: value for key, value in (("device", device), ("dtype", dtype)) if value})
+    fields["lora"] = [{"path": path, "strength": value} for path, value in zip(loras, strengths, strict=True)]
+    request = Request.of(**fields | {key: value for key, value in (("device", device), ("dtype", dtype)) if value})
     _check_machine(video, request)
-    return request
+    return Original(video, request, parameters.get("weights"), parameters.get("latents"))
 
 
 def _check_machine(video: Path, request: Request) -> None:
@@ -68,7 +133,7 @@ Named = Callable[[str], str]
 """From a text, or the hex of a file's SHA-256, to the name by which the record knows it."""
 
 
-def _said(report: Report) -> tuple[dict[str, Any], dict[str, tuple[str, str | None]], dict[str, str], Named]:
+def _recorded(report: Report) -> tuple[dict[str, Any], dict[str, tuple[str, str | None]], dict[str, str], Named]:
     """Parameters, names and texts of prompt and negative prompt, names of files by role, and how they were named."""
     said, entry = report.credentials, report.record
     if said.state in {"trusted", "intact"} and said.generation is not None and said.id is not None:

@@ -255,3 +255,12 @@ def test_a_video_is_opened_and_decoded_once(
     admission = admit(request, CONSENT, inputs)
     assert vace_inputs(request, admission.inputs).video.shape == (3, 5, 48, 64)
     assert len(opens) == 1
+
+
+def test_the_unread_end_of_a_long_prompt_is_noted(random_nano: Path, tmp_path: Path) -> None:
+    beginning = " ".join(["a pig walks on a beach at sunset"] * 6)
+    request = Request.of(prompt=f"{beginning} a whale swims", steps=1, frames=1)
+    result = generate(request, tmp_path / "v.mp4", weights=random_nano)
+    (note,) = [note for note in result.to_json()["notes"] if "is not read" in note]
+    assert note.startswith("the end of the prompt is not read, from ")
+    assert note.endswith("nano reads 48 tokens; shorten it")

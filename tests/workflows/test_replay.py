@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,15 +10,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
-from lichtspiel.errors import InvalidInput, RequestError
+from lichtspiel.errors import InvalidInput, OutputError, RequestError
 from lichtspiel.request import Request
 from lichtspiel.seal import Marks
 from lichtspiel.spec import MODELS
 from lichtspiel.workflows import replay
-from lichtspiel.workflows.generate import generate
+from lichtspiel.workflows.generate import Observer, generate
 from lichtspiel.workflows.latents import read_latents
-from lichtspiel.workflows.replay import request_of
+from lichtspiel.workflows.replay import original_of, request_of
 from lichtspiel.workflows.terms import Terms
 from tests.lora.files import keys, linear_layers, pairs, save
 
@@ -112,8 +114,30 @@ def test_the_record_alone_suffices(random_nano: Path, tmp_path: Path, monkeypatc
     assert effective(request_of(out)) == effective(request())
 
 
-def test_a_video_without_marks_has_nothing_to_go_by(random_nano: Path, tmp_path: Path) -> None:
+def test_a_video_without_marks_is_known_to_the_record_alone(
+    random_nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "a.mp4"
     generate(request(), out, weights=random_nano, terms=Terms(marks=Marks.none("a test")))
+    assert effective(request_of(out)) == effective(request())
+    monkeypatch.setenv("LICHTSPIEL_HOME", str(tmp_path / "another"))
     with pytest.raises(InvalidInput, match="neither a seal"):
         request_of(out)
+
+
+def test_a_replay_says_whether_it_is_the_same(random_nano: Path, tmp_path: Path) -> None:
+    asked = request(frames=1, steps=1, guidance=1, dtype="float32")
+    generate(asked, tmp_path / "a.mp4", weights=random_nano)
+    original = original_of(tmp_path / "a.mp4")
+    assert replay.replay(original, tmp_path / "b.mp4", weights=random_nano)[1].same is True
+    tuned = tmp_path / "tuned"
+    shutil.copytree(random_nano, tuned)
+    weights = load_file(tuned / "dit.safetensors")
+    save_file({name: value * 1.7 for name, value in weights.items()}, tuned / "dit.safetensors")
+    notes: list[str] = []
+    _, compared = replay.replay(original, tmp_path / "c.mp4", weights=tuned, observer=Observer(note=notes.append))
+    assert compared.same is False
+    assert "other weights (diffusion transformer)" in compared.text
+    assert any("made with other weights (diffusion transformer)" in note for note in notes)
+    with pytest.raises(OutputError, match="is the video to replay"):
+        replay.replay(original, tmp_path / "a.mp4", weights=random_nano)
