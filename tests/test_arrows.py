@@ -74,7 +74,7 @@ ROOMS: dict[str, tuple[str, str]] = {
         "cv2 einops numpy safetensors torch",
     ),
     "seal/picture": ("frames seal/credentials seal/export seal/identity seal/labels seal/marks", "PIL"),
-    "seal/report": ("errors seal/verify", ""),
+    "seal/report": ("errors seal/credentials seal/verify", ""),
     "seal": (
         "seal/credentials seal/enroll seal/export seal/identity seal/marks seal/picture seal/report seal/verify",
         "",

@@ -91,7 +91,13 @@ GROUPS: dict[str, tuple[str, str, dict[str, Verb]]] = {
     "record": (
         "Marks and seals",
         "The record of what was made on this computer.",
-        {"list": provenance.list_record, "export": provenance.export_record},
+        {
+            "list": provenance.list_record,
+            "show": provenance.show_record,
+            "find": provenance.find_record,
+            "erase": provenance.erase_prompt,
+            "export": provenance.export_record,
+        },
     ),
     "toybox": ("Training", "Captioned clips that the package renders itself.", {"render": train.render_clips}),
     "train": (

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lichtspiel.errors import printable
 from lichtspiel.options import COMPUTING
 
 OUTPUT, MARKS, POLICY = "Output", "Marks", "Policy and privacy"
@@ -119,7 +120,7 @@ def print_result(result: dict[str, Any], sheet: Path | None, as_json: bool) -> N
     print(f"size     {size}" + ("" if picture else f", {result['frames']} frames at {result['fps']} a second"))
     print(f"made by  {result['model']}, seed {result['seed']}, {settings}, {result['dtype']} on {result['device']}")
     print(f"took     {timings['total']:.1f} s ({stages})")
-    print(sealed_by(result["seal"]["signer"], result["path"]))
+    print(sealed_by(result["seal"]["signer"], result["path"], result["seal"]["timestamp"]))
     print(f"latents  {result['latents'] or 'not kept'}")
     if result["unknown_words"]:
         print(f"note     {result['model']} does not know: {', '.join(result['unknown_words'])}")
@@ -127,8 +128,9 @@ def print_result(result: dict[str, Any], sheet: Path | None, as_json: bool) -> N
         print(f"memory   {result['peak_bytes'] / 1e9:.2f} GB at most")
 
 
-def sealed_by(signer: str | None, path: str) -> str:
-    """The line that says who signed."""
+def sealed_by(signer: str | None, path: str, timestamp: str | None) -> str:
+    """The lines that say who signed, and what became of a time stamp that was requested."""
     if signer is None:
         return "sealed   no: the marks were left out"
-    return f"sealed   {signer}; check with: lichtspiel verify {path}"
+    line = f"sealed   {signer}; check with: lichtspiel verify {printable(path)}"
+    return line if timestamp is None else f"{line}\ntime     {printable(timestamp)}"

@@ -15,11 +15,14 @@ from lichtspiel.cli.flags import PolicyFile, under_terms
 from lichtspiel.errors import InvalidInput, LichtspielError, printable
 
 if TYPE_CHECKING:
+    from lichtspiel.seal import record
     from lichtspiel.workflows.terms import Terms
 
 __all__ = [
     "check_policy",
+    "erase_prompt",
     "export_record",
+    "find_record",
     "import_certificate",
     "list_record",
     "list_refusals",
@@ -27,6 +30,7 @@ __all__ = [
     "seal",
     "show_identity",
     "show_policy",
+    "show_record",
     "verify",
 ]
 
@@ -91,30 +95,32 @@ def _expanded(paths: list[Path]) -> Iterator[Path]:
 
 @under_terms
 def seal(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Video that another tool generated.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Video or picture that another tool generated.")],
     made_with: Annotated[str, typer.Option(metavar="NAME", help='Tool that made it, such as "Wan2.1 in ComfyUI".')],
-    out: Annotated[Path | None, out_option("MP4 file to write. [default: sealed.mp4, or a free name like it]")] = None,
+    out: Annotated[Path | None, out_option("MP4 or PNG file. [default: sealed.mp4 or .png, or a free name]")] = None,
     prompt: Annotated[str, typer.Option(metavar="TEXT", help="Its prompt, if there was one, for the record.")] = "",
     force: Force = False,
     *,
     terms: Terms,
     as_json: Json = False,
 ) -> None:
-    """Mark and sign a video that another tool generated.
+    """Mark and sign a video or picture that another tool made.
 
-    The video gets the same marks as one of Lichtspiel's own. It is encoded again; its sound is kept.
+    It gets the same marks as one of Lichtspiel's own. It is encoded again, as MP4 or PNG; its sound is kept.
     """
+    from lichtspiel.media.picture import is_picture
     from lichtspiel.workflows.reseal import adopt
 
-    out = free_output(out, "sealed.mp4", force=force)
+    out = free_output(out, "sealed.png" if is_picture(file) else "sealed.mp4", force=force)
     with progress_bar() as progress:
         sealed = adopt(file, out, made_with=made_with, prompt=prompt, terms=terms, progress=progress)
     if as_json:
         print(json.dumps(sealed.to_json(), ensure_ascii=False))
         return
-    print(f"video    {printable(str(sealed.path))}")
-    print(f"picture  {sealed.width}x{sealed.height}, {sealed.frames} frames at {sealed.fps:g} a second")
-    print(sealed_by(sealed.signer, str(sealed.path)))
+    print(f"{'video' if sealed.fps else 'picture':<9}{printable(str(sealed.path))}")
+    rate = f", {sealed.frames} frames at {sealed.fps:g} a second" if sealed.fps else ""
+    print(f"size     {sealed.width}x{sealed.height}{rate}")
+    print(sealed_by(sealed.signer, str(sealed.path), sealed.timestamp))
 
 
 def show_policy(policy: PolicyFile = None, as_json: Json = False) -> None:
@@ -193,9 +199,13 @@ def make_identity(as_json: Json = False) -> None:
 
 def show_identity(as_json: Json = False) -> None:
     """Show who signs videos on this computer."""
-    from lichtspiel.seal import describe_identity, load_identity
+    from lichtspiel.seal import describe_identity, find_identity
 
-    said = describe_identity(load_identity())
+    identity = find_identity()
+    if identity is None:
+        print("{}" if as_json else "no identity yet: the first video creates one, or: lichtspiel identity init")
+        return
+    said = describe_identity(identity)
     if as_json:
         print(json.dumps(said, ensure_ascii=False, indent=2))
         return
@@ -232,7 +242,65 @@ def list_record(
     """List what was made on this computer."""
     from lichtspiel.seal import record
 
-    entries = list(record.entries(limit))
+    _print_entries(list(record.entries(limit)), as_json)
+
+
+def show_record(
+    id: Annotated[str, typer.Argument(metavar="ID", help="Id of the video, or how it begins.")], as_json: Json = False
+) -> None:
+    """Show one entry of the record."""
+    entry = _entry(id)
+    if as_json:
+        print(json.dumps(entry.to_json(), ensure_ascii=False, indent=2))
+        return
+    for name, value in entry.to_json().items():
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        if value not in (None, [], ""):
+            print(printable(f"{name:<14}{text}"))
+
+
+def find_record(
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="Part of a prompt, model or path, or a beginning id.")],
+    as_json: Json = False,
+) -> None:
+    """Find entries of the record, newest first."""
+    from lichtspiel.seal import record
+
+    _print_entries(list(record.search(text)), as_json)
+
+
+def erase_prompt(
+    id: Annotated[str, typer.Argument(metavar="ID", help="Id of the video, or how it begins.")], as_json: Json = False
+) -> None:
+    """Erase a video's prompts from this computer.
+
+    They are erased from the record and with the latents that were kept of the video. A prompt that was published in the
+    video's own seal stays there.
+    """
+    from lichtspiel.seal import record
+    from lichtspiel.storage import home
+
+    entry = record.erase_prompt(_entry(id).id)
+    removed = sorted((home() / "latents").glob(f"{entry.id}.*"))
+    for path in removed:
+        path.unlink(missing_ok=True)
+    if as_json:
+        print(json.dumps({"id": entry.id, "removed": [str(path) for path in removed]}, ensure_ascii=False))
+        return
+    print(f"erased   the prompts of {entry.id}" + "".join(f"\nremoved  {path}" for path in removed))
+
+
+def _entry(id: str) -> record.Entry:
+    """The entry of the record whose id begins so."""
+    from lichtspiel.seal import record
+
+    entries = [entry for entry in record.search(id) if entry.id.startswith(id.casefold())]
+    if len(entries) != 1:
+        raise InvalidInput(f"{len(entries)} entries have an id that begins with {id!r}; see `lichtspiel record list`")
+    return entries[0]
+
+
+def _print_entries(entries: list[record.Entry], as_json: bool) -> None:
     if as_json:
         print(json.dumps([entry.to_json() for entry in entries], ensure_ascii=False, indent=2))
         return

@@ -3,7 +3,7 @@
 from lichtspiel.seal.credentials import Input, Provenance, SourceType, digest
 from lichtspiel.seal.enroll import import_identity
 from lichtspiel.seal.export import Sealed, check_output, seal
-from lichtspiel.seal.identity import Identity, load_identity, new_identity
+from lichtspiel.seal.identity import Identity, find_identity, load_identity, new_identity
 from lichtspiel.seal.identity import describe as describe_identity
 from lichtspiel.seal.marks import Marks
 from lichtspiel.seal.picture import seal_picture
@@ -28,6 +28,7 @@ __all__ = [
     "describe_identity",
     "digest",
     "exit_code",
+    "find_identity",
     "import_identity",
     "load_identity",
     "new_identity",

@@ -41,6 +41,7 @@ __all__ = [
     "Identity",
     "anchors",
     "describe",
+    "find_identity",
     "install",
     "load_identity",
     "new_identity",
@@ -86,6 +87,15 @@ def load_identity() -> Identity:
         raise _unusable(folder, error) from error
 
 
+def find_identity() -> Identity | None:
+    """The identity of this installation, or None when there is none yet. Makes nothing; raises as `load_identity`."""
+    folder = home() / "identity"
+    try:
+        return _load(folder) if _exists(folder) else None
+    except OSError as error:
+        raise _unusable(folder, error) from error
+
+
 def install(made: Identity) -> None:
     """Put an identity in place of the one so far, which is moved aside; raises LichtspielError when the folder cannot
     be written, and then everything is as it was."""
@@ -105,6 +115,7 @@ def anchors() -> str | None:
     """
     found = []
     for folder in (home() / "identity", *sorted(home().glob("identity-*"))):
+        _check_private(folder)
         chain = _read(folder / "chain.pem")
         found += chain if _made_here(chain) else chain[:1]
     return certificates.pem(list(dict.fromkeys(found))) or None
@@ -114,9 +125,14 @@ def trusted_anchors() -> str | None:
     """The certificates (PEM) of others that the owner of this installation vouches for, by having put them into the
     folder `trust`: of authorities, signers or time-stamping authorities. None when there are none.
 
-    Raises LichtspielError when a file is damaged: what cannot be read must not be taken for distrust.
+    Raises LichtspielError when a file is damaged, because what cannot be read must not be taken for distrust, and when
+    others may write the folder, because then anybody could add themselves.
     """
-    found = [certificate for path in sorted((home() / "trust").glob("*.pem")) for certificate in _read(path)]
+    found: list[x509.Certificate] = []
+    _check_private(home() / "trust")
+    for path in sorted((home() / "trust").glob("*.pem")):
+        _check_private(path)
+        found += _read(path)
     return certificates.pem(list(dict.fromkeys(found))) or None
 
 
@@ -285,7 +301,18 @@ def _aside(folder: Path) -> Path:
     return next(name for name in names if not name.exists())
 
 
+def _check_private(path: Path) -> None:
+    """Raise LichtspielError when others than the owner may write a file or folder that decides who is trusted."""
+    if os.name != "posix" or not path.exists():
+        return
+    if (mode := path.stat().st_mode & 0o777) & 0o022:
+        raise LichtspielError(
+            f"{path} has mode {mode:o}, so others could decide whose seals are trusted here; run: chmod go-w {path}"
+        )
+
+
 def _load(folder: Path) -> Identity:
+    _check_private(folder)
     held = folder / "command"
     held = held if held.exists() else folder / "key.pem"
     if os.name == "posix" and (mode := held.stat().st_mode & 0o777) & 0o077:

@@ -3,9 +3,10 @@
     $LICHTSPIEL_HOME/record.sqlite      mode 0600, one row a video, kept for six months
 
 It is what a stripped file is looked up in, by the id that its picture still carries, and the log that China's Measures
-ask for when a video leaves without its label. The database itself refuses to change an entry, to replace one, or to
-delete one before its time, whatever program asks. That stops slips and other programs, not an owner who means it: who
-may write a file may replace it, so the record proves nothing to others; the signature in the video does.
+ask for when a video leaves without its label. The database itself refuses to replace an entry, to delete one before its
+time, or to change one except by erasing its prompts, whatever program asks. That stops slips and other programs, not an
+owner who means it: who may write a file may replace it, so the record proves nothing to others; the signature in the
+video does.
 
 It knows how entries are kept, not what is in them: no digest is computed and no policy judged here. Time is this
 computer's clock. Prompts are written to this file and nowhere else, errors included.
@@ -35,10 +36,12 @@ __all__ = [
     "add",
     "check",
     "entries",
+    "erase_prompt",
     "export",
     "find",
     "find_sha256",
     "find_watermark",
+    "search",
 ]
 
 KEPT_DAYS = 184
@@ -55,6 +58,15 @@ _PAGE = 256  # rows that are read at once
 # as text with the microseconds of an entry, the entry counts as younger when the rest is equal.
 _OLDEST = f"strftime('%Y-%m-%dT%H:%M:%f', 'now', '-{KEPT_DAYS} days')"
 
+# The only change that is allowed: texts that may hold personal data are erased, those of the prompts and the words of
+# them that a verdict repeats. JSON has null in their place.
+_ERASED = """json_replace({0}.body, '$.prompt', NULL, '$.negative', NULL,
+  '$.verdicts.before.detail', NULL, '$.verdicts.after.detail', NULL)"""
+_NEVER_CHANGED = f"""CREATE TRIGGER entry_is_never_changed BEFORE UPDATE ON entry
+WHEN NOT (NEW.id IS OLD.id AND NEW.watermark IS OLD.watermark AND NEW.created IS OLD.created
+  AND NEW.body IS {_ERASED.format("OLD")})
+BEGIN SELECT RAISE(ABORT, 'the record is append-only: an entry is never changed'); END"""
+
 # No row has a number besides its id: `REPLACE` deletes by any key without asking triggers, so there is only one key,
 # and a trigger that runs before. `created` has a fixed width, so it sorts as text.
 _LAYOUT = (
@@ -66,8 +78,7 @@ _LAYOUT = (
 ) WITHOUT ROWID""",
     "CREATE INDEX entry_watermark ON entry (watermark, created)",
     "CREATE INDEX entry_created ON entry (created)",
-    """CREATE TRIGGER entry_is_never_changed BEFORE UPDATE ON entry
-BEGIN SELECT RAISE(ABORT, 'the record is append-only: an entry is never changed'); END""",
+    _NEVER_CHANGED,
     """CREATE TRIGGER entry_is_never_replaced BEFORE INSERT ON entry WHEN EXISTS (SELECT 1 FROM entry WHERE id = NEW.id)
 BEGIN SELECT RAISE(ABORT, 'the record is append-only: an entry with this id is there'); END""",
     f"""CREATE TRIGGER entry_is_kept BEFORE DELETE ON entry WHEN OLD.created > {_OLDEST}
@@ -165,6 +176,33 @@ def check() -> None:
                     base.execute(statement)
             base.execute("INSERT INTO entry VALUES ('probe', NULL, '9999', '{}')")
             base.execute("ROLLBACK")
+
+
+def erase_prompt(id: str) -> Entry:
+    """Erase the texts of an entry, prompts and quotations of them, and return what is left of it. The old text is
+    overwritten on the disk. Raises LichtspielError when there is no such entry, or it cannot be written."""
+    path = _path()
+    if find(id) is None:
+        raise LichtspielError(f"{path} has no entry {id}; see `lichtspiel record list`")
+    with _explained(path, "written"), _opened(path) as base:
+        base.execute("PRAGMA secure_delete = ON")
+        base.execute("BEGIN IMMEDIATE")
+        base.execute("DROP TRIGGER IF EXISTS entry_is_never_changed")  # of records that knew no erasing
+        base.execute(_NEVER_CHANGED)
+        base.execute(f"UPDATE entry SET body = {_ERASED.format('entry')} WHERE id = ?", (id,))
+        base.execute("COMMIT")
+    entry = find(id)
+    assert entry is not None, id
+    return entry
+
+
+def search(text: str) -> Iterator[Entry]:
+    """The entries whose id begins with a text, or whose prompt, model or path contains it, newest first."""
+    wanted = text.casefold()
+    for entry in entries():
+        texts = (entry.prompt or "", entry.model, entry.path)
+        if entry.id.startswith(wanted) or any(wanted in each.casefold() for each in texts):
+            yield entry
 
 
 def find(id: str) -> Entry | None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lichtspiel.errors import printable
+from lichtspiel.seal.credentials import digest
 from lichtspiel.seal.verify import SOURCES, Credentials, Report
 
 __all__ = ["card"]
@@ -53,7 +54,7 @@ def _rows(report: Report) -> Iterator[tuple[str, str]]:
     if said.source_type:
         yield "Source", f"{SOURCES.get(said.source_type, 'source type')} ({said.source_type})"
     if said.model:
-        yield "Model", said.model
+        yield "Model", f"{said.model} (stated by whoever sealed it)" if _adopted(said) else said.model
     if said.software:
         yield "Software", said.software
     if said.time:
@@ -76,6 +77,12 @@ def _rows(report: Report) -> Iterator[tuple[str, str]]:
     for problem in said.problems:
         yield "Finding", problem
     yield from _unsigned(report)
+
+
+def _adopted(said: Credentials) -> bool:
+    """Whether another tool made the video: then its model is the word of whoever sealed it."""
+    parameters = (said.generation or {}).get("parameters")
+    return isinstance(parameters, dict) and parameters.get("adopted") is True
 
 
 def _unsigned(report: Report) -> Iterator[tuple[str, str]]:
@@ -102,8 +109,10 @@ def _request(said: Credentials) -> Iterator[tuple[str, str]]:
     for name in ("prompt", "negative"):
         text = said.generation.get(name)
         if isinstance(text, dict):
-            kept = text.get("text")
-            yield name.capitalize(), str(kept) if kept is not None else f"not stored; digest {text.get('digest')}"
+            if text.get("text") is not None:
+                yield name.capitalize(), str(text["text"])
+            elif text.get("digest") != digest(said.id or "", ""):  # of an empty text there is nothing to say
+                yield name.capitalize(), f"not stored; digest {text.get('digest')}"
     parameters = said.generation.get("parameters")
     if isinstance(parameters, dict):
         for name, value in parameters.items():

@@ -1,6 +1,6 @@
-"""Marks for videos that another tool made: the same door, watermark, credentials and record as for our own.
+"""Marks for videos and pictures that another tool made: the same watermark, credentials and record as for our own.
 
-It knows files, terms and the door; it makes no pixel. What made the video is the word of whoever calls this, and is
+It knows files, terms and the seal; it makes no pixel. What made the video is the word of whoever calls this, and is
 recorded as such; the file itself goes into the credentials as the parent, with its own when it has any.
 """
 
@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 from lichtspiel import __version__
 from lichtspiel.errors import RequestError
+from lichtspiel.media.picture import is_picture, load_image
 from lichtspiel.media.video import read_video, video_info
-from lichtspiel.seal import Input, Provenance, Sealed, check_output, seal
+from lichtspiel.seal import Input, Provenance, Sealed, check_output, seal, seal_picture
+from lichtspiel.seal.credentials import JSON
 from lichtspiel.workflows.outputs import check_distinct
 from lichtspiel.workflows.terms import Terms
 
@@ -36,29 +38,24 @@ def adopt(
     terms: Terms,
     progress: Callable[[str, float], None] = lambda stage, done: None,
 ) -> Sealed:
-    """Encode `file` anew at `out` with all marks and return what left; its sound goes along as it is.
+    """Encode a video or picture again at `out`, with all marks; the sound of a video is copied.
 
-    Sides are cropped by a pixel where they are odd, as yuv420p needs. Raises MediaError for a file that is no video,
-    RequestError for an empty name of the tool, Refused when the policy does not allow the prompt or the frames.
+    A picture becomes a PNG. Sides of a video are cropped by a pixel where they are odd, as yuv420p needs. Raises
+    MediaError for a file that is neither, RequestError for a name of the tool that is empty or not one printable line,
+    Refused when the policy does not allow the prompt or the frames.
     """
-    if not made_with.strip() or len(made_with) > MAX_NAME:
-        raise RequestError("made_with", made_with, f"it names the tool, in at most {MAX_NAME} characters")
+    if not made_with.strip() or len(made_with) > MAX_NAME or not made_with.isprintable():
+        rule = f"it names the tool, in one line of at most {MAX_NAME} characters"
+        raise RequestError("made_with", made_with[:MAX_NAME], rule)
     check_distinct({"--out": out}, [("FILE", file)])
+    if is_picture(file):
+        return _adopt_picture(file, out, made_with.strip(), prompt, terms)
     info = video_info(file)
     width, height = info.width - info.width % 2, info.height - info.height % 2
     fps = Fraction(info.fps).limit_denominator(1001) if info.fps else Fraction(16)
     check_output(out, pixels=width * height * max(info.frames, 1))
     inspection = terms.admit(prompt, [], has_image=False)
-    provenance = Provenance(
-        model=made_with.strip(),
-        version=__version__,
-        source_type="trainedAlgorithmicMedia",
-        prompt=prompt,
-        negative="",
-        parameters={"adopted": True, "size": [width, height], "fps": float(fps)},
-        inputs=(Input.of(file, "original", parent=True),),
-        embed_prompt=terms.embed_prompt,
-    )
+    provenance = _provenance(file, made_with.strip(), prompt, terms, size=[width, height], fps=float(fps))
 
     def frames() -> Iterator[Frame]:
         for number, frame in enumerate(read_video(file), 1):
@@ -69,3 +66,27 @@ def adopt(
     sealed = seal(watched, provenance, out, fps=fps, marks=terms.marks, timestamp=terms.timestamp, sound=file)
     inspection.remember(sealed, provenance)
     return sealed
+
+
+def _adopt_picture(file: Path, out: Path, made_with: str, prompt: str, terms: Terms) -> Sealed:
+    frame = load_image(file)
+    check_output(out, pixels=frame.shape[0] * frame.shape[1], suffix=".png")
+    inspection = terms.admit(prompt, [], has_image=False)
+    provenance = _provenance(file, made_with, prompt, terms, size=[frame.shape[1], frame.shape[0]], frames=1)
+    (watched,) = inspection.watch([frame], 1)
+    sealed = seal_picture(watched, provenance, out, marks=terms.marks, timestamp=terms.timestamp)
+    inspection.remember(sealed, provenance)
+    return sealed
+
+
+def _provenance(file: Path, made_with: str, prompt: str, terms: Terms, **facts: JSON) -> Provenance:
+    return Provenance(
+        model=made_with,
+        version=__version__,
+        source_type="trainedAlgorithmicMedia",
+        prompt=prompt,
+        negative="",
+        parameters={"adopted": True, **facts},
+        inputs=(Input.of(file, "original", parent=True),),
+        embed_prompt=terms.embed_prompt,
+    )

@@ -301,3 +301,31 @@ def test_a_folder_moved_aside_by_hand_is_recognised_and_damage_in_it_named(fresh
     (fresh / "identity-old" / "chain.pem").write_text("nonsense")
     with pytest.raises(LichtspielError, match=r"identity-old/chain\.pem: its certificates cannot be read"):
         identity.anchors()
+
+
+def test_showing_makes_no_identity(fresh: Path) -> None:
+    assert identity.find_identity() is None
+    assert not fresh.exists()
+    made = identity.load_identity()
+    assert identity.find_identity() == made
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o757])
+def test_folders_that_others_may_write_are_refused(fresh: Path, mode: int) -> None:
+    made = identity.load_identity()
+    trust = fresh / "trust"
+    trust.mkdir()
+    (trust / "friend.pem").write_text(made.chain)
+    assert identity.trusted_anchors() is not None
+    asked = [
+        (trust, identity.trusted_anchors),
+        (trust / "friend.pem", identity.trusted_anchors),
+        (fresh / "identity", identity.anchors),
+        (fresh / "identity", identity.load_identity),
+    ]
+    for path, ask in asked:
+        before = path.stat().st_mode & 0o777
+        path.chmod(mode)
+        with pytest.raises(LichtspielError, match=rf"mode {mode:o}.*chmod go-w {path}"):
+            ask()
+        path.chmod(before)

@@ -283,6 +283,47 @@ def test_the_database_itself_refuses(file: Path, statement: str) -> None:
     assert list(record.entries()) == entries
 
 
+def test_prompts_can_be_erased_and_nothing_else(file: Path) -> None:
+    secret = {"before": {"rule": "adult", "detail": "read: 'zebra'"}, "after": None, "consent": "Ada agreed"}
+    entry = made(prompt="my secret zebra project", negative="blur", verdicts=secret)
+    other = made(prompt="another zebra")
+    record.add(entry)
+    record.add(other)
+    left = record.erase_prompt(entry.id)
+    assert (left.prompt, left.negative, left.prompt_digest) == (None, None, entry.prompt_digest)
+    assert left.verdicts == {"before": {"rule": "adult", "detail": None}, "after": None, "consent": "Ada agreed"}
+    assert (left.path, left.request, left.created) == (entry.path, entry.request, entry.created)
+    assert b"secret zebra" not in file.read_bytes()
+    assert record.find(other.id) == other
+    assert record.erase_prompt(entry.id) == left  # once more changes nothing
+    for statement in ("UPDATE entry SET body = '{}'", "UPDATE entry SET created = '2000'"):
+        with raw(file) as base, pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            base.execute(statement)
+    with pytest.raises(LichtspielError, match="has no entry"):
+        record.erase_prompt("0" * 32)
+
+
+def test_a_record_from_before_can_be_erased_in(file: Path) -> None:
+    (entry,) = added(0)
+    with raw(file) as base:
+        base.execute("DROP TRIGGER entry_is_never_changed")
+        base.execute(
+            "CREATE TRIGGER entry_is_never_changed BEFORE UPDATE ON entry "
+            "BEGIN SELECT RAISE(ABORT, 'the record is append-only: an entry is never changed'); END"
+        )
+    assert record.erase_prompt(entry.id).prompt is None
+
+
+def test_entries_are_found_by_id_and_words(file: Path) -> None:
+    first, second = made(prompt="A red Fox", age=1), made(prompt=None, model="t2v-1.3b", path="/videos/b.mp4")
+    record.add(first)
+    record.add(second)
+    assert [entry.id for entry in record.search("red fox")] == [first.id]
+    assert [entry.id for entry in record.search(second.id[:9].upper())] == [second.id]
+    assert [entry.id for entry in record.search("/videos/")] == [second.id, first.id]
+    assert list(record.search("nothing like it")) == []
+
+
 # A minute and more from the limit: a test takes time, too.
 AGES = st.floats(-1, KEPT_DAYS - 0.001) | st.floats(KEPT_DAYS + 0.001, 4000) | st.just(0.0)
 

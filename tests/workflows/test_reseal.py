@@ -8,10 +8,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from lichtspiel.errors import MediaError, Refused, RequestError
 from lichtspiel.media.video import read_video, video_info
-from lichtspiel.seal import record, verify
+from lichtspiel.seal import card, record, verify
 from lichtspiel.workflows.reseal import adopt
 from lichtspiel.workflows.terms import Terms
 
@@ -80,3 +81,21 @@ def test_what_cannot_be_adopted_is_refused_in_one_line(tmp_path: Path) -> None:
         adopt(tmp_path / "text.mp4", out, made_with="tool", prompt="", terms=Terms())
     assert not out.exists()
     assert video_info(source).frames in (0, 24)
+
+
+def test_a_foreign_picture_becomes_a_sealed_png(tmp_path: Path) -> None:
+    source = tmp_path / "flux.jpg"
+    Image.fromarray(np.random.default_rng(1).integers(60, 200, (181, 320, 3), np.uint8)).resize((333, 181)).save(source)
+    sealed = adopt(source, tmp_path / "marked.png", made_with="Flux", prompt="", terms=Terms())
+    assert (sealed.width, sealed.height, sealed.frames, sealed.fps) == (333, 181, 1, 0)
+    report = verify(tmp_path / "marked.png")
+    assert report.credentials.here
+    assert [it.relationship for it in report.credentials.ingredients] == ["parentOf"]
+    shown = " ".join(card(report).split())
+    assert "Flux (stated by whoever sealed it)" in shown
+    assert "not stored" not in shown  # there was no prompt
+
+
+def test_a_name_that_a_terminal_would_obey_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="one line"):
+        adopt(tmp_path / "a.mp4", tmp_path / "b.mp4", made_with="x\x1b]0;title\x07", prompt="", terms=Terms())
