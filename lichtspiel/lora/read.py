@@ -19,13 +19,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
 from torch import Tensor
 
 from lichtspiel.errors import WeightsError
 from lichtspiel.lora.adapter import Delta, Dialect, LoRA
 from lichtspiel.lora.names import official
 from lichtspiel.weights.components import open_file
+from lichtspiel.weights.tensor_files import SafetensorsFile
 
 __all__ = ["ADAPTER_METADATA", "read_lora"]
 
@@ -78,7 +78,7 @@ def read_lora(path: Path) -> LoRA:
         raise WeightsError(f"{path} is not a LoRA file by its name; known are {', '.join(SUFFIXES)}")
     file = open_file(path)
     tensors = {key: file.read(key) for key in file.entries}
-    metadata = _metadata(path, file.kind)
+    metadata = file.metadata if isinstance(file, SafetensorsFile) else {}
     layers: dict[str, dict[str, Tensor]] = {}
     written: dict[str, str] = {}  # our name of a layer: what the file calls it
     foreign: dict[str, None] = {}
@@ -119,13 +119,6 @@ def read_lora(path: Path) -> LoRA:
         text_encoder=tuple(text_encoder),
         metadata=metadata,
     )
-
-
-def _metadata(path: Path, kind: str) -> dict[str, str]:
-    if kind != "safetensors":
-        return {}
-    with safe_open(path, framework="pt") as file:
-        return dict(file.metadata() or {})
 
 
 def _split(path: Path, key: str) -> tuple[str, str]:

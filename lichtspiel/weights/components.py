@@ -48,17 +48,25 @@ class Piece:
 
     def read(self) -> Tensor:
         """The values: 16 bit and more as stored, 8-bit floats as float32 with their scale applied."""
-        value = self.file.read(self.name)
+        return self._scaled(self.file.read(self.name), None)
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """The rows `ids` [l] of a matrix, as `read` gives them; the others are not decoded."""
+        return self._scaled(self.file.rows(self.name, ids), ids)
+
+    def _scaled(self, value: Tensor, ids: Tensor | None) -> Tensor:
         if value.dtype in {torch.float8_e4m3fn, torch.float8_e5m2}:
             value = value.float()
         if self.scale is None:
             return value
         scale = self.file.read(self.scale).float()
-        if scale.numel() not in {1, len(value)}:
+        if scale.numel() not in {1, self.file.entries[self.name].shape[0]}:
             raise WeightsError(
                 f"{self.file.path}: {self.scale} has the shape {list(scale.shape)}; only one scale a tensor or a row "
                 "can be read: use a file with such scales, or in 16 bit"
             )
+        if ids is not None and scale.numel() > 1:
+            scale = scale.flatten()[ids]
         return value.float() * scale.reshape(-1, *(1,) * (value.dim() - 1))
 
 
@@ -117,6 +125,11 @@ class Component:
         values = [pieces[index].read() for index in sorted(pieces)]
         value = values[0] if len(values) == 1 else torch.cat(values)
         return value.reshape(*(1,) * slot.axes, *value.shape) if slot.axes else value
+
+    def rows(self, name: str, ids: Tensor) -> Tensor:
+        """The rows `ids` [l] of an official matrix that is one tensor in the file."""
+        (piece,) = self._pieces[name].values()
+        return piece.rows(ids)
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         """Every official tensor in the order of the files."""

@@ -122,6 +122,10 @@ class Weights(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         return self.part[name]
 
+    def rows(self, name: str, ids: Tensor) -> Tensor:
+        """The rows `ids` [l] of a matrix; the others are not decoded."""
+        return self.part.rows(name, ids)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
 

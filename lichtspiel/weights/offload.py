@@ -14,16 +14,24 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 __all__ = ["Each", "block_names", "load_with_offload"]
 
 ROWS = 100_000
 """An embedding with more rows is not loaded: the rows of a prompt are read where they are."""
+
+
+@runtime_checkable
+class HasRows(Protocol):
+    """Tensors of which single rows can be read."""
+
+    def rows(self, name: str, ids: Tensor, /) -> Tensor:
+        """The rows `ids` [l] of a matrix."""
+
 
 Each = Callable[[nn.Module], object]
 
@@ -181,10 +189,12 @@ def _fill(block: nn.Module, state: dict[str, Tensor]) -> None:
 def _gather(
     module: nn.Embedding, tensors: Mapping[str, Tensor], name: str, dtype: torch.dtype, device: torch.device
 ) -> None:
-    def rows(ids: Tensor) -> Tensor:
-        return _convert(F.embedding(ids.cpu(), tensors[name]), dtype, device)
+    def forward(ids: Tensor) -> Tensor:
+        flat = ids.cpu().flatten()
+        rows = tensors.rows(name, flat) if isinstance(tensors, HasRows) else tensors[name][flat]
+        return _convert(rows, dtype, device).view(*ids.shape, -1)
 
-    module.forward = rows  # type: ignore[method-assign, assignment]
+    module.forward = forward  # type: ignore[method-assign, assignment]
 
 
 def _forget(values: list[Tensor]) -> None:

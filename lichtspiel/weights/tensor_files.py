@@ -7,7 +7,10 @@ precision that cannot be read are refused by name, with the remedy.
 
 from __future__ import annotations
 
+import json
+import mmap
 import pickle
+import warnings
 import zipfile
 from abc import ABC, abstractmethod
 from functools import lru_cache
@@ -17,11 +20,12 @@ from typing import Any, NamedTuple, cast
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from lichtspiel.errors import WeightsError
 from lichtspiel.storage import file_sha256
 
-__all__ = ["SUFFIXES", "Entry", "Pickle", "SafetensorsFile", "TensorFile", "check_digest", "file_kind"]
+__all__ = ["SUFFIXES", "Entry", "Pickle", "SafetensorsFile", "TensorFile", "check_digest", "file_kind", "mapped"]
 
 
 SUFFIXES = (".safetensors", ".gguf", ".pth", ".pt", ".bin", ".ckpt")
@@ -43,25 +47,64 @@ class TensorFile(ABC):
 
     @abstractmethod
     def read(self, name: str) -> Tensor:
-        """The tensor on the CPU: as it is stored if torch can hold that, else dequantized to float32."""
+        """The tensor on the CPU: as it is stored if torch can hold that, else dequantized to float32. It may be the
+        file itself, which is mapped read-only: never write into it."""
+
+    def rows(self, name: str, ids: Tensor) -> Tensor:
+        """The rows `ids` [l] of a matrix, as `read` gives them, without decoding the others."""
+        return self.read(name)[ids]
+
+
+def mapped(path: Path) -> Tensor:
+    """The bytes of a file, mapped read-only: the system grants such a map of any size, whatever memory there is.
+
+    Raises WeightsError for an empty file, and when the system refuses all the same.
+    """
+    try:
+        with path.open("rb") as file:
+            memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except ValueError as error:
+        raise WeightsError(f"{path} is empty; download it again") from error
+    except OSError as error:
+        raise WeightsError(
+            f"{path} cannot be mapped into memory ({error.strerror}); raise the limit (ulimit -v)"
+        ) from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns once that the buffer is read-only
+        return torch.frombuffer(memory, dtype=torch.uint8)
 
 
 class SafetensorsFile(TensorFile):
-    """A .safetensors file, memory-mapped."""
+    """A .safetensors file, memory-mapped. The library checks the header, and the values are read here, because the
+    library maps a file in a way for which Linux wants as much memory as the file has."""
 
     def __init__(self, path: Path) -> None:
         try:
-            self._file = cast("Any", safe_open(path, framework="pt"))
-            slices = {name: self._file.get_slice(name) for name in self._file.keys()}  # noqa: SIM118
-            entries = {name: Entry(tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
-        except SafetensorError as error:
+            with cast("Any", safe_open(path, framework="numpy")) as file:
+                slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+                entries = {name: Entry(tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+        except (SafetensorError, OSError) as error:
             raise WeightsError(f"{path} is not a whole .safetensors file ({error}); download it again") from error
         super().__init__(path, "safetensors", entries)
+        self._bytes = mapped(path)
+        length = int.from_bytes(self._bytes[:8].numpy().tobytes(), "little")
+        header = json.loads(self._bytes[8 : 8 + length].numpy().tobytes())
+        self.metadata: dict[str, str] = header.pop("__metadata__", {})
+        self._spans = {
+            name: tuple(8 + length + offset for offset in entry["data_offsets"]) for name, entry in header.items()
+        }
 
     def read(self, name: str) -> Tensor:
         """See the base class."""
-        tensor: Tensor = self._file.get_tensor(name)
-        return tensor
+        shape, precision = self.entries[name]
+        dtype = next((dtype for dtype, text in NAMES.items() if text == precision), None)
+        if dtype is None:
+            raise WeightsError(f"{self.path}: {name} is stored as {precision}, which cannot be read")
+        begin, end = self._spans[name]
+        values = self._bytes[begin:end]
+        if begin % dtype.itemsize:  # the format asks for no alignment
+            values = values.clone()
+        return values.view(dtype).view(shape)
 
 
 NAMES = {
@@ -73,8 +116,10 @@ NAMES = {
     torch.float8_e5m2: "F8_E5M2",
     torch.int64: "I64",
     torch.int32: "I32",
+    torch.int16: "I16",
     torch.int8: "I8",
     torch.uint8: "U8",
+    torch.bool: "BOOL",
 }
 """What safetensors calls torch's precisions."""
 
@@ -84,11 +129,13 @@ class Pickle(TensorFile):
 
     def __init__(self, path: Path) -> None:
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            content = _unpickled(path)
         except pickle.UnpicklingError as error:
             raise WeightsError(
                 f"{path} holds more than tensors and could run code when opened; use a .safetensors file instead"
             ) from error
+        except MemoryError as error:
+            raise WeightsError(f"{path} needs more memory than there is; use a .safetensors file instead") from error
         except (RuntimeError, EOFError, ValueError, OSError) as error:
             raise WeightsError(f"{path} is not a whole PyTorch checkpoint; download it again") from error
         self._content = _tensors(path, content)
@@ -97,10 +144,30 @@ class Pickle(TensorFile):
             for name, value in self._content.items()
         }
         super().__init__(path, "pickle", entries)
+        self._bytes = mapped(path)
 
     def read(self, name: str) -> Tensor:
         """See the base class."""
-        return self._content[name]
+        value = self._content[name]
+        if not isinstance(value, FakeTensor):
+            return value
+        storage = value.untyped_storage()
+        begin = cast("Any", storage)._checkpoint_offset
+        stored = self._bytes[begin : begin + storage.nbytes()]
+        if begin % value.dtype.itemsize:
+            stored = stored.clone()
+        stored = stored.view(value.dtype)
+        offset = stored.storage_offset() + int(value.storage_offset())
+        return stored.as_strided(value.shape, value.stride(), offset)
+
+
+def _unpickled(path: Path) -> Any:
+    """The content of a checkpoint. Of a zip archive the tensors have no values yet, but know where in the file theirs
+    are; torch's own map would be a writable one, for which Linux wants as much memory as the file has."""
+    if not zipfile.is_zipfile(path):
+        return torch.load(path, map_location="cpu", weights_only=True)
+    with FakeTensorMode():
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _tensors(path: Path, content: Any) -> dict[str, Tensor]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import struct
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -237,3 +241,58 @@ def test_a_file_is_hashed_again_only_when_it_changed(tmp_path: Path, monkeypatch
     path.write_bytes(b"12")
     check_digest(path, "right")
     assert len(hashed) == 2
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems count maps in other ways")
+@pytest.mark.parametrize("suffix", [".safetensors", ".gguf"])
+def test_a_file_larger_than_memory_opens(suffix: str, tmp_path: Path) -> None:
+    """Sparse files of twice the memory and swap, of which the end is read."""
+    size = 2 * (psutil.virtual_memory().total + psutil.swap_memory().total) // 2**20 * 2**20
+    path = tmp_path / f"huge{suffix}"
+    write_huge(path, size)
+    try:
+        file = open_file(path)
+        assert file.entries["huge"].shape == (size // 4,)
+        assert file.read("huge")[-1] == 0
+        assert file.read("last").tolist() == [1.0, 2.0]
+    finally:
+        path.unlink()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems count maps in other ways")
+def test_a_pickle_is_mapped_read_only_and_reads_as_torch_does(tmp_path: Path) -> None:
+    table = torch.arange(24.0).reshape(4, 6)
+    tensors = {"view": table[1:3].T, "half": torch.randn(5, 7).bfloat16(), "one": torch.tensor(3), "again": table}
+    torch.save(tensors, tmp_path / "a.pth")
+    file = open_file(tmp_path / "a.pth")
+    for name, value in tensors.items():
+        assert torch.equal(file.read(name), value)
+        assert file.entries[name].shape == value.shape
+    maps = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith("a.pth")]
+    assert maps
+    assert all(line.split()[1] == "r--s" for line in maps)
+
+
+def write_huge(path: Path, size: int) -> None:
+    """A file with `size` bytes of zeros that take no room, and two numbers behind them."""
+    last = torch.tensor([1.0, 2.0]).numpy().tobytes()
+    if path.suffix == ".safetensors":
+        entries = {
+            "huge": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]},
+            "last": {"dtype": "F32", "shape": [2], "data_offsets": [size, size + 8]},
+        }
+        header = json.dumps(entries).encode()
+        header += b" " * (-len(header) % 8)
+        path.write_bytes(len(header).to_bytes(8, "little") + header)
+        end = path.stat().st_size + size
+    else:
+        fields = [(b"huge", size // 4, 0), (b"last", 2, size)]
+        tensors = [
+            struct.pack("<Q", 4) + name + struct.pack("<IQIQ", 1, count, 0, offset) for name, count, offset in fields
+        ]
+        header = b"GGUF" + struct.pack("<IQQ", 3, 2, 0) + b"".join(tensors)
+        path.write_bytes(header + bytes(-len(header) % 32))
+        end = path.stat().st_size + size
+    with path.open("r+b") as file:
+        file.seek(end)
+        file.write(last)

@@ -6,7 +6,9 @@ each block, rounded to nearest), because the gguf package only decodes them.
 
 from __future__ import annotations
 
+import struct
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import torch
 
 from lichtspiel.errors import WeightsError
 from lichtspiel.weights.checkpoint import checkpoint
-from lichtspiel.weights.components import scan
+from lichtspiel.weights.components import open_file, scan
 from lichtspiel.weights.inspect import inspect
 from tests.weights import layouts
 from tests.weights.layouts import TINY, State, exact, renamed, state
@@ -26,6 +28,11 @@ Kind = gguf.GGMLQuantizationType
 
 WIDE = replace(TINY, dit=replace(TINY.dit, width=256, ffn_width=512, heads=2, layers=1, text_width=256))
 """The K formats pack 256 numbers at a time."""
+
+
+def field(value: bytes) -> bytes:
+    """A field of metadata of that kind and value."""
+    return struct.pack("<Q", 1) + b"a" + value
 
 
 def scales_and_minima(blocks: np.ndarray, levels: int) -> tuple[np.ndarray, ...]:
@@ -184,3 +191,34 @@ def test_a_format_that_is_not_decoded_is_named(tmp_path: Path) -> None:
     (part,) = scan([tmp_path / "x.gguf"]).parts
     with pytest.raises(WeightsError, match=r"ffn\.0\.weight is stored as Q8_K, which the gguf package cannot decode"):
         part["blocks.0.ffn.0.weight"]
+
+
+@pytest.mark.parametrize(
+    ("count", "fields"),
+    [
+        (0, field(b"\x09" + bytes(3) + struct.pack("<IQ", 0, 2**60))),
+        (0, field(b"\x09" + bytes(3) + struct.pack("<IQ", 8, 2**60)) + bytes(3_000_000)),
+        (0, field(b"\x09" + bytes(3) + struct.pack("<IQ", 8, 3_000_000)) + bytes(30_000_000)),
+        (0, field(b"\x09\0\0\0" * 5000 + bytes(8))),
+        (0, field(struct.pack("<IQ", 8, 2**63))),
+        (2**60, field(struct.pack("<II", 4, 1))),
+    ],
+    ids=["bytes", "strings", "many strings", "nested arrays", "a string", "tensors"],
+)
+def test_a_small_file_cannot_take_all_memory(count: int, fields: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, count, 1) + fields)
+    began = time.process_time()
+    with pytest.raises(WeightsError, match="is not a whole GGUF file"):
+        open_file(tmp_path / "x.gguf")
+    assert time.process_time() - began < 2
+
+
+def test_rows_of_a_quantized_table_are_decoded_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = torch.randn(64, 256, generator=torch.Generator().manual_seed(0))
+    file = open_file(write(tmp_path / "x.gguf", {"token_embd.weight": table}, Kind.Q8_0))
+    whole, ids = file.read("token_embd.weight"), torch.tensor([3, 60, 3])
+    sizes: list[int] = []
+    original = gguf.dequantize
+    monkeypatch.setattr(gguf, "dequantize", lambda data, kind: sizes.append(len(data)) or original(data, kind))
+    assert torch.equal(file.rows("token_embd.weight", ids), whole[ids])
+    assert sizes == [3]
