@@ -383,7 +383,10 @@ MODELS: dict[str, Model] = {
 
 
 def model(name: str) -> Model:
-    """Look a checkpoint up by its exact name; raises RequestError with all names otherwise."""
+    """Look a checkpoint up by its exact name; raises RequestError with all names otherwise, and the name of a
+    repository's checkpoint."""
     if name not in MODELS:
-        raise RequestError("model", name, f"known models are {', '.join(MODELS)}")
+        repository = name.removeprefix("https://huggingface.co/").removesuffix("-Diffusers").lower()
+        nearest = next((row.name for row in MODELS.values() if row.repository.lower() == repository), None)
+        raise RequestError("model", name, f"known models are {', '.join(MODELS)}", nearest)
     return MODELS[name]

@@ -64,7 +64,9 @@ def pull(
     to: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where to put it; name it with --weights later.")
     ] = None,
-    endpoint: Annotated[str, typer.Option(metavar="URL", help="Hub or mirror.")] = "https://huggingface.co",
+    endpoint: Annotated[
+        str | None, typer.Option(metavar="URL", help="Hub or mirror; by default HF_ENDPOINT or the hub itself.")
+    ] = None,
     token: Annotated[
         Path | None, typer.Option(metavar="FILE", help="File that holds an access token of the hub.")
     ] = None,
@@ -78,7 +80,7 @@ def pull(
     from lichtspiel.weights.hub import pull as run
     from lichtspiel.weights.inspect import inspect as look
 
-    paths = run(find(model), to, endpoint=endpoint.rstrip("/"), token=secret(token) or None, say=say)
+    paths = run(find(model), to, endpoint=endpoint and endpoint.rstrip("/"), token=secret(token) or None, say=say)
     found = look(paths)
     if as_json:
         print(json.dumps({"model": model, "files": [str(path) for path in paths], **found.to_json()}))

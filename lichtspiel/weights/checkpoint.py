@@ -25,6 +25,8 @@ from lichtspiel.spec import Model, Part
 from lichtspiel.storage import pulled
 from lichtspiel.tokenizer import Tokenizer
 from lichtspiel.weights.components import Component, Scan, scan
+from lichtspiel.weights.hub import cached
+from lichtspiel.weights.layouts import quantizer
 from lichtspiel.weights.match import Weights, compare, describe, spec_of
 from lichtspiel.weights.offload import Each, block_names, load_with_offload
 from lichtspiel.weights.tensor_files import check_digest
@@ -138,7 +140,8 @@ def _sample(path: Path, digest: Any) -> None:
 
 
 def checkpoint(model: Model, weights: Files = None) -> Checkpoint:
-    """The checkpoint of `model` in `weights`; without them the one inside this package, or the one that was pulled.
+    """The checkpoint of `model` in `weights`; without them the one inside this package, or the one that was
+    pulled, here or by another program that uses the hub's cache.
 
     `weights` is a folder (with its subfolders) or a file, or several of them that together hold all parts. Where they
     hold more than one of a part, the one that fits the model is taken.
@@ -147,18 +150,25 @@ def checkpoint(model: Model, weights: Files = None) -> Checkpoint:
     is loaded before all parts are known to fit.
     """
     if weights is None:
-        there = EMBEDDED if model.embedded else pulled(model.repository)
-        if not there.is_dir():
-            raise WeightsError(
-                f"{model.name} does not ship with this package; get it with `lichtspiel pull {model.name}`, or name "
-                f"the folder with the files of {model.repository} with --weights"
-            )
-        weights = there
+        weights = EMBEDDED if model.embedded else _local(model)
     paths = [Path(weights)] if isinstance(weights, Path | str) else [Path(one) for one in weights]
     found = scan(paths)
     parts = {part: _chosen(model, part, found, paths) for part in model.files}
     # Whoever trains the embedded model anew names a folder, whose files have digests of their own.
     return Checkpoint(model, parts, {} if model.embedded and paths != [EMBEDDED] else model.digests)
+
+
+def _local(model: Model) -> Path:
+    """Where the files of a published model lie: where `lichtspiel pull` puts them, or in the cache of the hub."""
+    folder = pulled(model.repository)
+    if folder.is_dir() and any(folder.iterdir()):
+        return folder
+    if (snapshot := cached(model)) is not None:
+        return snapshot
+    raise WeightsError(
+        f"{model.name} does not ship with this package; get it with `lichtspiel pull {model.name}`, or name the folder "
+        f"with the files of {model.repository} with --weights"
+    )
 
 
 def _chosen(model: Model, part: Part, found: Scan, paths: list[Path]) -> Component:
@@ -177,6 +187,11 @@ def _chosen(model: Model, part: Part, found: Scan, paths: list[Path]) -> Compone
         return matching[0]
     if found.failures and not matching:
         raise next(iter(found.failures.values()))
+    for file in found.foreign:
+        if part == "dit" and not candidates and (title := quantizer(file.entries)):
+            raise WeightsError(
+                f"{file.path} is quantized by {title}, which cannot be read; use a file in 16 bit, fp8 (e4m3) or GGUF"
+            )
     if not candidates:
         named = ", ".join(str(path) for path in paths)
         raise WeightsError(

@@ -20,16 +20,23 @@ from torch import Tensor
 from lichtspiel.errors import WeightsError
 from lichtspiel.spec import Part
 from lichtspiel.weights.gguf import GGUFFile
-from lichtspiel.weights.layouts import ALIASES, PREFIXES, Dialect, Slot, recognize
+from lichtspiel.weights.layouts import ALIASES, Dialect, Slot, recognize, unprefixed
 from lichtspiel.weights.tensor_files import SUFFIXES, Pickle, SafetensorsFile, TensorFile, file_kind
 
 __all__ = ["Component", "Scan", "group", "open_file", "scan", "weight_files"]
+
+DEPTH = 4
+"""How deep a folder is searched: ComfyUI/models/diffusion_models/Wan/2.1 from ComfyUI, and a snapshot from the hub's
+cache."""
 
 SCALES = (".scale_weight", ".weight_scale")
 """What stands in place of `.weight` in the name of the number that an 8-bit weight is multiplied with."""
 
 MARKERS = ("scaled_fp8", ".scale_input", ".input_scale", ".comfy_quant")
 """Ends of names of tensors that only say how a file was quantized, or how activations would be."""
+
+WAN22 = re.compile(r"wan[-_. ]?2[-_. ]?2|(high|low)[-_ ]?noise", re.IGNORECASE)
+"""Names of files and folders of Wan2.2's experts, which nothing in the files tells from Wan2.1."""
 
 EXTRAS = ("vocabulary", "latent_mean", "latent_std")
 """Tensors of the embedded model's files that are constants of the checkpoint and no weights."""
@@ -142,6 +149,11 @@ class Component:
     def add(self, file: TensorFile, names: dict[str, str]) -> None:
         """Take the tensors of one more file in; `names` are theirs without prefix, and with it."""
         self.files.append(file)
+        if self.part == "dit" and any(WAN22.search(name) for name in file.path.parts[-2:]):
+            self.problems.append(
+                f"{file.path} is an expert of Wan2.2 A14B, which is not supported yet; it has the shapes of a Wan2.1 "
+                "model, but makes noise without its twin"
+            )
         scales = {_weight_of(name): stored for name, stored in names.items() if name.endswith(SCALES)}
         marked = any(name.endswith("scaled_fp8") for name in names)
         for name, whole in names.items():
@@ -205,7 +217,7 @@ def open_file(path: Path) -> TensorFile:
 
 
 def weight_files(path: Path) -> list[Path]:
-    """The files of tensors that a path stands for: itself, or those of a folder and of the folders in it.
+    """The files of tensors that a path stands for: itself, or those of a folder and of the folders in it, `DEPTH` deep.
 
     Raises WeightsError when there is no such path, and for an index of shards of which some are missing.
     """
@@ -213,7 +225,7 @@ def weight_files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise WeightsError(f"{path} does not exist; name the file or folder of the checkpoint with --weights")
-    folders = [path, *sorted(child for child in path.iterdir() if child.is_dir() and child.name[0] != ".")]
+    folders = _folders(path)
     for folder in folders:
         for index in sorted(folder.glob("*.index.json")):
             _check_index(index)
@@ -223,6 +235,16 @@ def weight_files(path: Path) -> list[Path]:
         for file in sorted(folder.iterdir())
         if file.suffix in SUFFIXES and file.is_file() and file.name[0] != "."
     ]
+
+
+def _folders(path: Path, depth: int = 0) -> list[Path]:
+    """A folder and those in it, in order of their names; hidden ones are left out."""
+    folders = [path]
+    if depth < DEPTH:
+        for child in sorted(path.iterdir()):
+            if child.is_dir() and not child.is_symlink() and child.name[0] != ".":
+                folders += _folders(child, depth + 1)
+    return folders
 
 
 def _check_index(index: Path) -> None:
@@ -261,8 +283,8 @@ def _take(file: TensorFile, found: list[Component]) -> list[Component]:
     """Add the parts that a file holds to those `found` in its folder; returns them."""
     groups: dict[str, dict[str, str]] = {}
     for name in file.entries:
-        prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), "")
-        groups.setdefault(prefix, {})[name.removeprefix(prefix)] = name
+        prefix, rest = unprefixed(name)
+        groups.setdefault(prefix, {})[rest] = name
     here: list[Component] = []
     strange: list[str] = []
     for prefix, names in groups.items():

@@ -19,7 +19,6 @@ from lichtspiel.storage import file_sha256, pulled
 
 __all__ = ["Published", "pull"]
 
-HUB = "https://huggingface.co"
 MARGIN = 1_000_000_000
 """Bytes that stay free on the disk."""
 
@@ -37,18 +36,20 @@ def pull(
     model: Model,
     folder: Path | None = None,
     *,
-    endpoint: str = HUB,
+    endpoint: str | None = None,
     token: str | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Path]:
     """Fetch what is not there yet of a checkpoint's files, and check all of them; returns their paths.
 
-    `endpoint` is the hub or a mirror that speaks as it does. Raises RequestError for a model that ships with this
-    package, OutputError when the disk is too small, WeightsError for a file with another digest than the hub's, and
-    LichtspielError when the hub cannot be reached, which says which files to copy where.
+    `endpoint` is the hub or a mirror that speaks as it does; without it, `HF_ENDPOINT` or the hub itself. Raises
+    RequestError for a model that ships with this package, OutputError when the disk is too small, WeightsError for a
+    file with another digest than the hub's, and LichtspielError when the hub cannot be reached, which says which files
+    to copy where.
     """
     if model.embedded:
         raise RequestError("model", model.name, "it ships with this package; there is nothing to get")
+    endpoint = endpoint or hub_endpoint()
     folder = folder or pulled(model.repository)
     folder.mkdir(parents=True, exist_ok=True)
     commit, files = _listed(model, folder, endpoint, token)
@@ -67,21 +68,53 @@ def pull(
     return [folder / file.name for file in files]
 
 
+def hub_endpoint() -> str:
+    """The hub, or the mirror that the environment names in `HF_ENDPOINT`."""
+    from huggingface_hub import constants
+
+    return constants.ENDPOINT
+
+
+def cached(model: Model) -> Path | None:
+    """The folder in which other programs that use the hub keep a checkpoint (`HF_HOME`, `HF_HUB_CACHE`), if it is
+    there: the files of the official repository, or of the one in the layout of Diffusers."""
+    from huggingface_hub import constants
+
+    for repository in (model.repository, f"{model.repository}-Diffusers"):
+        folder = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+        try:
+            snapshot = folder / "snapshots" / (folder / "refs/main").read_text(encoding="ascii").strip()
+        except (OSError, ValueError):
+            continue
+        if snapshot.is_dir() and any(snapshot.rglob("*.safetensors")):
+            return snapshot
+    return None
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Whether a published file is one of those wanted. Its name comes from the hub or a mirror and becomes a path, so
+    that it may lead nowhere else than the pattern does."""
+    parts, wanted = name.split("/"), pattern.split("/")
+    safe = ".." not in parts and not any(character in name for character in "\\:\0")
+    return safe and len(parts) == len(wanted) and fnmatch(name, pattern)
+
+
 def _listed(model: Model, folder: Path, endpoint: str, token: str | None) -> tuple[str, list[Published]]:
     """The commit that is current, and the files of the checkpoint in it."""
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, constants
 
     try:
         info = HfApi(endpoint=endpoint, token=token).model_info(model.repository, files_metadata=True, timeout=30)
     except Exception as error:  # the library for connections, and with it their errors, changes between its editions
         raise LichtspielError(
-            f"{endpoint} cannot be asked for {model.repository} ({type(error).__name__}); try again, name a mirror "
-            f"with --endpoint, or copy these files into {folder}: {', '.join(model.files.values())}"
+            f"{endpoint} cannot be asked for {model.repository} ({type(error).__name__}); try again"
+            f"{', without HF_HUB_OFFLINE' if constants.HF_HUB_OFFLINE else ''}, name a mirror with --endpoint, or copy "
+            f"these files into {folder}: {', '.join(model.files.values())}"
         ) from error
     found = [
         Published(file.rfilename, file.size or 0, file.lfs.sha256 if file.lfs else "")
         for file in info.siblings or []
-        if any(fnmatch(file.rfilename, pattern) for pattern in model.files.values())
+        if any(_matches(file.rfilename, pattern) for pattern in model.files.values())
     ]
     for pattern in model.files.values():
         if not any(fnmatch(file.name, pattern) for file in found):

@@ -15,7 +15,7 @@ from typing import Any
 from lichtspiel.spec import MODELS, Part, Task
 from lichtspiel.weights.checkpoint import TITLES
 from lichtspiel.weights.components import Component, scan
-from lichtspiel.weights.layouts import looks_like_lora
+from lichtspiel.weights.layouts import looks_like_lora, quantizer
 from lichtspiel.weights.match import compare, describe, models_of, spec_of
 from lichtspiel.weights.tensor_files import TensorFile
 
@@ -182,6 +182,9 @@ def _nearest(part: Component) -> str:
 
 
 def _other(file: TensorFile) -> OtherFile:
-    kind = "LoRA" if looks_like_lora(file.entries) else "unknown"
+    if looks_like_lora(file.entries):
+        return OtherFile(str(file.path), "LoRA", "")
+    if title := quantizer(file.entries):
+        return OtherFile(str(file.path), "unknown", f"quantized by {title}, which cannot be read")
     example = next(iter(file.entries), "no tensors")
-    return OtherFile(str(file.path), kind, "" if kind == "LoRA" else f"{len(file.entries)} tensors such as {example}")
+    return OtherFile(str(file.path), "unknown", f"{len(file.entries)} tensors such as {example}")

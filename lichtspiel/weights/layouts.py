@@ -19,19 +19,44 @@ from functools import cached_property
 
 from lichtspiel.spec import Part
 
-__all__ = ["DIALECTS", "PREFIXES", "Dialect", "Rule", "Slot", "dialect", "looks_like_lora", "recognize"]
+__all__ = [
+    "DIALECTS",
+    "PREFIXES",
+    "Dialect",
+    "Rule",
+    "Slot",
+    "dialect",
+    "looks_like_lora",
+    "quantizer",
+    "recognize",
+    "unprefixed",
+]
 
 PREFIXES = (
     "text_encoders.umt5xxl.transformer.",
+    "base_model.model.",
     "model.diffusion_model.",
     "diffusion_model.",
     "first_stage_model.",
     "vision_model.",
+    "pipe.dit.",
+    "module.",
     "visual.",
     "vae.",
     "model.",
+    "net.",
 )
-"""What may stand before all names of one part; the longer of two that fit comes first."""
+"""What may stand before all names of one part, also several of them; the longer of two that fit comes first."""
+
+WRAPPERS = re.compile(r"(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.")
+"""What torch's compiler, checkpointing and FSDP put into names anywhere."""
+
+QUANTIZERS = {
+    "quanto": re.compile(r"\._data$|\._scale$|\.weight_qtype$"),
+    "bitsandbytes": re.compile(r"\.absmax$|\.quant_map$|\.quant_state\.|\.SCB$"),
+    "Nunchaku": re.compile(r"\.qweight$|\.wscales$"),
+}
+"""Names by which files of quantizers are known that cannot be read here."""
 
 LORA = re.compile(r"lora_(A|B|up|down|unet|te)|\.lora\.|lora_linear|\.alpha$|\.diff(_[bm])?$|\.hada_w|\.lokr_w")
 """What stands in the names of adapters in any dialect, and in those of no checkpoint."""
@@ -306,6 +331,22 @@ def recognize(names: Collection[str]) -> Dialect | None:
         if needed and known > most and known >= ENOUGH * len(needed):
             best, most = table, known
     return best
+
+
+def unprefixed(name: str) -> tuple[str, str]:
+    """What stands before the name of a tensor, and the name without it and without wrappers."""
+    rest, prefix = WRAPPERS.sub("", name), ""
+    while found := next((prefix for prefix in PREFIXES if rest.startswith(prefix)), ""):
+        rest, prefix = rest.removeprefix(found), prefix + found
+    return prefix, rest
+
+
+def quantizer(names: Collection[str]) -> str:
+    """The quantizer whose names these are, if it is one that cannot be read here; else empty."""
+    for title, pattern in QUANTIZERS.items():
+        if any(pattern.search(name) for name in names):
+            return title
+    return ""
 
 
 def looks_like_lora(names: Collection[str]) -> bool:

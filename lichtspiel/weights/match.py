@@ -5,6 +5,7 @@ Compares names and shapes before a value is read. Knows the registry, so that we
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from lichtspiel.weights.components import Component
 __all__ = ["Mismatch", "Weights", "bare", "compare", "describe", "models_of", "spec_of"]
 
 Shapes = dict[str, tuple[int, ...]]
+
+WAN22_CHANNELS = 48
+"""Latent channels of Wan2.2 TI2V-5B, by which its files are known."""
 
 SHOWN = 3
 """How many tensor names a message lists before it says how many more there are."""
@@ -57,11 +61,18 @@ class Mismatch:
 def compare(part: Component, spec: Spec) -> Mismatch:
     """Hold the names and shapes of a stored part against those of a specification."""
     need, have = shapes(spec), bare(part.shapes(), spec)
+    have = {name: need[name] if _folded(name, shape, need.get(name)) else shape for name, shape in have.items()}
     return Mismatch(
         missing=[name for name in need if name not in have],
         unexpected=[name for name in have if name not in need] + part.unexpected,
         other=[name for name in need if name in have and have[name] != need[name]],
     )
+
+
+def _folded(name: str, have: tuple[int, ...], need: tuple[int, ...] | None) -> bool:
+    """Whether a stored patch embedding has the right numbers in fewer axes: some projects keep it as a linear layer,
+    and GGUF has four axes at most."""
+    return need is not None and name.endswith("patch_embedding.weight") and math.prod(have) == math.prod(need)
 
 
 def models_of(part: Component) -> list[str]:
@@ -78,6 +89,9 @@ def describe(part: Component, spec: Spec) -> str:
             f"{part.source} holds the weights of another model: {' or '.join(names)}; choose one with --model, or name "
             "other weights"
         )
+    patches = part.shapes().get("patch_embedding.weight", ())
+    if part.part == "dit" and len(patches) > 1 and patches[1] == WAN22_CHANNELS:
+        return f"{part.source} is Wan2.2 TI2V-5B, which is not supported yet; use a model of Wan2.1"
     if mismatch.other:
         name = mismatch.other[0]
         return (
@@ -120,7 +134,7 @@ class Weights(Mapping[str, Tensor]):
         self.part, self.names = part, shapes(spec)
 
     def __getitem__(self, name: str) -> Tensor:
-        return self.part[name]
+        return self.part[name].reshape(self.names[name])
 
     def rows(self, name: str, ids: Tensor) -> Tensor:
         """The rows `ids` [l] of a matrix; the others are not decoded."""

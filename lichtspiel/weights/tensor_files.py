@@ -170,9 +170,13 @@ def _unpickled(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
+NESTED = ("generator_ema", "generator", "ema", "state_dict", "model", "module")
+"""Keys under which trainers keep the weights, the best first: Self-Forcing has the average beside the last step."""
+
+
 def _tensors(path: Path, content: Any) -> dict[str, Tensor]:
-    if isinstance(content, dict) and set(content) == {"state_dict"}:
-        content = content["state_dict"]
+    if isinstance(content, dict):
+        content = next((content[key] for key in NESTED if isinstance(content.get(key), dict)), content)
     if not isinstance(content, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
     ):

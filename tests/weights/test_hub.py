@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 
 from lichtspiel.errors import LichtspielError, OutputError, RequestError, WeightsError
-from lichtspiel.spec import MODELS
+from lichtspiel.spec import MODELS, model
 from lichtspiel.storage import pulled
 from lichtspiel.weights.checkpoint import checkpoint
 from lichtspiel.weights.hub import pull
+from lichtspiel.weights.inspect import inspect
+from tests.weights import layouts
+from tests.weights.layouts import TINY
 
 T2V, VACE = MODELS["t2v-1.3b"], MODELS["vace-1.3b"]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -34,6 +37,7 @@ class Hub(BaseHTTPRequestHandler):
     damaged: set[str] = set()
     cut: set[str] = set()
     absent: set[str] = set()
+    hostile: tuple[str, ...] = ()
 
     def do_HEAD(self) -> None:
         self._file(body=False)
@@ -47,6 +51,8 @@ class Hub(BaseHTTPRequestHandler):
              "lfs": {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}}
             for name, data in CONTENT.items() if name not in self.absent
         ]  # fmt: skip
+        lfs = {"sha256": "0" * 64, "size": 4, "pointerSize": 130}
+        files += [{"rfilename": name, "size": 4, "blobId": "0" * 40, "lfs": lfs} for name in self.hostile]
         body = json.dumps({"id": "Wan-AI/x", "sha": COMMIT, "siblings": files}).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
@@ -88,7 +94,7 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub() -> Iterator[str]:
-    Hub.fetched, Hub.damaged, Hub.cut, Hub.absent = [], set(), set(), set()
+    Hub.fetched, Hub.damaged, Hub.cut, Hub.absent, Hub.hostile = [], set(), set(), set(), ()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -156,3 +162,65 @@ def test_generate_looks_where_pull_puts(hub: str) -> None:
     pull(T2V, endpoint=hub)
     with pytest.raises(WeightsError, match=str(pulled(T2V.repository))):  # found, and these are no tensors
         checkpoint(T2V)
+
+
+def test_names_from_a_mirror_lead_nowhere_else(hub: str, tmp_path: Path) -> None:
+    victim = tmp_path / "victim.safetensors"
+    victim.write_bytes(b"mine")
+    Hub.hostile = (
+        f"diffusion_pytorch_model/../../{'../' * 20}{victim}",
+        "diffusion_pytorch_model/deeper/x.safetensors",
+        "diffusion_pytorch_model..\\..\\x.safetensors",
+        "diffusion_pytorch_model:x.safetensors",
+    )
+    paths = pull(T2V, tmp_path / "here", endpoint=hub)
+    assert {path.name for path in paths} == CONTENT.keys() - {"README.md"}
+    assert victim.read_bytes() == b"mine"
+
+
+def test_the_environment_names_a_mirror(hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub)  # what HF_ENDPOINT sets
+    assert len(pull(T2V)) == 3
+
+
+def test_an_installation_that_is_offline_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(LichtspielError, match="try again, without HF_HUB_OFFLINE, name a mirror"):
+        pull(T2V, tmp_path / "here", endpoint="http://127.0.0.1:9")
+
+
+def test_a_failed_pull_leaves_the_hint_to_pull(tmp_path: Path) -> None:
+    with pytest.raises(LichtspielError, match="copy these files"):
+        pull(T2V, endpoint="http://127.0.0.1:9")
+    with pytest.raises(WeightsError, match="get it with `lichtspiel pull t2v-1"):
+        checkpoint(T2V)
+
+
+@pytest.mark.parametrize("layout", ["official", "diffusers"])
+def test_the_cache_of_other_programs_is_used(layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))  # what HF_HOME sets
+    ending = "-Diffusers" if layout == "diffusers" else ""
+    folder = tmp_path / f"models--{TINY.repository.replace('/', '--')}{ending}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs/main").write_text(COMMIT)
+    (folder / "snapshots").mkdir()
+    write = layouts.diffusers if layout == "diffusers" else layouts.official
+    write(folder / "snapshots" / COMMIT)
+    assert checkpoint(TINY).parts["dit"].paths[0].is_relative_to(folder)
+    assert inspect(tmp_path).parts, "the whole cache can be looked through, too"
+
+
+def test_folders_are_searched_as_deep_as_comfyui_nests_them(tmp_path: Path) -> None:
+    folder = layouts.comfy(tmp_path / "models")
+    nested = folder / "diffusion_models/WanVideo/2.1"
+    nested.mkdir(parents=True)
+    (folder / "diffusion_models/a.safetensors").rename(nested / "a.safetensors")
+    assert checkpoint(TINY, tmp_path).parts["dit"].paths == [nested / "a.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "name", ["Wan-AI/Wan2.1-T2V-1.3B", "wan-ai/wan2.1-t2v-1.3b", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"]
+)
+def test_a_repository_as_a_model_names_its_model(name: str) -> None:
+    with pytest.raises(RequestError, match=r"nearest valid value: t2v-1\.3b"):
+        model(name)

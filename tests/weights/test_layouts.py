@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,11 @@ import torch
 from safetensors.torch import save_file
 
 from lichtspiel.errors import WeightsError
+from lichtspiel.models.dit import DiT
 from lichtspiel.spec import Model, Part
 from lichtspiel.weights.checkpoint import Checkpoint, checkpoint
-from lichtspiel.weights.components import scan
+from lichtspiel.weights.components import open_file, scan
+from lichtspiel.weights.inspect import inspect
 from tests.weights import layouts
 from tests.weights.layouts import FLF2V, TINY, VACE, State, bf16, renamed, state
 
@@ -182,4 +186,87 @@ def test_integers_are_refused(tmp_path: Path) -> None:
     files["blocks.0.ffn.0.weight"] = files["blocks.0.ffn.0.weight"].to(torch.int8)
     save_file(files, folder / "diffusion_models/a.safetensors")
     with pytest.raises(WeightsError, match=r"ffn\.0\.weight is stored as I8, which cannot be read"):
+        checkpoint(TINY, folder)
+
+
+# ---- Names and wrappings of other projects --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "prefix", ["pipe.dit.", "net.", "module.", "_orig_mod.", "module._orig_mod.", "base_model.model.", "model.net."]
+)
+def test_prefixes_of_other_projects_are_known(prefix: str, tmp_path: Path) -> None:
+    folder = layouts.comfy(tmp_path)
+    tensors = {prefix + name: value for name, value in bf16(state("i2v", "dit")).items()}
+    save_file(tensors, folder / "diffusion_models/a.safetensors")
+    assert_whole(checkpoint(TINY, folder), TINY)
+
+
+def test_checkpointed_blocks_and_nested_averages_load(tmp_path: Path) -> None:
+    folder = layouts.comfy(tmp_path)
+    (folder / "diffusion_models/a.safetensors").unlink()
+    wrapped = {
+        re.sub(r"^(blocks\.\d+)\.", r"model.\1._checkpoint_wrapped_module.", name): value
+        for name, value in bf16(state("i2v", "dit")).items()
+    }
+    spoiled = {name: value + 1 for name, value in wrapped.items()}
+    torch.save({"generator": spoiled, "generator_ema": wrapped, "step": 3}, folder / "diffusion_models/a.pt")
+    with pytest.raises(WeightsError, match="not a dictionary of tensors"):
+        open_file(write_pickle(tmp_path / "b.pt", {"step": 3}))
+    assert_whole(checkpoint(TINY, folder), TINY)
+
+
+def write_pickle(path: Path, content: object) -> Path:
+    torch.save(content, path)
+    return path
+
+
+@pytest.mark.parametrize("shape", [(64, -1), (-1, 1, 2, 2)], ids=["linear", "four axes"])
+def test_a_folded_patch_embedding_is_the_same_layer(shape: tuple[int, ...], tmp_path: Path) -> None:
+    folder = layouts.comfy(tmp_path)
+    tensors = bf16(state("i2v", "dit"))
+    whole = tensors["patch_embedding.weight"]
+    shape = (len(whole), -1) if len(shape) == 2 else shape
+    save_file(tensors | {"patch_embedding.weight": whole.reshape(shape)}, folder / "diffusion_models/a.safetensors")
+    assert_whole(checkpoint(TINY, folder), TINY)
+
+
+@pytest.mark.parametrize(("title", "ends"), [("quanto", ("._data", "._scale")), ("bitsandbytes", ("", ".absmax"))])
+def test_the_quantizer_of_an_unreadable_file_is_named(title: str, ends: tuple[str, str], tmp_path: Path) -> None:
+    folder = layouts.comfy(tmp_path)
+    path = folder / "diffusion_models/a.safetensors"
+    tensors: State = {}
+    for name, value in bf16(state("i2v", "dit")).items():
+        for end in ends:
+            tensors[f"quantized.{name}{end}"] = value.clone()
+    save_file(tensors, path)
+    with pytest.raises(WeightsError, match=rf"a\.safetensors is quantized by {title}, which cannot be read"):
+        checkpoint(TINY, folder)
+    (other,) = inspect(path).others
+    assert title in other.reason
+
+
+# ---- Wan2.2 ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["high_noise_model/a.safetensors", "wan2.2_i2v_low_noise_14B_fp16.safetensors", "Wan2_2-I2V-A14B.safetensors"],
+)
+def test_an_expert_of_wan22_is_not_taken_for_wan21(name: str, tmp_path: Path) -> None:
+    folder = layouts.comfy(tmp_path)
+    path = folder / "diffusion_models" / name
+    path.parent.mkdir(exist_ok=True)
+    (folder / "diffusion_models/a.safetensors").rename(path)
+    with pytest.raises(WeightsError, match=r"is an expert of Wan2\.2 A14B, which is not supported yet"):
+        checkpoint(TINY, folder)
+    (info,) = [info for info in inspect(folder).parts if info.part == "dit"]
+    assert "Wan2.2" in info.reason
+
+
+def test_the_small_model_of_wan22_is_named(tmp_path: Path) -> None:
+    folder = layouts.comfy(tmp_path)
+    small = bf16(DiT(replace(TINY.dit, in_channels=48, out_channels=48)).state_dict())
+    save_file(small, folder / "diffusion_models/a.safetensors")
+    with pytest.raises(WeightsError, match=r"is Wan2\.2 TI2V-5B, which is not supported yet"):
         checkpoint(TINY, folder)
