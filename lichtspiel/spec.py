@@ -124,7 +124,6 @@ class CLIPSpec:
     heads: int
     layers: int
     used_layers: int
-    out_width: int
     eps: float
 
 
@@ -259,9 +258,7 @@ _UMT5 = UMT5Spec(
     vocabulary=256384, width=4096, attention_width=4096, ffn_width=10240, heads=64, layers=24, buckets=32,
     max_distance=128, eps=1e-6,
 )  # fmt: skip
-_CLIP = CLIPSpec(
-    image_size=224, patch=14, width=1280, mlp_ratio=4, heads=16, layers=32, used_layers=31, out_width=1024, eps=1e-5
-)
+_CLIP = CLIPSpec(image_size=224, patch=14, width=1280, mlp_ratio=4, heads=16, layers=32, used_layers=31, eps=1e-5)
 
 NEGATIVE = (
     "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，"

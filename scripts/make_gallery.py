@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from lichtspiel.inference.pipeline import load
+from lichtspiel.inference.upscale import Upscaler
 from lichtspiel.media.sheet import contact_sheet
-from lichtspiel.models.upscaler import Upscaler
 from lichtspiel.request import Request
 from lichtspiel.toybox.captions import caption
 from lichtspiel.toybox.sample import sample

@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from lichtspiel.models.upscaler import WEIGHTS, Network
+from lichtspiel.inference.upscale import WEIGHTS
+from lichtspiel.models.upscaler import RealESRGAN
 
 DIGEST = "548a36f9c3f4ab8da56cd3b13badf23968bee207b396dad14d04b830e5f2ab2d"
 HALF = 0x01306B47
@@ -33,7 +34,7 @@ GOLDEN = Path(__file__).parent.parent / "tests" / "goldens" / "upscale.safetenso
 def tensors(data: bytes) -> dict[str, torch.Tensor]:
     """The network's state from ncnn's file, whose order is that of the layers."""
     made, place = {}, 0
-    network = Network()
+    network = RealESRGAN()
     for number, convolution in enumerate(network.convolutions):
         assert int.from_bytes(data[place : place + 4], "little") == HALF
         place += 4

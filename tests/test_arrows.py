@@ -33,12 +33,12 @@ ROOMS: dict[str, tuple[str, str]] = {
     "seal/visible": ("errors frames seal/marks", "cv2 numpy"),
     "serve/queue": ("errors serve/errors storage", "alembic botocore fsspec sqlalchemy"),
     "flow": ("spec", "torch"),
-    "models": ("spec", "einops numpy safetensors torch"),
+    "models": ("spec", "einops torch"),
     "request": ("errors options spec", "pydantic"),
     "seal/identity": ("errors seal/certificates storage", "cryptography"),
     "seal/detect": ("frames seal/payload seal/watermark", "cv2 numpy"),
     "serve/migrations": ("serve/queue", "alembic sqlalchemy"),
-    "weights": ("errors models spec storage tokenizer", "gguf huggingface_hub safetensors torch"),
+    "weights": ("errors models spec storage tokenizer", "gguf huggingface_hub numpy safetensors torch"),
     "seal/credentials": ("errors media seal/certificates seal/identity seal/library storage", ""),
     "lora": ("errors models spec storage weights", "safetensors torch"),
     "seal/manifest": ("errors media seal/credentials seal/library", ""),
@@ -80,7 +80,7 @@ ROOMS: dict[str, tuple[str, str]] = {
         "",
     ),
     "workflows": (
-        "errors frames host inference media models policy request seal seal/certificates seal/credentials "
+        "errors frames host inference media policy request seal seal/certificates seal/credentials "
         "seal/export seal/marks seal/record seal/verify spec storage toybox weights",
         "numpy safetensors torch",
     ),

@@ -2,7 +2,8 @@
 
 It quantizes a whole network, or one block at a time while weights load (`each` of `offload.load_with_offload`). Weights
 have one scale per row and inputs one per token, from the largest absolute value. oneDNN does the products through
-PyTorch. Compare with the exact network (`relative_error`) before results of a new checkpoint are trusted.
+PyTorch. Compare it with the exact network before you trust the results of a new checkpoint
+(`tests/inference/test_quantize.py`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from lichtspiel.errors import RequestError
 
-__all__ = ["Int8Linear", "quantize", "relative_error"]
+__all__ = ["Int8Linear", "quantize"]
 
 SMALLEST = 64
 """Layers with fewer inputs or outputs stay exact: converting costs more than it saves."""
@@ -86,8 +87,3 @@ def quantize(module: nn.Module) -> int:
         else:
             count += quantize(child)
     return count
-
-
-def relative_error(other: Tensor, exact: Tensor) -> float:
-    """Root of the mean square of the difference over that of `exact`."""
-    return float((other.double() - exact.double()).norm() / exact.double().norm())

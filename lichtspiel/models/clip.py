@@ -1,8 +1,8 @@
 """The vision tower of CLIP ViT-H/14, whose tokens tell image-to-video models what the first image shows.
 
 Knows nothing of files or of how images are read. Attribute names are the keys of the published checkpoint
-(`models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth`) behind `PREFIX`; behaviour follows `wan/modules/clip.py`.
-Wan2.1 takes the tokens before the last block, so that block, the final norm and the head are not built: see `unused`.
+(`models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth`) behind "visual."; behavior follows `wan/modules/clip.py`.
+Wan2.1 takes the tokens before the last block, so that block, the final norm and the head are not built.
 
 Letters in reshapes: b batch, y and x patches down and across, l tokens, k query, key and value, h heads, d width of a
 head, w width of all heads.
@@ -17,25 +17,13 @@ from torch import Tensor, nn
 
 from lichtspiel.spec import CLIPSpec
 
-__all__ = ["PREFIX", "UNUSED", "CLIPVision", "preprocess", "unused"]
-
-PREFIX = "visual."
-"""What stands before the names of this module in the published checkpoint."""
-
-UNUSED = ("textual.", "log_scale", "visual.post_norm.", "visual.head")
-"""Beginnings of checkpoint keys that no video model needs: the text tower, the final norm and the projection."""
+__all__ = ["CLIPVision", "preprocess"]
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 """Mean of red, green and blue in CLIP's training images (`_clip` in `wan/modules/clip.py`)."""
 
 STD = (0.26862954, 0.26130258, 0.27577711)
 """Standard deviation of red, green and blue in CLIP's training images (same place)."""
-
-
-def unused(spec: CLIPSpec) -> tuple[str, ...]:
-    """Beginnings of all checkpoint keys that `CLIPVision(spec)` leaves out: `UNUSED` and the blocks that never run."""
-    blocks = range(spec.used_layers, spec.layers)
-    return UNUSED + tuple(f"{PREFIX}transformer.{block}." for block in blocks)
 
 
 def preprocess(images: Tensor, size: int) -> Tensor:

@@ -22,9 +22,9 @@ from lichtspiel.host import peak_memory
 from lichtspiel.inference.clock import Clock
 from lichtspiel.inference.inputs import Inputs
 from lichtspiel.inference.pipeline import Files, Pipeline, Step, load
+from lichtspiel.inference.upscale import Upscaler
 from lichtspiel.media.media import read_frames
 from lichtspiel.media.sheet import contact_sheet
-from lichtspiel.models.upscaler import Upscaler
 from lichtspiel.request import Request
 from lichtspiel.seal import Input, Provenance, Sealed, seal, seal_picture
 from lichtspiel.spec import dit_parameters, model

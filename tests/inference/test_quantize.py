@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from lichtspiel.errors import RequestError
-from lichtspiel.inference.quantize import Int8Linear, quantize, relative_error
+from lichtspiel.inference.quantize import Int8Linear, quantize
 from lichtspiel.models.dit import Linear32
+from tests.golden import relative_error
 from tests.models.test_dit import TINY, build, inputs
 
 

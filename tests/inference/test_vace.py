@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from lichtspiel.inference.pipeline import Pipeline, load
 from lichtspiel.media.video import read_video
-from lichtspiel.models.clip import PREFIX, CLIPVision, preprocess
+from lichtspiel.models.clip import CLIPVision, preprocess
 from lichtspiel.models.dit import DiT
 from lichtspiel.request import Request
 from lichtspiel.seal import verify
@@ -26,9 +26,7 @@ from tests.golden import relative_error
 
 NANO = MODELS["nano"]
 SAMPLING = replace(NANO.sampling, sizes=((64, 48), (48, 64)), free_size=True, max_frames=17, frames=9, steps=1)
-CLIP = CLIPSpec(
-    image_size=224, patch=14, width=16, mlp_ratio=2, heads=2, layers=3, used_layers=2, out_width=8, eps=1e-5
-)
+CLIP = CLIPSpec(image_size=224, patch=14, width=16, mlp_ratio=2, heads=2, layers=3, used_layers=2, eps=1e-5)
 NARROW = replace(NANO.dit, layers=3, in_channels=16)
 ROWS = {
     "tiny-vace": replace(
@@ -68,7 +66,7 @@ def folders(random_nano: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
                 torch.nn.init.normal_(parameter, std=0.05)
             save_file(dit.state_dict(), folder / "dit.safetensors")
             if row.clip:
-                tower = {PREFIX + key: value for key, value in CLIPVision(row.clip).state_dict().items()}
+                tower = {f"visual.{key}": value for key, value in CLIPVision(row.clip).state_dict().items()}
                 save_file(tower, folder / "clip.safetensors")
         yield folders
 

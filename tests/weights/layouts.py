@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lichtspiel.models.clip import PREFIX, CLIPVision
+from lichtspiel.models.clip import CLIPVision
 from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
@@ -25,9 +25,7 @@ from lichtspiel.weights.layouts import dialect
 
 State = dict[str, Tensor]
 
-CLIP = CLIPSpec(
-    image_size=28, patch=14, width=32, mlp_ratio=4, heads=2, layers=3, used_layers=2, out_width=16, eps=1e-5
-)
+CLIP = CLIPSpec(image_size=28, patch=14, width=32, mlp_ratio=4, heads=2, layers=3, used_layers=2, eps=1e-5)
 TINY: Model = replace(
     MODELS["i2v-14b-480p"],
     dit=replace(MODELS["i2v-14b-480p"].dit, width=48, ffn_width=64, heads=2, layers=2, text_width=32),
@@ -97,8 +95,8 @@ def official(folder: Path, kind: str = "i2v") -> Path:
     torch.save(state(kind, "vae"), folder / TINY.files["vae"])
     torch.save(bf16(state(kind, "umt5")), folder / TINY.files["umt5"])
     if kind != "vace":
-        clip = {PREFIX + name: value.half() for name, value in state(kind, "clip").items()}
-        unused = {"log_scale": torch.zeros(()), f"{PREFIX}head": torch.zeros(32, 16), "textual.norm": torch.ones(3)}
+        clip = {f"visual.{name}": value.half() for name, value in state(kind, "clip").items()}
+        unused = {"log_scale": torch.zeros(()), "visual.head": torch.zeros(32, 16), "textual.norm": torch.ones(3)}
         torch.save(clip | unused, folder / TINY.files["clip"])
     return folder
 

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from lichtspiel.errors import RequestError
-from lichtspiel.models import upscaler
-from lichtspiel.models.upscaler import WEIGHTS, Network, Upscaler
+from lichtspiel.inference import upscale
+from lichtspiel.inference.upscale import WEIGHTS, Upscaler
+from lichtspiel.models.upscaler import RealESRGAN
 from lichtspiel.request import Request
 from lichtspiel.seal import verify
 from lichtspiel.workflows.generate import generate
@@ -27,7 +28,7 @@ def frame(height: int, width: int) -> np.ndarray:
 
 def test_it_is_the_published_network() -> None:
     golden = load_file(FOLDER / "upscale.safetensors")  # made by ncnn, see scripts/make_upscaler.py
-    network = Network()
+    network = RealESRGAN()
     network.load_state_dict(load_file(WEIGHTS))
     with torch.no_grad():
         assert relative_error(network(golden["picture"][None])[0], golden["made"]) < 1e-5
@@ -35,7 +36,7 @@ def test_it_is_the_published_network() -> None:
 
 def test_strips_make_the_same_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Upscaler(4, CPU)(frame(100, 24))
-    monkeypatch.setattr(upscaler, "STRIP", 24 * 60)
+    monkeypatch.setattr(upscale, "STRIP", 24 * 60)
     assert np.array_equal(Upscaler(4, CPU)(frame(100, 24)), whole)
 
 
