@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,7 +73,7 @@ def read_lora(path: Path) -> LoRA:
     Raises WeightsError for a missing, truncated or foreign file, a pickle that holds more than tensors, another kind
     of adapter, an incomplete or doubled layer, and values that are not finite.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file it does not raise for a name that is too long
         raise WeightsError(f"{path} does not exist; name the LoRA's file")
     if path.suffix not in SUFFIXES:
         raise WeightsError(f"{path} is not a LoRA file by its name; known are {', '.join(SUFFIXES)}")

@@ -26,7 +26,7 @@ from lichtspiel.storage import pulled
 from lichtspiel.tokenizer import Tokenizer
 from lichtspiel.weights.components import Component, Scan, scan
 from lichtspiel.weights.hub import cached
-from lichtspiel.weights.layouts import quantizer
+from lichtspiel.weights.layouts import looks_like_lora, quantizer
 from lichtspiel.weights.match import Weights, compare, describe, spec_of
 from lichtspiel.weights.offload import Each, block_names, load_with_offload
 from lichtspiel.weights.tensor_files import check_digest
@@ -153,9 +153,29 @@ def checkpoint(model: Model, weights: Files = None) -> Checkpoint:
         weights = EMBEDDED if model.embedded else _local(model)
     paths = [Path(weights)] if isinstance(weights, Path | str) else [Path(one) for one in weights]
     found = scan(paths)
+    _refuse_strangers(paths, found)
     parts = {part: _chosen(model, part, found, paths) for part in model.files}
     # Whoever trains the embedded model anew names a folder, whose files have digests of their own.
     return Checkpoint(model, parts, {} if model.embedded and paths != [EMBEDDED] else model.digests)
+
+
+def _refuse_strangers(paths: list[Path], found: Scan) -> None:
+    """Refuse files that were named one by one and are no part of any model, because nothing would come of them."""
+    strangers = {file.path: file for file in found.foreign}
+    for path in paths:
+        if path in found.failures and path.is_file():
+            raise found.failures[path]
+        if path not in strangers or not path.is_file():
+            continue
+        entries = strangers[path].entries
+        if looks_like_lora(entries):
+            raise WeightsError(f"{path} is a LoRA; name it with --lora instead of --weights")
+        if title := quantizer(entries):
+            raise WeightsError(
+                f"{path} is quantized by {title}, which cannot be read; use a file in 16 bit, fp8 (e4m3) or GGUF"
+            )
+        example = next(iter(entries), "no tensors")
+        raise WeightsError(f"{path} is no part of a Wan2.1 model: it holds {example}; leave it out of --weights")
 
 
 def _local(model: Model) -> Path:
@@ -187,8 +207,8 @@ def _chosen(model: Model, part: Part, found: Scan, paths: list[Path]) -> Compone
         return matching[0]
     if found.failures and not matching:
         raise next(iter(found.failures.values()))
-    for file in found.foreign:
-        if part == "dit" and not candidates and (title := quantizer(file.entries)):
+    for file in found.foreign if part == "dit" and not candidates else ():
+        if title := quantizer(file.entries):
             raise WeightsError(
                 f"{file.path} is quantized by {title}, which cannot be read; use a file in 16 bit, fp8 (e4m3) or GGUF"
             )

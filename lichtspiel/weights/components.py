@@ -7,6 +7,7 @@ may be spread over several files (shards), and one file may hold several parts b
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -200,7 +201,7 @@ def open_file(path: Path) -> TensorFile:
     Raises WeightsError for a missing, truncated or foreign file, for a pickle that holds more than tensors, and for a
     GGUF file when the package that reads it is not installed.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise WeightsError(f"{path} does not exist; name the file or folder of the checkpoint with --weights")
     kind = file_kind(path)
     if kind == "safetensors":
@@ -221,9 +222,9 @@ def weight_files(path: Path) -> list[Path]:
 
     Raises WeightsError when there is no such path, and for an index of shards of which some are missing.
     """
-    if path.is_file():
+    if os.path.isfile(path):  # unlike the methods of Path these do not raise for a name that is too long
         return [path]
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise WeightsError(f"{path} does not exist; name the file or folder of the checkpoint with --weights")
     folders = _folders(path)
     for folder in folders:

@@ -20,8 +20,8 @@ __all__ = ["Mismatch", "Weights", "bare", "compare", "describe", "models_of", "s
 
 Shapes = dict[str, tuple[int, ...]]
 
-WAN22_CHANNELS = 48
-"""Latent channels of Wan2.2 TI2V-5B, by which its files are known."""
+WAN22_PATCHES = (3072, 48)
+"""Width and latent channels of Wan2.2 TI2V-5B, by which its files are known."""
 
 SHOWN = 3
 """How many tensor names a message lists before it says how many more there are."""
@@ -90,7 +90,7 @@ def describe(part: Component, spec: Spec) -> str:
             "other weights"
         )
     patches = part.shapes().get("patch_embedding.weight", ())
-    if part.part == "dit" and len(patches) > 1 and patches[1] == WAN22_CHANNELS:
+    if part.part == "dit" and patches[:2] == WAN22_PATCHES:
         return f"{part.source} is Wan2.2 TI2V-5B, which is not supported yet; use a model of Wan2.1"
     if mismatch.other:
         name = mismatch.other[0]

@@ -179,7 +179,9 @@ def test_names_from_a_mirror_lead_nowhere_else(hub: str, tmp_path: Path) -> None
 
 
 def test_the_environment_names_a_mirror(hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub)  # what HF_ENDPOINT sets
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub)  # what HF_ENDPOINT sets, when it is imported
+    template = hub + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
     assert len(pull(T2V)) == 3
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ import torch
 from safetensors.torch import save_file
 
 from lichtspiel.errors import WeightsError
-from lichtspiel.models.dit import DiT
 from lichtspiel.spec import Model, Part
 from lichtspiel.weights.checkpoint import Checkpoint, checkpoint
 from lichtspiel.weights.components import open_file, scan
@@ -213,6 +211,7 @@ def test_checkpointed_blocks_and_nested_averages_load(tmp_path: Path) -> None:
     torch.save({"generator": spoiled, "generator_ema": wrapped, "step": 3}, folder / "diffusion_models/a.pt")
     with pytest.raises(WeightsError, match="not a dictionary of tensors"):
         open_file(write_pickle(tmp_path / "b.pt", {"step": 3}))
+    (tmp_path / "b.pt").unlink()
     assert_whole(checkpoint(TINY, folder), TINY)
 
 
@@ -266,7 +265,32 @@ def test_an_expert_of_wan22_is_not_taken_for_wan21(name: str, tmp_path: Path) ->
 
 def test_the_small_model_of_wan22_is_named(tmp_path: Path) -> None:
     folder = layouts.comfy(tmp_path)
-    small = bf16(DiT(replace(TINY.dit, in_channels=48, out_channels=48)).state_dict())
+    small = bf16(state("i2v", "dit")) | {"patch_embedding.weight": torch.zeros(3072, 48, 1, 2, 2)}
     save_file(small, folder / "diffusion_models/a.safetensors")
     with pytest.raises(WeightsError, match=r"is Wan2\.2 TI2V-5B, which is not supported yet"):
         checkpoint(TINY, folder)
+
+
+# ---- Files that were named for nothing ------------------------------------------------------------------------------
+
+
+def test_a_named_file_that_nothing_can_use_is_refused(tmp_path: Path) -> None:
+    folder = layouts.comfy(tmp_path / "models")
+    save_file({"blocks.0.self_attn.q.lora_up.weight": torch.ones(2, 2)}, tmp_path / "style.safetensors")
+    save_file({"x._data": torch.ones(2), "x._scale": torch.ones(2)}, tmp_path / "int8.safetensors")
+    save_file({"nothing": torch.ones(2)}, tmp_path / "other.safetensors")
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG")
+    for name, why in {
+        "style.safetensors": "is a LoRA; name it with --lora",
+        "int8.safetensors": "is quantized by quanto",
+        "other.safetensors": "is no part of a Wan2",
+        "picture.png": "is no file of tensors",
+    }.items():
+        with pytest.raises(WeightsError, match=f"{name} {why}"):
+            checkpoint(TINY, [folder, tmp_path / name])
+    checkpoint(TINY, tmp_path)  # in a folder they lie beside
+
+
+def test_a_name_that_is_too_long_is_an_error_of_one_line(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="does not exist"):
+        checkpoint(TINY, tmp_path / ("猫" * 90 + ".safetensors"))
