@@ -1,8 +1,8 @@
-"""Flow matching: from noise to latents by a solver, and the same road in the other direction for training.
+"""Flow matching: from noise to latents with a solver, and noisy latents with their velocity for training.
 
 A sample at time t is (1 - t)·clean + t·noise, its velocity noise - clean; t = sigma runs from 1 (noise) to 0 (clean),
-and a model is told 1000·t. Nothing here knows of models, prompts, tasks or files: solvers see only velocities, and
-whoever draws noise does it elsewhere. Solvers keep scalars in float64 and latents in float32.
+and a model gets 1000·t. Nothing here knows of models, prompts, tasks or files: solvers see only velocities, and the
+caller draws the noise. Solvers keep scalars in float64 and latents in float32.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ __all__ = [
 ]
 
 TIMESTEPS = 1000
-"""What a model is told at sigma 1 (`num_train_timesteps` in `wan/configs/shared_config.py`)."""
+"""The timestep that a model gets at sigma 1 (`num_train_timesteps` in `wan/configs/shared_config.py`)."""
 
 UNIFORM_SHARE = 0.1
-"""Share of training times drawn uniformly, so that both ends of the road are seen."""
+"""Share of training times drawn uniformly, so that both ends of the schedule are trained."""
 
 CLOSEST = 1e-5
 """Training times keep this distance from 0 and 1."""
@@ -62,7 +62,7 @@ def schedule(solver: SolverName, steps: int, shift: float) -> Tensor:
 
 
 def timesteps(solver: SolverName, sigmas: Tensor) -> Tensor:
-    """What a model is told at every sigma but the last, [steps] in float32, in 0..1000.
+    """The timesteps that a model gets at every sigma but the last, [steps] in float32, in 0..1000.
 
     The two official solvers cut the fraction off, and the published models are sampled that way.
     """
@@ -227,7 +227,7 @@ def sample(
 ) -> Iterator[tuple[int, Tensor]]:
     """Go from `noise` [b, ...] to clean latents, yielding the index of each step and the latents after it.
 
-    `velocity` is asked with the latents and with timesteps [b] in float32 in 0..1000, which stay on the CPU.
+    `velocity` gets the latents, and timesteps [b] in float32 in 0..1000, which stay on the CPU.
     """
     sigmas = schedule(solver, steps, shift)
     run = SOLVERS[solver](sigmas)

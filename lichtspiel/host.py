@@ -38,7 +38,7 @@ def _has_bfloat16(description: Path) -> bool:
 
 
 def free_memory(device: str, groups: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes that can be had now: of a GPU with memory of its own, else of the machine, within the limit of this
+    """Bytes that are free now: of a GPU with memory of its own, else of the machine, within the limit of this
     process's control group (Linux). None where the system does not say."""
     if device.startswith("cuda"):
         return int(torch.cuda.mem_get_info(torch.device(device))[0])
@@ -66,7 +66,7 @@ def _group_limit(groups: Path) -> int | None:
 
 
 def peak_memory(device: str) -> int:
-    """The most bytes that this process ever had: of the GPU it uses, or of the machine; 0 where that is not known."""
+    """The most bytes that this process has used, of its GPU or of the machine; 0 where that is not known."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(torch.device(device))
     if sys.platform == "linux":  # not getrusage, which begins with what the process that started this one had
@@ -77,7 +77,7 @@ def peak_memory(device: str) -> int:
 
 
 def measure_rate(device: str, dtype: torch.dtype, seconds: float = 0.2) -> float:
-    """Operations a second of matrix products on this machine, tried for so long: what a DiT spends its time on."""
+    """Operations per second of matrix products, on which a DiT spends its time, measured for `seconds`."""
     side = 1024
     a, b = torch.ones(side, side, device=device, dtype=dtype), torch.ones(side, side, device=device, dtype=dtype)
     float((a @ b)[0, 0])  # starts threads or the GPU

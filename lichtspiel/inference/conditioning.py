@@ -1,10 +1,10 @@
-"""Turning given pictures and videos into what a DiT is conditioned on.
+"""From pictures and videos to the conditions of a DiT.
 
     first and last picture     [mask 4 | latents 16], beside the noise
     VACE                       [inactive 16 | reactive 16 | mask 64], for the blocks of its second stream
 
 Follows `wan/image2video.py`, `wan/first_last_frame2video.py`, `wan/vace.py` and `wan/utils/vace_processor.py`. It opens
-no files; pictures come as tensors in [-1, 1], masks in [0, 1], where 1 is what is made anew.
+no files; pictures come as tensors in [-1, 1], masks in [0, 1], where 1 is generated.
 
 Letters: c channels, t latent frames, n frames in a latent, f frames, h and w latent height and width, y and x pixels
 along a latent's sides.
@@ -39,7 +39,7 @@ WHITE, BLACK = 1.0, -1.0
 def match_aspect(image: Tensor, width: int, height: int, how: Fit, slack: int = 0) -> Tensor:
     """Bring [3, H, W] to the aspect ratio of width to height, at its own resolution.
 
-    "crop" cuts around the centre, "pad" puts black bars beside, "stretch" leaves the picture whole. So does "crop" when
+    "crop" cuts around the center, "pad" puts black bars beside, "stretch" leaves the picture whole. So does "crop" when
     fewer than `slack` pixels of the result would be lost: sizes are rounded down to a grid, and what that costs a
     picture's aspect ratio is squeezed in the official code, not cut.
     """
@@ -52,21 +52,21 @@ def match_aspect(image: Tensor, width: int, height: int, how: Fit, slack: int = 
     wide = most(columns, max(round(rows * width / height), 1))
     tall = most(rows, max(round(columns * height / width), 1))
     if how == "crop":
-        return centre(image, wide, tall)
-    return _middle(image, wide, tall, BLACK)
+        return center_crop(image, wide, tall)
+    return _paste_centered(image, wide, tall, BLACK)
 
 
-def centre(image: Tensor, width: int, height: int) -> Tensor:
-    """Cut [3, H, W] to a size around its centre."""
+def center_crop(image: Tensor, width: int, height: int) -> Tensor:
+    """Cut [3, H, W] to a size around its center."""
     top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
     return image[:, top : top + height, left : left + width]
 
 
-def _middle(image: Tensor, width: int, height: int, colour: float) -> Tensor:
-    """Lay [3, H, W] in the middle of a canvas of one colour."""
+def _paste_centered(image: Tensor, width: int, height: int, color: float) -> Tensor:
+    """Lay [3, H, W] in the middle of a canvas of one color."""
     rows, columns = image.shape[1:]
     top, left = (height - rows) // 2, (width - columns) // 2
-    canvas = image.new_full((3, height, width), colour)
+    canvas = image.new_full((3, height, width), color)
     canvas[:, top : top + rows, left : left + columns] = image
     return canvas
 
@@ -78,7 +78,7 @@ def fit_frame(image: Tensor, width: int, height: int, how: Fit) -> Tensor:
     if how == "crop":
         scale = max(width / image.shape[2], height / image.shape[1])
         image = resize(image, round(scale * image.shape[2]), round(scale * image.shape[1]), antialias=True)
-        image = centre(image, width, height)
+        image = center_crop(image, width, height)
     else:
         image = resize(match_aspect(image, width, height, how), width, height, antialias=True)
     return image.clamp(-1, 1)
@@ -92,7 +92,7 @@ def letterbox(image: Tensor, width: int, height: int) -> Tensor:
     scale = min(height / rows, width / columns)
     small = max(int(rows * scale), 1), max(int(columns * scale), 1)
     resized = F.interpolate(image[None], small, mode="bilinear", align_corners=False)[0]
-    return _middle(resized, width, height, WHITE)
+    return _paste_centered(resized, width, height, WHITE)
 
 
 def resize(image: Tensor, width: int, height: int, *, antialias: bool) -> Tensor:
@@ -132,13 +132,13 @@ def image_condition(vae: VAE, first: Tensor, last: Tensor | None, frames: int) -
 
 
 def vace_context(vae: VAE, video: Tensor, mask: Tensor, references: Sequence[Tensor]) -> Tensor:
-    """What VACE is told [1, 2c + 64, r + t, h, w] of a video [1, 3, f, H, W], a mask [f, H, W] and r references
-    [3, H, W]: what stays and what is made anew, each encoded by itself, and the mask.
+    """VACE's context [1, 2c + 64, r + t, h, w] of a video [1, 3, f, H, W], a mask [f, H, W] and r references [3, H, W]:
+    the inactive and the reactive part of the video, each encoded by itself, and the mask.
 
-    References are latents of one frame each, in their order in front of the video's; nothing of them is made anew.
+    References are latents of one frame each, in their order in front of the video's, and inactive.
     """
-    anew = (mask > 0.5).to(video)[None, None]
-    latents = torch.cat([vae.encode(video * (1 - anew)), vae.encode(video * anew)], dim=1)
+    reactive = (mask > 0.5).to(video)[None, None]
+    latents = torch.cat([vae.encode(video * (1 - reactive)), vae.encode(video * reactive)], dim=1)
     cells = mask_cells(mask, vae.spec.stride)[None].to(latents)
     if references:
         known = torch.cat([vae.encode(reference[None, :, None]) for reference in references], dim=2)

@@ -28,8 +28,7 @@ from lichtspiel.models.vae import VAE, CausalConv3d, RMSNorm, Upsample, conv3d, 
 __all__ = ["convolve", "fast", "norm", "rotate", "upsample", "use_cpu_kernels"]
 
 SLAB_BYTES = 8_000_000
-"""Winograd works on so many rows at a time that their factors stay in the processor's cache; measured in steps of two.
-"""
+"""Winograd works on groups of rows whose factors fit into the processor's cache; measured in steps of two."""
 
 WINOGRAD_CHANNELS, WINOGRAD_CELLS = 64, 4096
 """Fewest channels on either side, and fewest cells of output, for which Winograd's extra work pays; measured."""
@@ -89,7 +88,7 @@ def convolve(
         pairs = zip(torch.split(cached, 1), torch.split(x, 1), strict=True)
         videos = [winograd(pair, weight, bias) for pair in pairs]
         return torch.cat(videos) if len(videos) > 1 else videos[0]
-    if cached.shape[2]:  # with channels behind, for else the order in memory may be lost where an axis has length 1
+    if cached.shape[2]:  # channels last, or else the memory format may be lost where an axis has length 1
         x = torch.cat([part.movedim(1, -1) for part in (cached, x)], dim=1).movedim(-1, 1)
     one = [1, 1, 1]
     result: Tensor = torch.mkldnn_convolution(x, weight, bias, list(padding), one, one, 1)

@@ -25,7 +25,7 @@ Pairs = list[tuple[Tensor, Tensor]]
 def kv_cache(model: DiT) -> Iterator[None]:
     """Inside, `model` embeds a text and an image once, however often it is called with them, for inference only.
 
-    Texts are compared by content, so that a caller may build the same batch anew for each step. The last two are kept;
+    Texts are compared by content, so a caller may build the same batch again for each step. The last two are kept;
     each takes twice its tokens times the width times the layers in numbers (1.3B, 20 tokens: 8 MB; 14B with 257 tokens
     of an image in bfloat16: 220 MB). Weights must not change inside.
     """

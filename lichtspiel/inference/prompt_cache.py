@@ -68,9 +68,9 @@ def _path(text: str, encoder: str) -> Path:
 
 def _trim(folder: Path) -> None:
     """Remove the oldest files until the rest fits."""
-    found = by_age(folder)
-    total = sum(size for _, size, _ in found)
-    for _, size, path in found:
+    files = by_age(folder)
+    total = sum(size for _, size, _ in files)
+    for _, size, path in files:
         if total <= LIMIT_BYTES:
             break
         path.unlink(missing_ok=True)

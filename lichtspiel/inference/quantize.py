@@ -26,7 +26,7 @@ CACHED = 500_000
 """How many numbers are turned into bytes at a time (2 MB)."""
 
 ZERO = LEVELS + 1
-"""What is added to inputs, for the kernels take them without a sign."""
+"""Added to inputs, because the kernels take unsigned bytes."""
 
 
 class Int8Linear(nn.Module):
@@ -59,7 +59,7 @@ class Int8Linear(nn.Module):
 def to_bytes(x: Tensor) -> tuple[Tensor, Tensor]:
     """Tokens [l, d] as bytes, and the scale [l, 1] of each: x = scale · (byte - ZERO).
 
-    Only so many tokens at a time that they stay in the processor's cache, for there are five passes over them.
+    In groups of tokens that fit into the processor's cache, because there are five passes over them.
     """
     rounded = torch.empty_like(x, dtype=torch.uint8)
     scale = x.new_empty(len(x), 1)

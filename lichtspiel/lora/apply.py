@@ -119,8 +119,8 @@ def _attach(dit: DiT, changes: Mapping[str, list[Change]]) -> None:
 
 
 class ParameterSwap:
-    """A hook before a module's call that exchanges one small parameter for its changed self, anew whenever it finds
-    another one there, as it does in every call when weights are streamed."""
+    """A hook before a module's call that swaps one small parameter for a changed copy, again whenever the parameter is
+    another one, as in every call when weights are streamed."""
 
     def __init__(self, module: nn.Module, layer: str, name: str, several: Sequence[Change]) -> None:
         self.layer, self.name, self.several = layer, name, list(several)
@@ -156,7 +156,7 @@ class ParameterSwap:
 
 class LoRAHook:
     """A forward hook of a linear layer or a patch embedding: adds what the changes of its weight and bias make of its
-    input. Works beside weights of any kind, for it never looks at them."""
+    input. It works with weights of any kind, because it never reads them."""
 
     def __init__(self, module: nn.Module, several: Sequence[Change], patch: tuple[int, int, int] | None) -> None:
         self.several = list(several)

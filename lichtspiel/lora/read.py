@@ -45,7 +45,7 @@ PREFIXES: tuple[tuple[str, Dialect, bool], ...] = (
     ("base_model.model.", "diffusers", False),
     ("pipe.dit.", "diffsynth", False),
 )
-"""What stands before a layer's name, which dialect it tells, and whether underscores stand for dots behind it."""
+"""Prefixes of layers, the dialect that each indicates, and whether underscores replace dots after it."""
 
 TEXT_ENCODER = re.compile(r"(lora_te\d*_|lora_t5_|text_encoders?(_\d+)?\.|te\d*\.|cond_stage_model\.)")
 
@@ -135,16 +135,16 @@ def _split(path: Path, key: str) -> tuple[str, str]:
 
 def _prefix(name: str, key: str) -> tuple[str, Dialect, bool]:
     """A layer's name without what stands before it, the key's dialect, and whether underscores stand for dots."""
-    told: tuple[Dialect, bool] | None = None
+    first: tuple[Dialect, bool] | None = None
     rest = name
     while found := next((row for row in PREFIXES if rest.startswith(row[0])), None):
         prefix, dialect, underscores = found
         rest = rest.removeprefix(prefix)
-        told = told or (dialect, underscores)
+        first = first or (dialect, underscores)
         if underscores:
             break
-    if told is not None:
-        return rest.lstrip("_") if told[1] else rest, *told
+    if first is not None:
+        return rest.lstrip("_") if first[1] else rest, *first
     if rest.startswith("condition_embedder.") or ".attn1." in rest or ".attn2." in rest or ".ffn.net." in rest:
         return rest, "diffusers", False
     return rest, "diffsynth" if ".lora_A." in key or ".lora_B." in key else "plain", False

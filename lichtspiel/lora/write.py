@@ -71,7 +71,7 @@ def carried(lora: LoRA, to: str) -> dict[str, str]:
 
 
 def write_lora(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a .safetensors file that is there whole or not at all; raises OutputError when it cannot be written."""
+    """Write a .safetensors file, whole or not at all; raises OutputError when it cannot be written."""
     if path.suffix != ".safetensors":
         raise OutputError(f"{path} has to end in .safetensors")
     try:

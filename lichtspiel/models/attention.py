@@ -1,4 +1,4 @@
-"""Attention and rotary positions: the only two things in which tokens of a model meet.
+"""Attention and rotary positions: the only two operations that mix or place tokens.
 
 Knows nothing of models, masks, devices or process groups. A faster or a distributed attention has the signature of
 `attention` and replaces a module's `attention_fn` from outside; so does a faster rotation its `rotate_fn`.
@@ -47,8 +47,8 @@ def rotary_angles(grid: tuple[int, int, int], width: int, device: torch.device |
 
     `grid` counts tokens in time, height and width, positions start at 0, `width` is that of one head. The pairs of
     channels are shared out as in `wan/modules/model.py`: height and width get width // 6 each, time what is left.
-    Angles are taken in float64 on the CPU, for not every device has it; only t + h + w rows of them are ever needed.
-    The last two grids are kept, for every step of a run has the same: do not write into what is returned.
+    Angles are computed in float64 on the CPU, because not every device has it; only t + h + w rows are needed.
+    The last two grids are cached, because every step of a run has the same one: do not write into the result.
     """
     spatial = 2 * (width // 6)
     tables = []

@@ -1,4 +1,4 @@
-"""The vision tower of CLIP ViT-H/14, whose tokens tell image-to-video models what the first image shows.
+"""The vision tower of CLIP ViT-H/14, which encodes the first image for image-to-video models.
 
 Knows nothing of files or of how images are read. Attribute names are the keys of the published checkpoint
 (`models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth`) behind "visual."; behavior follows `wan/modules/clip.py`.
@@ -30,7 +30,7 @@ def preprocess(images: Tensor, size: int) -> Tensor:
     """Scale images [B, 3, H, W] in [-1, 1] to the pixels [B, 3, size, size] that CLIP takes.
 
     The image is squashed to a square by bicubic interpolation without antialiasing, and values that overshoot are
-    kept: `CLIPModel.visual` in `wan/modules/clip.py`. Other software crops the centre instead, which gives other
+    kept: `CLIPModel.visual` in `wan/modules/clip.py`. Other software crops the center instead, which gives other
     features. Call it in float32, as the official code does.
     """
     pixels = F.interpolate(images, size=(size, size), mode="bicubic", align_corners=False) * 0.5 + 0.5

@@ -149,10 +149,10 @@ class CrossAttention(Attention):
         (k, v), *more = self.keys_values_fn(self, context)
         q = self.split(self.norm_q(self.q(x))).type_as(v)
         # One key may stand for all padding. In 16 bit its logarithm would be too coarse, so there it is repeated.
-        seen = self.attention_fn(q, *((k, v, context.bias) if v.dtype == torch.float32 else context.unfold(k, v)))
+        x = self.attention_fn(q, *((k, v, context.bias) if v.dtype == torch.float32 else context.unfold(k, v)))
         for k, v in more:
-            seen = seen + self.attention_fn(q, k, v)
-        x = self.o(rearrange(seen, "b l n d -> b l (n d)"))
+            x = x + self.attention_fn(q, k, v)
+        x = self.o(rearrange(x, "b l n d -> b l (n d)"))
         return x
 
 

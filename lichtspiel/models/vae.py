@@ -80,9 +80,9 @@ class CausalConv3d(nn.Conv3d):
             cached = zeros_before(x, self.memory)
         result = self.conv_fn(x, self.weight, self.bias, self.around, cached)
         if cache is not None:
-            kept = max(0, self.memory - x.shape[2])
-            cached[:, :, :kept] = cached[:, :, self.memory - kept :].clone()
-            cached[:, :, kept:] = x[:, :, kept - self.memory :]  # in place: new memory costs more
+            old = max(0, self.memory - x.shape[2])
+            cached[:, :, :old] = cached[:, :, self.memory - old :].clone()
+            cached[:, :, old:] = x[:, :, old - self.memory :]  # in place, because new memory costs more
             cache[self] = cached
         return result
 
@@ -208,7 +208,7 @@ def per_frame(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def run(layers: Iterable[nn.Module], x: Tensor, cache: Cache | None) -> Tensor:
-    """Run layers in order and hand `cache` to those that remember."""
+    """Run layers in order and pass `cache` to those that use it."""
     for layer in layers:
         x = layer(x, cache) if isinstance(layer, CausalConv3d | ResidualBlock | Downsample | Upsample) else layer(x)
     return x

@@ -1,4 +1,4 @@
-"""One checkpoint's networks, each loaded from its own files when it is asked for.
+"""The networks of one checkpoint, each loaded from its own files on request.
 
 The files may be in any published layout: the official folder, a Diffusers folder, ComfyUI's single files, GGUF. Which
 file holds what is read from names and shapes of tensors (`group`). It chooses no precision and no device.
@@ -51,12 +51,12 @@ TITLES: dict[Part, str] = {
     "umt5": "UMT5 text encoder",
     "clip": "CLIP image encoder",
 }
-"""What the parts are called in messages."""
+"""Names of the parts in messages."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The files of one model; each method builds one network in the precision asked for, on a device.
+    """The files of one model; each method loads one network, in a precision and on a device.
 
     Of networks with many blocks the first `resident` stay, all if it is None; the others come from the file each time
     they run (`offload.load_with_offload`).
@@ -67,11 +67,11 @@ class Checkpoint:
     digests: dict[str, str]
 
     def _part(self, part: Part) -> Component:
-        found = self.parts[part]
-        for path in found.paths:
+        component = self.parts[part]
+        for path in component.paths:
             if path.name in self.digests:
                 check_digest(path, self.digests[path.name])
-        return found
+        return component
 
     def sizes(self) -> dict[Part, int]:
         """Bytes of the files of each part."""
@@ -152,10 +152,10 @@ def checkpoint(model: Model, weights: Files = None) -> Checkpoint:
     if weights is None:
         weights = EMBEDDED if model.embedded else _local(model)
     paths = [Path(weights)] if isinstance(weights, Path | str) else [Path(one) for one in weights]
-    found = scan(paths)
-    _refuse_strangers(paths, found)
-    parts = {part: _chosen(model, part, found, paths) for part in model.files}
-    # Whoever trains the embedded model anew names a folder, whose files have digests of their own.
+    scanned = scan(paths)
+    _refuse_strangers(paths, scanned)
+    parts = {part: _chosen(model, part, scanned, paths) for part in model.files}
+    # A folder with a newly trained embedded model has other digests.
     return Checkpoint(model, parts, {} if model.embedded and paths != [EMBEDDED] else model.digests)
 
 

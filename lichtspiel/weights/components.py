@@ -1,7 +1,7 @@
-"""The parts of a checkpoint as they lie in files: found by their names, and read in our names one tensor at a time.
+"""The parts of a checkpoint in their files: recognized by the names of tensors, and read one tensor at a time.
 
-Knows layouts (`names`), files (`reading`, `gguf`) and 8-bit floats with scales, but no model of the registry. A part
-may be spread over several files (shards), and one file may hold several parts behind different prefixes.
+Knows layouts (`layouts`), files (`tensor_files`, `gguf`) and 8-bit floats with scales, but no model of the registry. A
+part may be spread over several files (shards), and one file may hold several parts behind different prefixes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DEPTH = 4
 cache."""
 
 SCALES = (".scale_weight", ".weight_scale")
-"""What stands in place of `.weight` in the name of the number that an 8-bit weight is multiplied with."""
+"""Endings that replace `.weight` in the name of the scale of an 8-bit weight."""
 
 MARKERS = ("scaled_fp8", ".scale_input", ".input_scale", ".comfy_quant")
 """Ends of names of tensors that only say how a file was quantized, or how activations would be."""
@@ -70,8 +70,8 @@ class Piece:
         scale = self.file.read(self.scale).float()
         if scale.numel() not in {1, self.file.entries[self.name].shape[0]}:
             raise WeightsError(
-                f"{self.file.path}: {self.scale} has the shape {list(scale.shape)}; only one scale a tensor or a row "
-                "can be read: use a file with such scales, or in 16 bit"
+                f"{self.file.path}: {self.scale} has the shape {list(scale.shape)}; only one scale per tensor "
+                "or per row can be read; use a file with such scales, or one in 16 bit"
             )
         if ids is not None and scale.numel() > 1:
             scale = scale.flatten()[ids]
@@ -112,7 +112,7 @@ class Component:
         return (*(1,) * slot.axes, *shapes[0])
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every official name that is there with all of its pieces, and its shape; reads no value."""
+        """The shape of every official tensor whose pieces are all in the files; reads no value."""
         return {
             name: self.shape(name) for name, pieces in self._pieces.items() if len(pieces) == self._slots[name].pieces
         }
@@ -213,7 +213,7 @@ def open_file(path: Path) -> TensorFile:
     if kind == "pointer":
         raise WeightsError(f"{path} only points to a file in Git LFS; fetch the file itself with: git lfs pull")
     raise WeightsError(
-        f"{path} is no file of tensors (.safetensors, .gguf, .pth), or an incomplete one; download it again"
+        f"{path} is not a file of tensors (.safetensors, .gguf, .pth), or it is incomplete; download it again"
     )
 
 
@@ -252,10 +252,10 @@ def _check_index(index: Path) -> None:
     try:
         content = json.loads(index.read_text(encoding="utf-8"))
         shards = sorted(set(content["weight_map"].values()))
-        there = [shard for shard in shards if (index.parent / shard).is_file()]
+        present = [shard for shard in shards if (index.parent / shard).is_file()]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{index} is not a whole index of shards; download it again") from error
-    if missing := sorted({*shards} - {*there} if there else {}):
+    if missing := sorted({*shards} - {*present} if present else {}):
         raise WeightsError(
             f"{index} names {missing[0]}{f' and {len(missing) - 1} more' if missing[1:] else ''}, which "
             f"{'are' if missing[1:] else 'is'} not there; download the rest of the {len(shards)} shards"

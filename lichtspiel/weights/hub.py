@@ -1,6 +1,6 @@
 """Published checkpoints from the Hugging Face hub, whole and verified, into this installation's folder.
 
-An interrupted download goes on where it stopped. A file that another checkpoint here has already, such as the text
+An interrupted download resumes. A file that another checkpoint here has already, such as the text
 encoder of all of them, is linked and not fetched again. Every file is compared with the digest that the hub states.
 """
 
@@ -57,7 +57,7 @@ def pull(
     for file in files:
         path = folder / file.name
         if _whole(path, file):
-            say(f"{file.name}: is there")
+            say(f"{file.name}: already here")
         elif (twin := _twin(file, folder)) is not None:
             say(f"{file.name}: the same as {twin}")
             _link(twin, path)
@@ -107,7 +107,7 @@ def _listed(model: Model, folder: Path, endpoint: str, token: str | None) -> tup
         info = HfApi(endpoint=endpoint, token=token).model_info(model.repository, files_metadata=True, timeout=30)
     except Exception as error:  # the library for connections, and with it their errors, changes between its editions
         raise LichtspielError(
-            f"{endpoint} cannot be asked for {model.repository} ({type(error).__name__}); try again"
+            f"{endpoint} cannot be reached for {model.repository} ({type(error).__name__}); try again"
             f"{', without HF_HUB_OFFLINE' if constants.HF_HUB_OFFLINE else ''}, name a mirror with --endpoint, or copy "
             f"these files into {folder}: {', '.join(model.files.values())}"
         ) from error
@@ -133,7 +133,7 @@ def _check_space(folder: Path, files: list[Published]) -> None:
 
 
 def _whole(path: Path, file: Published) -> bool:
-    """Whether a file is there in full; its digest was checked when it came, and a note of that lies beside it."""
+    """Whether a file is here in full; its digest was checked after the download, and is noted beside it."""
     return path.is_file() and path.stat().st_size == file.size and (not file.sha256 or _noted(path) == file.sha256)
 
 

@@ -1,4 +1,4 @@
-"""What a file or folder of weights is: its parts, their layout and precision, and the models they fit.
+"""What a file or folder of weights holds: its parts, their layout and precision, and the models they fit.
 
 Reads names, shapes and precisions only, so a checkpoint of any size is looked through in a moment. It loads nothing
 and judges nothing that names and shapes do not show: two models of one shape cannot be told apart.
@@ -81,26 +81,26 @@ class Inventory:
 
     def lines(self) -> list[str]:
         """The same in words, one line per thing found."""
-        said = [f"{self.path}: {_KINDS[self.kind]}"]
+        lines = [f"{self.path}: {_KINDS[self.kind]}"]
         for part in self.parts:
             stored = ", ".join(f"{count} {name}" for name, count in part.precision.items())
-            said.append(
+            lines.append(
                 f"  {TITLES[part.part]}: {part.layout} names, {part.container}, {part.tensors} tensors, "
                 f"{part.parameters:,} parameters ({stored}{', with scales' if part.scaled else ''})"
             )
-            said += [f"    {file}" for file in part.files]
+            lines += [f"    {file}" for file in part.files]
             if part.models:
-                said.append(f"    fits {', '.join(part.models)}")
+                lines.append(f"    fits {', '.join(part.models)}")
             if part.reason:
-                said.append(f"    {'but' if part.models else 'fits no known model'}: {part.reason}")
-        said += [f"  {file.kind}: {file.path}{f' ({file.reason})' if file.reason else ''}" for file in self.others]
+                lines.append(f"    {'but' if part.models else 'fits no known model'}: {part.reason}")
+        lines += [f"  {file.kind}: {file.path}{f' ({file.reason})' if file.reason else ''}" for file in self.others]
         if self.complete:
-            said.append(f"  complete for {', '.join(self.complete)}; tasks: {', '.join(self.tasks)}")
-        said += [
+            lines.append(f"  complete for {', '.join(self.complete)}; tasks: {', '.join(self.tasks)}")
+        lines += [
             f"  for {name} it lacks: {', '.join(TITLES[part] for part in parts)} ({MODELS[name].repository or name})"
             for name, parts in self.missing.items()
         ]
-        return said
+        return lines
 
 
 _KINDS = {

@@ -1,4 +1,4 @@
-"""Whether stored tensors are those that a module needs, and putting them into it, strictly.
+"""Whether the tensors of a file are those that a module needs, and a strict mapping of them to it.
 
 Compares names and shapes before a value is read. Knows the registry, so that weights of another model are named.
 """
@@ -123,7 +123,7 @@ def _some(names: list[str]) -> str:
 
 
 class Weights(Mapping[str, Tensor]):
-    """What a module needs of a stored part, by name: each tensor is read when it is asked for, and not kept.
+    """The tensors of a component that a module needs, by name; each is read on request and not kept.
 
     `part` is one that `compare` found to fit. Asking raises WeightsError when a tensor cannot be decoded.
     """

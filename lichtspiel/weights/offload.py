@@ -1,9 +1,9 @@
-"""Networks larger than memory: weights stay in their file in 16 bit, and each block is widened just before it runs.
+"""Networks larger than memory: weights stay in their file in 16 bit, and each block is converted just before it runs.
 
-Put on from outside: a network built on the meta device gets its small parts for good, and hooks that fill each block
-of its lists of blocks (`blocks`, `vace_blocks`) while the block before it computes. A thread prepares the next one:
-from disk to memory on a processor, from disk through pinned memory on a stream of its own to a GPU. Numbers are those
-of the loaded network, bit for bit. It knows no model by name and reads no file: the tensors are handed in.
+A network built on the meta device gets its small parts for good. Hooks fill each block of its lists of blocks
+(`blocks`, `vace_blocks`) while the block before it computes: a thread prepares the next one, from disk to memory on a
+processor, from disk through pinned memory on a stream of its own to a GPU. The results are those of the loaded network,
+bit for bit. It knows no model by name and reads no file: the caller passes the tensors.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def load_with_offload(
     say), so that never more than one of them is in memory as it was. The model must not be called by two threads.
     """
     blocks = dict(_blocks(model))
-    assert set(tensors) == {name for name, _ in model.named_parameters()}, "whoever reads the file checks names"
+    assert set(tensors) == {name for name, _ in model.named_parameters()}, "the reader of the file checks names"
     stay, stream = list(blocks)[:resident], list(blocks)[resident:]
     inside = tuple(f"{name}." for name in blocks)
     for module_name, module in model.named_modules():
@@ -140,24 +140,24 @@ class _Stream:
     def prepare(self, block: nn.Module) -> Prepared:
         """Tensors of a block on the device, and on a GPU what to wait for before they are used."""
         with torch.inference_mode(False), torch.no_grad():
-            found = {key: self.tensors[full] for key, full in self.source[block].items()}
+            stored = {key: self.tensors[full] for key, full in self.source[block].items()}
             if self.side is None:
-                state, event = self.room(found), None
-                for key, value in found.items():
+                state, event = self.room(stored), None
+                for key, value in stored.items():
                     state[key].copy_(value)
             else:
                 with torch.cuda.stream(self.side):
                     # Converted on the GPU: 16 bit travel. Pinned memory is not reused before the copy is done.
-                    pinned = {key: value.pin_memory() for key, value in found.items()}
-                    there = {key: value.to(self.device, non_blocking=True) for key, value in pinned.items()}
-                    state = {key: _convert(value, self.dtype, self.device) for key, value in there.items()}
+                    pinned = {key: value.pin_memory() for key, value in stored.items()}
+                    moved = {key: value.to(self.device, non_blocking=True) for key, value in pinned.items()}
+                    state = {key: _convert(value, self.dtype, self.device) for key, value in moved.items()}
                     event = self.side.record_event()
-            _forget([*found.values()])
+            _forget([*stored.values()])
         return state, event
 
-    def room(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Memory of a block that has run, if it was of this shape, for new memory takes longer than filling it."""
-        wanted = {key: (value.shape, _target(value, self.dtype)) for key, value in found.items()}
+    def room(self, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Memory of a block of this shape that has run, because new memory takes longer than filling it."""
+        wanted = {key: (value.shape, _target(value, self.dtype)) for key, value in stored.items()}
         for index, state in enumerate(self.spare):
             if {key: (value.shape, value.dtype) for key, value in state.items()} == wanted:
                 return self.spare.pop(index)

@@ -1,7 +1,7 @@
 """Files of tensors, opened safely and read one tensor at a time. It knows no model and no layout by name.
 
 What a file is, is read from its first bytes, never from its name. Opening reads names, shapes and precisions; the
-values stay on disk (memory-mapped) until a tensor is asked for. A damaged file, one that would run code and one in a
+values stay on disk (memory-mapped) until a tensor is read. A damaged file, one that would run code and one in a
 precision that cannot be read are refused by name, with the remedy.
 """
 
@@ -40,7 +40,7 @@ class Entry(NamedTuple):
 
 
 class TensorFile(ABC):
-    """One file: `entries` by name, in the file's order, and each tensor's values when they are asked for."""
+    """One file: `entries` by name, in the file's order, and each tensor's values on request."""
 
     def __init__(self, path: Path, kind: str, entries: dict[str, Entry]) -> None:
         self.path, self.kind, self.entries = path, kind, entries
@@ -206,6 +206,6 @@ def _digest(path: Path, size: int, changed: int) -> str:
 def check_digest(path: Path, expected: str) -> None:
     """Compare the file's SHA-256 with the registry's; raises WeightsError when they differ."""
     status = path.stat()
-    found = _digest(path, status.st_size, status.st_mtime_ns)
-    if found != expected:
-        raise WeightsError(f"{path} has the digest {found[:12]}…, not {expected[:12]}…; install or download it again")
+    actual = _digest(path, status.st_size, status.st_mtime_ns)
+    if actual != expected:
+        raise WeightsError(f"{path} has the digest {actual[:12]}…, not {expected[:12]}…; install or download it again")

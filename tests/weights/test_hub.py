@@ -112,7 +112,7 @@ def test_all_parts_come_and_only_those(hub: str) -> None:
     said: list[str] = []
     assert pull(T2V, endpoint=hub, say=said.append) == paths
     assert Hub.fetched == []
-    assert all(line.endswith("is there") for line in said)
+    assert all(line.endswith("already here") for line in said)
 
 
 def test_what_another_checkpoint_has_is_not_fetched_again(hub: str) -> None:

@@ -204,7 +204,7 @@ def test_checkpointed_blocks_and_nested_averages_load(tmp_path: Path) -> None:
     folder = layouts.comfy(tmp_path)
     (folder / "diffusion_models/a.safetensors").unlink()
     wrapped = {
-        re.sub(r"^(blocks\.\d+)\.", r"model.\1._checkpoint_wrapped_module.", name): value
+        "model." + re.sub(r"^(blocks\.\d+)\.", r"\1._checkpoint_wrapped_module.", name): value
         for name, value in bf16(state("i2v", "dit")).items()
     }
     spoiled = {name: value + 1 for name, value in wrapped.items()}
@@ -284,7 +284,7 @@ def test_a_named_file_that_nothing_can_use_is_refused(tmp_path: Path) -> None:
         "style.safetensors": "is a LoRA; name it with --lora",
         "int8.safetensors": "is quantized by quanto",
         "other.safetensors": "is no part of a Wan2",
-        "picture.png": "is no file of tensors",
+        "picture.png": "is not a file of tensors",
     }.items():
         with pytest.raises(WeightsError, match=f"{name} {why}"):
             checkpoint(TINY, [folder, tmp_path / name])
