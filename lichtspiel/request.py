@@ -148,7 +148,7 @@ class Request(BaseModel):
     lora_partial: Annotated[bool, Hint(FILES)] = Field(
         default=False, description="Apply a LoRA even if some of its layers match nothing in the model."
     )
-    size: Annotated[Size, Hint(SHAPE, metavar="WIDTHxHEIGHT")] = Field(
+    size: Annotated[Size, Hint(SHAPE, metavar="WIDTHxHEIGHT", rule="WIDTHxHEIGHT in pixels, such as 832x480")] = Field(
         description="Width and height in pixels; taken from a picture or video if left out."
     )
     frames: Annotated[int, Hint(SHAPE, metavar="NUMBER", rule="a whole number of the form 4n+1, such as 17 or 81")] = (
@@ -201,6 +201,9 @@ class Request(BaseModel):
         rule and the nearest valid value.
         """
         asked = {name: value for name, value in fields.items() if value is not None}
+        for name, value in asked.items():
+            if isinstance(value, bool) and name in OPTIONS and schema_of(name).get("type") != "boolean":
+                raise RequestError(name, value, f"it is {rule_of(name)}")
         try:
             if seconds is not None:
                 if "frames" in asked:
@@ -309,8 +312,7 @@ def extent(row: Model, size: object = None, frames: object = None) -> tuple[tupl
 
 
 def _row(asked: Mapping[str, Any]) -> Model:
-    name = asked.get("model", default_of("model"))
-    return model(name) if isinstance(name, str) else model(repr(name))
+    return model(asked.get("model", default_of("model")))
 
 
 def _frames_of(seconds: float, row: Model) -> int:
@@ -353,9 +355,9 @@ def _check_size(size: tuple[int, int], row: Model) -> None:
 
 
 _NEEDS: dict[Task, str] = {
-    "text": "no image",
-    "image": "one image",
-    "first-last": "a first and a last image",
+    "text": "no picture",
+    "image": "a first picture",
+    "first-last": "a first and a last picture",
     "edit": "a video, mask or reference",
 }
 

@@ -7,6 +7,7 @@ same repository. A specification has no default values, so that nothing about a 
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -380,10 +381,17 @@ MODELS: dict[str, Model] = {
 
 
 def model(name: str) -> Model:
-    """Look a checkpoint up by its exact name; raises RequestError with all names otherwise, and the name of a
-    repository's checkpoint."""
-    if name not in MODELS:
-        repository = name.removeprefix("https://huggingface.co/").removesuffix("-Diffusers").lower()
-        nearest = next((row.name for row in MODELS.values() if row.repository.lower() == repository), None)
-        raise RequestError("model", name, f"known models are {', '.join(MODELS)}", nearest)
+    """Look a checkpoint up by its exact name; raises RequestError with all names, and the nearest, otherwise."""
+    if not isinstance(name, str) or name not in MODELS:
+        raise RequestError("model", name, f"known models are {', '.join(MODELS)}", _closest(str(name)))
     return MODELS[name]
+
+
+def _closest(name: str) -> str | None:
+    """The model whose name or repository, such as "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", is spelled most alike."""
+    names = {row.repository.lower(): row.name for row in MODELS.values() if row.repository}
+    names |= {row.name: row.name for row in MODELS.values()}
+    found = difflib.get_close_matches(
+        name.removeprefix("https://huggingface.co/").lower().removesuffix("-diffusers"), names, n=1, cutoff=0.75
+    )
+    return names[found[0]] if found else None

@@ -13,6 +13,7 @@ import typer.main
 
 import lichtspiel
 from lichtspiel.cli import app, errors
+from lichtspiel.cli.common import print_result
 from lichtspiel.cli.examples import EXAMPLES
 from lichtspiel.cli.help import headings
 from lichtspiel.errors import OutputError, RequestError
@@ -179,6 +180,24 @@ def test_texts_of_others_never_reach_the_terminal_raw(capsys: pytest.CaptureFixt
     assert capsys.readouterr().err == "error:  ]0;title  a b  31m\n"
     assert errors.message(RequestError("solver", "\x1b[31m", "no")) == r"--solver '\x1b[31m' is not valid: no"
     assert len(errors.message(RequestError("prompt", "x" * 10**6, "no"))) < 200
+
+
+RESULT: dict[str, Any] = {
+    "path": "a b\n.mp4", "size": [64, 64], "upscale": 4, "frames": 17, "fps": 8, "model": "nano", "seed": 1, "steps": 2,
+    "solver": "euler", "guidance": 3.0, "shift": 3.0, "dtype": "float32", "device": "cpu", "peak_bytes": 0,
+    "timings": {"denoise": 1.0, "total": 2.0}, "unknown_words": ["\x1b[31m"], "latents": "x.safetensors",
+    "seal": {"signer": "Ada", "timestamp": "none: connection refused"},
+}  # fmt: skip
+
+
+def test_a_result_says_what_failed_and_nothing_that_a_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:
+    print_result(RESULT, None, as_json=False)
+    out = capsys.readouterr().out
+    assert "size     256x256, made as 64x64, 17 frames at 8 per second\n" in out
+    assert "check with: lichtspiel verify 'a b .mp4'\n" in out
+    assert "time     none: connection refused\n" in out
+    assert "nano does not know:  [31m\n" in out
+    assert "latents" not in out
 
 
 def test_a_fault_of_ours_is_one_line_and_a_file(

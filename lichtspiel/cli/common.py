@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -73,7 +74,7 @@ def secret(path: Path | None) -> str:
 
 def say(note: str) -> None:
     """Tell a person something before the long part of the work begins."""
-    print(f"note: {note}", file=sys.stderr)
+    print(f"note: {printable(note)}", file=sys.stderr)
 
 
 @contextmanager
@@ -114,16 +115,15 @@ def print_result(result: dict[str, Any], sheet: Path | None, as_json: bool) -> N
         f"{result['steps']} steps of {result['solver']}, guidance {result['guidance']:g}, shift {result['shift']:g}"
     )
     picture = result["path"].lower().endswith(".png")
-    print(f"{'picture' if picture else 'video':<9}{result['path']}")
+    print(f"{'picture' if picture else 'video':<9}{printable(result['path'])}")
     if sheet is not None:
-        print(f"sheet    {sheet}")
-    print(f"size     {size}" + ("" if picture else f", {result['frames']} frames at {result['fps']} a second"))
+        print(f"sheet    {printable(str(sheet))}")
+    print(f"size     {size}" + ("" if picture else f", {result['frames']} frames at {result['fps']} per second"))
     print(f"made by  {result['model']}, seed {result['seed']}, {settings}, {result['dtype']} on {result['device']}")
     print(f"took     {timings['total']:.1f} s ({stages})")
     print(sealed_by(result["seal"]["signer"], result["path"], result["seal"]["timestamp"]))
-    print(f"latents  {result['latents'] or 'not kept'}")
     if result["unknown_words"]:
-        print(f"note     {result['model']} does not know: {', '.join(result['unknown_words'])}")
+        print(printable(f"note     {result['model']} does not know: {', '.join(result['unknown_words'])}"))
     if result["peak_bytes"]:
         print(f"memory   {result['peak_bytes'] / 1e9:.2f} GB at most")
 
@@ -132,5 +132,5 @@ def sealed_by(signer: str | None, path: str, timestamp: str | None) -> str:
     """The lines that say who signed, and what became of a time stamp that was requested."""
     if signer is None:
         return "sealed   no: the marks were left out"
-    line = f"sealed   {signer}; check with: lichtspiel verify {printable(path)}"
+    line = f"sealed   {signer}; check with: lichtspiel verify {printable(shlex.quote(path))}"
     return line if timestamp is None else f"{line}\ntime     {printable(timestamp)}"

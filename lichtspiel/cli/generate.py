@@ -22,6 +22,7 @@ from lichtspiel.cli.common import (
     say,
 )
 from lichtspiel.cli.flags import of_request, under_terms
+from lichtspiel.errors import printable
 
 if TYPE_CHECKING:
     from lichtspiel.inference.inputs import Inputs
@@ -124,18 +125,17 @@ def batch(
     """
     from lichtspiel.workflows.batch import read_jobs, run_jobs
 
-    failed = 0
+    codes = []
     for outcome in run_jobs(read_jobs(jobs, terms), out, weights=weights, terms=terms, say=say):
-        failed += outcome.error is not None
+        if outcome.error is not None:
+            codes.append(outcome.exit_code)
         if as_json:
             print(json.dumps(outcome.to_json(), ensure_ascii=False), flush=True)
         else:
-            print(
-                f"line {outcome.line:<5}{outcome.error or outcome.path}{'' if outcome.made else ' (was there)'}",
-                flush=True,
-            )
-    if failed:
-        raise typer.Exit(1)
+            became = f"{outcome.error or outcome.path}{'' if outcome.made else ' (made before)'}"
+            print(printable(f"line {outcome.line:<5}{became}"), flush=True)
+    if codes:
+        raise typer.Exit(codes[0] if len(set(codes)) == 1 else 1)
 
 
 @under_terms

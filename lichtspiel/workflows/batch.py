@@ -65,6 +65,7 @@ class Outcome:
     seed: int
     made: bool
     error: str | None = None
+    exit_code: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -161,8 +162,11 @@ def run_jobs(
             yield _logged(folder, line, problem)
 
 
-def _logged(folder: Path, line: Line, error: str | None) -> Outcome:
-    outcome = Outcome(line.number, str(folder / line.name), line.asked, line.request.seed, made=True, error=error)
+def _logged(folder: Path, line: Line, error: LichtspielError | None) -> Outcome:
+    text, code = (None, 0) if error is None else (str(error), error.exit_code)
+    outcome = Outcome(
+        line.number, str(folder / line.name), line.asked, line.request.seed, made=True, error=text, exit_code=code
+    )
     with (folder / LOG).open("a", encoding="utf-8") as log:
         log.write(json.dumps({"name": line.name, **outcome.to_json()}) + "\n")
     return outcome
@@ -204,13 +208,13 @@ def _seed_of(path: Path, line: Line) -> int | None:
     return int(own["seed"]) if same and texts and strengths and model and inputs == files else None
 
 
-def _problems(group: Sequence[Line], folder: Path, weights: Files, terms: Terms) -> list[str | None]:
+def _problems(group: Sequence[Line], folder: Path, weights: Files, terms: Terms) -> list[LichtspielError | None]:
     """Why each line of a group cannot be made, as far as that shows before the work."""
-    shared: str | None = None
+    shared: LichtspielError | None = None
     try:
         load(_largest(group), weights)
     except LichtspielError as error:
-        shared = str(error)
+        shared = error
     problems = []
     for line in group:
         problem = shared
@@ -218,7 +222,7 @@ def _problems(group: Sequence[Line], folder: Path, weights: Files, terms: Terms)
             check_outputs(line.request, folder / line.name, None)
             terms.enforce(line.verdict, "request", line.request.prompt)
         except LichtspielError as error:
-            problem = str(error)
+            problem = error
         problems.append(problem)
     return problems
 
@@ -238,7 +242,7 @@ def _grouped(lines: Sequence[Line]) -> list[list[Line]]:
 
 def _run(
     group: Sequence[Line], folder: Path, weights: Files, terms: Terms, say: Callable[[str], None]
-) -> Iterator[tuple[Line, str | None]]:
+) -> Iterator[tuple[Line, LichtspielError | None]]:
     """Plan for the largest, encode the texts of some, then make these, and so on; yields each line with its error."""
     if not group:
         return
@@ -253,7 +257,7 @@ def _run(
             except Interrupted as stop:
                 raise Interrupted(f"line {line.number}: {stop}; the same command goes on from here") from None
             except LichtspielError as error:
-                yield line, str(error)
+                yield line, error
 
 
 def _make(line: Line, folder: Path, pipeline: Pipeline, terms: Terms, say: Callable[[str], None]) -> None:

@@ -143,7 +143,7 @@ def test_what_does_not_agree_is_refused_with_what_would(tmp_path: Path) -> None:
     assert "it is 32x32 and the video 64x48" in refused(tmp_path, mask=small)
     assert "v has 5 frames, fewer than frames 9. Pass frames 5." in refused(tmp_path, frames=9)
     assert "add video" in refused(tmp_path, video=None, mask=small)
-    assert "it takes no image" in refused(tmp_path, model="t2v-14b", size="832x480", video=None, references=[small])
+    assert "it takes no picture" in refused(tmp_path, model="t2v-14b", size="832x480", video=None, references=[small])
     (tmp_path / "empty").mkdir()
     assert "holds no picture" in refused(tmp_path, mask=tmp_path / "empty")
     picture(tmp_path / "v" / "004.png", 32, 32)

@@ -125,6 +125,7 @@ def test_what_can_be_refused_is_refused_before_the_first_video(
         assert outcome.error is None or not made
     assert sorted(outcome.line for outcome in done if outcome.error) == [2, 3, 4, 5]
     assert [outcome.line for outcome in done if not outcome.error] == [1]
+    assert {outcome.line: outcome.exit_code for outcome in done} == {1: 0, 2: 2, 3: 3, 4: 2, 5: 2}
 
 
 def test_a_batch_knows_its_videos_without_its_log(random_nano: Path, tmp_path: Path) -> None:
