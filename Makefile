@@ -1,24 +1,32 @@
-# make demo   make a video with the embedded model, and say where it is and how it was made
-# make test   run all tests, or some: make test ARGS="tests/test_flow.py -k euler"
-# make lint   style and types
+# make demo       make a video with the embedded model, and say where it is and how it was made
+# make test       run all tests; some of them: make test ARGS="tests/test_flow.py -k euler"
+# make lint       style and types
+# make coverage   check that the lines of the core rooms are still tested
 #
-# Each makes .venv and installs what it needs, once; again when pyproject.toml changes.
+# Each makes .venv and installs what it needs, once; again when pyproject.toml changes. Another Python, or another
+# release or build of PyTorch, is chosen when .venv is made (see scripts/install):
+#
+#   make demo PYTHON=python3.12
+#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cu128
 
-PYTHON ?= python3
-# One PyTorch that everything here was tested with. Another release or build is chosen when .venv is made.
-TORCH ?= torch==2.13.0
+export PYTHON ?= python3
+export TORCH ?= torch==2.13.0
+export TORCH_INDEX ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
 READY_TO_TEST := .venv/.ready-to-test
 PROMPT := a big tropical fish swims to the left under water
+ARGS ?=
 
-.PHONY: demo test lint
+.PHONY: demo test lint coverage
 
 demo: $(READY)
 	@$(BIN)/lichtspiel generate "$(PROMPT)" --upscale 4 -o demo.mp4 --sheet demo.png --force
 	@echo
 	@$(BIN)/lichtspiel verify demo.mp4
+	@echo
+	@echo 'Next: $(BIN)/lichtspiel generate "a taxi drives to the left on a road at night" -o taxi.mp4'
 
 test: $(READY_TO_TEST)
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
@@ -26,14 +34,13 @@ test: $(READY_TO_TEST)
 lint: $(READY_TO_TEST)
 	@scripts/lint
 
+coverage: $(READY_TO_TEST)
+	@$(BIN)/python -m scripts.coverage
+
 $(READY): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed: make PYTHON=...")'
-	@echo "Installing into .venv; this takes some minutes the first time, because PyTorch is large."
-	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[moderation]'
+	@scripts/install moderation
 	@touch $@
 
 $(READY_TO_TEST): $(READY)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@scripts/install dev
 	@touch $@

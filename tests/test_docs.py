@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("yaml", reason="yaml is in the extra test-serve")
+pytest.importorskip("fastapi", reason="fastapi is in the extra test-serve")
+
 import typer.main
 import yaml
 from prometheus_client import generate_latest

@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
+
+pytest.importorskip("fastapi", reason="fastapi is in the extra test-serve")
+pytest.importorskip("psycopg", reason="psycopg is in the extra test-serve")
+
 import typer.main
 from fastapi import FastAPI
 from pydantic.fields import FieldInfo

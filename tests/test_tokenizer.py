@@ -8,8 +8,11 @@ import re
 from functools import cache
 from importlib.resources import files
 
-import ftfy
 import pytest
+
+pytest.importorskip("tokenizers", reason="tokenizers is in the extra test-peers")
+
+import ftfy
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -18,10 +18,11 @@ from tests.golden import relative_error
 from tests.lora.files import IMAGE, TINY, build, inputs, keys, linear_layers, pairs, run, save
 from tests.models.test_dit import diffusers_config
 
-pytest.importorskip("peft")
+pytest.importorskip("peft", reason="peft is in the extra test-peers")
 
 
 def reference(spec: DiTSpec) -> Any:
+    pytest.importorskip("diffusers", reason="diffusers is in the extra test-peers")
     from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
     model = WanTransformer3DModel(**diffusers_config(spec)).eval()
@@ -36,6 +37,7 @@ def reference(spec: DiTSpec) -> Any:
 
 def load(model: Any, path: Path) -> None:
     """As a pipeline of Diffusers loads a LoRA file, whatever its dialect."""
+    pytest.importorskip("diffusers", reason="diffusers is in the extra test-peers")
     from diffusers.loaders.lora_pipeline import WanLoraLoaderMixin
 
     class Holder(WanLoraLoaderMixin):  # type: ignore[misc]

@@ -39,6 +39,7 @@ def test_preprocess_against_reference() -> None:
 
 @torch.no_grad()
 def test_against_transformers() -> None:
+    pytest.importorskip("transformers", reason="transformers is in the extra test-peers")
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
     config = CLIPVisionConfig(

@@ -138,6 +138,7 @@ def diffusers_config(spec: DiTSpec) -> dict[str, Any]:
 
 @pytest.mark.parametrize("spec", [TINY, IMAGE, FIRST_LAST, VACE], ids=["text", "image", "first-last", "vace"])
 def test_agrees_with_diffusers(spec: DiTSpec) -> None:
+    pytest.importorskip("diffusers", reason="diffusers is in the extra test-peers")
     from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
     from diffusers.models.transformers.transformer_wan_vace import WanVACETransformer3DModel
 

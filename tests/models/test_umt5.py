@@ -72,6 +72,7 @@ def test_against_reference() -> None:
 
 @torch.no_grad()
 def test_against_transformers() -> None:
+    pytest.importorskip("transformers", reason="transformers is in the extra test-peers")
     from transformers import UMT5Config, UMT5EncoderModel
 
     config = UMT5Config(

@@ -13,8 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
+
+pytest.importorskip("fastapi", reason="the server is tested with the extra test-serve")
+pytest.importorskip("openai", reason="the server is tested with the extra test-serve")
+
+import psycopg
 
 from lichtspiel.serve.queue.jobs import Job, Jobs
 

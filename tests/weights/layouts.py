@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -103,6 +104,7 @@ def official(folder: Path, kind: str = "i2v") -> Path:
 
 def transformer(kind: str) -> nn.Module:
     """The class of Diffusers for the tiny DiT."""
+    pytest.importorskip("diffusers", reason="diffusers is in the extra test-peers")
     from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
     from diffusers.models.transformers.transformer_wan_vace import WanVACETransformer3DModel
 
@@ -120,6 +122,7 @@ def transformer(kind: str) -> nn.Module:
 
 def diffusers(folder: Path, kind: str = "i2v") -> Path:
     """What the classes of Diffusers and transformers save, in shards: names and files are theirs."""
+    pytest.importorskip("diffusers", reason="diffusers is in the extra test-peers")
     from diffusers import AutoencoderKLWan
     from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 

@@ -61,7 +61,7 @@ def test_the_longer_of_two_prefixes_comes_first() -> None:
 
 
 def test_the_names_of_llama_are_those_of_its_package() -> None:
-    gguf = pytest.importorskip("gguf")
+    gguf = pytest.importorskip("gguf", reason="gguf is an extra of its own")
     known = gguf.get_tensor_name_map(gguf.MODEL_ARCH.T5ENCODER, 24)
     theirs, llama = dialect("umt5", "transformers"), dialect("umt5", "llama.cpp")
     for name in names_of("t2v-14b", "umt5"):
@@ -71,6 +71,7 @@ def test_the_names_of_llama_are_those_of_its_package() -> None:
 
 @pytest.mark.parametrize("model", ["t2v-1.3b", "i2v-14b-480p", "flf2v-14b", "vace-14b"])
 def test_the_names_of_diffusers_are_those_of_its_classes(model: str) -> None:
+    pytest.importorskip("diffusers", reason="diffusers is in the extra test-peers")
     from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
     from diffusers.models.transformers.transformer_wan_vace import WanVACETransformer3DModel
 
@@ -95,6 +96,7 @@ def test_the_names_of_diffusers_are_those_of_its_classes(model: str) -> None:
 
 
 def test_the_names_of_the_true_vae_are_those_of_diffusers() -> None:
+    pytest.importorskip("diffusers", reason="diffusers is in the extra test-peers")
     from diffusers import AutoencoderKLWan
 
     with torch.device("meta"):

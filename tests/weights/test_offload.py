@@ -8,6 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("gguf", reason="gguf is in the extra gguf")
+
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
