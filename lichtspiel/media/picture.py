@@ -6,6 +6,7 @@ What cannot be used is refused with the file's name and the remedy. Pictures are
 from __future__ import annotations
 
 import io
+import re
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,7 +48,7 @@ def decode_image(path: Path, content: bytes) -> Frame:
     try:
         with Image.open(io.BytesIO(content), formats=_IMAGE_FORMATS) as image:
             _check_image(path, image)
-            upright = ImageOps.exif_transpose(image)
+            upright = _in_srgb(ImageOps.exif_transpose(image))
             if upright.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in upright.info:
                 pixels = upright.convert("RGBA")
                 upright = Image.alpha_composite(Image.new("RGBA", pixels.size, "white"), pixels)
@@ -62,15 +63,36 @@ def decode_image(path: Path, content: bytes) -> Frame:
         raise MediaError(f"{path}: is damaged ({error}); copy or export it again") from error
 
 
+def _in_srgb(image: Image.Image) -> Image.Image:
+    """A picture whose colors are those of its profile, such as Display P3, as sRGB; one without a profile, or with one
+    that cannot be used, stays as it is, as every viewer shows it."""
+    from PIL import ImageCms
+
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in {"RGB", "RGBA", "CMYK", "L"}:
+        return image
+    try:
+        own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "sRGB" in ImageCms.getProfileDescription(own):
+            return image
+        mode = "RGBA" if image.mode == "RGBA" else "RGB"
+        srgb = ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(image, own, srgb, outputMode=mode) or image
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return image
+
+
 def is_picture(path: Path) -> bool:
     """Whether a file's name is one of a picture; whether it is one shows when it is read."""
     return path.suffix.lower() in _IMAGE_NAMES
 
 
 def pictures(folder: Path) -> list[Path]:
-    """The pictures in a folder, in the order of their names; raises MediaError when there are none, or too many."""
+    """The pictures in a folder, in the order of their names, in which 9 comes before 10; raises MediaError when there
+    are none, or too many."""
     try:
-        found = sorted(path for path in folder.iterdir() if is_picture(path) and not path.name.startswith("."))
+        paths = [path for path in folder.iterdir() if is_picture(path) and not path.name.startswith(".")]
+        found = sorted(paths, key=lambda path: (_natural(path.name), path.name))
     except OSError as error:
         raise MediaError(f"{folder}: cannot be read: {error.strerror or error}") from error
     if not found:
@@ -78,6 +100,11 @@ def pictures(folder: Path) -> list[Path]:
     if len(found) > MAX_PICTURES:
         raise MediaError(f"{folder}: holds {len(found):,} pictures; at most {MAX_PICTURES:,} are read")
     return found
+
+
+def _natural(name: str) -> list[str | int]:
+    """A key for sorting: a name cut into texts and numbers, in turns."""
+    return [int(part) if number % 2 else part for number, part in enumerate(re.split(r"([0-9]+)", name))]
 
 
 def check_image_file(path: Path) -> None:

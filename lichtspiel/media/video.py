@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ follow playlists to other files and addresses."""
 _OPENING = 5.0  # seconds that opening a video, or one read from it, may take
 _SHORT = 12  # seconds: a video that is no longer is decoded as a whole, even when only some of its frames are needed
 _PLACES = 8
+
+_HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics of ITU-T H.273
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,7 @@ def open_video(path: str | Path, *, max_frames: int = MAX_VIDEO_FRAMES) -> Video
         declared = int(stream.frames)
         if declared > max_frames:
             raise MediaError(f"{path}: has {declared:,} frames; at most {max_frames:,} are read; cut it first")
+        _check_transfer(path, stream)
         frames = _frames(path, stream, container.decode(stream))
         first = next(frames, None)
         if first is None:
@@ -156,6 +160,24 @@ def _decoded_runs(
                 yield frame
 
 
+def _upright(pixels: Frame, frame: av.VideoFrame) -> Frame:
+    """A frame as its display matrix says (ISO/IEC 14496-12, 8.3.2: x' = ax + cy, y' = bx + dy), in quarter turns and
+    mirrored or not, which is all that cameras write."""
+    side: Any = frame.side_data.get("DISPLAYMATRIX")
+    if side is None:
+        return pixels
+    a, b, _, c, d, *_ = struct.unpack("=9i", memoryview(side))
+    if abs(b) > abs(a):
+        a, d, pixels = c, b, pixels.transpose(1, 0, 2)
+    return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+
+def _check_transfer(path: Path, stream: Any) -> None:
+    name = _HDR.get(int(getattr(stream.codec_context, "color_trc", 0) or 0))
+    if name is not None:
+        raise MediaError(f"{path}: is HDR video ({name}), which would turn gray; convert it to SDR (BT.709) first")
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, Any]]:
     """The container and its first video stream, with FFmpeg's refusal turned into MediaError."""
@@ -199,8 +221,9 @@ def _frames(
         for frame in decoded:
             if frame.width * frame.height * max(ratio, 1) > MAX_VIDEO_PIXELS:
                 raise MediaError(limit)
-            pixels = frame.to_ndarray(format="rgb24", width=max(1, round(frame.width * ratio)), height=frame.height)
-            # FFmpeg gives the angle counterclockwise, as NumPy turns; phones only use quarters of a circle.
-            yield np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
+            pixels: Any = frame.to_ndarray(
+                format="rgb24", width=max(1, round(frame.width * ratio)), height=frame.height
+            )
+            yield np.ascontiguousarray(_upright(pixels, frame))
     except av.FFmpegError as error:
         raise MediaError(f"{path}: is damaged or cut off ({error.strerror}); copy or export it again") from error

@@ -13,7 +13,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from lichtspiel.errors import MediaError, OutputError
 from lichtspiel.media import media, picture, probe, video
@@ -42,11 +42,12 @@ def write_video(
     form: str = "mp4",
     rate: Fraction | int = 8,
     step: int = 12,
+    codec: str = "mpeg4",
     **stream: Any,
 ) -> Path:
     """A small test video: every frame a grey of its own, red in its left half."""
     with av.open(str(path), "w", format=form) as output:
-        coded = output.add_stream("mpeg4", rate=rate)
+        coded = output.add_stream(codec, rate=rate)
         coded.width, coded.height, coded.pix_fmt = *size, "yuv420p"
         context: Any = coded.codec_context
         for name, value in stream.items():
@@ -432,3 +433,88 @@ def test_a_video_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkey
     monkeypatch.setattr(media, "open_video", replaced)
     with pytest.raises(MediaError, match="changed while it was read"):
         Media.read_video(path, first=5)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "corner"),
+    [
+        ((1, 0, 0, 1), (0, 0)), ((-1, 0, 0, 1), (0, 1)), ((1, 0, 0, -1), (1, 0)), ((-1, 0, 0, -1), (1, 1)),
+        ((0, 1, 1, 0), (0, 0)), ((0, 1, -1, 0), (0, 1)), ((0, -1, 1, 0), (1, 0)), ((0, -1, -1, 0), (1, 1)),
+    ],
+)  # fmt: skip
+def test_a_video_is_shown_as_its_matrix_says(
+    tmp_path: Path, matrix: tuple[int, int, int, int], corner: tuple[int, int]
+) -> None:
+    path = tmp_path / "v.mp4"
+    frame = np.full((48, 64, 3), 40, np.uint8)
+    frame[:16, :16] = 220  # its corner shows where the rows and columns begin
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=16)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(frame)))
+        container.mux(stream.encode())
+    content = bytearray(path.read_bytes())
+    at = content.index(b"tkhd") + 4 + 40
+    a, b, c, d = (value << 16 for value in matrix)
+    values = (a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    content[at : at + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in values)
+    path.write_bytes(content)
+    shown = next(read_video(path))
+    assert shown.shape[:2] == ((48, 64) if matrix[0] else (64, 48))
+    bright = [shown[[8, -8][row], [8, -8][column], 0] > 130 for row in (0, 1) for column in (0, 1)]
+    assert bright.index(True) == 2 * corner[0] + corner[1]
+    assert sum(bright) == 1
+
+
+def test_numbered_pictures_are_read_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    names = ["frame_1.png", "frame_2.png", "frame_10.png", "frame_0011.png", "z.png"]
+    for name in reversed(names):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    assert [path.name for path in picture.pictures(tmp_path)] == names
+
+
+def test_colors_are_those_of_the_profile(tmp_path: Path) -> None:
+    levels = np.full((8, 8, 3), (40, 200, 60), np.uint8)
+    Image.fromarray(levels).save(tmp_path / "p3.png", icc_profile=display_p3())
+    assert np.abs(load_image(tmp_path / "p3.png")[4, 4].astype(int) - (0, 204, 12)).max() <= 3
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(levels).save(tmp_path / "srgb.png", icc_profile=srgb)
+    Image.fromarray(levels).save(tmp_path / "broken.png", icc_profile=b"no profile")
+    for name in ("srgb.png", "broken.png"):
+        assert (load_image(tmp_path / name) == levels).all()
+
+
+def display_p3() -> bytes:
+    """A profile of the primaries of Display P3 with sRGB's curve, as phones write it (ICC.1:2001-04)."""
+
+    def fixed(*values: float) -> bytes:
+        return b"".join(struct.pack(">i", round(value * 65536)) for value in values)
+
+    curve = b"para" + bytes(4) + struct.pack(">HH", 3, 0) + fixed(2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
+    primaries = {
+        b"rXYZ": (0.51512, 0.2412, -0.00105), b"gXYZ": (0.29198, 0.69225, 0.04189), b"bXYZ": (0.1571, 0.06657, 0.78407),
+    }  # fmt: skip
+    tags = {
+        b"desc": b"desc" + bytes(4) + struct.pack(">I", 3) + b"P3" + bytes(79),
+        b"cprt": b"text" + bytes(4) + b"x\0",
+    }
+    tags[b"wtpt"] = b"XYZ " + bytes(4) + fixed(0.9642, 1.0, 0.8249)
+    tags |= {name: b"XYZ " + bytes(4) + fixed(*values) for name, values in primaries.items()}
+    tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
+    start, table, body = 132 + 12 * len(tags), b"", b""
+    for name, content in tags.items():
+        padded = content + bytes(-len(content) % 4)
+        table += name + struct.pack(">II", start + len(body), len(padded))
+        body += padded
+    kinds = (b"none", 0x02400000, b"mntr", b"RGB ", b"XYZ ")
+    head = struct.pack(">I4sI4s4s4s", start + len(body), *kinds) + bytes(12) + b"acsp" + bytes(24)
+    head += fixed(0.9642, 1, 0.8249)
+    return head + bytes(128 - len(head)) + struct.pack(">I", len(tags)) + table + body
+
+
+@pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
+def test_hdr_is_refused_where_it_would_turn_gray(tmp_path: Path, transfer: int, name: str) -> None:
+    path = write_video(tmp_path / "hdr.mp4", codec="libx264", color_trc=transfer)
+    with pytest.raises(MediaError, match=rf"HDR video \({name}\).*BT\.709"):
+        read_video(path)
+    assert list(sample_video(path, 3))  # whoever looks for marks may look
