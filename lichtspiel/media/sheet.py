@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from lichtspiel.errors import MediaError, OutputError
 from lichtspiel.storage import atomic_write
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 
 __all__ = ["contact_sheet", "spread"]
+
+Item = TypeVar("Item")
 
 _SHEET_FRAMES = 12
 _CELL = 320  # pixels: the longer side of a frame on the sheet
@@ -53,11 +55,12 @@ def contact_sheet(
     return sheet
 
 
-def spread(frames: Iterable[Frame], count: int) -> list[Frame]:
-    """Pick at most `count` frames evenly, first and last included, holding at most 2 * count + 1 of them: every
-    `stride`-th one is kept, and the stride doubles when they become too many."""
-    kept: list[Frame] = []
-    stride, last, number = 1, None, -1
+def spread(frames: Iterable[Item], count: int) -> list[Item]:
+    """Pick at most `count` frames (or their numbers) evenly, first and last included, holding at most 2 * count + 1 of
+    them: every `stride`-th one is kept, and the stride doubles when they become too many."""
+    kept: list[Item] = []
+    last: Item | None = None
+    stride, number = 1, -1
     for number, frame in enumerate(frames):
         last = frame
         if number % stride == 0:

@@ -36,6 +36,7 @@ follow playlists to other files and addresses."""
 _OPENING = 5.0  # seconds that opening a video, or one read from it, may take
 _SHORT = 12  # seconds: a video that is no longer is decoded as a whole, even when only some of its frames are needed
 _PLACES = 8
+_HD = 1920 * 1088  # pixels: of larger frames no more are decoded at once than needed
 
 _HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics of ITU-T H.273
 
@@ -115,33 +116,36 @@ def sample_video(path: str | Path, count: int) -> Iterator[Frame]:
                 container.seek(int(length * place / _PLACES / stream.time_base), stream=stream)
                 yield from itertools.islice(_frames(path, stream, container.decode(stream)), -(-count // _PLACES))
             return
-    keys = _key_packets(path)
+    keys, packets = _packets(path)
     with _opened(path) as (container, stream):
-        if not keys:
-            yield from spread(_frames(path, stream, container.decode(stream)), count)
+        if packets <= _SHORT * 120:
+            wanted = set(spread(range(max(packets, 1)), count))
+            decoded = (frame for number, frame in enumerate(container.decode(stream)) if number in wanted)
+            large = stream.codec_context is not None and stream.codec_context.width * stream.codec_context.height > _HD
+            yield from _frames(path, stream, decoded, "SLICE" if large else "AUTO")
             return
         starts = {keys[len(keys) * place // _PLACES] for place in range(_PLACES)}
         yield from _frames(path, stream, _decoded_runs(container, stream, starts, -(-count // len(starts))), "SLICE")
 
 
-def _key_packets(path: Path) -> list[int]:
-    """The numbers of the key frames' packets of a video of more than _SHORT seconds at 120 frames a second; none for a
-    shorter one.
+def _packets(path: Path) -> tuple[list[int], int]:
+    """The numbers of the key frames' packets of a video, and how many packets there are: about one per frame.
 
-    Packets are counted without decoding: Matroska and WebM need not say how long they are, and others may lie.
+    They are counted without decoding: Matroska and WebM need not say how long they are, and others may lie.
     """
     import av
 
-    keys, count = list[int](), 0
+    keys, count, coded = list[int](), 0, 0
     with _opened(path) as (container, stream):
         try:
             for packet in container.demux(stream):
                 if packet.is_keyframe and packet.size:
                     keys.append(count)
                 count += 1
+                coded += bool(packet.size)  # the last one is empty
         except av.FFmpegError as error:
             raise MediaError(f"{path}: is damaged or cut off ({error.strerror}); copy or export it again") from error
-    return keys if count > _SHORT * 120 else []
+    return keys, coded
 
 
 def _decoded_runs(

@@ -11,6 +11,7 @@
     │       └── Busy
     ├── QueueFull                queue_full       429   says when to come back
     ├── LimitReached             limit_reached    429   says when to come back
+    ├── TooBusy                  busy         503   says when to come back
     ├── Interrupted, Cancelled
     │   └── Lost                 interrupted      500   meant for workers, not for clients
     ├── StoreError               failed           503   the queue's state cannot be reached; `public` says what of it
@@ -39,6 +40,7 @@ __all__ = [
     "QueueFull",
     "StorageError",
     "StoreError",
+    "TooBusy",
     "TooLarge",
 ]
 
@@ -106,6 +108,17 @@ class LimitReached(LichtspielError):
     def __init__(self, limit: str, retry_after: int) -> None:
         self.retry_after = retry_after
         super().__init__(f"this key may ask for {limit} videos, and has; try again in {retry_after} seconds")
+
+
+class TooBusy(LichtspielError):
+    """The server does as much of this as it may at once; `retry_after` is in how many seconds to try again."""
+
+    code = "busy"
+    status = 503
+
+    def __init__(self, reason: str, retry_after: int) -> None:
+        self.retry_after = retry_after
+        super().__init__(f"{reason}; try again in {retry_after} seconds")
 
 
 class Lost(Cancelled):

@@ -17,6 +17,7 @@ from lichtspiel.errors import InvalidInput
 from lichtspiel.policy import judge_prompt
 from lichtspiel.serve.api.app import create_app
 from lichtspiel.serve.api.state import Server
+from lichtspiel.serve.connections import CONNECTIONS, PatientProtocol
 from lichtspiel.serve.queue import scratch
 from lichtspiel.serve.queue.api_keys import Keys
 from lichtspiel.serve.queue.storage import Files
@@ -76,7 +77,14 @@ def serve(
         workers.start()
         threading.Thread(target=sweeping, daemon=True).start()
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=5,
+            http=PatientProtocol,
+            limit_concurrency=CONNECTIONS,
+            ws="none",
         )
         try:
             uvicorn.Server(config).run(sockets=[listener])

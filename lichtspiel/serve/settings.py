@@ -28,7 +28,8 @@ class Settings:
     `database` is an SQLAlchemy URL and `storage` a folder or an fsspec URL. `models` are the checkpoints on offer,
     `weights` their files where `pull` did not put them, and `loras` a folder whose files requests may name. `devices`
     has one entry per worker: the first `min_workers` always run, the others while jobs wait. `cores` is what each
-    worker requests from a cluster. Raises InvalidInput when others could reach the server without a key.
+    worker requests from a cluster. `open_probes` lets anybody read `/ready` and `/metrics`. Raises InvalidInput when
+    others could reach the server without a key.
     """
 
     host: str = "127.0.0.1"
@@ -42,6 +43,7 @@ class Settings:
     min_workers: int = 1
     cores: int = 1
     require_key: bool = False
+    open_probes: bool = False
     queue_limit: int = 100
     keep_days: float = 30.0
     body_limit: int = LIMIT_BODY

@@ -14,6 +14,7 @@ from openai import OpenAI
 
 from lichtspiel.serve.api.app import create_app
 from lichtspiel.serve.api.state import Server
+from lichtspiel.serve.connections import PatientProtocol
 from lichtspiel.serve.server import open_server
 from lichtspiel.serve.settings import Settings
 from lichtspiel.serve.workers.worker import Worker
@@ -48,7 +49,8 @@ def free_port() -> int:
 def live(chosen: Settings) -> Iterator[tuple[Server, str]]:
     """The application without a worker, and its address."""
     server = open_server(chosen)
-    runner = uvicorn.Server(uvicorn.Config(create_app(server), port=0, log_level="warning", ws="none"))
+    config = uvicorn.Config(create_app(server), port=0, log_level="warning", ws="none", http=PatientProtocol)
+    runner = uvicorn.Server(config)
     thread = threading.Thread(target=runner.run, daemon=True)
     thread.start()
     while not runner.started:

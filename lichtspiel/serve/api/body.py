@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from fastapi import Request
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
 from lichtspiel.errors import InvalidInput, RequestError, name_fields
 from lichtspiel.request import schema_of
 from lichtspiel.serve.api.form import FIELDS, FILES, client_name
+from lichtspiel.serve.errors import TooBusy, TooLarge
 from lichtspiel.workflows.terms import MAX_CONSENT
 
 __all__ = ["BODY", "FILE", "PROPERTIES", "REMIX", "Fields", "Uploads", "folder", "handled"]
@@ -47,18 +51,67 @@ Fields = dict[str, Any]
 Uploads = dict[str, list[BinaryIO]]
 
 
+MAX_JSON = 32_000_000
+"""Bytes of a JSON body; a picture that does not fit is sent as an upload."""
+
+MAX_VALUES = 10_000
+"""Values in a JSON body, about. Python's parser holds all threads up, for a second with ten million of them."""
+
+SMALL, MAX_HELD = 1_000_000, 128_000_000
+"""Bytes of a body that count for nothing, and of all other bodies that are in memory at once."""
+
+_held = 0
+_threads = ThreadPoolExecutor(8, thread_name_prefix="body")
+"""Threads for what clients send, so that a slow guard or a hard picture keeps nobody from asking after their video."""
+
+
 async def handled(request: Request, work: Callable[[Fields, Uploads], dict[str, Any]]) -> dict[str, Any]:
     """What `work` makes of the fields and uploads of a JSON or multipart request, in a thread of its own."""
     if "json" not in request.headers.get("content-type", ""):
         async with request.form(max_files=16, max_fields=64) as form:
-            return await run_in_threadpool(work, *_sorted(form))
+            return await _elsewhere(work, *_sorted(form))
+    body = await _received(request)
+    return await _elsewhere(lambda: work(_parsed(body), {}))
+
+
+async def _elsewhere(work: Callable[..., dict[str, Any]], *given: object) -> dict[str, Any]:
+    return await asyncio.get_running_loop().run_in_executor(_threads, partial(work, *given))
+
+
+async def _received(request: Request) -> bytes:
+    """The body; raises TooLarge for a long one, and TooBusy when others' bodies fill the memory that there is."""
+    global _held  # noqa: PLW0603  (all requests of this process share its memory)
+    body, held = bytearray(), 0
     try:
-        fields = await request.json()
-    except ValueError as error:
-        raise RequestError("body", "", f"it is not JSON: {error}") from None
+        async for piece in request.stream():
+            body += piece
+            if len(body) > MAX_JSON:
+                raise TooLarge(f"a JSON body has at most {MAX_JSON:,} bytes; send pictures as uploads, in multipart")
+            if len(body) > SMALL:
+                held, _held = len(body), _held + len(body) - held
+                if _held > MAX_HELD:
+                    raise TooBusy("too many large requests arrive at once", retry_after=5)
+        return bytes(body)
+    finally:
+        _held -= held
+
+
+def _parsed(body: bytes) -> Fields:
+    """The object in a JSON body. Raises RequestError for anything else."""
+    if sum(body.count(mark) for mark in (b"[", b"{", b",")) > MAX_VALUES:
+        raise RequestError("body", f"{len(body):,} bytes", f"it holds more than {MAX_VALUES:,} values")
+    try:
+        fields = json.loads(body, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise RequestError("body", "", f"it is not JSON: {why}") from None
     if not isinstance(fields, dict):
         raise RequestError("body", type(fields).__name__, "it is a JSON object with at least a prompt")
-    return await run_in_threadpool(work, fields, {})
+    return fields
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")
 
 
 def _sorted(form: FormData) -> tuple[Fields, Uploads]:

@@ -38,7 +38,7 @@ def content(
 
 
 def _span(asked: str, size: int) -> tuple[int, int] | None:
-    """First byte and the one after the last; None for no range, or one that is not parse_limit, which is ignored."""
+    """First byte and the one after the last; None for no range, or one that is not understood, which is ignored."""
     found = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", asked.strip())
     if found is None or found[0] == "bytes=-":
         return None

@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
-from lichtspiel.serve.errors import NotFound
+from lichtspiel.serve.errors import InvalidKey, NotFound
 from lichtspiel.serve.queue.jobs import ENDED
 
 __all__ = ["events"]
@@ -27,7 +27,7 @@ async def events(look: Callable[[], dict[str, Any]]) -> AsyncIterator[str]:
     while True:
         try:
             seen = await run_in_threadpool(look)
-        except NotFound:
+        except (NotFound, InvalidKey):  # deleted, or the key was revoked
             yield "event: deleted\ndata: {}\n\n"
             return
         text = json.dumps(seen, ensure_ascii=False)

@@ -7,7 +7,7 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from lichtspiel import __version__
-from lichtspiel.serve.api.state import ServerDep
+from lichtspiel.serve.api.state import ProberDep, ServerDep
 from lichtspiel.serve.errors import StoreError
 
 __all__ = ["router"]
@@ -22,7 +22,7 @@ def health() -> dict[str, str]:
 
 
 @router.get("/ready")
-def ready(server: ServerDep) -> JSONResponse:
+def ready(server: ServerDep, _: ProberDep) -> JSONResponse:
     """Check whether a worker can take a job now; 503 with the reasons if none can."""
     states = [*server.workers.values()]
     reasons: list[str] = []
@@ -37,6 +37,6 @@ def ready(server: ServerDep) -> JSONResponse:
 
 
 @router.get("/metrics", response_class=Response)
-def metrics(server: ServerDep) -> Response:
+def metrics(server: ServerDep, _: ProberDep) -> Response:
     """Get the server's counts and times in Prometheus' text format."""
     return Response(generate_latest(server.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -17,6 +17,10 @@ from lichtspiel.serve.queue.jobs import Jobs
 __all__ = ["Metrics", "TimingMiddleware"]
 
 
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Methods that are told apart; clients can make up others without end."""
+
+
 class Metrics:
     """The numbers of one server."""
 
@@ -67,7 +71,8 @@ class TimingMiddleware:
             if message["type"] == "http.response.start":
                 path = getattr(scope.get("route"), "path", "none")
                 spent = time.perf_counter() - began
-                self.answers.labels(scope["method"], path, str(message["status"])).observe(spent)
+                method = scope["method"] if scope["method"] in METHODS else "other"
+                self.answers.labels(method, path, str(message["status"])).observe(spent)
             await send(message)
 
         await self.app(scope, receive, watched)

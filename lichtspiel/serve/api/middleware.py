@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
@@ -25,6 +27,14 @@ HEADERS = {
 }
 
 LOCAL = {"localhost", "127.0.0.1", "::1"}
+
+
+BODY_SECONDS, SLOWEST = 60.0, 10_000
+"""Seconds that a body may take to arrive, and one more for so many bytes."""
+
+
+class _TooSlow(Exception):
+    """A body takes longer to arrive than it may."""
 
 
 class _TooMuch(Exception):
@@ -51,11 +61,18 @@ class SecurityMiddleware:
         if refusal is not None:
             await _answer(send, *refusal)
             return
-        came, began = 0, False
+        came, began, whole, start = 0, False, False, time.monotonic()
 
         async def counted() -> Message:
-            nonlocal came
-            message = await receive()
+            nonlocal came, whole
+            if whole:  # what still comes is that the client went away
+                return await receive()
+            left = BODY_SECONDS + came / SLOWEST - (time.monotonic() - start)
+            try:
+                message = await asyncio.wait_for(receive(), max(left, 0.1))
+            except TimeoutError:
+                raise _TooSlow from None
+            whole = not message.get("more_body", False)
             came += len(message.get("body", b""))
             if came > self.settings.body_limit:
                 raise _TooMuch
@@ -73,17 +90,25 @@ class SecurityMiddleware:
         except _TooMuch:
             if not began:
                 await _answer(send, 413, self._too_large(), "too_large")
+        except _TooSlow:
+            if not began:
+                await _answer(send, 408, "the request's body came too slowly; send it again", "too_slow")
 
     def _refusal(self, headers: dict[str, str]) -> tuple[int, str, str] | None:
         length = headers.get("content-length", "0")
         if not length.isdigit() or int(length) > self.settings.body_limit:
             return 413, self._too_large(), "too_large"
         host = headers.get("host", "")
-        name = urlsplit(f"//{host}").hostname or ""
-        if self.settings.loopback and not self.settings.require_key and name not in LOCAL:
-            return 403, f"this server answers on {', '.join(sorted(LOCAL))} only, not as {name!r}", "invalid_request"
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            origin = headers.get("origin")
+            foreign = origin is not None and urlsplit(origin).netloc != host
+        except ValueError:
+            return 400, "the Host or Origin of the request is not an address", "invalid_request"
+        known = {*LOCAL, self.settings.host}
+        if self.settings.loopback and not self.settings.require_key and name not in known:
+            return 403, f"this server answers on {', '.join(sorted(known))} only, not as {name!r}", "invalid_request"
+        if foreign:
             return 403, f"pages of {origin} may not use this server", "invalid_request"
         return None
 

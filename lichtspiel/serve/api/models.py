@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from lichtspiel.errors import RequestError
 from lichtspiel.serve.api.body import PROPERTIES
 from lichtspiel.serve.api.objects import model_object
-from lichtspiel.serve.api.state import ServerDep
+from lichtspiel.serve.api.state import OwnerDep, ServerDep
 from lichtspiel.spec import model as find
 
 __all__ = ["router"]
@@ -18,7 +18,7 @@ router = APIRouter(tags=["models"])
 
 
 @router.get("/v1/models")
-def list_models(server: ServerDep) -> dict[str, Any]:
+def list_models(server: ServerDep, _: OwnerDep) -> dict[str, Any]:
     """List the models that this server makes videos with; `options` are the fields of a request, as JSON schemas."""
     states = [*server.workers.values()]
     data = [model_object(find(name), states) for name in server.settings.models]
@@ -26,7 +26,7 @@ def list_models(server: ServerDep) -> dict[str, Any]:
 
 
 @router.get("/v1/models/{name}")
-def get_model(name: str, server: ServerDep) -> dict[str, Any]:
+def get_model(name: str, server: ServerDep, _: OwnerDep) -> dict[str, Any]:
     """Get one model with its sizes, limits and defaults."""
     if name not in server.settings.models:
         raise RequestError("model", name, f"this server has {', '.join(server.settings.models)}")

@@ -13,6 +13,7 @@ from fastapi import Depends, Header, Request
 from starlette.concurrency import run_in_threadpool
 
 from lichtspiel.errors import LichtspielError
+from lichtspiel.serve.api.detector import Detector
 from lichtspiel.serve.api.form import Asked, stored
 from lichtspiel.serve.api.metrics import Metrics
 from lichtspiel.serve.api.objects import video_object
@@ -24,7 +25,7 @@ from lichtspiel.serve.queue.storage import Files
 from lichtspiel.serve.settings import Settings
 from lichtspiel.workflows.admission import admit
 
-__all__ = ["OwnerDep", "Server", "ServerDep"]
+__all__ = ["OwnerDep", "ProberDep", "Server", "ServerDep"]
 
 
 @dataclass
@@ -36,6 +37,7 @@ class Server:
     files: Files
     keys: Keys
     workers: dict[int, str] = field(default_factory=dict)
+    detector: Detector = field(default_factory=Detector)
     metrics: Metrics = field(init=False)
 
     def __post_init__(self) -> None:
@@ -101,3 +103,12 @@ async def _who(server: ServerDep, authorization: Annotated[str | None, Header()]
 
 OwnerDep = Annotated[str, Depends(_who)]
 """Who asks."""
+
+
+async def _prober(server: ServerDep, authorization: Annotated[str | None, Header()] = None) -> None:
+    if not server.settings.open_probes:
+        await _who(server, authorization)
+
+
+ProberDep = Annotated[None, Depends(_prober)]
+"""Whoever may see how the server does: owners of keys, or with `open_probes` anybody."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 from fastapi import APIRouter, Request
 
 from lichtspiel.errors import RequestError
-from lichtspiel.seal import verify
 from lichtspiel.serve.api.body import FILE, Fields, Uploads, folder, handled
+from lichtspiel.serve.api.state import OwnerDep, ServerDep
 
 __all__ = ["router"]
 
@@ -16,7 +17,7 @@ router = APIRouter(tags=["verify"])
 
 
 @router.post("/v1/verify", openapi_extra=FILE)
-async def verify_file(request: Request) -> dict[str, Any]:
+async def verify_file(request: Request, server: ServerDep, _owner: OwnerDep) -> dict[str, Any]:
     """Tell what a video or picture proves about its origin. The file is not kept."""
 
     def work(_: Fields, uploads: Uploads) -> dict[str, Any]:
@@ -24,8 +25,9 @@ async def verify_file(request: Request) -> dict[str, Any]:
             raise RequestError("file", None, "send one video or picture as file, in multipart")
         with folder() as place:
             path = place / "file"
-            path.write_bytes(uploads["file"][0].read())
-            report = verify(path, with_record=False).to_json()
+            with path.open("wb") as file:
+                shutil.copyfileobj(uploads["file"][0], file)
+            report = server.detector.verify(path)
         # What this machine remembers of it (prompts, paths) is not for strangers.
         return {**report, "path": None, "record": None}
 

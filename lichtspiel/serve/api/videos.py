@@ -36,7 +36,7 @@ async def create_video(
     def work(fields: Fields, uploads: Uploads) -> dict[str, Any]:
         with folder() as place:
             asked = read_form(fields, uploads, place, server.settings)
-            return server.shown(server.create(asked, owner, idempotency))
+            return server.shown(server.create(asked, owner, idempotency or None))
 
     return await handled(request, work)
 
@@ -105,7 +105,7 @@ def _remixed(
     kept["consent"] = fields.get("consent")  # what was stated for one request says nothing about another
     request, consent = restore(kept, files, server.settings)
     asked = Asked(request, read_inputs(request), consent, files, f"{first.id} {fields}")
-    return server.create(asked, owner, idempotency, first.id)
+    return server.create(asked, owner, idempotency or None, first.id)
 
 
 @router.get("/v1/videos/{id}/content", response_class=Response)
@@ -135,10 +135,17 @@ def _picture(server: Server, job: Job, request: Request) -> Response:
 
 
 @router.get("/v1/videos/{id}/events", response_class=StreamingResponse)
-async def stream_events(id: str, server: ServerDep, owner: OwnerDep) -> StreamingResponse:
-    """Stream server-sent events: the video object whenever it changes, until the job ends."""
+async def stream_events(
+    id: str, server: ServerDep, owner: OwnerDep, authorization: Annotated[str | None, Header()] = None
+) -> StreamingResponse:
+    """Stream server-sent events: the video object whenever it changes, until the job ends or the key is revoked."""
     await run_in_threadpool(server.jobs.get, id, owner)
+
+    def look() -> dict[str, Any]:
+        if server.owner(authorization) != owner:
+            raise NotFound(f"there is no video {id}")
+        return server.shown(server.jobs.get(id, owner))
+
     return StreamingResponse(
-        events(lambda: server.shown(server.jobs.get(id, owner))), media_type="text/event-stream",
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-    )  # fmt: skip
+        events(look), media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    )

@@ -98,7 +98,8 @@ export function verify(file, name, signal) {
 export async function ready() {
   let response;
   try {
-    response = await fetch("ready", { cache: "no-store" });
+    const headers = secret ? { Authorization: `Bearer ${secret}` } : {};
+    response = await fetch("ready", { cache: "no-store", headers });
   } catch {
     return { state: "away", reasons: [] };
   }

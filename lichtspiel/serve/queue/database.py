@@ -59,7 +59,7 @@ class Database:
             self._engine = _engine(where)
             self._writing = self._engine.execution_options(writes=True)
             # SQLite lets one write at a time, and whoever waits for it sleeps longer and longer between two looks.
-            self._turn = contextlib.nullcontext() if self._postgresql else threading.Lock()
+            self._turn = threading.Lock()
             try:
                 self._migrate()
             except BaseException:
@@ -75,10 +75,23 @@ class Database:
     @contextlib.contextmanager
     def writing(self, *, alone: bool = False) -> Iterator[Connection]:
         """A transaction that writes, all or nothing; of those that want to be `alone` there is one at a time."""
-        with self._explained(), self._turn, self._writing.begin() as connection:
+        with self._explained(), self._in_turn(), self._writing.begin() as connection:
             if alone and self._postgresql:
                 connection.execute(select(func.pg_advisory_xact_lock(_ALONE)))
             yield connection
+
+    @contextlib.contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """On SQLite, the turn of one thread to write. Those that wait for a held database wait side by side."""
+        if self._postgresql:
+            yield
+            return
+        if not self._turn.acquire(timeout=PATIENCE):
+            raise TimeoutError("another program holds it")
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     def close(self) -> None:
         """Close all connections; nothing may use them any more."""

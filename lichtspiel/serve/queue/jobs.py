@@ -152,7 +152,7 @@ class Jobs:
                     if known != digest:
                         raise IdempotencyError("this Idempotency-Key was used for another request; use a new one")
                     return _job(row), False
-            check_queue(connection, self._queue_limit)
+            check_queue(connection, self._queue_limit, owner)
             check_limit(connection, owner, now)
             id = f"video_{uuid.uuid4().hex}"
             said: dict[str, Any] = {

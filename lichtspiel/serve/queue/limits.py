@@ -59,10 +59,21 @@ _OF_STATE = select(func.count()).select_from(job).where(job.c.state == bindparam
 _RECENT = select(job.c.started, job.c.ended).where(job.c.state == "completed").order_by(job.c.ended.desc())
 
 
-def check_queue(connection: Connection, limit: int) -> None:
-    """Raise QueueFull when `limit` jobs or more are waiting."""
+_OWNERS = select(job.c.owner, func.count()).where(job.c.state == "queued").group_by(job.c.owner)
+
+
+def check_queue(connection: Connection, limit: int, owner: str) -> None:
+    """Raise QueueFull when `limit` jobs or more are waiting, unless `owner` has fewer than its share of them.
+
+    So nobody can keep others out: the share is the limit divided among all who wait, and with such latecomers the
+    queue grows to twice its limit at most.
+    """
     waiting = connection.scalar(_OF_STATE, {"state": "queued"}) or 0
     if waiting < limit:
+        return
+    counts: dict[str, int] = {row[0]: row[1] for row in connection.execute(_OWNERS)}
+    mine = counts.pop(owner, 0)
+    if counts and mine < limit // (len(counts) + 1) and waiting < 2 * limit:
         return
     took = [ended - started for started, ended in connection.execute(_RECENT.limit(RECENT))]
     workers = connection.scalar(_OF_STATE, {"state": "in_progress"}) or 1

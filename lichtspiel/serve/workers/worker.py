@@ -129,12 +129,16 @@ class Worker:
 
     def _await_machine(self, fault: str | None, stop: threading.Event) -> None:
         """Claim nothing until a fault is over: probe after a second, then after twice as long each time, up to a
-        minute. What comes back at once after a probe that found nothing waits longer, too."""
+        minute. A fault that no probe finds, but that comes back with the next job, makes the pauses longer, too."""
+        confirmed = False
         while fault is not None and not stop.is_set():
             self.say(f"{FAULT}{fault}")
             stop.wait(self.pause)
             self.pause = min(2 * self.pause, LONGEST_PAUSE)
             fault = probe(self.settings, self.files, self.device)
+            confirmed = confirmed or fault is not None
+        if confirmed:
+            self.pause = PAUSE
 
     def _bring_to_an_end(self, job: Job, stop: threading.Event) -> None:
         with self._beating(job, stop) as heartbeat:

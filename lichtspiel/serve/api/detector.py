@@ -1,0 +1,104 @@
+"""Verification of strangers' files, each in a child process with bounded memory and time, and few at once.
+
+A video of a few kilobytes may decode to gigabytes, so what reads it must not be the process that answers everybody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import threading
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from lichtspiel.errors import LichtspielError, MediaError, OutOfMemory
+from lichtspiel.serve.errors import TooBusy, TooLarge
+
+__all__ = ["Detector"]
+
+MEMORY = 700_000_000
+"""Bytes that one verification may take beyond the libraries."""
+
+SECONDS = 60.0
+"""How long one verification may take."""
+
+AT_ONCE, WAITING = 1, 8
+"""How many verifications run, and how many requests may wait for one."""
+
+PRELOADED = ["lichtspiel.seal.verify", "lichtspiel.seal.detect", "numpy", "cv2", "av", "PIL.Image"]
+
+
+class Detector:
+    """Runs `lichtspiel.seal.verify` elsewhere. Threads share one."""
+
+    def __init__(self) -> None:
+        forks = "forkserver" in multiprocessing.get_all_start_methods()
+        self._context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
+        if forks:
+            self._context.set_forkserver_preload(PRELOADED)
+        self._slots = threading.BoundedSemaphore(AT_ONCE)
+        self._waiting = threading.BoundedSemaphore(AT_ONCE + WAITING)
+
+    def verify(self, path: Path) -> dict[str, Any]:
+        """The report on a file, without what this installation remembers of it.
+
+        Raises TooBusy when too many wait, TooLarge when the file takes more memory or time than there is for one, and
+        MediaError when it cannot be read.
+        """
+        if not self._waiting.acquire(blocking=False):
+            raise TooBusy("too many files are being verified", retry_after=10)
+        try:
+            with self._slots:
+                kind, answer = self._run(path)
+        finally:
+            self._waiting.release()
+        if kind == "report":
+            report: dict[str, Any] = answer
+            return report
+        raise TooLarge(str(answer)) if kind == "too large" else MediaError(str(answer))
+
+    def _run(self, path: Path) -> tuple[str, Any]:
+        receiver, sender = self._context.Pipe(duplex=False)
+        child = self._context.Process(target=_verify, args=(str(path), sender), daemon=True)
+        child.start()
+        sender.close()
+        try:
+            if receiver.poll(SECONDS):
+                answer: tuple[str, Any] = receiver.recv()
+                return answer
+            return "too large", f"file: it takes more than {SECONDS:.0f} seconds to verify; run `lichtspiel verify`"
+        except EOFError:  # it was killed, or a library brought it down
+            return "too large", "file: verifying it failed for lack of memory; run `lichtspiel verify` on it"
+        finally:
+            receiver.close()
+            child.kill()
+            child.join()
+
+
+def _verify(path: str, answer: Connection) -> None:
+    from lichtspiel.seal.verify import verify  # in the child only
+
+    _limit()
+    said: tuple[str, Any]
+    try:
+        said = "report", verify(path, with_record=False).to_json()
+    except OutOfMemory:
+        text = f"file: it takes more than {MEMORY // 1_000_000} MB of memory to verify; run `lichtspiel verify` on it"
+        said = "too large", text
+    except LichtspielError as error:
+        said = "error", str(error)
+    answer.send(said)
+
+
+def _limit() -> None:
+    """Bound the memory of this process, and stand back behind others."""
+    if hasattr(os, "nice"):
+        os.nice(10)
+    with contextlib.suppress(ImportError, OSError, StopIteration):  # not Linux
+        import resource
+
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        now = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:"))
+        resource.setrlimit(resource.RLIMIT_DATA, (now + MEMORY, now + MEMORY))
