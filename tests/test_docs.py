@@ -38,7 +38,7 @@ def test_the_python_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
 
 def containers() -> list[dict[str, Any]]:
     documents = list(yaml.safe_load_all((ROOT / "docs" / "kubernetes.yaml").read_text(encoding="utf-8")))
-    pod = next(one for one in documents if one["kind"] == "Deployment")["spec"]["template"]["spec"]
+    pod = next(one for one in documents if one["kind"] == "StatefulSet")["spec"]["template"]["spec"]
     found: list[dict[str, Any]] = [*pod["initContainers"], *pod["containers"]]
     return found
 

@@ -97,10 +97,15 @@ def find_identity() -> Identity | None:
 
 
 def install(made: Identity) -> None:
-    """Put an identity in place of the one so far, which is moved aside; raises LichtspielError when the folder cannot
-    be written, and then everything is as it was."""
+    """Put an identity in place of the one so far, which is moved aside unless it is the same.
+
+    Raises LichtspielError when the folder cannot be written, and then everything is as it was.
+    """
     folder = home() / "identity"
     try:
+        with contextlib.suppress(LichtspielError):  # a damaged one is replaced
+            if _exists(folder) and _load(folder) == made:
+                return
         _replace(made, folder)
     except OSError as error:
         raise _unusable(folder, error) from error

@@ -165,5 +165,5 @@ PROPERTIES: dict[str, dict[str, Any]] = {name: _property(name) for name in FIELD
 BODY = schema(PROPERTIES, ["prompt"], ("application/json",))
 MULTIPART = {**PROPERTIES, **{field: _upload(field) for field in FILES}}
 BODY["requestBody"]["content"] |= schema(MULTIPART, ["prompt"], ("multipart/form-data",))["requestBody"]["content"]
-REMIX = schema({name: PROPERTIES[name] for name in ("prompt", "seed")}, ["prompt"], ("application/json",))
+REMIX = schema({name: PROPERTIES[name] for name in ("prompt", "seed", "consent")}, ["prompt"], ("application/json",))
 FILE = schema({"file": UPLOAD}, ["file"], ("multipart/form-data",))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import mimetypes
 import re
-from collections.abc import Mapping
 
+from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 
 from lichtspiel.serve.queue.storage import Files
@@ -13,15 +13,15 @@ from lichtspiel.serve.queue.storage import Files
 __all__ = ["content"]
 
 
-def content(
-    files: Files, name: str, digest: str, headers: Mapping[str, str], *, download: str | None = None
-) -> Response:
-    """The answer to a request for a stored file with this digest; `download` is the name that browsers give it."""
-    etag = f'"{digest}"'
+def content(files: Files, name: str, digest: str, request: Request, *, download: str | None = None) -> Response:
+    """The answer to a request for a stored file with this digest; `download` is the name that browsers give it. HEAD
+    is answered without the content."""
+    etag, headers = f'"{digest}"', request.headers
     said = {"ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": "private, no-cache"}
     if download is not None:
         said["Content-Disposition"] = f'inline; filename="{download}"'
-    if etag in re.findall(r'"[^"]*"', headers.get("if-none-match", "")):
+    current = headers.get("if-none-match", "")
+    if current.strip() == "*" or etag in re.findall(r'"[^"]*"', current):
         return Response(status_code=304, headers=said)
     size = files.size(name)
     span = _span(headers.get("range", ""), size)
@@ -34,6 +34,8 @@ def content(
     if span is not None:
         said["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    if request.method == "HEAD":
+        return Response(status_code=200 if span is None else 206, media_type=kind, headers=said)
     return StreamingResponse(files.read(name, start, end), 200 if span is None else 206, media_type=kind, headers=said)
 
 
@@ -45,4 +47,6 @@ def _span(asked: str, size: int) -> tuple[int, int] | None:
     first, last = found[1], found[2]
     if not first:
         return max(size - int(last), 0), size
+    if last and int(last) < int(first):  # not a range by RFC 9110, 14.1.1
+        return None
     return int(first), min(int(last) + 1, size) if last else size

@@ -17,10 +17,10 @@ from lichtspiel.serve.api.detector import Detector
 from lichtspiel.serve.api.form import Asked, stored
 from lichtspiel.serve.api.metrics import Metrics
 from lichtspiel.serve.api.objects import video_object
-from lichtspiel.serve.errors import InvalidKey
+from lichtspiel.serve.errors import Busy, InvalidKey
 from lichtspiel.serve.queue import scratch
 from lichtspiel.serve.queue.api_keys import Keys
-from lichtspiel.serve.queue.jobs import Job, Jobs
+from lichtspiel.serve.queue.jobs import ENDED, Job, Jobs
 from lichtspiel.serve.queue.storage import Files
 from lichtspiel.serve.settings import Settings
 from lichtspiel.workflows.admission import admit
@@ -41,7 +41,7 @@ class Server:
     metrics: Metrics = field(init=False)
 
     def __post_init__(self) -> None:
-        self.metrics = Metrics(self.jobs)
+        self.metrics = Metrics(self.jobs, self.workers)
 
     def owner(self, authorization: str | None) -> str:
         """Who asks: the id of the key, or nobody where none is needed. Raises InvalidKey."""
@@ -76,9 +76,23 @@ class Server:
             self.files.remove([*inputs.values()])
         return job
 
+    def delete(self, id: str, owner: str | None) -> None:
+        """Delete a job: its files first, so that a job whose files cannot be removed now can be deleted later.
+
+        Raises NotFound, Busy for one in progress, or StorageError.
+        """
+        job = self.jobs.get(id, owner)
+        if job.state == "queued":
+            job = self.jobs.cancel(id, owner)  # nobody takes it up without its files
+        if job.state not in ENDED:
+            raise Busy(f"{id} is being made; cancel it first, and delete it when it has ended")
+        self.remove(job)
+        self.jobs.delete(id, owner)
+
     def remove(self, job: Job) -> None:
-        """The files of a job that is no more."""
-        self.files.remove(job.files)
+        """Remove all files of a job, those included that attempts left whose workers were killed."""
+        left = [self.files.named(f"{kind}/{job.id}_") for kind in ("latents", "previews", "videos")]
+        self.files.remove({*job.files, *(name for names in left for name in names)})
         scratch.remove(self.jobs, job.id)
 
     def shown(self, job: Job) -> dict[str, Any]:

@@ -67,8 +67,7 @@ def get_video(id: str, server: ServerDep, owner: OwnerDep) -> dict[str, Any]:
 @router.delete("/v1/videos/{id}")
 def delete_video(id: str, server: ServerDep, owner: OwnerDep) -> dict[str, Any]:
     """Delete a video and its files. One in progress must be cancelled first (409)."""
-    job = server.jobs.delete(id, owner)
-    server.remove(job)
+    server.delete(id, owner)
     return {"id": id, "object": "video.deleted", "deleted": True}
 
 
@@ -108,6 +107,7 @@ def _remixed(
     return server.create(asked, owner, idempotency or None, first.id)
 
 
+@router.head("/v1/videos/{id}/content", include_in_schema=False)
 @router.get("/v1/videos/{id}/content", response_class=Response)
 def download_video(id: str, request: Request, server: ServerDep, owner: OwnerDep, variant: str = "video") -> Response:
     """Download the MP4 or PNG, or with `variant=thumbnail` a picture of it. Supports ranges and ETags."""
@@ -119,9 +119,10 @@ def download_video(id: str, request: Request, server: ServerDep, owner: OwnerDep
     if variant == "thumbnail":
         return _picture(server, job, request)
     digest = str(job.result["seal"]["sha256"])
-    return content(server.files, job.video, digest, request.headers, download=f"{id}{Path(job.video).suffix}")
+    return content(server.files, job.video, digest, request, download=f"{id}{Path(job.video).suffix}")
 
 
+@router.head("/v1/videos/{id}/preview", include_in_schema=False)
 @router.get("/v1/videos/{id}/preview", response_class=Response)
 def get_preview(id: str, request: Request, server: ServerDep, owner: OwnerDep) -> Response:
     """Get the latest preview picture of a video in progress."""
@@ -131,7 +132,7 @@ def get_preview(id: str, request: Request, server: ServerDep, owner: OwnerDep) -
 def _picture(server: Server, job: Job, request: Request) -> Response:
     if job.preview is None:
         raise NotFound(f"there is no picture of {job.id}")
-    return content(server.files, job.preview, job.preview.replace("/", "-"), request.headers)
+    return content(server.files, job.preview, job.preview.replace("/", "-"), request)
 
 
 @router.get("/v1/videos/{id}/events", response_class=StreamingResponse)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select
+from sqlalchemy import ColumnElement, Connection, bindparam, case, delete, func, insert, select
 
 from lichtspiel.serve.errors import Busy, IdempotencyError, Lost, NotFound
 from lichtspiel.serve.queue import leases
@@ -259,6 +259,7 @@ class Jobs:
     def complete(self, job: Job, *, video: str, result: Mapping[str, Any], preview: str | None = None) -> None:
         """End the job with its video, also when it was to be cancelled: it is done. Raises Lost."""
         ended = {**leases.ended("completed", self.clock(), self._keep), "progress": 1.0, "result": dict(result)}
+        ended["latents"] = None  # they are for another attempt
         self._write(job, **ended, video=video, **({} if preview is None else {"preview": preview}))
 
     def fail(self, job: Job, code: str, message: str) -> None:
@@ -331,6 +332,28 @@ class Jobs:
             query = select(table.c.state, func.count().label("jobs")).group_by(table.c.state)
             found = {row.state: row.jobs for row in connection.execute(query)}
         return {state: found.get(state, 0) for state in states}
+
+    def waiting_by_model(self) -> dict[str, tuple[int, float]]:
+        """How many jobs wait for each model, and for how many seconds the oldest of them does."""
+        query = select(table.c.model, func.count(), func.min(table.c.created)).where(table.c.state == "queued")
+        with self.database.reading() as connection:
+            rows = connection.execute(query.group_by(table.c.model)).all()
+        return {row[0]: (row[1], max(self.clock() - row[2], 0.0)) for row in rows}
+
+    def histograms(self, bounds: Sequence[float]) -> dict[str, list[tuple[list[int], float]]]:
+        """By model, two histograms of completed jobs: seconds from asking to start, and from start to end. Each has
+        the numbers of jobs up to each bound and in all, and the sum."""
+        spans = (table.c.started - table.c.created, table.c.ended - table.c.started)
+        columns: list[ColumnElement[Any]] = []
+        for span in spans:
+            columns += [func.sum(case((span <= bound, 1), else_=0)) for bound in bounds]
+            columns += [func.count(), func.sum(span)]
+        query = select(table.c.model, *columns).where(table.c.state == "completed").group_by(table.c.model)
+        with self.database.reading() as connection:
+            rows = connection.execute(query).all()
+        size = len(bounds) + 2
+        halves = {row[0]: (row[1 : size + 1], row[size + 1 :]) for row in rows}
+        return {model: [([*map(int, half[:-1])], float(half[-1])) for half in pair] for model, pair in halves.items()}
 
     def totals(self) -> tuple[dict[str, int], dict[str, float]]:
         """How many jobs failed, by code, and seconds spent in finished ones, by stage; of jobs that are still kept."""

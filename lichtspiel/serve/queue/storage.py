@@ -106,6 +106,13 @@ class Files:
         with self._explained(name):
             return bool(self._system.isfile(self._place(name)))
 
+    def named(self, prefix: str) -> list[str]:
+        """The names of all files that begin with this; its last part is the beginning of a name, not a folder."""
+        with self._explained(prefix):
+            self._check_root()
+            found = self._system.glob(f"{self._place(prefix)}*")
+            return [str(path).removeprefix(f"{self._root}/") for path in found]
+
     def probe(self) -> None:
         """Write a small file and remove it. Raises StorageError when that is not possible."""
         name = f"probes/{uuid.uuid4().hex}"
@@ -115,6 +122,7 @@ class Files:
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove these files, and in a folder the folders that become empty; those that are gone already do no harm."""
+        self._check_root()
         for name, place in [(name, self._place(name)) for name in names]:
             with self._explained(name), contextlib.suppress(FileNotFoundError):
                 self._system.rm_file(place)
@@ -122,6 +130,11 @@ class Files:
                 with contextlib.suppress(OSError):  # not empty, or gone
                     for parent in Path(place).relative_to(self._folder).parents[:-1]:
                         (self._folder / parent).rmdir()
+
+    def _check_root(self) -> None:
+        """Tell a folder that is away, as when it is not mounted, from files that are gone."""
+        if self._folder is not None and not self._folder.is_dir():
+            raise StorageError(f"{self._folder}: cannot be read or written: it is gone; see that it is there")
 
     def _opened(self, name: str, **options: object) -> BinaryIO:
         file = self._system.open(self._place(name), "rb", **options)
@@ -147,10 +160,7 @@ class Files:
         try:
             yield
         except (FileNotFoundError, IsADirectoryError) as error:
-            if self._folder is not None and not self._folder.is_dir():
-                raise StorageError(
-                    f"{self._folder}: cannot be read or written: it is gone; see that it is there"
-                ) from error
+            self._check_root()
             raise NotFound(f"there is no file {name!r}") from error
         except self._failures as error:
             raise StorageError(

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -119,12 +119,19 @@ class Worker:
         job = self.jobs.claim(self.name, self.settings.models, LEASE)
         if job is None:
             return False
+        about, began = {"job": job.id, "model": job.model, "worker": self.name}, time.monotonic()
+        log.info("job started", extra=about)
+        end = "given back"
         try:
-            self._bring_to_an_end(job, stop or threading.Event())
-        except Lost:
-            log.warning("%s was taken over by another worker", job.id)
-        else:
+            end = self._bring_to_an_end(job, stop or threading.Event())
             self.pause = PAUSE
+        except Lost:
+            end = "lost"
+        except OutOfMemory:
+            end = "out_of_memory"
+            raise
+        finally:
+            log.info("job ended", extra={**about, "seconds": round(time.monotonic() - began, 3), "code": end})
         return True
 
     def _await_machine(self, fault: str | None, stop: threading.Event) -> None:
@@ -140,23 +147,26 @@ class Worker:
         if confirmed:
             self.pause = PAUSE
 
-    def _bring_to_an_end(self, job: Job, stop: threading.Event) -> None:
+    def _bring_to_an_end(self, job: Job, stop: threading.Event) -> str:
         with self._beating(job, stop) as heartbeat:
             try:
                 with scratch(self.jobs, job) as folder:
                     result, video = self._make(job, folder, heartbeat)
                     self._hand_over(job, result, video, heartbeat, stop)
+                return "completed"
             except Lost:
                 raise
             except Cancelled:
                 end = self.jobs.give_back if heartbeat.stopping else self.jobs.end_cancelled
                 self._persist(lambda: end(job), stop)
+                return "given back" if heartbeat.stopping else "cancelled"
             except Exception as error:
-                self._fail(job, error, stop)
+                code = self._fail(job, error, stop)
                 if isinstance(error, OutOfMemory):
                     raise
+                return code
 
-    def _fail(self, job: Job, error: Exception, stop: threading.Event) -> None:
+    def _fail(self, job: Job, error: Exception, stop: threading.Event) -> str:
         """End a job with an error that its owner can mend. Other errors are for the log, since they may name files of
         this machine. Raises MachineFault, having given the job back, when the machine is at fault."""
         fault = fault_of(error, loras=bool(job.request.get("lora")))
@@ -168,6 +178,7 @@ class Worker:
             log.error("%s failed", job.id, exc_info=error)
             message = f"an error of the server: {type(error.__cause__ or error).__name__}"
         self._persist(lambda: self.jobs.fail(job, code, message), stop)
+        return code
 
     def _persist(self, write: Callable[[], None], stop: threading.Event) -> None:
         """Write how a job ended, however long the database is away; meanwhile the job stays held."""
@@ -181,6 +192,14 @@ class Worker:
                 if stop.wait(pause):
                     raise
                 pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _tidy(self, job: Job, kept: Collection[str | None]) -> None:
+        """Remove what attempts at a finished job left in the storage, latents with the prompt among it."""
+        try:
+            for kind in ("latents", "previews", "videos"):
+                self.files.remove([name for name in self.files.named(f"{kind}/{job.id}_") if name not in kept])
+        except StoreError as error:  # deleting the job removes them, too
+            log.warning("files of %s stay until it is deleted: %s", job.id, error)
 
     def _make(self, job: Job, folder: Path, heartbeat: Heartbeat) -> tuple[Result, Path]:
         given = {}
@@ -252,6 +271,7 @@ class Worker:
         said["seal"].pop("path", None)
         try:
             self._persist(lambda: self.jobs.complete(job, video=name, preview=thumbnail, result=said), stop)
+            self._tidy(job, {name, thumbnail})
         except Lost:
             self.files.remove([name, *([thumbnail] if thumbnail else [])])
             raise
