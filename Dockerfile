@@ -1,7 +1,7 @@
 # The server with everything that a cluster needs. Identity, keys, jobs, videos and the record lie in a volume:
 #   docker build -t lichtspiel .
 #   docker run --name lichtspiel -p 8000:8000 -v lichtspiel:/home/lichtspiel/data lichtspiel     (with a GPU: --gpus all)
-#   docker exec lichtspiel lichtspiel key create ada
+#   docker exec lichtspiel lichtspiel serve key create ada
 # For processors alone, add  --build-arg TORCH="torch --index-url https://download.pytorch.org/whl/cpu"  to the build.
 FROM python:3.12-slim
 ARG TORCH="torch"

@@ -26,6 +26,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "seal/marks": ("errors", ""),
     "serve/connections": ("", "uvicorn"),
     "serve/errors": ("errors", ""),
+    "serve/logs": ("", ""),
     "spec": ("errors", ""),
     "storage": ("errors", "platformdirs"),
     "toybox": ("errors", "PIL cv2 numpy"),
@@ -91,12 +92,12 @@ ROOMS: dict[str, tuple[str, str]] = {
         "fastapi prometheus_client starlette",
     ),
     "serve/workers": (
-        "errors frames inference media policy request seal seal/identity seal/record serve/api serve/errors "
+        "errors frames inference media policy request seal seal/identity seal/record serve/api serve/errors serve/logs "
         "serve/queue serve/settings spec storage weights workflows",
         "ray",
     ),
     "serve/server": (
-        "errors policy serve/api serve/connections serve/queue serve/settings serve/workers spec",
+        "errors policy serve/api serve/connections serve/logs serve/queue serve/settings serve/workers spec",
         "fastapi uvicorn",
     ),
     "cli": (

@@ -53,6 +53,8 @@ def serve(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     ray: Annotated[str | None, _option("ADDRESS", "Run workers on Ray: auto, ray://HOST:10001 or local.")] = None,
     cores: Annotated[int, _option("NUMBER", "Cores per worker on the Ray cluster.", 1)] = 1,
     require_key: Annotated[bool, typer.Option("--require-key", help="Require an API key for each request.")] = False,
+    open_probes: Annotated[bool, typer.Option("--open-probes", help="Open /ready and /metrics.")] = False,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Write the log as lines of JSON.")] = False,
     queue: Annotated[int, _option("NUMBER", "How many jobs may wait.", 1)] = 100,
     keep_days: Annotated[float, _option("DAYS", "How long to keep finished videos.")] = 30.0,
     *,
@@ -82,9 +84,9 @@ def serve(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     given: dict[str, Any] = {"database": database, "storage": storage, "models": tuple(model) if model else None}
     settings = Settings(
         **{name: value for name, value in given.items() if value is not None},
-        host=host, port=port, weights=tuple(weights or ()), loras=loras, require_key=require_key, queue_limit=queue,
-        keep_days=keep_days, terms=terms, devices=_devices(device or ["auto"], workers, max_workers),
-        min_workers=workers, cores=cores,
+        host=host, port=port, weights=tuple(weights or ()), loras=loras, require_key=require_key,
+        open_probes=open_probes, log_json=log_json, queue_limit=queue, keep_days=keep_days, terms=terms,
+        devices=_devices(device or ["auto"], workers, max_workers), min_workers=workers, cores=cores,
     )  # fmt: skip
     backend = Cluster(ray, settings) if ray is not None else None
     run(settings, backend, lambda address: _announce(address, settings, as_json))

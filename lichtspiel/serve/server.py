@@ -18,6 +18,7 @@ from lichtspiel.policy import judge_prompt
 from lichtspiel.serve.api.app import create_app
 from lichtspiel.serve.api.state import Server
 from lichtspiel.serve.connections import CONNECTIONS, PatientProtocol
+from lichtspiel.serve.logs import configure
 from lichtspiel.serve.queue import scratch
 from lichtspiel.serve.queue.api_keys import Keys
 from lichtspiel.serve.queue.storage import Files
@@ -57,6 +58,7 @@ def serve(
     `announce` hears the address once it is bound. Raises InvalidInput for models that this machine cannot load, and for
     an address that cannot be had.
     """
+    configure(settings.log_json)
     if backend is None:
         check_models(settings)
     server = open_server(settings)
@@ -78,7 +80,7 @@ def serve(
         threading.Thread(target=sweeping, daemon=True).start()
         config = uvicorn.Config(
             app,
-            log_level="warning",
+            log_config=None,
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=5,

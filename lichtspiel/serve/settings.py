@@ -44,6 +44,7 @@ class Settings:
     cores: int = 1
     require_key: bool = False
     open_probes: bool = False
+    log_json: bool = False
     queue_limit: int = 100
     keep_days: float = 30.0
     body_limit: int = LIMIT_BODY

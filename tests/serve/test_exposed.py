@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import logging
 import socket
 import threading
 import time
@@ -22,11 +23,12 @@ from lichtspiel.serve.api.detector import Detector
 from lichtspiel.serve.api.middleware import SecurityMiddleware
 from lichtspiel.serve.api.state import Server
 from lichtspiel.serve.errors import QueueFull, TooBusy, TooLarge
+from lichtspiel.serve.logs import configure
 from lichtspiel.serve.queue.api_keys import Keys
 from lichtspiel.serve.queue.jobs import Jobs
 from lichtspiel.serve.settings import Settings
 from tests.serve.conftest import add
-from tests.serve.live import PROMPT, SMALL, live, settings
+from tests.serve.live import PROMPT, SMALL, live, settings, worker
 
 Served = tuple[Server, str]
 
@@ -230,3 +232,28 @@ def test_a_head_that_does_not_come_is_given_up(served: Served, monkeypatch: pyte
         client.sendall(b"GET /he")
         while client.recv(1000):
             pass
+
+
+def test_the_log_has_ids_and_no_prompt(random_nano: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    loggers = [logging.getLogger(name) for name in ("lichtspiel", "uvicorn")]
+    before = [(logger.handlers, logger.propagate, logger.level) for logger in loggers]
+    try:
+        configure(as_json=True)
+        with live(settings(tmp_path, random_nano)) as (server, address):
+            answer = httpx.post(f"{address}/v1/videos", json={"prompt": PROMPT, **SMALL}, timeout=60)
+            assert worker(server).once()
+            numbers = httpx.get(f"{address}/metrics", timeout=60).text
+    finally:
+        for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(level)
+    text = capsys.readouterr().err
+    lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    (asked,) = [line for line in lines if line["message"] == "answered" and line["path"] == "/v1/videos"]
+    assert (asked["request"], asked["status"]) == (answer.headers["x-request-id"], 200)
+    started, ended = (next(line for line in lines if line["message"] == f"job {when}") for when in ("started", "ended"))
+    assert started["job"] == ended["job"] == answer.json()["id"]
+    assert (ended["code"], ended["model"]) == ("completed", "nano")
+    assert PROMPT not in text
+    assert 'lichtspiel_job_seconds_bucket{le="+Inf",model="nano"} 1.0' in numbers
+    assert 'lichtspiel_job_wait_seconds_count{model="nano"} 1.0' in numbers

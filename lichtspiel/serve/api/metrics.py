@@ -5,11 +5,14 @@ Everything about jobs is read from the store, so that it counts jobs of all work
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterator
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lichtspiel.serve.queue.jobs import Jobs
@@ -17,15 +20,24 @@ from lichtspiel.serve.queue.jobs import Jobs
 __all__ = ["Metrics", "TimingMiddleware"]
 
 
+QUIET = frozenset({"/health", "/ready", "/metrics", "/page", "/v1/videos/{id}"})
+"""Routes that are asked so often that each answer is not worth a line."""
+
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """Methods that are told apart; clients can make up others without end."""
+
+
+BUCKETS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
+"""Upper bounds of the histograms of jobs, in seconds."""
+
+log = logging.getLogger("lichtspiel.serve")
 
 
 class Metrics:
     """The numbers of one server."""
 
-    def __init__(self, jobs: Jobs) -> None:
-        self.jobs = jobs
+    def __init__(self, jobs: Jobs, workers: Mapping[int, str]) -> None:
+        self.jobs, self.workers = jobs, workers
         self.registry = CollectorRegistry()
         self.answers = Histogram(
             "lichtspiel_api_seconds", "Seconds until an answer begins", ["method", "route", "status"],
@@ -39,6 +51,19 @@ class Metrics:
         for state, count in self.jobs.counts().items():
             depth.add_metric([state], count)
         yield depth
+        waiting = GaugeMetricFamily("lichtspiel_waiting_jobs", "Jobs that wait, by model", labels=["model"])
+        oldest = GaugeMetricFamily(
+            "lichtspiel_oldest_job_seconds", "Age of the oldest job that waits", labels=["model"]
+        )
+        for model, (count, age) in self.jobs.waiting_by_model().items():
+            waiting.add_metric([model], count)
+            oldest.add_metric([model], age)
+        yield from (waiting, oldest)
+        busy = GaugeMetricFamily("lichtspiel_workers", "Workers of this server, by state", labels=["state"])
+        for does, number in Counter(each.partition(":")[0] for each in [*self.workers.values()]).items():
+            busy.add_metric([does], number)
+        yield busy
+        yield from self._histograms()
         failures, stages = self.jobs.totals()
         failed = CounterMetricFamily("lichtspiel_failures", "Jobs that failed, by code", labels=["code"])
         for code, count in failures.items():
@@ -48,6 +73,20 @@ class Metrics:
         for stage, spent in stages.items():
             seconds.add_metric([stage], spent)
         yield seconds
+
+    def _histograms(self) -> Iterator[Metric]:
+        about = (
+            ("lichtspiel_job_wait_seconds", "From asking to start"),
+            ("lichtspiel_job_seconds", "From start to end"),
+        )
+        counts = self.jobs.histograms(BUCKETS)
+        for number, (name, text) in enumerate(about):
+            family = HistogramMetricFamily(name, f"{text}, of completed jobs that are still kept", labels=["model"])
+            for model, both in counts.items():
+                below, total = both[number]
+                bounds = [*map(str, BUCKETS), "+Inf"]
+                family.add_metric([model], list(zip(bounds, below, strict=True)), total)
+            yield family
 
 
 class TimingMiddleware:
@@ -65,14 +104,18 @@ class TimingMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began = time.perf_counter()
+        began, id = time.perf_counter(), uuid.uuid4().hex
 
         async def watched(message: Message) -> None:
             if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-request-id", id.encode())]
                 path = getattr(scope.get("route"), "path", "none")
                 spent = time.perf_counter() - began
                 method = scope["method"] if scope["method"] in METHODS else "other"
                 self.answers.labels(method, path, str(message["status"])).observe(spent)
+                if path not in QUIET:
+                    more = {"request": id, "method": method, "path": path, "status": message["status"]}
+                    log.info("answered", extra={**more, "seconds": round(spent, 4)})
             await send(message)
 
         await self.app(scope, receive, watched)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from lichtspiel.errors import OutOfMemory
+from lichtspiel.serve.logs import configure
 from lichtspiel.serve.queue.jobs import Jobs
 from lichtspiel.serve.queue.storage import Files
 from lichtspiel.serve.settings import Settings
@@ -90,6 +91,7 @@ def run_worker(settings: Settings, number: int, stop: threading.Event, states: S
     """Run a worker in this process until `stop` is set or it runs out of memory."""
     from lichtspiel.serve.workers.worker import Worker  # torch: only here
 
+    configure(settings.log_json)
     jobs = open_jobs(settings)
     states.put((number, "loading"))
     device, files = settings.devices[number], Files(settings.storage)
