@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import hypothesis
+import jsonschema_rs
 import pytest
 import schemathesis
 from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from hypothesis import HealthCheck
 from schemathesis import Case
 
@@ -42,3 +44,22 @@ def test_no_request_makes_the_server_fail(app: FastAPI) -> None:
 
         check()
     assert {"/v1/videos", "/v1/videos/{id}/content", "/v1/verify", "/metrics"} <= tried
+
+
+def test_the_document_says_what_answers_hold(app: FastAPI) -> None:
+    document = app.openapi()
+    create = document["paths"]["/v1/videos"]["post"]
+    schema = create["responses"]["200"]["content"]["application/json"]["schema"]
+    assert create["security"] == [{"key": []}]
+    assert create["responses"]["default"]["content"]["application/json"]["schema"]["required"] == ["error"]
+    assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+    assert "security" not in document["paths"]["/health"]["get"]
+    with TestClient(app, base_url="http://localhost") as client:
+        video = client.post("/v1/videos", json={"prompt": "a turtle"}).json()
+        model = client.get("/v1/models/nano").json()
+    jsonschema_rs.validator_for(schema).validate(video)
+    assert set(video) == set(schema["properties"])
+    answer = document["paths"]["/v1/models/{name}"]["get"]["responses"]["200"]
+    of_model = answer["content"]["application/json"]["schema"]
+    jsonschema_rs.validator_for(of_model).validate(model)
+    assert set(model) == set(of_model["properties"])

@@ -21,6 +21,7 @@ from lichtspiel.serve.api import health, models, verify, videos
 from lichtspiel.serve.api.metrics import TimingMiddleware
 from lichtspiel.serve.api.middleware import SecurityMiddleware
 from lichtspiel.serve.api.objects import error_body, error_response
+from lichtspiel.serve.api.schemas import ERRORS
 from lichtspiel.serve.api.state import Server
 
 __all__ = ["create_app"]
@@ -55,7 +56,7 @@ def create_app(server: Server) -> FastAPI:
     _answer_errors(app)
     app.state.server = server
     for routes in (videos, models, verify, health):
-        app.include_router(routes.router)
+        app.include_router(routes.router, responses=ERRORS)
     app.mount("/page", Page(directory=PAGE), name="page")
 
     @app.get("/", include_in_schema=False)

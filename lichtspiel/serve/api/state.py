@@ -9,7 +9,8 @@ import uuid
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
 from lichtspiel.errors import LichtspielError
@@ -25,7 +26,7 @@ from lichtspiel.serve.queue.storage import Files
 from lichtspiel.serve.settings import Settings
 from lichtspiel.workflows.admission import admit
 
-__all__ = ["OwnerDep", "ProberDep", "Server", "ServerDep"]
+__all__ = ["OwnerDep", "ProberDep", "SecretDep", "Server", "ServerDep"]
 
 
 @dataclass
@@ -43,10 +44,9 @@ class Server:
     def __post_init__(self) -> None:
         self.metrics = Metrics(self.jobs, self.workers)
 
-    def owner(self, authorization: str | None) -> str:
-        """Who asks: the id of the key, or nobody where none is needed. Raises InvalidKey."""
-        scheme, _, secret = (authorization or "").partition(" ")
-        key = self.keys.find(secret.strip()) if scheme.lower() == "bearer" else None
+    def owner(self, secret: str | None) -> str:
+        """Who asks: the id of the key with this secret, or empty where no key is needed. Raises InvalidKey."""
+        key = self.keys.find(secret.strip()) if secret else None
         if key is not None:
             return key.id
         if self.settings.require_key:
@@ -111,17 +111,30 @@ ServerDep = Annotated[Server, Depends(_here)]
 """What this application serves."""
 
 
-async def _who(server: ServerDep, authorization: Annotated[str | None, Header()] = None) -> str:
-    return await run_in_threadpool(server.owner, authorization) if authorization else server.owner(None)
+async def _secret(
+    given: Annotated[
+        HTTPAuthorizationCredentials | None,
+        Depends(HTTPBearer(auto_error=False, scheme_name="key", description="A key, where the server asks for one.")),
+    ],
+) -> str | None:
+    return given.credentials if given else None
+
+
+SecretDep = Annotated[str | None, Depends(_secret)]
+"""The secret that came with a request."""
+
+
+async def _who(server: ServerDep, secret: SecretDep) -> str:
+    return await run_in_threadpool(server.owner, secret) if secret else server.owner(None)
 
 
 OwnerDep = Annotated[str, Depends(_who)]
 """Who asks."""
 
 
-async def _prober(server: ServerDep, authorization: Annotated[str | None, Header()] = None) -> None:
+async def _prober(server: ServerDep, secret: SecretDep) -> None:
     if not server.settings.open_probes:
-        await _who(server, authorization)
+        await _who(server, secret)
 
 
 ProberDep = Annotated[None, Depends(_prober)]

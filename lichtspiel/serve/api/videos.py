@@ -16,7 +16,8 @@ from lichtspiel.serve.api.body import BODY, REMIX, Fields, Uploads, folder, hand
 from lichtspiel.serve.api.content import content
 from lichtspiel.serve.api.events import events
 from lichtspiel.serve.api.form import Asked, read_form, restore
-from lichtspiel.serve.api.state import OwnerDep, Server, ServerDep
+from lichtspiel.serve.api.schemas import DELETED, VIDEO, VIDEOS, answers
+from lichtspiel.serve.api.state import OwnerDep, SecretDep, Server, ServerDep
 from lichtspiel.serve.errors import NotFound
 from lichtspiel.serve.queue.jobs import Job
 
@@ -27,7 +28,7 @@ router = APIRouter(tags=["videos"])
 Idempotency = Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)]
 
 
-@router.post("/v1/videos", openapi_extra=BODY)
+@router.post("/v1/videos", openapi_extra=BODY, responses=answers(VIDEO))
 async def create_video(
     request: Request, server: ServerDep, owner: OwnerDep, idempotency: Idempotency = None
 ) -> dict[str, Any]:
@@ -41,7 +42,7 @@ async def create_video(
     return await handled(request, work)
 
 
-@router.get("/v1/videos")
+@router.get("/v1/videos", responses=answers(VIDEOS))
 def list_videos(
     server: ServerDep,
     owner: OwnerDep,
@@ -58,26 +59,26 @@ def list_videos(
     return {"object": "list", "data": data, **ends, "has_more": more}
 
 
-@router.get("/v1/videos/{id}")
+@router.get("/v1/videos/{id}", responses=answers(VIDEO))
 def get_video(id: str, server: ServerDep, owner: OwnerDep) -> dict[str, Any]:
     """Get a video: its state, progress, settings and result."""
     return server.shown(server.jobs.get(id, owner))
 
 
-@router.delete("/v1/videos/{id}")
+@router.delete("/v1/videos/{id}", responses=answers(DELETED))
 def delete_video(id: str, server: ServerDep, owner: OwnerDep) -> dict[str, Any]:
     """Delete a video and its files. One in progress must be cancelled first (409)."""
     server.delete(id, owner)
     return {"id": id, "object": "video.deleted", "deleted": True}
 
 
-@router.post("/v1/videos/{id}/cancel")
+@router.post("/v1/videos/{id}/cancel", responses=answers(VIDEO))
 def cancel_video(id: str, server: ServerDep, owner: OwnerDep) -> dict[str, Any]:
     """Cancel a queued or running video; a running one stops within one step."""
     return server.shown(server.jobs.cancel(id, owner))
 
 
-@router.post("/v1/videos/{id}/remix", openapi_extra=REMIX)
+@router.post("/v1/videos/{id}/remix", openapi_extra=REMIX, responses=answers(VIDEO))
 async def remix_video(
     id: str, request: Request, server: ServerDep, owner: OwnerDep, idempotency: Idempotency = None
 ) -> dict[str, Any]:
@@ -136,14 +137,12 @@ def _picture(server: Server, job: Job, request: Request) -> Response:
 
 
 @router.get("/v1/videos/{id}/events", response_class=StreamingResponse)
-async def stream_events(
-    id: str, server: ServerDep, owner: OwnerDep, authorization: Annotated[str | None, Header()] = None
-) -> StreamingResponse:
+async def stream_events(id: str, server: ServerDep, owner: OwnerDep, secret: SecretDep) -> StreamingResponse:
     """Stream server-sent events: the video object whenever it changes, until the job ends or the key is revoked."""
     await run_in_threadpool(server.jobs.get, id, owner)
 
     def look() -> dict[str, Any]:
-        if server.owner(authorization) != owner:
+        if server.owner(secret) != owner:
             raise NotFound(f"there is no video {id}")
         return server.shown(server.jobs.get(id, owner))
 
