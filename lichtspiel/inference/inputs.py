@@ -146,7 +146,7 @@ def video_size(area: int, width: int, height: int, grid: int) -> tuple[int, int]
 
 def _checked_size(width: int, height: int, given: str) -> tuple[int, int]:
     if not width or not height:
-        raise RequestError("size", given, "this file is too small or too narrow to take the size from; set --size")
+        raise RequestError("size", given, "this file is too small or too narrow to take the size from; set <size>")
     return width, height
 
 

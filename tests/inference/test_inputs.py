@@ -82,7 +82,7 @@ def test_the_size_of_a_video_is_the_official_one(given: tuple[int, int], size: t
 
 @pytest.mark.parametrize("rule", [picture_size, video_size])
 def test_what_has_no_size_asks_for_one(rule: Any) -> None:
-    with pytest.raises(RequestError, match=r"too small or too narrow.*set --size"):
+    with pytest.raises(RequestError, match=r"too small or too narrow.*set size"):
         rule(832 * 480, 9000, 2, 16)
 
 

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from lichtspiel.errors import LichtspielError, MediaError, RequestError
-from lichtspiel.inference.inputs import look
 from lichtspiel.request import OPTIONS
 from lichtspiel.serve.api.body import PROPERTIES, folder
 from lichtspiel.serve.api.form import FIELDS, FILES, Asked, read_form
@@ -48,7 +47,7 @@ def asked(fields: Mapping[str, Any], settings: Settings, **files: Sequence[bytes
     uploads: dict[str, list[BinaryIO]] = {name: [io.BytesIO(one) for one in sent] for name, sent in files.items()}
     with folder() as place:
         found = read_form(fields, uploads, place, settings)
-        look(found.request)
+        found.inputs.check(found.request)
         return found
 
 
@@ -125,6 +124,18 @@ def test_errors_about_files_name_the_clients_fields(offered: Settings) -> None:
             asked({"prompt": "a bee"}, offered, **sent)
         assert "lichtspiel-" not in str(caught.value)
         assert isinstance(caught.value, RequestError | MediaError)
+
+
+def test_a_message_in_its_own_words_names_the_clients_fields() -> None:
+    def fail() -> None:
+        with folder() as place:
+            text = f"{place / 'last_image.png'} is small. Pass <image> instead."
+            raise RequestError("last_image", place / "last_image.png", "it is small", message=text)
+
+    with pytest.raises(RequestError) as caught:
+        fail()
+    assert str(caught.value) == "last_reference is small. Pass input_reference instead."
+    assert (caught.value.field, caught.value.value) == ("last_reference", "last_reference")
 
 
 def test_files_in_other_fields_make_another_request(offered: Settings) -> None:

@@ -35,7 +35,8 @@ def folder() -> Iterator[Path]:
         except RequestError as error:
             value = _in_fields(str(error.value), name) if isinstance(error.value, str | Path) else error.value
             rule = name_fields(_in_fields(error.rule, name), client_name)
-            raise RequestError(client_name(error.field), value, rule, error.nearest) from None
+            message = error.message and name_fields(_in_fields(error.message, name), client_name)
+            raise RequestError(client_name(error.field), value, rule, error.nearest, message=message) from None
         except InvalidInput as error:
             if name not in str(error):
                 raise
