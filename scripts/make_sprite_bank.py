@@ -119,7 +119,7 @@ def without_water(frames: Floats) -> Floats:
 
 
 def tilted(frames: Floats, degrees: float) -> Floats:
-    """The frames turned counterclockwise about their centre on a canvas that is large enough."""
+    """The frames turned counterclockwise about their center on a canvas that is large enough."""
     size = frames.shape[1]
     canvas = int(size * 1.5)
     matrix = cv2.getRotationMatrix2D(((size - 1) / 2, (size - 1) / 2), degrees, 1.0)
@@ -136,7 +136,7 @@ def crop_box(frames: Floats) -> tuple[int, int, int, int]:
 
 
 def fit(frames: Floats) -> tuple[Floats, list[float]]:
-    """The frames cropped together and centred in square cells, and their box as fractions of the cell."""
+    """The frames cropped together and centerd in square cells, and their box as fractions of the cell."""
     left, top, right, bottom = crop_box(frames)
     scale = (CELL - 2 * MARGIN) / max(right - left, bottom - top)
     matrix = np.array(

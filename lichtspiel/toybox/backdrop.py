@@ -1,4 +1,4 @@
-"""The places of the toybox world at all times of day, painted procedurally, one still picture a clip.
+"""The places of the toybox world at all times of day, painted procedurally, one still picture per clip.
 
 Shapes are large and soft with gentle detail, because a small video autoencoder must be able to learn them, and every
 place has a landmark that is plain at 64 pixels. It does not know actors, weather or the camera's path; only how much
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lichtspiel.toybox import paint
-from lichtspiel.toybox.paint import Canvas, Colour, Image, Pixels
+from lichtspiel.toybox.paint import Canvas, Color, Image, Pixels
 from lichtspiel.toybox.scene import Place, Time
 
 HORIZON = 0.54
@@ -20,12 +20,12 @@ HORIZON = 0.54
 
 @dataclass(frozen=True, kw_only=True)
 class Light:
-    """One time of day: the sky from top to horizon, the clouds, and the colour that falls on the ground."""
+    """One time of day: the sky from top to horizon, the clouds, and the color that falls on the ground."""
 
-    sky: tuple[Colour, Colour]
-    cloud: Colour
+    sky: tuple[Color, Color]
+    cloud: Color
     cover: float
-    ground: Colour
+    ground: Color
 
 
 LIGHTS: dict[Time, Light] = {
@@ -41,7 +41,7 @@ LIGHTS: dict[Time, Light] = {
     ),
 }
 
-_GROUNDS: dict[Place, tuple[Colour, Colour]] = {
+_GROUNDS: dict[Place, tuple[Color, Color]] = {
     "meadow": ((0.24, 0.58, 0.14), (0.46, 0.77, 0.24)),
     "desert": ((0.86, 0.66, 0.38), (0.97, 0.83, 0.57)),
     "snowfield": ((0.78, 0.86, 0.96), (0.97, 0.98, 1.0)),
@@ -53,7 +53,7 @@ _GROUNDS: dict[Place, tuple[Colour, Colour]] = {
     "sea": ((0.05, 0.30, 0.55), (0.32, 0.64, 0.82)),
 }
 
-_HILLS: dict[Place, tuple[Colour, Colour]] = {
+_HILLS: dict[Place, tuple[Color, Color]] = {
     "meadow": ((0.50, 0.62, 0.76), (0.30, 0.55, 0.30)),
     "desert": ((0.86, 0.62, 0.44), (0.78, 0.52, 0.32)),
     "snowfield": ((0.72, 0.80, 0.92), (0.86, 0.91, 0.97)),
@@ -66,7 +66,7 @@ _HILLS: dict[Place, tuple[Colour, Colour]] = {
 def backdrop(place: Place, time: Time, canvas: Canvas, rng: np.random.Generator, *, stars: bool = True) -> Pixels:
     """Paint a place: RGB pixels of the canvas with its margin. The same generator state gives the same picture.
 
-    `stars` False leaves them out of a night sky, for falling snow looks much the same.
+    `stars` False leaves them out of a night sky, because falling snow looks much the same.
     """
     if place == "room":
         return _room(canvas, rng)
@@ -84,8 +84,8 @@ def backdrop(place: Place, time: Time, canvas: Canvas, rng: np.random.Generator,
     return pixels
 
 
-def _lit(colour: Colour, light: Light, shade: float = 1.0) -> Colour:
-    red, green, blue = (c * g * shade for c, g in zip(colour, light.ground, strict=True))
+def _lit(color: Color, light: Light, shade: float = 1.0) -> Color:
+    red, green, blue = (c * g * shade for c, g in zip(color, light.ground, strict=True))
     return red, green, blue
 
 
@@ -109,31 +109,31 @@ def _sky(light: Light, time: Time, canvas: Canvas, rng: np.random.Generator) -> 
     return image
 
 
-def _disc(image: Image, canvas: Canvas, centre: tuple[float, float], radius: float, colour: Colour) -> None:
-    distance = np.hypot(canvas.x[None] - centre[0], canvas.y[:, None] - centre[1])
+def _disc(image: Image, canvas: Canvas, center: tuple[float, float], radius: float, color: Color) -> None:
+    distance = np.hypot(canvas.x[None] - center[0], canvas.y[:, None] - center[1])
     alpha = np.clip((radius - distance) * canvas.unit + 0.5, 0, 1)[..., None]
-    image += (np.asarray(colour, np.float32) - image) * alpha
+    image += (np.asarray(color, np.float32) - image) * alpha
 
 
 def _stars(pixels: Pixels, canvas: Canvas, rng: np.random.Generator) -> None:
     for x, y, size in rng.random((16, 3)):
-        centre = (float(x * 1.2 - 0.1) * canvas.aspect, float(y * 0.40 - 0.06))
-        paint.ellipse(pixels, canvas, centre, (0.006 + 0.006 * size,) * 2, (0.90, 0.92, 1.0))
+        center = (float(x * 1.2 - 0.1) * canvas.aspect, float(y * 0.40 - 0.06))
+        paint.ellipse(pixels, canvas, center, (0.006 + 0.006 * size,) * 2, (0.90, 0.92, 1.0))
 
 
 def _hills(image: Image, place: Place, light: Light, canvas: Canvas, rng: np.random.Generator) -> None:
     columns = len(canvas.x)
     far = HORIZON - 0.03 - paint.ridge(rng, columns, 4, 3) * 0.20
     near = HORIZON + 0.01 - paint.ridge(rng, columns, 3, 2) * 0.11
-    for line, colour in zip((far, near), _HILLS[place], strict=True):
-        # Lighter at the crest, so that neighbouring hills keep apart.
+    for line, color in zip((far, near), _HILLS[place], strict=True):
+        # Lighter at the crest, so that neighboring hills keep apart.
         depth = np.clip((canvas.y[:, None] - line[None]) / 0.2, 0, 1)
-        lit = _lit(colour, light)
+        lit = _lit(color, light)
         paint.cover_below(image, canvas, line, paint.gradient(_scaled(lit, 1.10), _scaled(lit, 0.86), depth))
 
 
-def _scaled(colour: Colour, factor: float) -> Colour:
-    return colour[0] * factor, colour[1] * factor, colour[2] * factor
+def _scaled(color: Color, factor: float) -> Color:
+    return color[0] * factor, color[1] * factor, color[2] * factor
 
 
 def _ground(image: Image, place: Place, light: Light, canvas: Canvas, rng: np.random.Generator) -> None:
@@ -177,17 +177,17 @@ def _places_across(canvas: Canvas, rng: np.random.Generator, count: int) -> list
 
 
 def _meadow(pixels: Pixels, canvas: Canvas, light: Light, rng: np.random.Generator) -> None:
-    colours: tuple[Colour, ...] = ((1, 1, 1), (1.0, 0.86, 0.25), (0.95, 0.45, 0.55))
+    colors: tuple[Color, ...] = ((1, 1, 1), (1.0, 0.86, 0.25), (0.95, 0.45, 0.55))
     for x in _places_across(canvas, rng, 12):
         y = float(rng.uniform(0.62, 1.02))
         radius = 0.006 + 0.014 * (y - HORIZON)
-        colour = colours[int(rng.integers(3))]
-        paint.ellipse(pixels, canvas, (x, y), (radius * 1.5, radius * 1.2), _lit(colour, light, 0.97))
+        color = colors[int(rng.integers(3))]
+        paint.ellipse(pixels, canvas, (x, y), (radius * 1.5, radius * 1.2), _lit(color, light, 0.97))
     for x in _places_across(canvas, rng, 2):
         _tree(pixels, canvas, (x, 0.57), 0.15, _lit((0.20, 0.50, 0.18), light))
 
 
-def _tree(pixels: Pixels, canvas: Canvas, foot: tuple[float, float], height: float, leaf: Colour) -> None:
+def _tree(pixels: Pixels, canvas: Canvas, foot: tuple[float, float], height: float, leaf: Color) -> None:
     x, y = foot
     trunk = (leaf[0] * 0.3 + 0.12 * leaf[1] + 0.08, leaf[1] * 0.3 + 0.06, leaf[2] * 0.3 + 0.05)
     paint.rectangle(pixels, canvas, (x - height * 0.06, y - height * 0.5), (height * 0.12, height * 0.5), trunk)
@@ -261,19 +261,19 @@ def _path(pixels: Pixels, canvas: Canvas, light: Light, rng: np.random.Generator
 
 
 def _autumn(pixels: Pixels, canvas: Canvas, light: Light, rng: np.random.Generator) -> None:
-    leaves: tuple[Colour, ...] = ((0.90, 0.45, 0.10), (0.80, 0.26, 0.12), (0.95, 0.66, 0.15))
+    leaves: tuple[Color, ...] = ((0.90, 0.45, 0.10), (0.80, 0.26, 0.12), (0.95, 0.66, 0.15))
     for x in _places_across(canvas, rng, 4):
         foot = (x, float(rng.uniform(0.56, 0.62)))
-        colour = leaves[int(rng.integers(3))]
-        _tree(pixels, canvas, foot, float(rng.uniform(0.24, 0.32)), _lit(colour, light, 0.92))
+        color = leaves[int(rng.integers(3))]
+        _tree(pixels, canvas, foot, float(rng.uniform(0.24, 0.32)), _lit(color, light, 0.92))
     for x in _places_across(canvas, rng, 10):
         y = float(rng.uniform(0.68, 1.0))
-        colour = leaves[int(rng.integers(3))]
-        paint.ellipse(pixels, canvas, (x, y), (0.018, 0.009), _lit(colour, light))
+        color = leaves[int(rng.integers(3))]
+        paint.ellipse(pixels, canvas, (x, y), (0.018, 0.009), _lit(color, light))
 
 
 def _city(pixels: Pixels, canvas: Canvas, light: Light, rng: np.random.Generator) -> None:
-    walls: tuple[Colour, ...] = ((0.80, 0.48, 0.38), (0.88, 0.76, 0.55), (0.60, 0.66, 0.74), (0.72, 0.60, 0.66))
+    walls: tuple[Color, ...] = ((0.80, 0.48, 0.38), (0.88, 0.76, 0.55), (0.60, 0.66, 0.74), (0.72, 0.60, 0.66))
     night = light is LIGHTS["night"]
     pane = (1.0, 0.86, 0.45) if night else _lit((0.30, 0.44, 0.62), light)
     x, last = -0.14 * canvas.aspect - float(rng.uniform(0, 0.1)), -1
@@ -289,8 +289,8 @@ def _city(pixels: Pixels, canvas: Canvas, light: Light, rng: np.random.Generator
         for storey in range(storeys):
             for column in range(2):
                 corner = (x + step * (column + 0.25), 0.61 - height + 0.038 + 0.085 * storey)
-                colour = _scaled(wall, 0.7) if dark[storey, column] else pane
-                paint.rectangle(pixels, canvas, corner, (step * 0.5, 0.046), colour)
+                color = _scaled(wall, 0.7) if dark[storey, column] else pane
+                paint.rectangle(pixels, canvas, corner, (step * 0.5, 0.046), color)
         x += width
     kerb = _lit((0.42, 0.42, 0.43), light)
     paint.rectangle(pixels, canvas, (-0.14 * canvas.aspect, 0.61), (1.28 * canvas.aspect, 0.02), kerb)
@@ -326,13 +326,13 @@ def _underwater(canvas: Canvas, rng: np.random.Generator) -> Pixels:
             base, tip = (x + dx, 0.90), (x + dx + bend, 0.90 - height * float(rng.uniform(0.7, 1.0)))
             paint.capsule(pixels, canvas, (base, tip), 0.013, green)
     for x, y, size_ in rng.random((7, 3)):
-        centre = (float(x) * canvas.aspect, 0.1 + 0.6 * float(y))
-        paint.ellipse(pixels, canvas, centre, (0.008 + 0.008 * size_,) * 2, (0.62, 0.88, 0.97))
+        center = (float(x) * canvas.aspect, 0.1 + 0.6 * float(y))
+        paint.ellipse(pixels, canvas, center, (0.008 + 0.008 * size_,) * 2, (0.62, 0.88, 0.97))
     return pixels
 
 
 def _room(canvas: Canvas, rng: np.random.Generator) -> Pixels:
-    walls: tuple[Colour, ...] = ((0.86, 0.78, 0.66), (0.66, 0.76, 0.86), (0.74, 0.82, 0.70), (0.84, 0.70, 0.72))
+    walls: tuple[Color, ...] = ((0.86, 0.78, 0.66), (0.66, 0.76, 0.86), (0.74, 0.82, 0.70), (0.84, 0.70, 0.72))
     wall = _scaled(walls[int(rng.integers(4))], float(rng.uniform(0.92, 1.05)))
     size = (len(canvas.y), len(canvas.x))
     image = np.ones((*size, 3), np.float32) * np.asarray(wall, np.float32)

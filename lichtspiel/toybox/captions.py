@@ -1,4 +1,4 @@
-"""Says a scene in words: English, German and Chinese, each in several wordings.
+"""Describes a scene in words: English, German and Chinese, each in several wordings.
 
 Every wording names subject, size, action, direction, place, time, weather and camera, so that the scene can be
 recovered from the caption: two scenes never share one. Only the unremarkable is left unsaid (medium size, a still
@@ -19,7 +19,7 @@ __all__ = ["LANGUAGES", "WORDINGS", "Language", "caption"]
 Language = Literal["en", "de", "zh"]
 LANGUAGES: tuple[Language, ...] = ("en", "de", "zh")
 WORDINGS = 4
-"""Wordings a language: 0 plain and without a full stop, 1 opens with the time, 2 with the place, 3 is a list."""
+"""Wordings per language: 0 plain and without a full stop, 1 opens with the time, 2 with the place, 3 is a list."""
 
 _FLOATING_BIRDS = frozenset({"duck", "swan"})
 

@@ -49,7 +49,7 @@ _FLOOR = (0.78, 0.86)
 
 @dataclass(frozen=True)
 class View:
-    """The camera in every frame: magnification and horizontal offset of its centre from the still frame's centre."""
+    """The camera in every frame: magnification and horizontal offset of its center from the still frame's center."""
 
     zoom: Curve
     pan: Curve
@@ -57,7 +57,7 @@ class View:
 
 @dataclass(frozen=True)
 class Pose:
-    """One actor in every frame, on screen: centre of its box, box height, tilt in degrees counterclockwise.
+    """One actor in every frame, on screen: center of its box, box height, tilt in degrees counterclockwise.
 
     `floor` is the height on screen where its shadow lies; `shadow` the shadow's strength (0 for none). An actor
     that is `afloat` cannot be seen below its floor, the surface of the sea.
@@ -134,7 +134,7 @@ def pose(actor: Actor, shape: float, stage: Stage, t: Curve, rng: np.random.Gene
 
 
 def _across(actor: Actor, widths: Curve, stage: Stage, t: Curve, start: float) -> Curve:
-    """Horizontal centre on screen: movers cross a fixed part of the frame, all others stay put in the world."""
+    """Horizontal center on screen: movers cross a fixed part of the frame, all others stay put in the world."""
     if actor.action not in MOVING:
         spot = 0.5 + 0.14 * (start - 0.5) if stage.lanes == 1 else (0.29, 0.71)[stage.lane]
         return np.asarray(((spot - 0.5) * stage.aspect - stage.view.pan) * stage.view.zoom + 0.5 * stage.aspect)

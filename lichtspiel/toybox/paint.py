@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Image = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 
 _SUBPIXEL_BITS = 4
 _TURN = np.linspace(0, 2 * np.pi, 24, endpoint=False)
@@ -58,8 +58,8 @@ class Canvas:
         return ((np.arange(self.height + 2 * border, dtype=np.float32) + 0.5 - border) / self.unit).astype(np.float32)
 
 
-def gradient(top: Colour, bottom: Colour, position: NDArray[np.floating]) -> Image:
-    """Blend two colours: `position` 0 gives `top`, 1 gives `bottom`; the result has one axis more."""
+def gradient(top: Color, bottom: Color, position: NDArray[np.floating]) -> Image:
+    """Blend two colors: `position` 0 gives `top`, 1 gives `bottom`; the result has one more axis."""
     clipped = np.clip(position, 0, 1)[..., None]
     low = np.asarray(top, np.float32)
     high = np.asarray(bottom, np.float32)
@@ -80,22 +80,22 @@ def noise(rng: np.random.Generator, size: tuple[int, int], cells: tuple[int, int
 
 
 def ridge(rng: np.random.Generator, columns: int, cells: int, octaves: int) -> Image:
-    """A smooth skyline in 0..1, one value a column."""
+    """A smooth skyline in 0..1, one value per column."""
     return np.asarray(noise(rng, (4, columns), (1, cells), octaves)[1], np.float32)
 
 
-def cover_below(image: Image, canvas: Canvas, line: Image | float, colour: Image | Colour) -> None:
-    """Paint everything below `line` (a height, or one a column) with one colour or a picture, edge antialiased."""
+def cover_below(image: Image, canvas: Canvas, line: Image | float, color: Image | Color) -> None:
+    """Paint everything below `line` (a height, or one per column) with one color or a picture, edge antialiased."""
     depth = canvas.y[:, None] - np.asarray(line, np.float32)
     alpha = np.clip(depth * canvas.unit + 0.5, 0, 1)[..., None]
-    image += (np.asarray(colour, np.float32) - image) * alpha
+    image += (np.asarray(color, np.float32) - image) * alpha
 
 
-def glow(image: Image, canvas: Canvas, centre: tuple[float, float], radius: float, colour: Colour) -> None:
-    """Add a soft Gaussian light around `centre`."""
-    across = np.exp(-(((canvas.x - centre[0]) / radius) ** 2))
-    down = np.exp(-(((canvas.y - centre[1]) / radius) ** 2))
-    image += (down[:, None] * across[None])[..., None] * np.asarray(colour, np.float32)
+def glow(image: Image, canvas: Canvas, center: tuple[float, float], radius: float, color: Color) -> None:
+    """Add a soft Gaussian light around `center`."""
+    across = np.exp(-(((canvas.x - center[0]) / radius) ** 2))
+    down = np.exp(-(((canvas.y - center[1]) / radius) ** 2))
+    image += (down[:, None] * across[None])[..., None] * np.asarray(color, np.float32)
 
 
 def perspective(canvas: Canvas, horizon: float) -> NDArray[np.intp]:
@@ -111,34 +111,34 @@ def to_pixels(image: Image) -> Pixels:
 
 
 def _fixed(canvas: Canvas, points: NDArray[np.float64]) -> NDArray[np.int32]:
-    """Points in frame heights as OpenCV's fixed-point pixel coordinates (pixel centres are whole numbers there)."""
+    """Points in frame heights as OpenCV's fixed-point pixel coordinates (pixel centers are whole numbers there)."""
     shifted = points * canvas.unit + np.asarray(canvas.border) - 0.5
     return np.asarray(np.round(shifted * (1 << _SUBPIXEL_BITS)), np.int32)
 
 
-def polygon(pixels: Pixels, canvas: Canvas, points: Sequence[tuple[float, float]], colour: Colour) -> None:
+def polygon(pixels: Pixels, canvas: Canvas, points: Sequence[tuple[float, float]], color: Color) -> None:
     """Fill a polygon, antialiased."""
     corners = _fixed(canvas, np.asarray(points, np.float64))
-    cv2.fillPoly(pixels, [corners], _eight_bit(colour), cv2.LINE_AA, _SUBPIXEL_BITS)
+    cv2.fillPoly(pixels, [corners], _eight_bit(color), cv2.LINE_AA, _SUBPIXEL_BITS)
 
 
 def rectangle(
-    pixels: Pixels, canvas: Canvas, corner: tuple[float, float], size: tuple[float, float], colour: Colour
+    pixels: Pixels, canvas: Canvas, corner: tuple[float, float], size: tuple[float, float], color: Color
 ) -> None:
     """Fill an upright rectangle given its top left corner, antialiased."""
     (x, y), (w, h) = corner, size
-    polygon(pixels, canvas, ((x, y), (x + w, y), (x + w, y + h), (x, y + h)), colour)
+    polygon(pixels, canvas, ((x, y), (x + w, y), (x + w, y + h), (x, y + h)), color)
 
 
 def ellipse(
-    pixels: Pixels, canvas: Canvas, centre: tuple[float, float], radii: tuple[float, float], colour: Colour
+    pixels: Pixels, canvas: Canvas, center: tuple[float, float], radii: tuple[float, float], color: Color
 ) -> None:
     """Fill an upright ellipse, antialiased."""
-    cv2.fillPoly(pixels, [_fixed(canvas, _CIRCLE * radii + centre)], _eight_bit(colour), cv2.LINE_AA, _SUBPIXEL_BITS)
+    cv2.fillPoly(pixels, [_fixed(canvas, _CIRCLE * radii + center)], _eight_bit(color), cv2.LINE_AA, _SUBPIXEL_BITS)
 
 
 def capsule(
-    pixels: Pixels, canvas: Canvas, ends: tuple[tuple[float, float], tuple[float, float]], radius: float, colour: Colour
+    pixels: Pixels, canvas: Canvas, ends: tuple[tuple[float, float], tuple[float, float]], radius: float, color: Color
 ) -> None:
     """Fill a line with round ends, antialiased."""
     (x0, y0), (x1, y1) = ends
@@ -147,9 +147,9 @@ def capsule(
     angle = np.concatenate((heading + half, heading + np.pi + half))
     middle = np.repeat(np.asarray(((x1, y1), (x0, y0))), 8, axis=0)
     points = middle + radius * np.stack((np.cos(angle), np.sin(angle)), 1)
-    cv2.fillPoly(pixels, [_fixed(canvas, points)], _eight_bit(colour), cv2.LINE_AA, _SUBPIXEL_BITS)
+    cv2.fillPoly(pixels, [_fixed(canvas, points)], _eight_bit(color), cv2.LINE_AA, _SUBPIXEL_BITS)
 
 
-def _eight_bit(colour: Colour) -> tuple[float, float, float]:
-    red, green, blue = (min(max(channel, 0.0), 1.0) * 255 for channel in colour)
+def _eight_bit(color: Color) -> tuple[float, float, float]:
+    red, green, blue = (min(max(channel, 0.0), 1.0) * 255 for channel in color)
     return red, green, blue

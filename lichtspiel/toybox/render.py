@@ -27,7 +27,7 @@ _TINTS: dict[Time, tuple[tuple[float, float, float], tuple[float, float, float]]
     "night": ((0.78, 0.80, 0.93), (0.05, 0.055, 0.10)),
     "overcast": ((0.92, 0.93, 0.95), (0, 0, 0)),
 }
-"""What the light of a time of day does to an actor: a factor and a lift for each colour.
+"""What the light of a time of day does to an actor: a factor and a lift for each color.
 
 The lift keeps black animals apart from a dark ground at night.
 """
@@ -103,13 +103,13 @@ def _look(ground: Pixels, canvas: Canvas, zoom: float, pan: float) -> Pixels:
     """What the camera sees of the backdrop."""
     if canvas.margin == 0:
         return ground
-    centre_x = ground.shape[1] / 2 + pan * canvas.unit
-    centre_y = ground.shape[0] / 2
-    # OpenCV counts from pixel centres, hence the halves.
+    center_x = ground.shape[1] / 2 + pan * canvas.unit
+    center_y = ground.shape[0] / 2
+    # OpenCV counts from pixel centers, hence the halves.
     matrix = np.array(
         [
-            [1 / zoom, 0, centre_x - 0.5 - (canvas.width / 2 - 0.5) / zoom],
-            [0, 1 / zoom, centre_y - 0.5 - (canvas.height / 2 - 0.5) / zoom],
+            [1 / zoom, 0, center_x - 0.5 - (canvas.width / 2 - 0.5) / zoom],
+            [0, 1 / zoom, center_y - 0.5 - (canvas.height / 2 - 0.5) / zoom],
         ]
     )
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -158,8 +158,8 @@ def _draw(picture: Pixels, mask: Pixels, cast: _Cast, index: int, t: float, numb
     height = float(pose.height[index]) * unit
     if pose.shadow[index] > 0:
         radius = height * cast.animation[0].shape[1] / cast.animation[0].shape[0] * 0.5
-        centre = (float(pose.x[index]) * unit, float(pose.floor[index]) * unit)
-        _darken(picture, centre, radius, float(pose.shadow[index]))
+        center = (float(pose.x[index]) * unit, float(pose.floor[index]) * unit)
+        _darken(picture, center, radius, float(pose.shadow[index]))
     sprite = cast.picture(t, height)
     rows, columns = sprite.shape[:2]
     matrix = cv2.getRotationMatrix2D(((columns - 1) / 2, (rows - 1) / 2), float(pose.angle[index]), height / (rows - 2))
@@ -182,9 +182,9 @@ def _draw(picture: Pixels, mask: Pixels, cast: _Cast, index: int, t: float, numb
     mask[low[1] : high[1], low[0] : high[0]][alpha > 127] = number
 
 
-def _darken(picture: Pixels, centre: tuple[float, float], radius: float, strength: float) -> None:
+def _darken(picture: Pixels, center: tuple[float, float], radius: float, strength: float) -> None:
     """A soft elliptic contact shadow; lengths in pixels."""
-    x, y = centre
+    x, y = center
     flat = radius * 0.24
     x0, x1 = max(math.floor(x - radius * 1.5), 0), min(math.ceil(x + radius * 1.5), picture.shape[1])
     y0, y1 = max(math.floor(y - flat * 1.5), 0), min(math.ceil(y + flat * 1.5), picture.shape[0])
@@ -200,10 +200,10 @@ _GREY: dict[Weather, float] = {"rain": 0.40, "snowfall": 0.25}
 
 
 def _dull(ground: Pixels, weather: Weather) -> Pixels:
-    """Take colour and light out of a place where rain or snow falls, which also lets drops and flakes stand out."""
+    """Take color and light out of a place where rain or snow falls, which also lets drops and flakes stand out."""
     amount = _GREY[weather]
-    grey = cv2.cvtColor(cv2.cvtColor(ground, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return np.asarray(cv2.addWeighted(ground, (1 - amount) * 0.84, grey, amount * 0.84, 0), np.uint8)
+    gray = cv2.cvtColor(cv2.cvtColor(ground, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return np.asarray(cv2.addWeighted(ground, (1 - amount) * 0.84, gray, amount * 0.84, 0), np.uint8)
 
 
 def _precipitate(pictures: Pixels, weather: Weather, rng: np.random.Generator, t: motion.Curve) -> None:
@@ -218,8 +218,8 @@ def _precipitate(pictures: Pixels, weather: Weather, rng: np.random.Generator, t
             _streaks(layer, drops, float(now), aspect)
         else:
             _flakes(layer, drops, float(now), aspect)
-        colour = (212, 226, 244) if weather == "rain" else (255, 255, 255)
-        _veil(picture, layer, colour, 0.75 if weather == "rain" else 0.9)
+        color = (212, 226, 244) if weather == "rain" else (255, 255, 255)
+        _veil(picture, layer, color, 0.75 if weather == "rain" else 0.9)
 
 
 _SHIFT = 4
@@ -246,13 +246,13 @@ def _flakes(layer: Pixels, drops: NDArray[np.float64], t: float, aspect: float) 
     for x, y, size in drops:
         fall = (y + t * (0.42 + 0.16 * size)) % 1.1 - 0.05
         left = x * aspect + 0.025 * math.sin(2 * math.pi * (t + 7 * x))
-        centre = (_fixed(left * unit), _fixed(fall * unit))
-        cv2.circle(layer, centre, _fixed((0.009 + 0.008 * size) * unit), 255, -1, cv2.LINE_AA, _SHIFT)
+        center = (_fixed(left * unit), _fixed(fall * unit))
+        cv2.circle(layer, center, _fixed((0.009 + 0.008 * size) * unit), 255, -1, cv2.LINE_AA, _SHIFT)
 
 
-def _veil(picture: Pixels, layer: Pixels, colour: tuple[int, int, int], opacity: float) -> None:
-    """Blend one colour over a picture where the layer is bright."""
+def _veil(picture: Pixels, layer: Pixels, color: tuple[int, int, int], opacity: float) -> None:
+    """Blend one color over a picture where the layer is bright."""
     alpha = cv2.cvtColor(layer, cv2.COLOR_GRAY2BGR)
     kept = cv2.multiply(picture, cv2.bitwise_not(cv2.convertScaleAbs(alpha, alpha=opacity)), scale=1 / 255)
-    light = cv2.multiply(alpha, np.array((*colour, 0), np.float64), scale=opacity / 255)
+    light = cv2.multiply(alpha, np.array((*color, 0), np.float64), scale=opacity / 255)
     picture[:] = cv2.add(kept, light)

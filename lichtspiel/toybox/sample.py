@@ -136,7 +136,7 @@ FULL = Vocabulary(
     sizes=SIZES,
     pairs=True,
 )
-"""Everything there is."""
+"""All concepts."""
 
 STARTER = Vocabulary(
     subjects=catalog.STARTER,

@@ -1,6 +1,6 @@
 """What a toybox clip shows, as exact attributes. It does not know how the clip is drawn or captioned.
 
-A `Scene` is the single source of truth: `render` draws it, `captions` says it in words and the judge is
+A `Scene` is the single source of truth: `render` draws it, `captions` describes it and the judge is
 scored against it. Keys are short English slugs; the words for them live in `catalog` and `captions`.
 """
 

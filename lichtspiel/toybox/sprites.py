@@ -22,7 +22,7 @@ from PIL import Image
 from lichtspiel.errors import InvalidInput
 from lichtspiel.toybox.catalog import SUBJECTS, Faces
 
-__all__ = ["Sprite", "UnknownSubject", "notice", "sprite"]
+__all__ = ["Sprite", "UnknownSubject", "sprite"]
 
 
 class UnknownSubject(InvalidInput):
@@ -81,8 +81,3 @@ def sprite(key: str) -> Sprite:
     frames.setflags(write=False)
     left, top, right, bottom = entry["box"]
     return Sprite(frames=frames, box=(left, top, right, bottom), faces=SUBJECTS[key].faces)
-
-
-def notice() -> str:
-    """The licence notice of the drawings, which has to go wherever they go."""
-    return _archive().read("NOTICE").decode()

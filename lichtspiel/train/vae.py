@@ -101,7 +101,7 @@ def _check(plan: VAEPlan, spec: VAESpec, data: Dataset) -> None:
 
 
 def blank_vae(spec: VAESpec) -> VAE:
-    """A VAE whose latents are not normalised yet."""
+    """A VAE whose latents are not normalized yet."""
     vae = VAE(replace(spec, latent_mean=None, latent_std=None))
     use_cpu_kernels(vae)  # only without gradients, when clips are encoded and measured
     return vae

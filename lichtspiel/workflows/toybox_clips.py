@@ -1,4 +1,4 @@
-"""Captioned clips of the toybox as files: what `worlds render` writes. They leave by the same door as generated video.
+"""Captioned clips of the toybox as files: what `toybox render` writes, sealed like generated video.
 
 The seal says `algorithmicMedia`: drawn by a program, by no model and from no recording.
 """

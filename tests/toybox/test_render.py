@@ -128,7 +128,7 @@ def test_movers_stay_in_the_frame_under_every_camera(camera: Camera, subject: st
 def test_actors_look_where_they_go() -> None:
     for subject in ("cat", "airplane"):
         left, right = (draw(stage(actor(subject, "hop", way))) for way in ("left", "right"))
-        # The same event mirrored: the actor's colours are the same from the other side.
+        # The same event mirrored: the actor's colors are the same from the other side.
         assert np.array_equal(left.masks[..., ::-1], right.masks)
         seen = left.masks == 1
         difference = np.abs(left.frames.astype(int) - right.frames[:, :, ::-1].astype(int)).mean(3)
@@ -166,7 +166,7 @@ def test_nights_are_dark_but_readable(place: Place, subject: str) -> None:
     assert luminance[seen].mean() > 50
     assert luminance[~seen].mean() > 30
     assert luminance.mean() < draw(day, frames=1).frames[0].mean()
-    # The outline can be found: actor and surroundings differ in colour.
+    # The outline can be found: actor and surroundings differ in color.
     apart = night.frames[0][seen].mean(0) - night.frames[0][40:][~seen[40:]].mean(0)
     assert np.abs(apart).max() > 15
 

@@ -160,7 +160,7 @@ def psnr(frames: Frames, reference: Frames) -> float:
 
 
 def change(frames: Frames) -> NDArray[np.float64]:
-    """Mean absolute difference between neighbouring frames of every clip, in levels of 255."""
+    """Mean absolute difference between neighboring frames of every clip, in levels of 255."""
     return np.array([np.abs(np.diff(clip.astype(np.int16), axis=0)).mean() for clip in frames])
 
 

@@ -1,4 +1,4 @@
-"""Frames of the toybox world per second of one core's time: `python benchmarks/worlds.py [CLIPS]`.
+"""Frames of the toybox per second of one core's time: `python benchmarks/toybox.py [CLIPS]`.
 
 Prints one line a size for the whole vocabulary and one for the starter vocabulary. The sprites are decoded before
 the clock starts, because a training run decodes each once.
