@@ -28,7 +28,7 @@ from pydantic.fields import FieldInfo
 
 from lichtspiel.errors import RequestError
 from lichtspiel.options import COMPUTING, FILES, SAMPLING, SHAPE, Hint, closest, values_of
-from lichtspiel.spec import MODELS, Fit, Model, SolverName, Task, model
+from lichtspiel.spec import MODELS, FitMode, Model, SolverName, Task, model
 
 __all__ = [
     "OPTIONS",
@@ -139,7 +139,7 @@ class Request(BaseModel):
     context_scale: Annotated[float, Hint(FILES)] = Field(
         default=1.0, ge=0, le=10, description="How strongly <video>, <mask> and <references> count."
     )
-    fit: Annotated[Fit, Hint(FILES)] = Field(
+    fit: Annotated[FitMode, Hint(FILES)] = Field(
         default="crop", description="How a picture or video is fitted to the size."
     )
     lora: Annotated[tuple[Adapter, ...], BeforeValidator(_several), Hint(FILES, metavar="FILE[:STRENGTH]")] = Field(

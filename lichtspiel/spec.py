@@ -19,7 +19,7 @@ __all__ = [
     "MODELS",
     "CLIPSpec",
     "DiTSpec",
-    "Fit",
+    "FitMode",
     "Model",
     "Part",
     "Sampling",
@@ -33,7 +33,7 @@ __all__ = [
 Task = Literal["text", "image", "first-last", "edit"]
 SolverName = Literal["unipc", "dpm++", "euler"]
 Part = Literal["dit", "vae", "umt5", "clip"]
-Fit = Literal["crop", "pad", "stretch"]
+FitMode = Literal["crop", "pad", "stretch"]
 Size = tuple[int, int]
 
 

@@ -147,7 +147,7 @@ def test_a_preview_needs_no_weights(tmp_path: Path) -> None:
         (["generate", "x", "--model", "t2i-14b", "-o", "x.mp4"], "nearest valid name: x.png"),
         (["generate", "x", "--model", "vace-1.3b", "--mask", "text.png"], "add --video"),
         (["generate", "x", "--model", "t2v-1.3b", "--reference", "text.png"], "try --model vace-1.3b"),
-        (["generate", "x", "--model", "t2v-1.3b", "--preview", "p.png"], "there is nothing to see"),
+        (["generate", "x", "--model", "t2v-1.3b", "--preview", "p.png"], "there is nothing to preview"),
         (["generate", "x", "--preview", "p.jpg"], "nearest valid name: p.png"),
         (["generate", "x", "--fit", "pad"], "no picture or video to fit"),
         (

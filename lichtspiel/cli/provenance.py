@@ -109,11 +109,11 @@ def seal(
     It gets the same marks as one of Lichtspiel's own. It is encoded again, as MP4 or PNG; its sound is kept.
     """
     from lichtspiel.media.picture import is_picture
-    from lichtspiel.workflows.reseal import adopt
+    from lichtspiel.workflows.reseal import reseal
 
     out = free_output(out, "sealed.png" if is_picture(file) else "sealed.mp4", force=force)
     with progress_bar() as progress:
-        sealed = adopt(file, out, made_with=made_with, prompt=prompt, terms=terms, progress=progress)
+        sealed = reseal(file, out, made_with=made_with, prompt=prompt, terms=terms, progress=progress)
     if as_json:
         print(json.dumps(sealed.to_json(), ensure_ascii=False))
         return

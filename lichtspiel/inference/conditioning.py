@@ -20,7 +20,7 @@ from einops import rearrange
 from torch import Tensor
 
 from lichtspiel.models.vae import VAE
-from lichtspiel.spec import Fit
+from lichtspiel.spec import FitMode
 
 __all__ = [
     "fit_frame",
@@ -36,7 +36,7 @@ __all__ = [
 WHITE, BLACK = 1.0, -1.0
 
 
-def match_aspect(image: Tensor, width: int, height: int, how: Fit, slack: int = 0) -> Tensor:
+def match_aspect(image: Tensor, width: int, height: int, fit: FitMode, slack: int = 0) -> Tensor:
     """Bring [3, H, W] to the aspect ratio of width to height, at its own resolution.
 
     "crop" cuts around the center, "pad" puts black bars beside, "stretch" leaves the picture whole. So does "crop" when
@@ -46,12 +46,12 @@ def match_aspect(image: Tensor, width: int, height: int, how: Fit, slack: int = 
     rows, columns = image.shape[1:]
     scale = max(width / columns, height / rows)
     lost = max(scale * columns - width, scale * rows - height)
-    if how == "stretch" or (how == "crop" and lost < slack):
+    if fit == "stretch" or (fit == "crop" and lost < slack):
         return image
-    most = min if how == "crop" else max
+    most = min if fit == "crop" else max
     wide = most(columns, max(round(rows * width / height), 1))
     tall = most(rows, max(round(columns * height / width), 1))
-    if how == "crop":
+    if fit == "crop":
         return center_crop(image, wide, tall)
     return _paste_centered(image, wide, tall, BLACK)
 
@@ -71,16 +71,16 @@ def _paste_centered(image: Tensor, width: int, height: int, color: float) -> Ten
     return canvas
 
 
-def fit_frame(image: Tensor, width: int, height: int, how: Fit) -> Tensor:
+def fit_frame(image: Tensor, width: int, height: int, fit: FitMode) -> Tensor:
     """Bring a frame [3, H, W] of VACE's video or mask to a size, as `resize_crop` of `VaceVideoProcessor` does."""
     if image.shape[1:] == (height, width):
         return image
-    if how == "crop":
+    if fit == "crop":
         scale = max(width / image.shape[2], height / image.shape[1])
         image = resize(image, round(scale * image.shape[2]), round(scale * image.shape[1]), antialias=True)
         image = center_crop(image, width, height)
     else:
-        image = resize(match_aspect(image, width, height, how), width, height, antialias=True)
+        image = resize(match_aspect(image, width, height, fit), width, height, antialias=True)
     return image.clamp(-1, 1)
 
 
@@ -101,7 +101,7 @@ def resize(image: Tensor, width: int, height: int, *, antialias: bool) -> Tensor
 
 
 def video_of(first: Tensor, last: Tensor | None, frames: int) -> Tensor:
-    """A video [1, 3, frames, H, W] of the known pictures [3, H, W] with mid-grey (zeros) where nothing is known."""
+    """A video [1, 3, frames, H, W] of the known pictures [3, H, W] with mid-gray (zeros) where nothing is known."""
     video = first.new_zeros(1, 3, frames, *first.shape[1:])
     video[0, :, 0] = first
     if last is not None:

@@ -1,4 +1,4 @@
-"""The files that a request brings: what they decide where nothing was asked for, and whether they fit together.
+"""The files that a request brings: what they decide where the request leaves it open, and whether they fit together.
 
 `resolve_request` makes a request and lets the given files decide its size and number of frames, as the official code
 does. Every file is opened and decoded once, into `Inputs`: what the policy judges is what a model sees. This module
@@ -86,11 +86,11 @@ class Inputs:
 
 
 def resolve_request(*, seconds: float | None = None, judge_only: bool = False, **fields: Any) -> tuple[Request, Inputs]:
-    """`Request.of`, with size and number of frames taken from the given files where they are not asked for; also
-    returns what the files held.
+    """`Request.of`, with size and number of frames taken from the given files where they are left open; also
+    returns what the files hold.
 
     The first picture's aspect ratio and the checkpoint's area give the size (`picture_size`), a video's likewise
-    (`video_size`); a video has as many frames as are made from it. Checkpoints with fixed sizes keep theirs. With
+    (`video_size`); the result has as many frames as the video. Checkpoints with fixed sizes keep theirs. With
     `judge_only` few frames of a video are kept, which suffices for the policy. Raises MediaError for a file that cannot
     be read and RequestError for one that leads to no valid request.
     """

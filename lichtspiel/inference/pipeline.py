@@ -55,9 +55,12 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Conditions:
-    """What the DiT is told: text states [1, l, w], those of the negative prompt (None without guidance), the known
-    pictures as [1, 4 + c, t, h, w] (None for models that take none), CLIP features [i, 257, w], and VACE's context
-    [1, 2c + 64, r + t, h, w], where r references stand in front of the video's latents."""
+    """What the DiT is conditioned on.
+
+    `text` are the text states [1, l, w], `negative` those of the negative prompt (None without guidance),
+    `image_condition` the known pictures [1, 4 + c, t, h, w] (None for models that take none), `clip` features
+    [i, 257, w], and `vace` the context [1, 2c + 64, r + t, h, w], in which r references precede the video's latents.
+    """
 
     text: Tensor
     negative: Tensor | None
@@ -296,7 +299,7 @@ class Pipeline:
 
     @cached_property
     def _encoder(self) -> str:
-        """A name for the text encoder, by which its states are found again on disk."""
+        """A name for the text encoder, under which its states are kept on disk."""
         return prompt_cache.fingerprint(self.checkpoint.parts["umt5"].paths, f"{self.dtype} on {self.device.type}")
 
 
@@ -333,7 +336,7 @@ def _within_memory(stage: str) -> Iterator[None]:
             raise
         doing = {"encode": "encoding", "denoise": "denoising", "decode": "decoding"}[stage]
         remedy = "choose a smaller size, fewer frames or a smaller model; `lichtspiel plan` shows what fits"
-        raise OutOfMemory(f"{doing} needs more memory than there is; {remedy}") from error
+        raise OutOfMemory(f"{doing} needs more memory than this machine has free; {remedy}") from error
 
 
 def _finite(stage: str, values: Tensor) -> Tensor:
@@ -342,26 +345,26 @@ def _finite(stage: str, values: Tensor) -> Tensor:
     return values
 
 
-def choose_device(asked: str) -> torch.device:
-    """The device of that name; "auto" takes a GPU if there is one. Raises RequestError when it is not there."""
-    there = ["cpu"]
+def choose_device(name: str) -> torch.device:
+    """The device of that name; "auto" means a GPU if there is one. Raises RequestError when this machine lacks it."""
+    available = ["cpu"]
     if torch.cuda.is_available():
-        there = ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count())), *there]
+        available = ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count())), *available]
     if torch.backends.mps.is_available():
-        there = ["mps", *there]
-    if asked == "auto":
-        return torch.device(there[0])
-    if asked not in there:
-        raise RequestError("device", asked, f"this machine has {', '.join(there)}", there[0])
-    return torch.device(asked)
+        available = ["mps", *available]
+    if name == "auto":
+        return torch.device(available[0])
+    if name not in available:
+        raise RequestError("device", name, f"this machine has {', '.join(available)}", available[0])
+    return torch.device(name)
 
 
-def choose_precision(asked: str, device: torch.device) -> str:
+def choose_precision(name: str, device: torch.device) -> str:
     """The precision of that name; "auto" is the fastest without loss (`memory.computing_dtype`). Raises RequestError
     for int8 on a GPU."""
-    if asked == "int8" and device.type != "cpu":
-        raise RequestError("dtype", asked, "eight-bit layers are for processors", "bfloat16")
-    return str(computing_dtype(device.type)).removeprefix("torch.") if asked == "auto" else asked
+    if name == "int8" and device.type != "cpu":
+        raise RequestError("dtype", name, "int8 layers run on processors only", "bfloat16")
+    return str(computing_dtype(device.type)).removeprefix("torch.") if name == "auto" else name
 
 
 def load(request: Request, weights: Files = None) -> Pipeline:
@@ -373,17 +376,17 @@ def load(request: Request, weights: Files = None) -> Pipeline:
     row = model(request.model)
     device = choose_device(request.device)
     precision = choose_precision(request.dtype, device)
-    found = checkpoint(row, weights)
+    files = checkpoint(row, weights)
     loras = [(read_lora(adapter.path), adapter.strength) for adapter in request.lora]
     reports = [match(lora, row) for lora, _ in loras]
     for report in reports:
         report.check(partial=request.lora_partial)
     frames = request.frames + row.vae.stride[0] * len(request.references)
-    planned = _plan(row, request.size, frames, device, precision, sizes=found.sizes())
+    planned = _plan(row, request.size, frames, device, precision, sizes=files.sizes())
     if planned.refusal:
         raise OutOfMemory(f"{planned.refusal}; take a smaller size, fewer frames or a smaller model")
     notes = [*map(str, reports), *planned.warnings]
-    return Pipeline(row, found, device, precision, planned, loras, notes)
+    return Pipeline(row, files, device, precision, planned, loras, notes)
 
 
 def estimate(

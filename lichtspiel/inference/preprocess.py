@@ -1,6 +1,6 @@
 """From the files of a request to tensors of its size: what a model will see, and a contact sheet of it.
 
-It loads no weights, so that a look at it costs seconds. What is encoded of it, and how, is told in `conditioning`.
+It loads no weights, so a preview takes seconds. `conditioning` describes what is encoded, and how.
 
 Letters: f frames, h and w height and width.
 """
@@ -40,7 +40,7 @@ class VACEInputs:
 
 
 def pictures_of(request: Request, inputs: Inputs) -> list[Tensor]:
-    """First and last picture as far as they are given, [3, H, W] at their own resolution and the request's aspect
+    """The given first and last picture, [3, H, W] at their own resolution and the request's aspect
     ratio."""
     row = model(request.model)
     slack = row.grid if row.sampling.free_size else 0
@@ -67,20 +67,20 @@ def vace_inputs(request: Request, inputs: Inputs) -> VACEInputs:
 
 
 def preview(request: Request, inputs: Inputs, path: Path) -> None:
-    """Write a PNG of what the model will see: first and last picture; or what stays of the video, what is made anew and
-    the mask (white is made anew), a row each, and the references. Raises RequestError when nothing is given."""
+    """Write a PNG of what the model will see: first and last picture; or what is kept of the video, what is replaced
+    and the mask (white is replaced), one row each, and the references. Raises RequestError when no file is given."""
     if request.task == "text":
-        raise RequestError("preview", str(path), "there is nothing to see: give an image, a video or references")
+        raise RequestError("preview", str(path), "there is nothing to preview: set <image>, <video> or <references>")
     if request.task != "edit":
         width, height = request.size
         shown = [resize(it, width, height, antialias=True) for it in pictures_of(request, inputs)]
         contact_sheet(map(to_pixels, shown), path=path)
         return
-    given = vace_inputs(request, inputs)
-    anew = (given.mask > 0.5).to(given.video)
-    rows = [given.video * (1 - anew), given.video * anew, (given.mask * 2 - 1).expand_as(given.video)]
+    vace = vace_inputs(request, inputs)
+    replaced = (vace.mask > 0.5).to(vace.video)
+    rows = [vace.video * (1 - replaced), vace.video * replaced, (vace.mask * 2 - 1).expand_as(vace.video)]
     columns = min(request.frames, SHOWN)
     picks = [round(number * (request.frames - 1) / max(columns - 1, 1)) for number in range(columns)]
     shown = [row[:, pick] for row in rows for pick in picks] if request.video else []
-    shown += given.references
+    shown += vace.references
     contact_sheet(map(to_pixels, shown), columns=columns if request.video else SHOWN, path=path, most=len(shown))

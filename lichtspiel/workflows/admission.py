@@ -27,7 +27,7 @@ class Admission:
 
 def admit(request: Request, terms: Terms, inputs: Inputs | None = None, verdict: Verdict | None = None) -> Admission:
     """Check a request and its files, and let the policy judge them. `inputs` are the files if they were read already,
-    and `verdict` is what the policy said if it judged this very request already: it is not asked again.
+    and `verdict` is the policy's if it has judged this very request already; then it is not asked again.
 
     Raises Refused, or MediaError or RequestError for files that cannot be read or do not fit. Below guidance 1 the
     negative prompt pulls instead of pushing, so it is judged with the prompt; above, only its words for clothes are.

@@ -41,9 +41,8 @@ TEXTS = 64
 class Line:
     """One video of a list.
 
-    `asked` is a digest of what the line says, `seeded` whether it names a seed. `files` are the digests of its files by
-    their roles: the files are read again when their turn comes, and must be the same. `verdict` is what the policy
-    said.
+    `asked` is the digest of the line, `seeded` says whether it names a seed. `files` are the digests of its files by
+    their roles: the files are read again when their turn comes, and must be the same. `verdict` is the policy's.
     """
 
     number: int
@@ -57,7 +56,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a line: the video's path and seed, or an error. `made` is false if it was there before."""
+    """What became of a line: the video's path and seed, or an error. `made` is false if the video existed before."""
 
     line: int
     path: str
@@ -193,18 +192,21 @@ def _finished(folder: Path) -> dict[str, tuple[str, int]]:
 def _seed_of(path: Path, line: Line) -> int | None:
     """The seed of a video that was made from a line, by its own seal; None for any other. A run that was killed before
     it could write its log, or `lichtspiel decode`, leaves such a video."""
-    said = verify(path).credentials
-    if said.state not in {"trusted", "intact"} or said.generation is None or said.id is None:
+    credentials = verify(path).credentials
+    if credentials.state not in {"trusted", "intact"} or credentials.generation is None or credentials.id is None:
         return None
-    own = said.generation["parameters"]
+    own = credentials.generation["parameters"]
     ignored = {"device", "dtype", *(() if line.seeded else ("seed",))}
     wanted = {**line.request.model_dump(mode="json"), "size": list(line.request.size)}
     same = all(wanted[name] == own[name] for name in own if name in wanted and name not in {*ignored, "lora"})
-    texts = all(said.generation[name]["digest"] == digest(said.id, wanted[name]) for name in ("prompt", "negative"))
-    inputs = {it["role"]: it["digest"] for it in said.generation["inputs"] if not it["role"].startswith("lora-")}
-    files = {role: digest(said.id, sha256) for role, sha256 in line.files.items()}
+    texts = all(
+        credentials.generation[name]["digest"] == digest(credentials.id, wanted[name])
+        for name in ("prompt", "negative")
+    )
+    inputs = {it["role"]: it["digest"] for it in credentials.generation["inputs"] if not it["role"].startswith("lora-")}
+    files = {role: digest(credentials.id, sha256) for role, sha256 in line.files.items()}
     strengths = own.get("lora", []) == [adapter.strength for adapter in line.request.lora]
-    model = said.generation["model"] == line.request.model
+    model = credentials.generation["model"] == line.request.model
     return int(own["seed"]) if same and texts and strengths and model and inputs == files else None
 
 

@@ -343,8 +343,8 @@ def provenance_of(admission: Admission, pipeline: Pipeline) -> Provenance:
     parameters |= {"size": list(request.size), "device": str(pipeline.device), "dtype": pipeline.precision}
     parameters["lora"] = [adapter.strength for adapter in request.lora]
     parameters["weights"] = dict(pipeline.checkpoint.fingerprints())
-    given = [Input(role, media.path, media.sha256, parent=role == "video") for role, media in inputs.by_role.items()]
-    given += [Input.of(adapter.path, f"lora-{number}") for number, adapter in enumerate(request.lora, start=1)]
+    sources = [Input(role, media.path, media.sha256, parent=role == "video") for role, media in inputs.by_role.items()]
+    sources += [Input.of(adapter.path, f"lora-{number}") for number, adapter in enumerate(request.lora, start=1)]
     return Provenance(
         model=request.model,
         version=__version__,
@@ -352,6 +352,6 @@ def provenance_of(admission: Admission, pipeline: Pipeline) -> Provenance:
         prompt=request.prompt,
         negative=request.negative,
         parameters=parameters,
-        inputs=tuple(given),
+        inputs=tuple(sources),
         embed_prompt=admission.inspection.terms.embed_prompt,
     )

@@ -56,7 +56,7 @@ def check_folder(request: Request) -> None:
 def save_latents(
     latents: Tensor, request: Request, identity: str, folder: Path | None = None, *, with_texts: bool = True
 ) -> Path:
-    """Write latents with their request to a folder, by atomic rename; to the data folder if none is given.
+    """Write latents with their request to a folder, by atomic rename; to the data folder if there is none.
 
     The file may hold the prompt, so only its owner may read it. Without the texts it holds digests of them, by which
     `read_latents` knows them. Raises OSError or SafetensorError when the disk does not take it.
@@ -152,7 +152,7 @@ def _check_shape(path: Path, latents: Tensor, request: Request) -> None:
 
 
 def _text(path: Path, name: str, text: str | None, digest_of: Callable[[str], str], known: object) -> str:
-    """A text that a file knows by its digest only, as it is given now."""
+    """A text that the file knows by its digest only, once it is passed in and checked."""
     if text is None and known == digest_of(""):
         return ""
     if text is None:

@@ -1,4 +1,4 @@
-"""The request that a video was made from, put together again from its seal, this machine's record and given files."""
+"""Making a video again: from its seal, this machine's record and the files it was made from; and the comparison."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lichtspiel.weights.checkpoint import TITLES
 from lichtspiel.workflows.generate import Observer, Result, generate
 from lichtspiel.workflows.terms import Terms
 
-__all__ = ["Comparison", "Original", "original_of", "replay", "request_of"]
+__all__ = ["Comparison", "Original", "original_of", "replay"]
 
 FIELDS = {"first-frame": "image", "last-frame": "last_image", "video": "video", "mask": "mask"}
 """Fields of the request by the roles of inputs; references and LoRAs are numbered."""
@@ -80,11 +80,6 @@ def _compared(original: Original, result: Result, others: list[str]) -> Comparis
     return Comparison(False, f"other latents than {original.path}: {reason}")
 
 
-def request_of(video: Path, **given: Any) -> Request:
-    """The request of `original_of`."""
-    return original_of(video, **given).request
-
-
 def original_of(
     video: Path,
     *,
@@ -97,22 +92,22 @@ def original_of(
     """What a video or picture that this package made was made from, in the precision and on the device it was made with
     unless another `dtype` or `device` is named.
 
-    Parameters come from its credentials if they are whole, else from this machine's record, and so do texts. Texts that
-    are given must be those that were used, and the files among `inputs` are known by their digests. Raises InvalidInput
-    that says what is missing, or what this machine cannot do as it was done then.
+    Parameters come from its credentials if they are whole, else from this machine's record, and so do texts. Texts
+    passed in must be those that were used, and the files among `inputs` are recognized by their digests. Raises
+    InvalidInput that says what is missing, or what this machine cannot do as it was done then.
     """
     report = verify(video)
     parameters, texts, files, named = _recorded(report)
     if parameters.get("adopted"):
         raise InvalidInput(f"{video} was made by another tool and sealed here; it cannot be made again")
     fields: dict[str, Any] = {name: value for name, value in parameters.items() if name not in RESULTS}
-    for name, given in (("prompt", prompt), ("negative", negative)):
-        fields[name] = _text(video, name, texts[name], given, named)
+    for name, text in (("prompt", prompt), ("negative", negative)):
+        fields[name] = _text(video, name, texts[name], text, named)
     strengths = fields.pop("lora", [])
-    found = {role: _file(video, role, digest, inputs, named) for role, digest in files.items()}
-    fields |= {field: found[role] for role, field in FIELDS.items() if role in found}
-    fields["references"] = [path for role, path in found.items() if role.startswith("reference-")]
-    loras = [path for role, path in found.items() if role.startswith("lora-")]
+    paths = {role: _file(video, role, digest, inputs, named) for role, digest in files.items()}
+    fields |= {field: paths[role] for role, field in FIELDS.items() if role in paths}
+    fields["references"] = [path for role, path in paths.items() if role.startswith("reference-")]
+    loras = [path for role, path in paths.items() if role.startswith("lora-")]
     fields["lora"] = [{"path": path, "strength": value} for path, value in zip(loras, strengths, strict=True)]
     request = Request.of(**fields | {key: value for key, value in (("device", device), ("dtype", dtype)) if value})
     _check_machine(video, request)
@@ -135,9 +130,9 @@ Named = Callable[[str], str]
 
 def _recorded(report: Report) -> tuple[dict[str, Any], dict[str, tuple[str, str | None]], dict[str, str], Named]:
     """Parameters, names and texts of prompt and negative prompt, names of files by role, and how they were named."""
-    said, entry = report.credentials, report.record
-    if said.state in {"trusted", "intact"} and said.generation is not None and said.id is not None:
-        generation, id = said.generation, said.id
+    credentials, entry = report.credentials, report.record
+    if credentials.state in {"trusted", "intact"} and credentials.generation is not None and credentials.id is not None:
+        generation, id = credentials.generation, credentials.id
         kept = {"prompt": entry.prompt, "negative": entry.negative} if entry is not None and entry.id == id else {}
         texts = {
             name: (generation[name]["digest"], generation[name].get("text", kept.get(name)))
@@ -154,22 +149,24 @@ def _recorded(report: Report) -> tuple[dict[str, Any], dict[str, tuple[str, str 
     return {**entry.request, "model": entry.model}, texts, files, lambda text: digest(entry.id, text)
 
 
-def _text(video: Path, name: str, known: tuple[str, str | None], given: str | None, named: Named) -> str:
-    """A text that is known, or the one that is given if it is that one."""
-    expected, text = known
-    if given is None:
-        if text is not None:
-            return text
+def _text(video: Path, name: str, recorded: tuple[str, str | None], text: str | None, named: Named) -> str:
+    """The recorded text, or the one passed in if its digest is the recorded one."""
+    expected, known = recorded
+    if text is None:
+        if known is not None:
+            return known
         if expected == named(""):
             return ""
         raise InvalidInput(f"{video}: its {name} is not known here, only a digest of it; give it with --{name}")
-    if expected and named(given) != expected:
-        raise InvalidInput(f"{name}: {given!r} is not the one that {video} was made from; look for its exact words")
-    return given
+    if expected and named(text) != expected:
+        raise InvalidInput(f"--{name}: {text!r} is not what {video} was made from; give its exact words")
+    return text
 
 
 def _file(video: Path, role: str, expected: str, inputs: Sequence[Path], named: Named) -> Path:
     for path in inputs:
         if named(media_sha256(path)) == expected:
             return path
-    raise InvalidInput(f"{video} was made from a file as its {role}, which is not among those given; add --input FILE")
+    raise InvalidInput(
+        f"{video} was made from a file as its {role}, which is not among the --input files; add it with --input FILE"
+    )

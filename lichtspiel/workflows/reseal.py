@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from lichtspiel.frames import Frame
 
 
-__all__ = ["adopt"]
+__all__ = ["reseal"]
 
 MAX_NAME = 200
 
 
-def adopt(
+def reseal(
     file: Path,
     out: Path,
     *,

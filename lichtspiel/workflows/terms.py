@@ -1,4 +1,4 @@
-"""Under which terms a video leaves: its marks, who consented, who was asked, what is published and what is kept.
+"""The terms of a video: its marks, consent, the guard that judges it, what is published and what is recorded.
 
 It brings the policy and the record to a job: a request is admitted before weights load, frames are watched on their way
 to the door, and what left is remembered. It does not know requests or models, only texts, pictures and frames.
@@ -124,7 +124,9 @@ class Inspection:
         try:
             record.add(self._entry(sealed, provenance, keep))
         except LichtspielError as error:
-            raise LichtspielError(f"{sealed.path} is there and sealed, but could not be recorded: {error}") from error
+            raise LichtspielError(
+                f"{sealed.path} is finished and sealed, but could not be recorded: {error}"
+            ) from error
 
     def _entry(self, sealed: Sealed, provenance: Provenance, keep: bool) -> record.Entry:
         return record.Entry(
@@ -139,7 +141,7 @@ class Inspection:
             prompt=provenance.prompt if keep else None,
             negative=provenance.negative if keep else None,
             prompt_digest=digest(provenance.id, provenance.prompt),
-            inputs=tuple({"role": given.role, "sha256": given.sha256} for given in provenance.inputs),
+            inputs=tuple({"role": source.role, "sha256": source.sha256} for source in provenance.inputs),
             verdicts=self.verdicts(),
             marks=sealed.marks,
             reason=self.terms.marks.reason,

@@ -202,7 +202,7 @@ def test_the_preview_shows_what_the_model_will_see(tmp_path: Path) -> None:
     assert (sheets["edit"][20, 20] == 128).all()  # nothing stays under a white mask: grey
     assert sheets["subject"].shape == (256, 336, 3)
     assert sheets["image"].shape == (336, 336, 3)
-    with pytest.raises(RequestError, match="nothing to see"):
+    with pytest.raises(RequestError, match="nothing to preview"):
         preview(Request.of(prompt="x"), Inputs(), tmp_path / "none.png")
 
 

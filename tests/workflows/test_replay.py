@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from lichtspiel.spec import MODELS
 from lichtspiel.workflows import replay
 from lichtspiel.workflows.generate import Observer, generate
 from lichtspiel.workflows.latents import read_latents
-from lichtspiel.workflows.replay import original_of, request_of
+from lichtspiel.workflows.replay import original_of
 from lichtspiel.workflows.terms import Terms
 from tests.lora.files import keys, linear_layers, pairs, save
 
@@ -39,6 +40,10 @@ def lora(tmp_path: Path) -> Path:
 
 def request(**fields: object) -> Request:
     return Request.of(**{"prompt": "a turtle", "negative": "night", "seed": 3, "steps": 2, "frames": 5, **fields})
+
+
+def request_of(video: Path, **more: Any) -> Request:
+    return original_of(video, **more).request
 
 
 def effective(asked: Request) -> dict[str, object]:
@@ -90,7 +95,7 @@ def test_what_is_missing_is_asked_for(random_nano: Path, tmp_path: Path, picture
     generate(request(image=picture), out, weights=random_nano, terms=Terms(record_prompt=False))
     with pytest.raises(InvalidInput, match=r"its prompt is not known here.*--prompt"):
         request_of(out, inputs=[picture])
-    with pytest.raises(InvalidInput, match="not the one"):
+    with pytest.raises(InvalidInput, match="exact words"):
         request_of(out, prompt="a taxi", inputs=[picture])
     with pytest.raises(InvalidInput, match=r"first-frame.*--input"):
         request_of(out, prompt="a turtle", negative="night")

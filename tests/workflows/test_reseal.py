@@ -13,7 +13,7 @@ from PIL import Image
 from lichtspiel.errors import MediaError, Refused, RequestError
 from lichtspiel.media.video import read_video, video_info
 from lichtspiel.seal import card, record, verify
-from lichtspiel.workflows.reseal import adopt
+from lichtspiel.workflows.reseal import reseal
 from lichtspiel.workflows.terms import Terms
 
 
@@ -39,7 +39,7 @@ def foreign(path: Path, *, sound: str | None = None, width: int = 321, rate: str
 
 def test_a_foreign_video_gets_all_marks_and_keeps_rate_and_sound(tmp_path: Path) -> None:
     source = foreign(tmp_path / "theirs.mp4", sound="aac")
-    sealed = adopt(source, tmp_path / "marked.mp4", made_with="Wan2.1 in ComfyUI", prompt="a hill", terms=Terms())
+    sealed = reseal(source, tmp_path / "marked.mp4", made_with="Wan2.1 in ComfyUI", prompt="a hill", terms=Terms())
     assert (sealed.width, sealed.height, sealed.frames) == (320, 180, 24)
     assert sealed.fps == pytest.approx(30000 / 1001)
     report = verify(tmp_path / "marked.mp4")
@@ -61,8 +61,8 @@ def test_a_foreign_video_gets_all_marks_and_keeps_rate_and_sound(tmp_path: Path)
 
 def test_a_file_of_ours_that_comes_back_keeps_its_credentials_as_the_parent(tmp_path: Path) -> None:
     source = foreign(tmp_path / "theirs.mp4", width=320)
-    first = adopt(source, tmp_path / "first.mp4", made_with="tool", prompt="", terms=Terms())
-    adopt(first.path, tmp_path / "second.mp4", made_with="tool", prompt="", terms=Terms())
+    first = reseal(source, tmp_path / "first.mp4", made_with="tool", prompt="", terms=Terms())
+    reseal(first.path, tmp_path / "second.mp4", made_with="tool", prompt="", terms=Terms())
     report = verify(tmp_path / "second.mp4")
     assert [(it.role, it.state) for it in report.credentials.ingredients] == [("original", "intact")]
 
@@ -71,14 +71,14 @@ def test_what_cannot_be_adopted_is_refused_in_one_line(tmp_path: Path) -> None:
     source = foreign(tmp_path / "theirs.mkv", sound="mp2")
     out = tmp_path / "marked.mp4"
     with pytest.raises(MediaError, match="convert it to AAC"):
-        adopt(source, out, made_with="tool", prompt="", terms=Terms())
+        reseal(source, out, made_with="tool", prompt="", terms=Terms())
     with pytest.raises(RequestError, match="made_with"):
-        adopt(source, out, made_with=" ", prompt="", terms=Terms())
+        reseal(source, out, made_with=" ", prompt="", terms=Terms())
     with pytest.raises(Refused):
-        adopt(source, out, made_with="tool", prompt="a naked child", terms=Terms())
+        reseal(source, out, made_with="tool", prompt="a naked child", terms=Terms())
     (tmp_path / "text.mp4").write_text("this is no video")
     with pytest.raises(MediaError, match="no video"):
-        adopt(tmp_path / "text.mp4", out, made_with="tool", prompt="", terms=Terms())
+        reseal(tmp_path / "text.mp4", out, made_with="tool", prompt="", terms=Terms())
     assert not out.exists()
     assert video_info(source).frames in (0, 24)
 
@@ -86,7 +86,7 @@ def test_what_cannot_be_adopted_is_refused_in_one_line(tmp_path: Path) -> None:
 def test_a_foreign_picture_becomes_a_sealed_png(tmp_path: Path) -> None:
     source = tmp_path / "flux.jpg"
     Image.fromarray(np.random.default_rng(1).integers(60, 200, (181, 320, 3), np.uint8)).resize((333, 181)).save(source)
-    sealed = adopt(source, tmp_path / "marked.png", made_with="Flux", prompt="", terms=Terms())
+    sealed = reseal(source, tmp_path / "marked.png", made_with="Flux", prompt="", terms=Terms())
     assert (sealed.width, sealed.height, sealed.frames, sealed.fps) == (333, 181, 1, 0)
     report = verify(tmp_path / "marked.png")
     assert report.credentials.here
@@ -98,4 +98,4 @@ def test_a_foreign_picture_becomes_a_sealed_png(tmp_path: Path) -> None:
 
 def test_a_name_that_a_terminal_would_obey_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="one line"):
-        adopt(tmp_path / "a.mp4", tmp_path / "b.mp4", made_with="x\x1b]0;title\x07", prompt="", terms=Terms())
+        reseal(tmp_path / "a.mp4", tmp_path / "b.mp4", made_with="x\x1b]0;title\x07", prompt="", terms=Terms())

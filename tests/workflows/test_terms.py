@@ -91,7 +91,7 @@ def test_opting_out_is_recorded_with_its_reason(tmp_path: Path) -> None:
 
 def test_a_record_that_cannot_be_written_is_told_with_the_video(tmp_path: Path, installation_of_its_own: Path) -> None:
     (installation_of_its_own / "record.sqlite").write_text("no database")
-    with pytest.raises(LichtspielError, match=r"fox\.mp4 is there and sealed, but could not be recorded"):
+    with pytest.raises(LichtspielError, match=r"fox\.mp4 is finished and sealed, but could not be recorded"):
         sealed_under(Terms(), tmp_path / "fox.mp4")
     assert (tmp_path / "fox.mp4").is_file()
 
