@@ -250,6 +250,18 @@ def test_errors_are_told_where_they_belong(visit: Open) -> None:
     expect(page.locator(".card")).to_have_count(0)
 
 
+def test_consent_is_asked_for_words_alone(visit: Open) -> None:
+    page, fake = visit(statuses=(403,))
+    expect(page.locator("#consent-field")).to_be_hidden()
+    ask(page, "consent to my neighbor")
+    expect(page.locator("#form-error")).to_contain_text("Consent is needed.")
+    expect(page.locator("#consent")).to_be_focused()
+    page.keyboard.type("Anna Muster, who agreed")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".card")).to_have_count(1)
+    assert fake.asked[-1]["consent"] == "Anna Muster, who agreed"
+
+
 def test_consent_is_asked_for_with_a_picture(visit: Open, tmp_path: Path) -> None:
     page, fake = visit(statuses=(403,))
     page.locator("#image").set_input_files(drawn(tmp_path))

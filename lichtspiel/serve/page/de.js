@@ -180,7 +180,7 @@ export default {
   error_refused_by_policy: "Das wird hier nicht gemacht.",
   error_refused_how: "Das haben die Regeln des Servers entschieden, bevor gerechnet wurde. Andere Worte oder ein anderes Bild können in Ordnung sein.",
   error_consent: "Eine Zustimmung wird gebraucht.",
-  error_consent_how: "Bitte unter dem Bild angeben, wer zu sehen ist und dass zugestimmt wurde. Die Angabe wird aufgezeichnet.",
+  error_consent_how: "Bitte im Feld oben angeben, wer zu sehen ist und dass zugestimmt wurde. Die Angabe wird aufgezeichnet.",
   error_queue_full: "Die Warteschlange ist voll.",
   error_limit_reached: "Dieser Schlüssel hat seinen Anteil fürs Erste verbraucht.",
   error_retry: "In {time} sollte wieder Platz sein.",

@@ -180,7 +180,7 @@ export default {
   error_refused_by_policy: "This will not be made here.",
   error_refused_how: "The server's rules decided, before anything was computed. Other words or another picture may be fine.",
   error_consent: "Consent is needed.",
-  error_consent_how: "Say below the picture who is shown and that they agreed. The statement is recorded.",
+  error_consent_how: "Say in the field above who is shown and that they agreed. The statement is recorded.",
   error_queue_full: "The queue is full.",
   error_limit_reached: "This key has used up its share for now.",
   error_retry: "There should be room again in {time}.",

@@ -15,6 +15,7 @@ const CHOICES = { upscale: (value) => `upscale_${value}`, fit: (value) => `fit_$
 let models = [];
 let options = {};
 let sending = false;
+let consentAsked = false;
 
 const chosen = () => models.find((model) => model.id === $("model").value);
 const makesPictures = (model) => model?.max_frames === 1;
@@ -91,7 +92,7 @@ function fitPictures() {
   if (!model) return;
   pictures.offer(model.tasks.includes("image") || model.tasks.includes("first-last"), model.tasks.includes("first-last"));
   const given = pictures.given();
-  $("consent-field").hidden = !given.image;
+  $("consent-field").hidden = !given.image && !consentAsked;
   $("fit-field").hidden = !given.image;
   $("frames").min = given.last_image ? 5 : 1;
   setSizes();
@@ -135,7 +136,7 @@ function read() {
   const fields = { prompt: $("prompt").value.trim(), model: model.id, ...details(model) };
   const size = $("size").value === "own" ? `${$("width").value}x${$("height").value}` : $("size").value;
   if (size && size !== "picture") fields.size = size;
-  if (given.image && $("consent").value.trim()) fields.consent = $("consent").value.trim();
+  if (!$("consent-field").hidden && $("consent").value.trim()) fields.consent = $("consent").value.trim();
   const files = {};
   if (given.image) files.input_reference = given.image;
   if (given.last_image) files.last_reference = given.last_image;
@@ -189,7 +190,9 @@ function refuse(error) {
   if (FIELDS.includes(field) && error.code === "invalid_request") {
     $("form-error").replaceChildren();
     point(field, `${t("error_invalid_request")} ${error.message}`);
-  } else if (error.code === "refused_by_policy" && pictures.given().image && /consent/i.test(error.message)) {
+  } else if (error.code === "refused_by_policy" && /consent/i.test(error.message)) { // words alone may ask for it, too
+    consentAsked = true;
+    $("consent-field").hidden = false;
     $("consent").focus();
   }
 }

@@ -180,7 +180,7 @@ export default {
   error_refused_by_policy: "这里不会制作此内容。",
   error_refused_how: "这是服务器的规则在计算之前作出的决定。换一些文字或图片也许可以。",
   error_consent: "需要同意。",
-  error_consent_how: "请在图片下方说明画面中是谁，以及本人已同意。该声明会被记录。",
+  error_consent_how: "请在上方的输入框中说明画面中是谁，以及本人已同意。该声明会被记录。",
   error_queue_full: "队列已满。",
   error_limit_reached: "此密钥的额度暂时用完。",
   error_retry: "{time}后应该会有空位。",
