@@ -18,7 +18,6 @@ from PIL import Image, ImageCms
 from lichtspiel.errors import MediaError, OutputError
 from lichtspiel.media import media, picture, probe, video
 from lichtspiel.media import sheet as sheets
-from lichtspiel.media.animation import is_animation, read_animation
 from lichtspiel.media.media import Media, media_sha256, read_frames
 from lichtspiel.media.picture import load_image
 from lichtspiel.media.sheet import contact_sheet
@@ -200,37 +199,6 @@ def test_a_long_video_of_few_frames_is_read_to_its_end_more_than_once(tmp_path: 
     path = write_video(tmp_path / "slow.mp4", count=8, rate=Fraction(1, 2), gop_size=1)
     seen = [round(float(frame[:, 40:].mean() - 40) / 12) for frame in sample_video(path, 96)]
     assert [*dict.fromkeys(seen)] == [*range(8)]
-
-
-@pytest.mark.parametrize("form", ["WEBP", "PNG"])
-def test_an_animation_comes_frame_by_frame(tmp_path: Path, form: str) -> None:
-    path = tmp_path / "animation"
-    pictures = [Image.new("RGBA", (32, 16), (40 * number, 0, 0, 255)) for number in range(4)]
-    pictures[0].save(path, format=form, save_all=True, append_images=pictures[1:], duration=100, lossless=True)
-    assert is_animation(path)
-    assert [int(frame[0, 0, 0]) for frame in read_animation(path)] == [0, 40, 80, 120]
-    path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(MediaError, match="damaged"):
-        list(read_animation(path))
-    pictures[0].save(path, format=form)
-    assert not is_animation(path)
-    assert not is_animation(tmp_path / "nowhere")
-
-
-@pytest.mark.parametrize("live", ["0", "1"])
-def test_matroska_is_sampled_from_begin_to_end(tmp_path: Path, live: str) -> None:
-    path = tmp_path / "long.mkv"  # 200 s; with live=1 the file does not say how long it is
-    with av.open(str(path), "w", format="matroska", options={"live": live}) as file:
-        stream = file.add_stream("mpeg4", rate=8, options={"g": "8"})
-        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
-        for number in range(1600):
-            pixels = np.full((32, 32, 3), 30 + number // 8, np.uint8)
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        file.mux(stream.encode(None))
-    with av.open(str(path)) as file:
-        assert (file.duration is None) == (live == "1")
-    seconds = [float(frame.mean()) - 30 for frame in sample_video(path, 8)]
-    assert np.allclose(seconds, [25 * place for place in range(8)], atol=3)
 
 
 @pytest.mark.parametrize(("suffix", "form"), [("mkv", "matroska"), ("avi", "avi"), ("ts", "mpegts"), ("mov", "mov")])
