@@ -1,4 +1,4 @@
-"""Videos of fixed prompts while training goes on, as contact sheets: numbers alone do not show what goes wrong."""
+"""Contact sheets of fixed prompts during training: numbers alone do not show what goes wrong."""
 
 from __future__ import annotations
 

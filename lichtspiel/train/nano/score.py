@@ -223,12 +223,12 @@ def judged_by(judge: Judge) -> str:
 
 def table(head: list[str], rows: list[list[str]], markdown: bool) -> str:
     """Aligned columns, as Markdown or plain."""
-    widths = [max(len(row[index]) for row in [head, *rows]) for index in range(len(head))]
-    left, right = ("| ", " |") if markdown else ("", "")
-    lines = [
-        left + (" | " if markdown else "  ").join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)) + right
-        for row in [head, *rows]
-    ]
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = []
+    for row in [head, *rows]:
+        cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
+        line = f"| {' | '.join(cells)} |" if markdown else "  ".join(cells)
+        lines.append(line.rstrip())
     if markdown:
-        lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
-    return "\n".join(line.rstrip() for line in lines)
+        lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)

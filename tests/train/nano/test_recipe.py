@@ -106,7 +106,7 @@ def test_from_nothing_to_weights_and_on_from_them(
         assert torch.equal(value, taught["averages"]["dit"][name].half().float())
 
 
-def test_a_run_stays_of_its_edition(tiny: Variant, tmp_path: Path) -> None:
+def test_a_run_keeps_its_variant(tiny: Variant, tmp_path: Path) -> None:
     assert variant_of(tmp_path / "absent") is SMALL
     assert not (tmp_path / "absent").exists()
     assert variant_of(tmp_path, "tiny") is tiny
@@ -118,7 +118,7 @@ def test_a_run_stays_of_its_edition(tiny: Variant, tmp_path: Path) -> None:
         variant_of(tmp_path / "other", "huge")
 
 
-def test_weights_of_another_edition_are_refused(tiny: Variant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_of_another_variant_are_refused(tiny: Variant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     embedded = Path(stages.__file__).parents[2] / "nano"
     words = ("--run", str(tmp_path / "run"), "--variant", "tiny", "--steps", "1", "--start")
     with pytest.raises(InvalidInput, match="another variant"):
