@@ -18,15 +18,14 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import httpx
 import numpy as np
 from PIL import Image
 
 from benchmarks.load import Site
+from lichtspiel.seal import Marks, Provenance, seal
 
 
 def picture() -> bytes:
@@ -35,16 +34,15 @@ def picture() -> bytes:
     return file.getvalue()
 
 
-def video() -> bytes:
-    file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=Fraction(24), options={"preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = 4096, 2304, "yuv420p"
-        frame = av.VideoFrame.from_ndarray(np.zeros((2304, 4096, 3), np.uint8), format="rgb24")
-        for _ in range(120):
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return file.getvalue()
+def video(folder: Path) -> bytes:
+    """120 black frames, without marks, so that it is a file like any other."""
+    said = Provenance(
+        model="none", version="0", source_type="trainedAlgorithmicMedia", prompt="", negative="", parameters={}
+    )
+    frames = (np.zeros((2304, 4096, 3), np.uint8) for _ in range(120))
+    path = folder / "large.mp4"
+    seal(frames, said, path, fps=24, marks=Marks.none("a benchmark of memory"))
+    return path.read_bytes()
 
 
 def memory(root: int) -> int:
@@ -129,8 +127,8 @@ def half_open(site: Site) -> object:
 
 
 def main() -> None:
-    large_video, large_picture = video(), picture()
     with tempfile.TemporaryDirectory(prefix="abuse-") as folder:
+        large_video, large_picture = video(Path(folder)), picture()
         site = Site(Path(folder), workers=0)
         site.start()
         attack(site, "nothing", lambda: time.sleep(1))

@@ -21,7 +21,7 @@ __all__ = ["Detector"]
 MEMORY = 700_000_000
 """Bytes that one verification may take beyond the libraries."""
 
-SECONDS = 60.0
+SECONDS = 120.0
 """How long one verification may take."""
 
 AT_ONCE, WAITING = 1, 8
