@@ -11,6 +11,7 @@ import itertools
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from lichtspiel.frames import Frame
 
 
-__all__ = ["OPTIONS", "Video", "VideoInfo", "open_video", "read_video", "sample_video", "video_info"]
+__all__ = ["OPTIONS", "Video", "VideoInfo", "open_video", "read_paced", "read_video", "sample_video", "video_info"]
 
 MAX_VIDEO_PIXELS = 4096 * 2304
 MAX_VIDEO_FRAMES = 10_000
@@ -38,6 +39,8 @@ _SHORT = 12  # seconds: a video that is no longer is decoded as a whole, even wh
 _PLACES = 8
 _HD = 1920 * 1088  # pixels: of larger frames no more are decoded at once than needed
 
+_MOST_FPS = 120  # a declared rate above is the unit of time stamps, as browsers write it
+_LATE = 0.1  # seconds: encoders delay the first frame by one or two
 _HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics of ITU-T H.273
 
 
@@ -100,6 +103,65 @@ def video_info(path: str | Path) -> VideoInfo:
 def read_video(path: str | Path, *, max_frames: int = MAX_VIDEO_FRAMES) -> Iterator[Frame]:
     """Yield a video's frames, upright and with square pixels, one at a time. Raises MediaError as `open_video` does."""
     return open_video(path, max_frames=max_frames).frames
+
+
+def read_paced(path: str | Path) -> tuple[Fraction, Iterator[Frame]]:
+    """A video's frames per second, and its frames at that constant rate, beginning when its sound begins.
+
+    A video of even pace keeps its frames as they are. In one of uneven pace, as telephones, screen recorders and
+    browsers write them, frames are repeated or dropped so that each is shown when its time stamp says; the first one
+    is shown from the start. Raises MediaError as `open_video` does.
+    """
+    path = Path(path)
+    stamps, declared = _stamps(path)
+    if not stamps or (declared and _even(stamps, declared)):
+        return declared or Fraction(16), read_video(path)
+    intervals = sorted(later - earlier for earlier, later in itertools.pairwise(stamps) if later > earlier)
+    shortest = intervals[len(intervals) // 10] if intervals else 1 / 16
+    fps = Fraction(min(max(round(1 / shortest), 1), _MOST_FPS))
+    if stamps[-1] * fps > MAX_VIDEO_FRAMES:
+        raise MediaError(
+            f"{path}: lasts {stamps[-1]:,.0f} s; at most {MAX_VIDEO_FRAMES:,} frames are read; cut it first"
+        )
+    return fps, _at_rate(path, float(fps))
+
+
+def _stamps(path: Path) -> tuple[list[float], Fraction | None]:
+    """When each frame is shown, in seconds from the start of the file, counted without decoding; and the declared
+    rate."""
+    import av
+
+    with _opened(path) as (container, stream):
+        start = (container.start_time or 0) / 1e6
+        try:
+            packets = [packet.pts for packet in container.demux(stream) if packet.pts is not None]
+            shown = [float(pts * stream.time_base) - start for pts in packets]
+        except av.FFmpegError as error:
+            raise MediaError(f"{path}: is damaged or cut off ({error.strerror}); copy or export it again") from error
+        declared = stream.average_rate or stream.guessed_rate
+    return sorted(shown), Fraction(declared).limit_denominator(1001) if declared else None
+
+
+def _even(stamps: list[float], fps: Fraction) -> bool:
+    """Whether frames follow each other at a rate, within half an interval, and begin with the sound."""
+    if fps > _MOST_FPS or stamps[0] > _LATE:
+        return False
+    return all(abs(stamp - stamps[0] - number / fps) < 0.5 / fps for number, stamp in enumerate(stamps))
+
+
+def _at_rate(path: Path, fps: float) -> Iterator[Frame]:
+    """Each frame as often as its turn lasts at a rate."""
+    times: list[float] = []
+    with _opened(path) as (container, stream):
+        start = (container.start_time or 0) / 1e6
+        frames = _frames(path, stream, container.decode(stream), times=times)
+        shown, written = next(frames), 0
+        for frame in frames:
+            due = round((times[-1] - start) * fps)
+            for _ in range(due - written):
+                yield shown
+            shown, written = frame, max(due, written)
+        yield shown
 
 
 def sample_video(path: str | Path, count: int) -> Iterator[Frame]:
@@ -200,11 +262,16 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, Any]]:
 
 
 def _frames(
-    path: Path, stream: Any, decoded: Iterator[av.VideoFrame], threads: Literal["AUTO", "SLICE"] = "AUTO"
+    path: Path,
+    stream: Any,
+    decoded: Iterator[av.VideoFrame],
+    threads: Literal["AUTO", "SLICE"] = "AUTO",
+    times: list[float] | None = None,
 ) -> Iterator[Frame]:
     """The frames of `decoded` upright, with square pixels, in RGB; sets the decoder up before the first is decoded.
 
-    Frame threads, which AUTO may use, hold back as many frames as there are threads.
+    Frame threads, which AUTO may use, hold back as many frames as there are threads. `times` takes the time of each
+    frame in seconds.
     """
     import av
     import numpy as np
@@ -228,6 +295,8 @@ def _frames(
             pixels: Any = frame.to_ndarray(
                 format="rgb24", width=max(1, round(frame.width * ratio)), height=frame.height
             )
+            if times is not None:
+                times.append(frame.time or 0.0)
             yield np.ascontiguousarray(_upright(pixels, frame))
     except av.FFmpegError as error:
         raise MediaError(f"{path}: is damaged or cut off ({error.strerror}); copy or export it again") from error

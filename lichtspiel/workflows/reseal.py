@@ -7,14 +7,13 @@ recorded as such; the file itself goes into the credentials as the parent, with 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lichtspiel import __version__
 from lichtspiel.errors import RequestError
 from lichtspiel.media.picture import is_picture, load_image
-from lichtspiel.media.video import read_video, video_info
+from lichtspiel.media.video import read_paced, video_info
 from lichtspiel.seal import Input, Provenance, Sealed, check_output, seal, seal_picture
 from lichtspiel.seal.credentials import JSON
 from lichtspiel.workflows.outputs import check_distinct
@@ -52,13 +51,13 @@ def reseal(
         return _adopt_picture(file, out, made_with.strip(), prompt, terms)
     info = video_info(file)
     width, height = info.width - info.width % 2, info.height - info.height % 2
-    fps = Fraction(info.fps).limit_denominator(1001) if info.fps else Fraction(16)
+    fps, paced = read_paced(file)
     check_output(out, pixels=width * height * max(info.frames, 1))
     inspection = terms.admit(prompt, [], has_image=False)
     provenance = _provenance(file, made_with.strip(), prompt, terms, size=[width, height], fps=float(fps))
 
     def frames() -> Iterator[Frame]:
-        for number, frame in enumerate(read_video(file), 1):
+        for number, frame in enumerate(paced, 1):
             progress(f"sealing, frame {number}", min(number / max(info.frames, number), 1.0))
             yield frame[:height, :width]
 

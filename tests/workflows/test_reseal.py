@@ -99,3 +99,47 @@ def test_a_foreign_picture_becomes_a_sealed_png(tmp_path: Path) -> None:
 def test_a_name_that_a_terminal_would_obey_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="one line"):
         reseal(tmp_path / "a.mp4", tmp_path / "b.mp4", made_with="x\x1b]0;title\x07", prompt="", terms=Terms())
+
+
+def stamped(path: Path, stamps: list[int], *, rate: int = 30, sound: bool = True) -> Path:
+    """A video whose frames are shown at the given milliseconds, each a grey of its own, beside sound from 0 on."""
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=rate, options={"bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        track = file.add_stream("aac", rate=48000) if sound else None
+        for number, stamp in enumerate(stamps):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 40 + 8 * number, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = stamp, Fraction(1, 1000)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+        if track is not None:
+            tone = np.zeros((1, 48000 * (stamps[-1] + 200) // 1000), np.float32)
+            heard = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
+            heard.sample_rate, heard.pts = 48000, 0
+            file.mux(track.encode(heard))
+            file.mux(track.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+@pytest.mark.parametrize(
+    "stamps",
+    [
+        [round(i * 1000 / 30) for i in range(12)] + [400 + i * 200 for i in range(6)],  # a rate that falls
+        [2000 + i * 100 for i in range(6)],  # a picture that begins 2 s after the sound
+    ],
+)
+def test_every_frame_is_shown_when_it_was(tmp_path: Path, suffix: str, stamps: list[int]) -> None:
+    source = stamped(tmp_path / f"uneven.{suffix}", stamps)
+    sealed = reseal(source, tmp_path / "marked.mp4", made_with="tool", prompt="", terms=Terms())
+    levels = [float(frame.mean()) for frame in read_video(tmp_path / "marked.mp4")]
+    for number, stamp in enumerate(stamps[:-1]):
+        middle = (stamp + stamps[number + 1]) / 2000
+        assert abs(levels[int(middle * float(sealed.fps))] - (40 + 8 * number)) < 5, (number, stamp, sealed.fps)
+    assert sealed.frames / float(sealed.fps) == pytest.approx(stamps[-1] / 1000, abs=0.3)
+
+
+def test_time_stamps_of_browsers_are_no_rate(tmp_path: Path) -> None:
+    source = stamped(tmp_path / "browser.mkv", [round(i * 62.5) for i in range(20)], rate=1000, sound=False)
+    assert reseal(source, tmp_path / "marked.mp4", made_with="tool", prompt="", terms=Terms()).fps == 16
