@@ -41,10 +41,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lichtspiel.inference import prompt_cache
+from lichtspiel.inference.cpu import use_cpu_kernels
 from lichtspiel.inference.kv_cache import kv_cache
 from lichtspiel.inference.quantize import quantize
+from lichtspiel.models import Spec, build
 from lichtspiel.models.dit import DiT
-from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import MODELS, Model
 from lichtspiel.weights.offload import block_names, load_with_offload
@@ -93,10 +94,8 @@ def published(name: str, tiny: bool) -> Model:
 
 
 def empty(model: Model, part: str) -> nn.Module:
-    with torch.device("meta"):
-        if part == "vae":
-            return VAE(model.vae).eval()
-        return (DiT(model.dit) if part == "dit" else UMT5(model.umt5)).eval()
+    spec: Spec = {"vae": model.vae, "dit": model.dit, "umt5": model.umt5}[part]
+    return build(spec).eval()
 
 
 def write(model: Model, part: str, folder: Path) -> None:
@@ -138,6 +137,7 @@ def ours_dit(job: Job, given: dict[str, Tensor], mode: str) -> Iterator[Work]:
     assert isinstance(dit, DiT)
     resident = 0 if mode == "streamed" else len(block_names(dit))
     load_with_offload(dit, given, torch.float32, CPU, resident=resident, each=quantize if mode == "int8" else None)
+    use_cpu_kernels(dit)
     states, noise = job.text(), job.latents()
     with kv_cache(dit):
         yield lambda: dit(noise, torch.tensor([500.0]), states)
@@ -199,6 +199,7 @@ def transformers_umt5(job: Job, given: dict[str, Tensor], _: str) -> Iterator[Wo
 def ours_vae(job: Job, given: dict[str, Tensor], mode: str) -> Iterator[Work]:
     vae = VAE(job.model.vae).eval()
     vae.load_state_dict(given, assign=True)
+    use_cpu_kernels(vae)
     if mode == "encode":
         clip = job.video()
         yield lambda: vae.encode(clip)

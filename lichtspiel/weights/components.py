@@ -39,6 +39,12 @@ MARKERS = ("scaled_fp8", ".scale_input", ".input_scale", ".comfy_quant")
 WAN22 = re.compile(r"wan[-_. ]?2[-_. ]?2|(high|low)[-_ ]?noise", re.IGNORECASE)
 """Names of files and folders of Wan2.2's experts, which nothing in the files tells from Wan2.1."""
 
+VACE = "vace_"
+"""How all names begin that VACE adds to a text-to-video model."""
+
+SHARD = re.compile(r"-(\d+)-of-(\d+)\.")
+"""The number of a shard, and how many there are, in the name of a file."""
+
 EXTRAS = ("vocabulary", "latent_mean", "latent_std")
 """Tensors of the embedded model's files that are constants of the checkpoint and no weights."""
 
@@ -89,8 +95,22 @@ class Component:
     unexpected: list[str] = field(default_factory=list)
     extras: dict[str, Piece] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    joined: bool = False
     _pieces: dict[str, dict[int, Piece]] = field(default_factory=dict)
     _slots: dict[str, Slot] = field(default_factory=dict)
+
+    @property
+    def vace_module(self) -> bool:
+        """Whether this is what VACE adds to a text-to-video model, published without it."""
+        return self.part == "dit" and bool(self._pieces) and all(name.startswith(VACE) for name in self._pieces)
+
+    def join(self, module: Component) -> Component:
+        """This diffusion transformer together with a VACE module."""
+        return Component(
+            self.part, self.dialect, self.prefix, [*self.files, *module.files],
+            [*self.unexpected, *module.unexpected], self.extras, [*self.problems, *module.problems], True,
+            self._pieces | module._pieces, self._slots | module._slots,
+        )  # fmt: skip
 
     @property
     def paths(self) -> list[Path]:
@@ -266,7 +286,7 @@ def group(files: Sequence[TensorFile]) -> tuple[list[Component], list[TensorFile
     """The parts in `files`, and the files in which no part of the family was recognized.
 
     Files of one folder, layout and prefix that have no tensor in common are shards of one part; others are parts of
-    their own, between which the caller has to choose.
+    their own, between which the caller has to choose. A VACE module is joined to every diffusion transformer.
     """
     parts: list[Component] = []
     foreign: list[TensorFile] = []
@@ -277,6 +297,11 @@ def group(files: Sequence[TensorFile]) -> tuple[list[Component], list[TensorFile
             if not here:
                 foreign.append(file)
         parts += found
+    modules = [part for part in parts if part.vace_module]
+    bases = [part for part in parts if part.part == "dit" and not part.vace_module]
+    if modules and bases:
+        parts = [part for part in parts if not part.vace_module]
+        parts += [base.join(module) for base in bases for module in modules]
     return parts, foreign
 
 
@@ -293,7 +318,14 @@ def _take(file: TensorFile, found: list[Component]) -> list[Component]:
         if table is None:
             strange += names.values()
             continue
-        known = (part for part in found if (part.dialect, part.prefix) == (table, prefix) and not part.overlaps(names))
+        alone = not SHARD.search(file.path.name) and all(name.startswith((VACE, *MARKERS)) for name in names)
+        known = (
+            part
+            for part in found
+            if (part.dialect, part.prefix) == (table, prefix)
+            and not part.overlaps(names)
+            and not (alone or part.vace_module)
+        )
         part = next(known, None)
         if part is None:
             part = Component(table.part, table, prefix)

@@ -119,7 +119,7 @@ def inspect(path: Path | Sequence[Path]) -> Inventory:
     """
     paths = [path] if isinstance(path, Path) else list(path)
     scanned = scan(paths)
-    parts = [_part(component) for component in scanned.parts]
+    parts = [_part(component) for component in scanned.parts if not component.joined or models_of(component)]
     others = [_other(file) for file in scanned.foreign]
     others += [OtherFile(str(file), "unreadable", str(error)) for file, error in scanned.failures.items()]
     complete, missing = _models(parts)

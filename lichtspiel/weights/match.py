@@ -6,7 +6,6 @@ Compares names and shapes before a value is read. Knows the registry, so that we
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from lichtspiel.models import Spec, shapes
 from lichtspiel.spec import MODELS, CLIPSpec, Model, Part
-from lichtspiel.weights.components import Component
+from lichtspiel.weights.components import SHARD, Component
 
 __all__ = ["Mismatch", "Weights", "bare", "compare", "describe", "models_of", "spec_of"]
 
@@ -83,6 +82,8 @@ def models_of(part: Component) -> list[str]:
 
 def describe(part: Component, spec: Spec) -> str:
     """One line on why a component does not match a specification, with the remedy."""
+    if part.vace_module:
+        return f"{part.source} is a VACE module; name the file of its text-to-video model with --weights as well"
     mismatch = compare(part, spec)
     if names := models_of(part):
         return (
@@ -112,9 +113,6 @@ def _lost_shards(part: Component) -> str:
     total = max(total for _, total in numbers)
     lost = [str(number) for number in range(1, total + 1) if number not in {number for number, _ in numbers}]
     return f"shard {', '.join(lost)} of {total} is not there" if lost else ""
-
-
-SHARD = re.compile(r"-(\d+)-of-(\d+)\.")
 
 
 def _some(names: list[str]) -> str:

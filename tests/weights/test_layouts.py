@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -294,3 +295,35 @@ def test_a_named_file_that_nothing_can_use_is_refused(tmp_path: Path) -> None:
 def test_a_name_that_is_too_long_is_an_error_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="does not exist"):
         checkpoint(TINY, tmp_path / ("猫" * 90 + ".safetensors"))
+
+
+# ---- VACE modules ---------------------------------------------------------------------------------------------------
+
+
+def split_vace(folder: Path, *, apart: bool) -> Path:
+    """The transformer of the tiny VACE model as a base and a module, beside another transformer; returns the base."""
+    layouts.comfy(folder, kind="vace")
+    (folder / "diffusion_models/a.safetensors").unlink()
+    whole = bf16(state("vace", "dit"))
+    base, module = folder / "diffusion_models/t2v.safetensors", folder / "diffusion_models/module.safetensors"
+    if apart:
+        module = folder / "modules/module.safetensors"
+        module.parent.mkdir()
+    save_file({name: value for name, value in whole.items() if not name.startswith("vace_")}, base)
+    save_file({name: value for name, value in whole.items() if name.startswith("vace_")}, module)
+    save_file(bf16(state("i2v", "dit")), folder / "diffusion_models/i2v.safetensors")
+    return base
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["one folder", "two folders"])
+def test_a_vace_module_joins_its_base_and_spoils_no_other(apart: bool, tmp_path: Path) -> None:
+    base = split_vace(tmp_path, apart=apart)
+    assert_whole(checkpoint(VACE, tmp_path), VACE, "vace")
+    text = replace(VACE, dit=replace(VACE.dit, vace_layers=()))
+    assert checkpoint(text, tmp_path).parts["dit"].paths == [base]
+    image = replace(TINY, clip=None, files={part: name for part, name in TINY.files.items() if part != "clip"})
+    assert checkpoint(image, tmp_path).parts["dit"].paths == [tmp_path / "diffusion_models/i2v.safetensors"]
+    base.unlink()
+    (tmp_path / "diffusion_models/i2v.safetensors").unlink()
+    with pytest.raises(WeightsError, match=r"module\.safetensors is a VACE module; name the file of its text-to-video"):
+        checkpoint(VACE, tmp_path)
