@@ -57,6 +57,14 @@ class Delta:
         """What the pair's product is multiplied with."""
         return 1.0 if self.alpha is None or self.down is None else self.alpha / self.down.shape[0]
 
+    @property
+    def changes(self) -> bool:
+        """Whether the layer would be another one: not if all is zero, as in a file of a training that never began."""
+        pair = (self.down, self.up)
+        if self.scale and all(part is not None and bool(part.float().any()) for part in pair):
+            return True
+        return any(part is not None and bool(part.float().any()) for part in (self.diff, self.bias))
+
     def matrix(self, strength: float) -> tuple[Tensor, Tensor] | None:
         """The pair as two float32 matrices, `down` [rank, in] and `up` [out, rank] with scale and `strength` in it."""
         if self.down is None or self.up is None:
@@ -209,7 +217,7 @@ class Report:
         else:
             remedy = "no known model has its layers"
         if self.matched:
-            remedy += ", or allow a partial match"
+            remedy += ", or pass --lora-partial"
         raise WeightsError(f"{self}; not matched: {', '.join(odd[:SHOWN])}{more}; {remedy}")
 
 
@@ -248,4 +256,8 @@ def _summary(lora: LoRA, fits: tuple[str, ...]) -> str:
     ranks = ", ".join(str(rank) for rank in lora.ranks)
     alphas = ", ".join("none" if alpha is None else f"{alpha:g}" for alpha in lora.alphas)
     summary = f"dialect {lora.dialect}, rank {ranks or 'none'}, alpha {alphas or 'none'}"
-    return f"{summary}, fits {', '.join(fits)}" if fits else summary
+    if fits:
+        summary += f", fits {', '.join(fits)}"
+    if lora.layers and not any(delta.changes for delta in lora.layers.values()):
+        summary += ", but it changes nothing: its matrices or alphas are all zero"
+    return summary

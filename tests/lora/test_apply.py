@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lichtspiel.errors import RequestError, WeightsError
-from lichtspiel.lora import LoRA, apply, match, read_lora, remove
+from lichtspiel.lora import Delta, LoRA, apply, match, read_lora, remove
 from lichtspiel.models import shapes
 from lichtspiel.spec import MODELS, DiTSpec
 from tests.lora.files import IMAGE, TINY, VACE, build, inputs, keys, linear_layers, pairs, run, save
@@ -156,7 +156,7 @@ def test_no_match_is_an_error_and_a_partial_one_has_to_be_allowed(tmp_path: Path
     image = read_lora(save(tmp_path / "i.safetensors", keys("comfy", pairs(IMAGE, linear_layers(IMAGE)))))
     given, model = inputs(TINY), build(TINY)
     before = run(model, given)
-    with pytest.raises(WeightsError, match=r"matched 20/24 .*k_img \(no such layer\) and 1 more.*or allow a partial"):
+    with pytest.raises(WeightsError, match=r"matched 20/24 .*k_img \(no such layer\) and 1 more.*pass --lora-partial"):
         apply(model, [(image, 1.0)], merge=False)
     assert torch.equal(run(model, given), before)
     (report,) = apply(model, [(image, 1.0)], merge=False, partial=True)
@@ -195,7 +195,7 @@ def test_the_nearest_models_are_named_when_none_has_every_layer(tmp_path: Path) 
     tensors = keys("plain", pairs(MODELS["vace-1.3b"].dit, ["vace_blocks.0.before_proj", "blocks.1.ffn.0"]))
     tensors["audio.lora_down.weight"] = torch.ones(1, 1)
     report = match(read_lora(save(tmp_path / "a.safetensors", tensors)), MODELS["t2v-1.3b"])
-    with pytest.raises(WeightsError, match=r"no known model has all of its layers; vace-1.3b has the most, or allow"):
+    with pytest.raises(WeightsError, match=r"no known model has all of its layers; vace-1.3b has the most, or pass"):
         report.check(partial=False)
     report.check(partial=True)
 
@@ -216,3 +216,14 @@ def test_wrong_shapes_say_what_differs(tensors: dict[str, Tensor], why: str, tmp
     assert why in found
     with pytest.raises(WeightsError, match="no known model has its layers"):
         report.check(partial=False)
+
+
+@pytest.mark.parametrize("zero", ["up", "alpha", "nothing"])
+def test_a_lora_without_effect_is_said(zero: str) -> None:
+    up, alpha = torch.ones(32, 2) * (zero != "up"), 0.0 if zero == "alpha" else 2.0
+    delta = Delta(down=torch.ones(2, 32), up=up, alpha=alpha)
+    lora = LoRA(
+        path=Path("a.safetensors"), dialect="plain", layers={"blocks.0.self_attn.q": delta}, foreign=(),
+        text_encoder=(), metadata={},
+    )  # fmt: skip
+    assert ("it changes nothing" in str(match(lora, TINY))) == (zero != "nothing")
