@@ -1,8 +1,8 @@
-"""Second opinions on a prompt: what a guard is, and the one that asks an OpenAI-compatible endpoint.
+"""Guards, which judge prompts after the built-in rules; one that asks an OpenAI-compatible endpoint is here.
 
-It knows HTTP and the answers of three kinds of endpoint; it does not know the built-in rules. It fails closed: a guard
-that cannot be reached, takes too long or answers something that cannot be read as a clear "safe" refuses, with the
-category "unchecked" and the reason. Neither the prompt nor the key ever appears in a verdict.
+This module knows HTTP and the answers of three kinds of endpoint, and nothing of the rules. It fails closed: a guard
+that cannot be reached, takes too long or answers anything but a clear "safe" refuses, with the category "unchecked" and
+the reason. Neither the prompt nor the key ever appears in a verdict.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _MODERATIONS, _CHAT = "/moderations", "/chat/completions"
 
 
 class Guard(Protocol):
-    """Something that judges a prompt. What it raises counts as a refusal."""
+    """Anything that judges a prompt. An exception counts as a refusal."""
 
     def judge(self, text: str) -> Verdict:
-        """Say what the guard makes of `text`."""
+        """The guard's verdict on `text`."""
         ...
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the prompt and the key to an address that nobody configured."""
+    """Refuses redirects: they would carry the prompt and the key to an address that nobody configured."""
 
     def redirect_request(self, *_: Any) -> None:
         """Follow nothing; urllib then reports the status as an error."""
@@ -65,23 +65,23 @@ class HttpGuard:
             )
 
     def judge(self, text: str) -> Verdict:
-        """Ask the endpoint about `text`; whatever goes wrong refuses."""
+        """Ask the endpoint about `text`; any failure is a refusal."""
         try:
             answer = json.loads(self._ask(text))
             if self._moderates:
-                return _flagged(answer["results"][0])
-            return _said(answer["choices"][0]["message"]["content"])
+                return _moderation_verdict(answer["results"][0])
+            return _chat_verdict(answer["choices"][0]["message"]["content"])
         except urllib.error.HTTPError as error:
-            return _closed("guard.unreachable", f"answered with status {error.code}")
+            return _refusal("guard.unreachable", f"answered with status {error.code}")
         except TimeoutError:
-            return _closed("guard.unreachable", f"did not answer within {self.timeout:g} seconds")
+            return _refusal("guard.unreachable", f"did not answer within {self.timeout:g} seconds")
         except OSError as error:  # URLError is one
             reason = getattr(error, "reason", None)
-            return _closed("guard.unreachable", f"cannot be reached: {reason or type(error).__name__}")
+            return _refusal("guard.unreachable", f"cannot be reached: {reason or type(error).__name__}")
         except (ValueError, LookupError, TypeError, RecursionError) as error:
-            return _closed("guard.unreadable", f"gave an answer that cannot be read ({type(error).__name__})")
+            return _refusal("guard.unreadable", f"gave an answer that cannot be read ({type(error).__name__})")
         except Exception as error:  # http.client has errors of its own family
-            return _closed("guard.unreachable", f"broke off: {type(error).__name__}")
+            return _refusal("guard.unreachable", f"broke off: {type(error).__name__}")
 
     @property
     def _moderates(self) -> bool:
@@ -102,7 +102,7 @@ class HttpGuard:
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
         request = urllib.request.Request(self.url, json.dumps(body).encode(), headers, method="POST")
-        # No proxy from the environment: where prompts go is what was configured here.
+        # No proxy from the environment: prompts go where the operator configured, and nowhere else.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects())
         deadline = time.monotonic() + self.timeout
         answer = b""
@@ -116,7 +116,7 @@ class HttpGuard:
         return answer
 
 
-def _flagged(result: dict[str, Any]) -> Verdict:
+def _moderation_verdict(result: dict[str, Any]) -> Verdict:
     flagged = result["flagged"]
     if not isinstance(flagged, bool):
         raise TypeError
@@ -126,7 +126,7 @@ def _flagged(result: dict[str, Any]) -> Verdict:
     return _unsafe(", ".join(named))
 
 
-def _said(content: str) -> Verdict:
+def _chat_verdict(content: str) -> Verdict:
     """Read the answer of Qwen3Guard-Gen or Llama Guard; only the first line decides."""
     lines = [line.strip() for line in content.strip().splitlines() if line.strip()]
     word = lines[0].lower().removeprefix("safety:").strip()
@@ -139,10 +139,10 @@ def _said(content: str) -> Verdict:
 
 
 def _unsafe(categories: str) -> Verdict:
-    # What comes over the wire is shown to people: a few plain words of it, and no more.
+    # People see this text, which a stranger's server wrote: keep a few plain words of it.
     shown = re.sub(r"[^\w ,/&-]", "", categories)[:80].strip() or "unsafe"
     return Verdict("refused", shown.lower(), "guard.unsafe", f"the guard calls it unsafe: {shown}")
 
 
-def _closed(rule: str, reason: str) -> Verdict:
+def _refusal(rule: str, reason: str) -> Verdict:
     return Verdict("refused", "unchecked", rule, f"the guard {reason}; nothing is made unchecked")

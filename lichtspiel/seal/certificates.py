@@ -237,9 +237,9 @@ def ask(command: str, leaf: x509.Certificate, data: bytes) -> bytes:
         last = next((line for line in reversed(said) if line.strip()), "it did not say why")
         shown = "".join(letter if letter.isprintable() else " " for letter in last[:200]).strip()
         raise LichtspielError(f"the signer command failed with exit code {done.returncode}: {shown}")
-    for answer in (done.stdout, _debased(done.stdout)):
-        for der, raw in _readings(leaf, answer):
-            if _signs(leaf, der, data):
+    for answer in (done.stdout, _base64_decoded(done.stdout)):
+        for der, raw in _encodings(leaf, answer):
+            if _verifies(leaf, der, data):
                 return raw
     raise LichtspielError(
         f"the signer command printed {len(done.stdout):,} bytes that are no signature by the certificate's key; it "
@@ -247,14 +247,14 @@ def ask(command: str, leaf: x509.Certificate, data: bytes) -> bytes:
     )
 
 
-def _debased(answer: bytes) -> bytes:
+def _base64_decoded(answer: bytes) -> bytes:
     try:
         return base64.b64decode(b"".join(answer.split()), validate=True)
     except binascii.Error:
         return b""
 
 
-def _readings(leaf: x509.Certificate, answer: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _encodings(leaf: x509.Certificate, answer: bytes) -> Iterator[tuple[bytes, bytes]]:
     """The ways to understand an answer: as `cryptography` checks it, and as COSE wants it."""
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
@@ -273,7 +273,7 @@ def _readings(leaf: x509.Certificate, answer: bytes) -> Iterator[tuple[bytes, by
         pass
 
 
-def _signs(leaf: x509.Certificate, signature: bytes, data: bytes) -> bool:
+def _verifies(leaf: x509.Certificate, signature: bytes, data: bytes) -> bool:
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa

@@ -1,11 +1,11 @@
-"""Looks for the invisible mark (`watermark`) in frames that may have been compressed, scaled, cropped or mirrored.
+"""Detection of the invisible mark (`watermark`) in frames that may have been compressed, scaled, cropped or mirrored.
 
-The answer is "found" or "not found". Not found proves nothing, least of all that a person made the video.
+"Not found" proves nothing, least of all that a person made the video.
 
-How: what the frames have in common apart from their content is averaged and its spectrum flattened. For each size that
-a chip may have, the average is cut into tiles, their sum is compared with the pilot at every place, and the height of
-the best peak is told in standard deviations: the score. Turned frames (beyond a degree or two), frames stretched in one
-direction, and crops that leave less than about half of the short side are not searched for.
+The frames' fine detail is averaged, so that the mark adds up and the content does not, and the spectrum of the average
+is flattened. For each possible size of a chip, the average is cut into tiles and their sum is correlated with the pilot
+at every offset. The height of the best peak in standard deviations is the score. Rotation beyond a degree or two,
+stretching in one direction, and crops that leave less than about half of the short side are not searched for.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def detect(frames: Iterable[Frame]) -> Detection:
 
 
 def grids(frames: Iterable[Frame]) -> Iterator[Grid]:
-    """The few grids that look most like the mark, whether or not it is there."""
+    """The few grids that resemble the mark most, whether or not it is there."""
     for image, least, most in _averages(frames):
         yield from _promising(image, least, most)
 

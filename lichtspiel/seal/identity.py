@@ -122,7 +122,7 @@ def anchors() -> str | None:
     for folder in (home() / "identity", *sorted(home().glob("identity-*"))):
         _check_private(folder)
         chain = _read(folder / "chain.pem")
-        found += chain if _made_here(chain) else chain[:1]
+        found += chain if _self_made(chain) else chain[:1]
     return certificates.pem(list(dict.fromkeys(found))) or None
 
 
@@ -156,7 +156,7 @@ def describe(shown: Identity) -> dict[str, Any]:
         "valid_to": f"{leaf.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}",
         "algorithm": certificates.algorithm(leaf),
         "purposes": certificates.purposes(leaf),
-        "origin": "self-made" if _made_here(chain) else "imported",
+        "origin": "self-made" if _self_made(chain) else "imported",
         "key": None if shown.command is not None else str(home() / "identity" / "key.pem"),
         "command": shown.command,
         "fingerprint": leaf.fingerprint(SHA256()).hex(),
@@ -271,7 +271,7 @@ def _replace(made: Identity, folder: Path) -> None:
     A folder cannot be exchanged in one step, so the new one first waits, whole, under a name of its own. Whoever finds
     no identity in the moment between the two renames, or after a crash there, takes the waiting one (`_finish`).
     """
-    waiting, former = folder.with_name(_WAITING), _aside(folder)
+    waiting, former = folder.with_name(_WAITING), _name_for_former(folder)
     draft = _write(made, folder.parent)
     try:
         os.rename(draft, waiting)
@@ -300,7 +300,7 @@ def _finish(folder: Path) -> None:
             os.rename(waiting, folder)
 
 
-def _aside(folder: Path) -> Path:
+def _name_for_former(folder: Path) -> Path:
     day = f"{folder.name}-{datetime.now(UTC):%F}"
     names = (folder.with_name(f"{day}-{number}" if number > 1 else day) for number in count(1))
     return next(name for name in names if not name.exists())
@@ -353,7 +353,7 @@ def _flaw(loaded: Identity) -> str:
     return ""
 
 
-def _made_here(chain: Sequence[x509.Certificate]) -> bool:
+def _self_made(chain: Sequence[x509.Certificate]) -> bool:
     from cryptography.x509.oid import NameOID
 
     return any(

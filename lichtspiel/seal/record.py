@@ -141,9 +141,9 @@ def add(entry: Entry) -> None:
     body = entry.to_json()
     row = (body.pop("id"), body.pop("watermark"), body.pop("created"))
     path = _path()
-    with _explained(path, "written"):
+    with _as_errors(path, "written"):
         _make(path)
-        with _opened(path) as base:
+        with _connection(path) as base:
             base.execute("PRAGMA secure_delete = ON")  # forgotten prompts are overwritten, not just unlinked
             base.execute("BEGIN IMMEDIATE")
             new = _is_new(base, path)
@@ -167,9 +167,9 @@ def add(entry: Entry) -> None:
 def check() -> None:
     """Raise the LichtspielError with which `add` would fail now: an entry is added and taken back at once."""
     path = _path()
-    with _explained(path, "written"):
+    with _as_errors(path, "written"):
         _make(path)
-        with _opened(path) as base:
+        with _connection(path) as base:
             base.execute("BEGIN IMMEDIATE")
             if _is_new(base, path):
                 for statement in _LAYOUT:
@@ -184,7 +184,7 @@ def erase_prompt(id: str) -> Entry:
     path = _path()
     if find(id) is None:
         raise LichtspielError(f"{path} has no entry {id}; see `lichtspiel record list`")
-    with _explained(path, "written"), _opened(path) as base:
+    with _as_errors(path, "written"), _connection(path) as base:
         base.execute("PRAGMA secure_delete = ON")
         base.execute("BEGIN IMMEDIATE")
         base.execute("DROP TRIGGER IF EXISTS entry_is_never_changed")  # of records that knew no erasing
@@ -213,7 +213,7 @@ def find(id: str) -> Entry | None:
     if not _ID.fullmatch(id):
         return None
     path = _path()
-    return next(_sound(path, _select(path, "WHERE id = ?", (id,))), None)
+    return next(_parsed(path, _select(path, "WHERE id = ?", (id,))), None)
 
 
 def find_watermark(watermark: int) -> list[Entry]:
@@ -223,7 +223,7 @@ def find_watermark(watermark: int) -> list[Entry]:
     """
     path = _path()
     rows = _select(path, "WHERE watermark = ? ORDER BY created DESC, id DESC", (watermark,))
-    return list(_sound(path, rows))
+    return list(_parsed(path, rows))
 
 
 def find_sha256(sha256: str) -> Entry | None:
@@ -231,7 +231,7 @@ def find_sha256(sha256: str) -> Entry | None:
     path = _path()
     # The digest stands in the JSON of the body; a prompt that holds the same text is told apart below.
     rows = _select(path, "WHERE body LIKE ? ORDER BY created DESC, id DESC", (f'%"{sha256}"%',))
-    return next((entry for entry in _sound(path, rows) if entry.sha256 == sha256), None)
+    return next((entry for entry in _parsed(path, rows) if entry.sha256 == sha256), None)
 
 
 def entries(limit: int | None = None) -> Iterator[Entry]:
@@ -241,13 +241,13 @@ def entries(limit: int | None = None) -> Iterator[Entry]:
     record that leaves out entries in silence would be worse than none.
     """
     path = _path()
-    return _sound(path, _pages(path, limit, newest_first=True))
+    return _parsed(path, _pages(path, limit, newest_first=True))
 
 
 def export(out: TextIO) -> int:
     """Write all entries, oldest first, each as one line of JSON in ASCII; the count. Damage is met as in `entries`."""
     path, count = _path(), 0
-    for entry in _sound(path, _pages(path, None, newest_first=False)):
+    for entry in _parsed(path, _pages(path, None, newest_first=False)):
         out.write(json.dumps(entry.to_json()) + "\n")
         count += 1
     return count
@@ -270,7 +270,7 @@ def _make(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+def _connection(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that makes no file, and what was not committed is undone when it closes.
 
     The journal is SQLite's default, which is deleted after each write: a write-ahead log needs memory that processes
@@ -304,10 +304,10 @@ def _is_new(base: sqlite3.Connection, path: Path) -> bool:
 
 def _select(path: Path, rest: str, values: tuple[object, ...]) -> Iterator[tuple[Any, ...]]:
     """The rows of one query, read at once: an open query would make writers wait for whoever looks at its rows."""
-    with _explained(path, "read"):
+    with _as_errors(path, "read"):
         if not path.exists():
             return
-        with _opened(path) as base:
+        with _connection(path) as base:
             base.execute("PRAGMA query_only = ON")
             base.execute("BEGIN")  # one view for all that follows, also while another process makes the tables
             if _is_new(base, path):
@@ -332,7 +332,7 @@ def _pages(path: Path, limit: int | None, *, newest_first: bool) -> Iterator[tup
         left = None if left is None else left - size
 
 
-def _sound(path: Path, rows: Iterator[tuple[Any, ...]]) -> Iterator[Entry]:
+def _parsed(path: Path, rows: Iterator[tuple[Any, ...]]) -> Iterator[Entry]:
     """The entries of these rows; when there are no more, LichtspielError if some of them could not be understood."""
     damaged = []
     for id, watermark, created, body in rows:
@@ -353,12 +353,12 @@ def _sound(path: Path, rows: Iterator[tuple[Any, ...]]) -> Iterator[Entry]:
 
 
 @contextlib.contextmanager
-def _explained(path: Path, done: str) -> Iterator[None]:
+def _as_errors(path: Path, done: str) -> Iterator[None]:
     """Turn what SQLite and the system say into one line with a remedy."""
     try:
         yield
     except OSError as error:
-        raise LichtspielError(_told(path, done, error.strerror or str(error))) from error
+        raise LichtspielError(_message(path, done, error.strerror or str(error))) from error
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # without details in the higher bits
         if code in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR}:
@@ -372,10 +372,10 @@ def _explained(path: Path, done: str) -> Iterator[None]:
                 "end that program, or, if there is none and this is a network drive, set LICHTSPIEL_HOME to a folder "
                 "on this computer"
             ) from error
-        raise LichtspielError(_told(path, done, str(error))) from error
+        raise LichtspielError(_message(path, done, str(error))) from error
 
 
-def _told(path: Path, done: str, reason: str) -> str:
+def _message(path: Path, done: str, reason: str) -> str:
     remedy = "make the file readable for you"
     if done == "written":
         remedy = "make room on its disk and the file and its folder writable for you"

@@ -1,16 +1,16 @@
 """The invisible mark: a faint pattern, the same in every frame, that carries the id of a video.
 
-The pattern is a tile of 40 x 40 chips, each a little lighter or darker, repeated over the frame. A third of the chips
-is the pilot, which is the same in all videos and by which `detect` finds the grid again after cropping, scaling and
-mirroring; the others spell the message (`payload`). It is a spread-spectrum mark: no chip can be read by itself, the
-sum over many can (Cox, Kilian, Leighton and Shamoon, "Secure spread spectrum watermarking for multimedia", 1997).
+The pattern is a tile of 40 x 40 chips, each slightly lighter or darker, repeated over the frame. A third of the chips
+is the pilot, which is the same in all videos; with it `detect` finds the grid again after cropping, scaling and
+mirroring. The others carry the payload (`payload`). This is spread spectrum: no chip can be read by itself, but the sum
+over many can (Cox, Kilian, Leighton and Shamoon, "Secure spread spectrum watermarking for multimedia", 1997).
 
-What it is not: a secret. Place and sign of every chip are public, so that anybody can detect it; hence somebody with
-skill can also remove or forge it. It says that a video was made here; that nobody changed it is for the credentials.
+It is no secret. Position and sign of every chip are public so that anybody can detect the mark; therefore somebody with
+skill can also remove or forge it. It says that a video was generated; only the credentials prove that it is unchanged.
 
-What it survives depends on the size, because there must be room for enough chips (benchmarks/watermark.py measures it):
-at 480 pixels compression, cropping and scaling, as people do when they pass a video on; at 64 pixels, the size of nano,
-no more than the compression of the door and mild changes, although it is stronger there.
+How much it survives depends on the size, because there must be room for enough chips (benchmarks/watermark.py measures
+it): at 480 pixels the compression, cropping and scaling of videos that people pass on; at 64 pixels, the size of nano,
+no more than our own compression and mild changes, although the mark is stronger there.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _WINDOW = 1.2  # chips: the neighbourhood of the local deviation; wider, the mar
 
 
 class Watermark:
-    """The mark of one video of one size. The pattern is computed once; `mark` then takes a few milliseconds a frame."""
+    """The mark of one video. The pattern is computed once; `mark` then takes a few milliseconds per frame."""
 
     def __init__(self, id: int, height: int, width: int) -> None:
         chip = chip_size(height, width)
@@ -70,7 +70,7 @@ class Watermark:
         self._window = 2 * round(_WINDOW * chip / self._reduction / 2) + 1
 
     def mark(self, frame: Frame) -> Frame:
-        """A marked copy of a frame (uint8 [height, width, 3]). All channels change alike, so colours stay."""
+        """A marked copy of a frame (uint8 [height, width, 3]). All channels change alike, so colors stay the same."""
         height, width = self._pattern.shape
         assert frame.shape == (height, width, 3), (frame.shape, self._pattern.shape)
         assert frame.dtype == np.uint8, frame.dtype
