@@ -133,7 +133,7 @@ def test_a_preview_needs_no_weights(tmp_path: Path) -> None:
     Image.new("RGB", (64, 48), "white").save(tmp_path / "mask.png")
     words = ("generate", PROMPT, "--model", "vace-1.3b", "--video", "clip", "--mask", "mask.png", "--preview", "p.png")
     assert "white is replaced" in run(*words, cwd=tmp_path).stdout
-    said = json.loads(run(*words, "--reference", "mask.png", "--json", cwd=tmp_path).stdout)
+    said = json.loads(run(*words, "--reference", "mask.png", "--force", "--json", cwd=tmp_path).stdout)
     assert (said["size"], said["frames"], said["references"]) == ([64, 48], 5, ["mask.png"])
     with Image.open(tmp_path / "p.png") as sheet:
         assert sheet.size == (5 * 328 + 8, 4 * 248 + 8)
