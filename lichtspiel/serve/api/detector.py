@@ -18,7 +18,7 @@ from lichtspiel.serve.errors import TooBusy, TooLarge
 
 __all__ = ["Detector"]
 
-MEMORY = 700_000_000
+MEMORY = 800_000_000
 """Bytes that one verification may take beyond the libraries."""
 
 SECONDS = 120.0
@@ -84,11 +84,12 @@ def _verify(path: str, answer: Connection) -> None:
     said: tuple[str, Any]
     try:
         said = "report", verify(path, with_record=False).to_json()
-    except OutOfMemory:
-        text = f"file: it takes more than {MEMORY // 1_000_000} MB of memory to verify; run `lichtspiel verify` on it"
-        said = "too large", text
     except LichtspielError as error:
-        said = "error", str(error)
+        # FFmpeg says the last two when it gets no memory for a frame or a thread.
+        words = ("Cannot allocate memory", "Resource temporarily unavailable")
+        short = isinstance(error, OutOfMemory) or any(word in str(error) for word in words)
+        text = f"file: it takes more than {MEMORY // 1_000_000} MB of memory to verify; run `lichtspiel verify` on it"
+        said = ("too large", text) if short else ("error", str(error))
     answer.send(said)
 
 
