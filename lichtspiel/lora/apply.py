@@ -71,9 +71,9 @@ def _merge(dit: DiT, changes: Mapping[str, list[Change]]) -> None:
     parameters = dict(dit.named_parameters())
     for layer, several in changes.items():
         for name in _touched(layer, several):
-            found = parameters.get(name)
-            if found is None or found.dtype not in MERGEABLE or found.is_meta:
-                kind = "not there" if found is None or found.is_meta else f"in {found.dtype}"
+            weight = parameters.get(name)
+            if weight is None or weight.dtype not in MERGEABLE or weight.is_meta:
+                kind = "not there" if weight is None or weight.is_meta else f"in {weight.dtype}"
                 raise WeightsError(f"{name} is {kind}, so no LoRA can be merged into it; attach it with merge=False")
     for layer, several in changes.items():
         for name in _touched(layer, several):
@@ -133,10 +133,10 @@ class ParameterSwap:
     @torch.no_grad()
     def __call__(self, module: nn.Module, inputs: tuple[object, ...]) -> None:
         """Make sure that the module computes with the changed parameter."""
-        found = module.get_parameter(self.last)
-        if found is not self.after:
-            changed = _changed(self.layer, self.name, found.detach(), self.several)
-            self.before, self.after = found, nn.Parameter(changed, requires_grad=found.requires_grad)
+        current = module.get_parameter(self.last)
+        if current is not self.after:
+            changed = _changed(self.layer, self.name, current.detach(), self.several)
+            self.before, self.after = current, nn.Parameter(changed, requires_grad=current.requires_grad)
             setattr(module, self.last, self.after)
 
     def more(self, several: Sequence[Change]) -> None:
@@ -176,17 +176,17 @@ class LoRAHook:
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """Return `output` with the changes added; pairs follow its device and precision and stay there."""
-        place = (output.device, output.dtype)
-        if place not in self.kept:
-            self._bring(*place)
+        target = (output.device, output.dtype)
+        if target not in self.kept:
+            self._bring(*target)
         x = inputs[0].to(output.dtype)
-        for first, *rest in self.kept[place]:
+        for first, *rest in self.kept[target]:
             h = F.conv3d(x, first, stride=self.patch) if self.patch else F.linear(x, first)
             for matrix in rest:
                 h = F.conv3d(h, matrix[..., None, None, None]) if self.patch else F.linear(h, matrix)
             output = output + h
-        if place in self.kept_bias:
-            bias = self.kept_bias[place]
+        if target in self.kept_bias:
+            bias = self.kept_bias[target]
             output = output + (bias[:, None, None, None] if self.patch else bias)
         return output
 

@@ -46,8 +46,8 @@ def official(name: str, *, underscores: bool) -> str | None:
     None for a name that no model of the family has.
     """
     pattern = _UNDERSCORED if underscores else _DOTTED
-    if found := pattern.fullmatch(name):
-        stream, number, rest = found.groups()
+    if match := pattern.fullmatch(name):
+        stream, number, rest = match.groups()
         inside = (_BLOCK_BACK_UNDERSCORED if underscores else _BLOCK_BACK).get(rest)
         return None if inside is None else f"{stream}.{int(number)}.{inside}"
     return (_OUTSIDE_BACK_UNDERSCORED if underscores else _OUTSIDE_BACK).get(name)
@@ -55,8 +55,8 @@ def official(name: str, *, underscores: bool) -> str | None:
 
 def to_diffusers(name: str) -> str:
     """Diffusers' name of the layer that we call `name`."""
-    if found := _DOTTED.fullmatch(name):
-        stream, number, rest = found.groups()
+    if match := _DOTTED.fullmatch(name):
+        stream, number, rest = match.groups()
         return f"{stream}.{number}.{_BLOCK[rest]}"
     return _OUTSIDE[name]
 

@@ -128,8 +128,8 @@ def _split(path: Path, key: str) -> tuple[str, str]:
         if part in key:
             raise WeightsError(f"{path} holds {kind} ({key}), which is not supported; use a LoRA of low-rank pairs")
     for field, pattern in FIELDS:
-        if found := pattern.search(key):
-            return key[: found.start()], field
+        if match := pattern.search(key):
+            return key[: match.start()], field
     raise WeightsError(f"{path} is not a LoRA that can be read: {key} is neither a pair, an alpha nor a difference")
 
 
@@ -137,8 +137,8 @@ def _prefix(name: str, key: str) -> tuple[str, Dialect, bool]:
     """A layer's name without what stands before it, the key's dialect, and whether underscores stand for dots."""
     first: tuple[Dialect, bool] | None = None
     rest = name
-    while found := next((row for row in PREFIXES if rest.startswith(row[0])), None):
-        prefix, dialect, underscores = found
+    while match := next((row for row in PREFIXES if rest.startswith(row[0])), None):
+        prefix, dialect, underscores = match
         rest = rest.removeprefix(prefix)
         first = first or (dialect, underscores)
         if underscores:
@@ -150,13 +150,13 @@ def _prefix(name: str, key: str) -> tuple[str, Dialect, bool]:
     return rest, "diffsynth" if ".lora_A." in key or ".lora_B." in key else "plain", False
 
 
-def _dialect(path: Path, found: dict[Dialect, str]) -> Dialect:
+def _dialect(path: Path, examples: dict[Dialect, str]) -> Dialect:
     """The one dialect of a file. Keys without a prefix tell little, so that `plain` goes with its neighbours."""
-    if len(found) > 1:
-        found = {dialect: key for dialect, key in found.items() if dialect != "plain"}
-    if len(found) > 1 and not set(found) <= {"diffsynth", "diffusers"}:
-        raise WeightsError(f"{path} mixes dialects ({', '.join(found.values())}); it is two LoRA files in one")
-    return "diffusers" if "diffusers" in found else next(iter(found))
+    if len(examples) > 1:
+        examples = {dialect: key for dialect, key in examples.items() if dialect != "plain"}
+    if len(examples) > 1 and not set(examples) <= {"diffsynth", "diffusers"}:
+        raise WeightsError(f"{path} mixes dialects ({', '.join(examples.values())}); it is two LoRA files in one")
+    return "diffusers" if "diffusers" in examples else next(iter(examples))
 
 
 def _configuration(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -170,13 +170,13 @@ def _configuration(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(text)
-        found = {str(key).removeprefix("transformer."): value for key, value in content.items()}
-        float(found["lora_alpha"])
+        configuration = {str(key).removeprefix("transformer."): value for key, value in content.items()}
+        float(configuration["lora_alpha"])
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise WeightsError(f"{path}: PEFT's configuration cannot be read, so that its scale is not known") from error
-    if found.get("use_dora"):
+    if configuration.get("use_dora"):
         raise WeightsError(f"{path} holds DoRA, which is not supported; use a LoRA of low-rank pairs")
-    return found
+    return configuration
 
 
 def _alpha(configuration: Mapping[str, Any], written: str, rank: int) -> float:

@@ -52,9 +52,9 @@ def convert(lora: LoRA, to: str) -> dict[str, Tensor]:
 def carried(lora: LoRA, to: str) -> dict[str, str]:
     """The metadata that belongs beside the converted tensors: the file's own, and for Diffusers the scales, if they
     cannot be multiplied into the pairs without rounding."""
-    kept = {key: value for key, value in lora.metadata.items() if key != ADAPTER_METADATA}
+    metadata = {key: value for key, value in lora.metadata.items() if key != ADAPTER_METADATA}
     if to != "diffusers" or _folded(lora) is not None:
-        return kept
+        return metadata
     pairs = {to_diffusers(layer): delta for layer, delta in lora.layers.items() if delta.rank is not None}
     first = next(iter(pairs.values()))
     alphas = {name: delta.rank if delta.alpha is None else delta.alpha for name, delta in pairs.items()}
@@ -67,7 +67,7 @@ def carried(lora: LoRA, to: str) -> dict[str, str]:
         "lora_bias": False,
     }
     content = {f"transformer.{key}": value for key, value in configuration.items()}  # the prefix of its part
-    return kept | {ADAPTER_METADATA: json.dumps(content)}
+    return metadata | {ADAPTER_METADATA: json.dumps(content)}
 
 
 def write_lora(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
