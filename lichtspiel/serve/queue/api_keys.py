@@ -82,16 +82,16 @@ class Keys:
         with self._database.reading() as connection:
             rows = connection.execute(same.where(api_key.c.revoked.is_(None))).all()
         digest = _digest(secret)
-        for *values, known in rows:
-            if hmac.compare_digest(known, digest):
+        for *values, stored_digest in rows:
+            if hmac.compare_digest(stored_digest, digest):
                 return _row(values)
         return None
 
     def list(self) -> Sequence[KeyRow]:
         """All keys, the revoked ones included, oldest first."""
         with self._database.reading() as connection:
-            found = connection.execute(select(*_COLUMNS).order_by(api_key.c.created, api_key.c.id))
-            return [_row(row) for row in found]
+            rows = connection.execute(select(*_COLUMNS).order_by(api_key.c.created, api_key.c.id))
+            return [_row(row) for row in rows]
 
     def revoke(self, name: str) -> KeyRow:
         """Make a key useless from now on; its jobs stay. Raises NotFound if no key in use has this name."""

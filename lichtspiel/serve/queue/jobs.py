@@ -146,24 +146,24 @@ class Jobs:
         with self.database.writing(alone=True) as connection:
             now = self.clock()
             if key is not None:
-                found = connection.execute(_KNOWN, {"owner": owner, "key": key}).one_or_none()
-                if found is not None:
-                    known, *row = found
-                    if known != digest:
+                match = connection.execute(_KNOWN, {"owner": owner, "key": key}).one_or_none()
+                if match is not None:
+                    stored_digest, *row = match
+                    if stored_digest != digest:
                         raise IdempotencyError("this Idempotency-Key was used for another request; use a new one")
                     return _job(row), False
             check_queue(connection, self._queue_limit, owner)
             check_limit(connection, owner, now)
             id = f"video_{uuid.uuid4().hex}"
-            said: dict[str, Any] = {
+            values: dict[str, Any] = {
                 "id": id,
                 "owner": owner,
                 "model": model,
                 "request": dict(request),
                 "inputs": dict(inputs),
             }
-            said |= {"remixed_from": remixed_from, "idempotency": key, "digest": digest, "created": now}
-            connection.execute(_ADD, {**_FRESH, **said})
+            values |= {"remixed_from": remixed_from, "idempotency": key, "digest": digest, "created": now}
+            connection.execute(_ADD, {**_FRESH, **values})
             return _read(connection, id, None), True
 
     def get(self, id: str, owner: str | None) -> Job:
@@ -187,8 +187,8 @@ class Jobs:
             if after is not None:
                 last = connection.scalar(select(number).where(table.c.id == _read(connection, after, owner).id))
                 query = query.where(number > last if rising else number < last)
-            found = [_job(row) for row in connection.execute(query)]
-        return found[:limit], len(found) > limit
+            jobs = [_job(row) for row in connection.execute(query)]
+        return jobs[:limit], len(jobs) > limit
 
     def claim(self, worker: str, models: Collection[str], lease: float) -> Job | None:
         """The next job for a worker that can run `models`, held for `lease` seconds, or None. No two get the same.
@@ -199,10 +199,10 @@ class Jobs:
         with self.database.writing(alone=True) as connection:
             now = self.clock()
             leases.sweep(connection, now, self._attempts, self._keep)
-            found = leases.next_queued(connection, models)
-            if found is None:
+            candidate = leases.next_queued(connection, models)
+            if candidate is None:
                 return None
-            id, owner = found
+            id, owner = candidate
             leases.acquire(connection, id, worker, now, now + lease)
             leases.record_turn(connection, owner, now)
             return _read(connection, id, None)
@@ -220,13 +220,13 @@ class Jobs:
         """The first `limit` jobs that wait for one of `models`, in the order in which they would be claimed."""
         with self.database.reading() as connection:
             ids = list(connection.scalars(leases.QUEUE_ORDER_OF, {"models": list(models), "limit": limit}))
-            found = {row.id: _job(row) for row in connection.execute(select(*_COLUMNS).where(table.c.id.in_(ids)))}
-        return [found[id] for id in ids if id in found]  # on PostgreSQL one may be deleted between
+            jobs = {row.id: _job(row) for row in connection.execute(select(*_COLUMNS).where(table.c.id.in_(ids)))}
+        return [jobs[id] for id in ids if id in jobs]  # on PostgreSQL one may be deleted between
 
     def positions(self) -> dict[str, int]:
-        """The place in the queue of every job that waits, from 1, if nobody else comes and all models take turns."""
+        """The position in the queue of every job that waits, from 1, if nobody else comes and all models take turns."""
         with self.database.reading() as connection:
-            return {id: place for place, id in enumerate(connection.scalars(leases.QUEUE_ORDER), start=1)}
+            return {id: position for position, id in enumerate(connection.scalars(leases.QUEUE_ORDER), start=1)}
 
     def beat(
         self,
@@ -245,12 +245,14 @@ class Jobs:
         `progress` is 0 to 1. A `preview` stays until there is another one.
         """
         assert 0 <= progress <= 1, progress
-        said: dict[str, Any] = {"stage": stage, "progress": progress, "step": step, "steps": steps, "eta": eta}
+        values: dict[str, Any] = {"stage": stage, "progress": progress, "step": step, "steps": steps, "eta": eta}
         if preview is not None:
-            said["preview"] = preview
+            values["preview"] = preview
         with self.database.writing() as connection:
-            asked = leases.write_held(connection, job.id, job.attempt, job.worker, lease=self.clock() + lease, **said)
-        return "lost" if asked is None else "cancel" if asked else "go on"
+            cancel_requested = leases.write_held(
+                connection, job.id, job.attempt, job.worker, lease=self.clock() + lease, **values
+            )
+        return "lost" if cancel_requested is None else "cancel" if cancel_requested else "go on"
 
     def keep_latents(self, job: Job, name: str) -> None:
         """Note where the latents are, so that another attempt need only decode. Raises Lost."""
@@ -278,10 +280,10 @@ class Jobs:
         If it was to be cancelled, it is. Its latents are kept.
         """
         with self.database.writing() as connection:
-            asked = leases.lock_held(connection, job.id, job.attempt, job.worker)
-            if asked is None:
+            cancel_requested = leases.lock_held(connection, job.id, job.attempt, job.worker)
+            if cancel_requested is None:
                 raise Lost(job.id, job.attempt)
-            if asked:
+            if cancel_requested:
                 leases.write(connection, job.id, leases.ended("cancelled", self.clock(), self._keep))
             else:
                 leases.requeue_uncounted(connection, job.id)
@@ -292,12 +294,12 @@ class Jobs:
         One that has ended stays as it is.
         """
         with self.database.writing() as connection:
-            found, now = _read(connection, id, owner, lock=True), self.clock()
-            if found.state in ENDED:
-                return found
-            gone = found.lease is None or found.lease <= now
-            said = leases.ended("cancelled", now, self._keep) if gone else {"cancel": True}
-            leases.write(connection, id, said)
+            job, now = _read(connection, id, owner, lock=True), self.clock()
+            if job.state in ENDED:
+                return job
+            gone = job.lease is None or job.lease <= now
+            values = leases.ended("cancelled", now, self._keep) if gone else {"cancel": True}
+            leases.write(connection, id, values)
             return _read(connection, id, owner)
 
     def delete(self, id: str, owner: str | None) -> Job:
@@ -306,11 +308,11 @@ class Jobs:
         Raises NotFound, or Busy when a worker is at it.
         """
         with self.database.writing() as connection:
-            found = _read(connection, id, owner, lock=True)
-            if found.state == "in_progress":
+            job = _read(connection, id, owner, lock=True)
+            if job.state == "in_progress":
                 raise Busy(f"{id} is being made; cancel it first, and delete it when it has ended")
             connection.execute(delete(table).where(table.c.id == id))
-            return found
+            return job
 
     def expired(self, limit: int = 100) -> list[Job]:
         """Jobs that ended and are past their time, those first that are longest; remove their files, then `forget`."""
@@ -330,8 +332,8 @@ class Jobs:
         states: tuple[State, ...] = ("queued", "in_progress", "completed", "failed", "cancelled")
         with self.database.reading() as connection:
             query = select(table.c.state, func.count().label("jobs")).group_by(table.c.state)
-            found = {row.state: row.jobs for row in connection.execute(query)}
-        return {state: found.get(state, 0) for state in states}
+            counts = {row.state: row.jobs for row in connection.execute(query)}
+        return {state: counts.get(state, 0) for state in states}
 
     def waiting_by_model(self) -> dict[str, tuple[int, float]]:
         """How many jobs wait for each model, and for how many seconds the oldest of them does."""

@@ -65,8 +65,10 @@ def lock_held(connection: Connection, id: str, attempt: int, worker: str | None)
 
 def write_held(connection: Connection, id: str, attempt: int, worker: str | None, **values: Any) -> bool | None:
     """Write to a job that is held; the answer is that of `held`, and None means that nothing was written."""
-    asked: bool | None = connection.scalar(_WRITE_HELD, {"this_id": id, "ours": attempt, "us": worker, **values})
-    return asked
+    cancel_requested: bool | None = connection.scalar(
+        _WRITE_HELD, {"this_id": id, "ours": attempt, "us": worker, **values}
+    )
+    return cancel_requested
 
 
 _ACQUIRE = update(job).where(BY_ID).values(state="in_progress", attempt=job.c.attempt + 1)

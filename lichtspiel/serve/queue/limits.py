@@ -24,10 +24,10 @@ RECENT = 20
 
 def parse_limit(limit: str) -> tuple[int, int]:
     """How many, and in how many seconds: 20 and 3600 for `20/h`. Raises InvalidInput for what is no limit."""
-    found = re.fullmatch(r"([1-9][0-9]{0,5})/(s|min|h|d)", limit)
-    if found is None:
+    match = re.fullmatch(r"([1-9][0-9]{0,5})/(s|min|h|d)", limit)
+    if match is None:
         raise InvalidInput(f"limit: {limit!r} is not valid: a number, a slash and one of s, min, h, d, as in 20/h")
-    return int(found[1]), SECONDS[found[2]]
+    return int(match[1]), SECONDS[match[2]]
 
 
 _FORGET = delete(arrival).where(arrival.c.created <= bindparam("before"))

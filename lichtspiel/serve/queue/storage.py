@@ -38,11 +38,11 @@ class Files:
     """
 
     def __init__(self, url: str | Path) -> None:
-        protocol, given, rest = str(url).partition("://")
+        protocol, separator, rest = str(url).partition("://")
         self._failures: tuple[type[Exception], ...] = (OSError,)
         self._folder: Path | None = None
-        if not given or protocol == "file":
-            self._folder = Path(rest if given else url).absolute()
+        if not separator or protocol == "file":
+            self._folder = Path(rest if separator else url).absolute()
             with self._explained(str(self._folder)):
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._root, self._system = str(self._folder), fsspec.filesystem("file")
@@ -60,12 +60,12 @@ class Files:
 
     def put(self, local: Path, name: str) -> None:
         """Copy a file here under this name, in place of what has it; it is on the disk when this returns."""
-        place = self._place(name)
+        path = self._place(name)
         with self._explained(name):
             if self._folder is None:
-                self._system.put_file(str(local), place)
+                self._system.put_file(str(local), path)
             else:
-                _copy_into(local, self._folder, Path(place))
+                _copy_into(local, self._folder, Path(path))
 
     def open(self, name: str) -> BinaryIO:
         """The file, open for reading; it can seek."""
@@ -96,10 +96,10 @@ class Files:
     def size(self, name: str) -> int:
         """Its length in bytes."""
         with self._explained(name):
-            said = self._system.info(self._place(name))
-            if said["type"] != "file":
+            info = self._system.info(self._place(name))
+            if info["type"] != "file":
                 raise IsADirectoryError(name)
-            return int(said["size"])
+            return int(info["size"])
 
     def exists(self, name: str) -> bool:
         """Whether there is such a file."""
@@ -110,8 +110,8 @@ class Files:
         """The names of all files that begin with this; its last part is the beginning of a name, not a folder."""
         with self._explained(prefix):
             self._check_root()
-            found = self._system.glob(f"{self._place(prefix)}*")
-            return [str(path).removeprefix(f"{self._root}/") for path in found]
+            paths = self._system.glob(f"{self._place(prefix)}*")
+            return [str(path).removeprefix(f"{self._root}/") for path in paths]
 
     def probe(self) -> None:
         """Write a small file and remove it. Raises StorageError when that is not possible."""
@@ -123,12 +123,12 @@ class Files:
     def remove(self, names: Iterable[str]) -> None:
         """Remove these files, and in a folder the folders that become empty; those that are gone already do no harm."""
         self._check_root()
-        for name, place in [(name, self._place(name)) for name in names]:
+        for name, path in [(name, self._place(name)) for name in names]:
             with self._explained(name), contextlib.suppress(FileNotFoundError):
-                self._system.rm_file(place)
+                self._system.rm_file(path)
             if self._folder is not None:
                 with contextlib.suppress(OSError):  # not empty, or gone
-                    for parent in Path(place).relative_to(self._folder).parents[:-1]:
+                    for parent in Path(path).relative_to(self._folder).parents[:-1]:
                         (self._folder / parent).rmdir()
 
     def _check_root(self) -> None:
