@@ -26,23 +26,23 @@ Version = Annotated[bool, typer.Option("--version", help="Print the version and 
 
 def group(name: str, help: str) -> typer.Typer:
     """Commands under one name, which show their help if none of them follows."""
-    made = typer.Typer(
+    typer_group = typer.Typer(
         name=name, cls=Group, help=help,
         add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, invoke_without_command=True,
     )  # fmt: skip
 
-    @made.callback()
+    @typer_group.callback()
     def bare(ctx: typer.Context) -> None:
         if ctx.invoked_subcommand is None:
             print(ctx.get_help())
 
-    return made
+    return typer_group
 
 
-def add(place: typer.Typer, path: str, verb: Verb, panel: str | None = None) -> None:
+def add(parent: typer.Typer, path: str, verb: Verb, panel: str | None = None) -> None:
     """Put a verb into a group; `path` is what is typed after `lichtspiel`."""
     epilog = "\n".join(EXAMPLES.get(path, ()))
-    place.command(path.rsplit(maxsplit=1)[-1], cls=Command, epilog=epilog, rich_help_panel=panel)(verb)
+    parent.command(path.rsplit(maxsplit=1)[-1], cls=Command, epilog=epilog, rich_help_panel=panel)(verb)
 
 
 app = group("", "Open video models that anyone can run, adapt and vouch for.")
@@ -121,9 +121,9 @@ for panel, verbs in VERBS.items():
     for name, verb in verbs.items():
         add(app, name, verb, panel)
 for title, (panel, about, inner) in GROUPS.items():
-    app.add_typer(place := group(title, about), rich_help_panel=panel)
+    app.add_typer(subgroup := group(title, about), rich_help_panel=panel)
     for name, verb in inner.items():
-        add(place, f"{title} {name}", verb)
+        add(subgroup, f"{title} {name}", verb)
 server = typer.Typer(
     name="serve", cls=Group, invoke_without_command=True, rich_markup_mode=None,
     epilog="\n".join(EXAMPLES["serve"]),
@@ -131,9 +131,9 @@ server = typer.Typer(
 server.callback()(serve.serve)
 app.add_typer(server, rich_help_panel="Server")
 for title, (about, inner) in SERVER.items():
-    server.add_typer(place := group(title, about))
+    server.add_typer(subgroup := group(title, about))
     for name, verb in inner.items():
-        add(place, f"serve {title} {name}", verb)
+        add(subgroup, f"serve {title} {name}", verb)
 
 
 def main() -> None:

@@ -42,12 +42,12 @@ def out_option(help: str) -> Any:
 Force = Annotated[bool, typer.Option("--force", help="Replace files that exist; inputs never.", rich_help_panel=OUTPUT)]
 
 
-def free_output(out: Path | None, default: str, *others: Path | None, force: bool) -> Path:
+def free_output(out: Path | None, default: str, *other_paths: Path | None, force: bool) -> Path:
     """Where the result goes: a free name where none was typed. Raises OutputError for a file that exists already,
-    others such as the contact sheet included, unless `force` is set."""
+    other outputs such as the contact sheet included, unless `force` is set."""
     from lichtspiel.workflows.outputs import check_free, free_name
 
-    check_free([out, *others], force=force)
+    check_free([out, *other_paths], force=force)
     return free_name(Path(default)) if out is None else out
 
 

@@ -1,6 +1,6 @@
 """Flags that are written down once: those of a request come from `request.OPTIONS`, those of the terms from `terms`.
 
-A verb names a parameter `asked` or `terms`; `of_request` and `under_terms` put the flags in its place, so that no verb
+A verb names a parameter `options` or `terms`; `of_request` and `under_terms` put the flags there, so that no verb
 repeats them.
 """
 
@@ -147,8 +147,8 @@ def terms(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
 def parameters(verb: Callable[..., object]) -> dict[str, inspect.Parameter]:
     """The parameters of a verb, their annotations evaluated; `Terms` is not imported for that, which takes time."""
     hints = get_type_hints(verb, localns={"Terms": object}, include_extras=True)
-    found = inspect.signature(verb).parameters
-    return {name: parameter.replace(annotation=hints[name]) for name, parameter in found.items()}
+    signature = inspect.signature(verb).parameters
+    return {name: parameter.replace(annotation=hints[name]) for name, parameter in signature.items()}
 
 
 def expand(verb: Verb, into: str, flags: dict[str, inspect.Parameter], make: Callable[..., Any]) -> Verb:
@@ -160,8 +160,8 @@ def expand(verb: Verb, into: str, flags: dict[str, inspect.Parameter], make: Cal
 
     @functools.wraps(verb)
     def run(**values: Any) -> None:
-        made = make(**{name: values.pop(name) for name in flags})
-        verb(**values, **{into: made})
+        value = make(**{name: values.pop(name) for name in flags})
+        verb(**values, **{into: value})
 
     run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
@@ -180,14 +180,14 @@ def flag_of(name: str) -> str:
 
 
 def of_request(*names: str) -> Callable[[Verb], Verb]:
-    """Give a verb with a parameter `asked` the flags of a request: all but the prompt, or those that are named. It gets
+    """Give a verb with a parameter `options` the flags of a request: all but the prompt, or those named. It gets
     what was typed, by field; values stay texts, which `Request` checks with its own words."""
     flags = {name: _flag(name) for name in names or OPTIONS if name != "prompt"}
 
-    def asked(**values: Any) -> dict[str, Any]:
+    def collect(**values: Any) -> dict[str, Any]:
         return {name: value for name, value in values.items() if value not in (None, False)}
 
-    return lambda verb: expand(verb, "asked", flags, asked)
+    return lambda verb: expand(verb, "options", flags, collect)
 
 
 def _flag(name: str) -> inspect.Parameter:

@@ -49,7 +49,7 @@ def generate(  # noqa: PLR0913  (one parameter is one flag)
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What the video shows, in quotes.")],
     out: Made = None,
     *,
-    asked: dict[str, Any],
+    options: dict[str, Any],
     weights: Weights = None,
     sheet: Sheet = None,
     preview: Preview = None,
@@ -66,9 +66,9 @@ def generate(  # noqa: PLR0913  (one parameter is one flag)
     from lichtspiel.inference.inputs import resolve_request
 
     out = free_output(out, "lichtspiel.mp4", sheet, preview, force=force)
-    if out.suffix.lower() == ".png" and not asked.keys() & {"frames", "seconds"}:
-        asked["frames"] = 1
-    request, inputs = resolve_request(prompt=prompt, **asked)
+    if out.suffix.lower() == ".png" and not options.keys() & {"frames", "seconds"}:
+        options["frames"] = 1
+    request, inputs = resolve_request(prompt=prompt, **options)
     if preview is not None:
         _preview(request, inputs, preview, as_json)
         return
@@ -188,8 +188,8 @@ def _preview(request: Request, inputs: Inputs, path: Path, as_json: bool) -> Non
     notes = inputs.check(request)
     preview(request, inputs, path)
     if as_json:
-        said = request.model_dump(mode="json") | {"preview": str(path), "notes": notes}
-        print(json.dumps(said, ensure_ascii=False))
+        result = request.model_dump(mode="json") | {"preview": str(path), "notes": notes}
+        print(json.dumps(result, ensure_ascii=False))
         return
     print(f"preview  {path}; nothing was generated")
     if request.video is not None:

@@ -33,11 +33,11 @@ def record(parameter: Any) -> tuple[str, str]:
 
 def headings(command: Any, context: Any = None) -> dict[str, list[tuple[str, str]]]:
     """The arguments and options of a command under their headings, in the order in which these first come."""
-    found: dict[str, list[tuple[str, str]]] = {}
+    records: dict[str, list[tuple[str, str]]] = {}
     for parameter in command.params if context is None else command.get_params(context):
         kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
-        found.setdefault(getattr(parameter, "rich_help_panel", None) or kind, []).append(record(parameter))
-    return found
+        records.setdefault(getattr(parameter, "rich_help_panel", None) or kind, []).append(record(parameter))
+    return records
 
 
 def _word(argument: Any) -> str:

@@ -128,17 +128,19 @@ def show_policy(policy: PolicyFile = None, as_json: Json = False) -> None:
     from lichtspiel.policy import describe_policy
     from lichtspiel.policy.prompts import load
 
-    said = describe_policy(load(policy) if policy else None)
+    description = describe_policy(load(policy) if policy else None)
     if as_json:
-        print(json.dumps(said, ensure_ascii=False, indent=2))
+        print(json.dumps(description, ensure_ascii=False, indent=2))
         return
-    print(f"policy   version {said['version']}\n")
-    for rule in said["rules"]:
+    print(f"policy   version {description['version']}\n")
+    for rule in description["rules"]:
         print(f"{rule['name']:<20}{rule['decision']:<15}{rule['category']:<16}a prompt that {rule['says']}")
-    terms = ", ".join(f"{language} {count}" for language, count in said["terms"].items())
-    looking = ", ".join(f"{what} {'yes' if there else 'no'}" for what, there in said["looks at pictures"].items())
+    terms = ", ".join(f"{language} {count}" for language, count in description["terms"].items())
+    looking = ", ".join(
+        f"{what} {'yes' if available else 'no'}" for what, available in description["looks at pictures"].items()
+    )
     print(f"\nterms    {terms}")
-    print(f"limits   {', '.join(f'{name} {value:g}' for name, value in said['thresholds'].items())}")
+    print(f"limits   {', '.join(f'{name} {value:g}' for name, value in description['thresholds'].items())}")
     print(f"looks at pictures: {looking}")
 
 
@@ -205,11 +207,11 @@ def show_identity(as_json: Json = False) -> None:
     if identity is None:
         print("{}" if as_json else "no identity yet: the first video creates one, or: lichtspiel identity init")
         return
-    said = describe_identity(identity)
+    description = describe_identity(identity)
     if as_json:
-        print(json.dumps(said, ensure_ascii=False, indent=2))
+        print(json.dumps(description, ensure_ascii=False, indent=2))
         return
-    for name, value in said.items():
+    for name, value in description.items():
         if value:
             print(f"{name:<14}{', '.join(value) if isinstance(value, list) else value}")
 

@@ -81,9 +81,9 @@ def serve(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
         raise InvalidInput(f"{error.name} is not installed; this needs: pip install 'lichtspiel[{extra}]'") from None
     if cores != 1 and ray is None:
         raise InvalidInput("--cores goes with --ray; workers on this computer share its cores")
-    given: dict[str, Any] = {"database": database, "storage": storage, "models": tuple(model) if model else None}
+    optional: dict[str, Any] = {"database": database, "storage": storage, "models": tuple(model) if model else None}
     settings = Settings(
-        **{name: value for name, value in given.items() if value is not None},
+        **{name: value for name, value in optional.items() if value is not None},
         host=host, port=port, weights=tuple(weights or ()), loras=loras, require_key=require_key,
         open_probes=open_probes, log_json=log_json, queue_limit=queue, keep_days=keep_days, terms=terms,
         devices=_devices(device or ["auto"], workers, max_workers), min_workers=workers, cores=cores,
@@ -189,11 +189,11 @@ def list_jobs(
     """List the jobs of the server."""
     from lichtspiel.serve.api.objects import video_object
 
-    found, _ = _jobs(database).page(None, limit=limit)
+    jobs, _ = _jobs(database).page(None, limit=limit)
     if as_json:
-        print(json.dumps([video_object(job) for job in found], ensure_ascii=False))
+        print(json.dumps([video_object(job) for job in jobs], ensure_ascii=False))
         return
-    for job in found:
+    for job in jobs:
         when = datetime.datetime.fromtimestamp(job.created, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
         print(f"{when}  {job.id}  {job.state:<11}  {job.progress:>4.0%}  {job.model}  {job.error_code or ''}".rstrip())
 

@@ -24,18 +24,18 @@ def inspect(
 
     Names the parts, their layout and precision, the tasks that they serve, and what is missing.
     """
-    from lichtspiel.weights.inspect import inspect as look
+    from lichtspiel.weights.inspect import inspect as inspect_files
 
-    found = look(paths)
-    print(json.dumps(found.to_json(), ensure_ascii=False) if as_json else "\n".join(found.lines()))
-    if found.kind == "nothing":
+    inventory = inspect_files(paths)
+    print(json.dumps(inventory.to_json(), ensure_ascii=False) if as_json else "\n".join(inventory.lines()))
+    if inventory.kind == "nothing":
         raise typer.Exit(2)
 
 
 @of_request("model", "size", "frames", "device", "dtype")
 def plan(
     *,
-    asked: dict[str, Any],
+    options: dict[str, Any],
     memory: Annotated[
         float | None, typer.Option(metavar="GB", help="Memory to plan for. [default: what is free now]")
     ] = None,
@@ -50,12 +50,12 @@ def plan(
     from lichtspiel.request import default_of, extent, value_of
     from lichtspiel.spec import model as find
 
-    row = find(asked.get("model", default_of("model")))
-    where = {name: value_of(name, asked.get(name, default_of(name))) for name in ("device", "dtype")}
-    size, frames = extent(row, asked.get("size"), asked.get("frames"))
-    found = estimate(row, size, frames, **where, gigabytes=memory, weights=weights)
-    print(json.dumps(found.to_json(), ensure_ascii=False) if as_json else found.table())
-    if found.refusal:
+    row = find(options.get("model", default_of("model")))
+    where = {name: value_of(name, options.get(name, default_of(name))) for name in ("device", "dtype")}
+    size, frames = extent(row, options.get("size"), options.get("frames"))
+    estimated = estimate(row, size, frames, **where, gigabytes=memory, weights=weights)
+    print(json.dumps(estimated.to_json(), ensure_ascii=False) if as_json else estimated.table())
+    if estimated.refusal:
         raise typer.Exit(1)
 
 
@@ -77,15 +77,15 @@ def pull(
     Downloads resume, are checked against the hub's digests, and files that models share are stored once.
     """
     from lichtspiel.spec import model as find
-    from lichtspiel.weights.hub import pull as run
-    from lichtspiel.weights.inspect import inspect as look
+    from lichtspiel.weights.hub import pull as download
+    from lichtspiel.weights.inspect import inspect as inspect_files
 
-    paths = run(find(model), to, endpoint=endpoint and endpoint.rstrip("/"), token=secret(token) or None, say=say)
-    found = look(paths)
+    paths = download(find(model), to, endpoint=endpoint and endpoint.rstrip("/"), token=secret(token) or None, say=say)
+    inventory = inspect_files(paths)
     if as_json:
-        print(json.dumps({"model": model, "files": [str(path) for path in paths], **found.to_json()}))
+        print(json.dumps({"model": model, "files": [str(path) for path in paths], **inventory.to_json()}))
         return
-    print("\n".join(found.lines()))
+    print("\n".join(inventory.lines()))
     weights = f" --weights '{to}'" if to else ""
     print(f'use it with: lichtspiel generate "…" --model {model}{weights}')
 
@@ -99,11 +99,11 @@ def inspect_lora(
     """
     from lichtspiel.lora import read_lora
 
-    said = read_lora(path).describe()
+    description = read_lora(path).describe()
     if as_json:
-        print(json.dumps(said, ensure_ascii=False))
+        print(json.dumps(description, ensure_ascii=False))
         return
-    for name, value in said.items():
+    for name, value in description.items():
         if value not in ([], {}, None):
             shown = ", ".join(f"{key}: {count}" for key, count in value.items()) if isinstance(value, dict) else value
             shown = ", ".join(map(str, shown)) if isinstance(shown, list) else shown
@@ -126,9 +126,9 @@ def convert_lora(
 
     check_distinct({"--out": out}, [("FILE", path)])
     free_output(out, "", force=force)
-    found = read_lora(path)
-    write_lora(out, convert(found, to), carried(found, to))
+    lora = read_lora(path)
+    write_lora(out, convert(lora, to), carried(lora, to))
     if as_json:
-        print(json.dumps({"path": str(out), "layers": len(found.layers), "from": found.dialect, "to": to}))
+        print(json.dumps({"path": str(out), "layers": len(lora.layers), "from": lora.dialect, "to": to}))
         return
-    print(f"{out}: {len(found.layers)} layers, from {found.dialect} to {to}")
+    print(f"{out}: {len(lora.layers)} layers, from {lora.dialect} to {to}")
