@@ -80,13 +80,13 @@ class Checkpoint:
     def fingerprints(self) -> dict[Part, str]:
         """A digest of each part's files from samples of them, which takes milliseconds however large they are: training
         and quantizing change it, copying and renaming do not."""
-        found: dict[Part, str] = {}
+        digests: dict[Part, str] = {}
         for part, component in self.parts.items():
             digest = hashlib.sha256()
             for path in sorted(component.paths):
                 _sample(path, digest)
-            found[part] = digest.hexdigest()[:32]
-        return found
+            digests[part] = digest.hexdigest()[:32]
+        return digests
 
     def tokenizer(self) -> Tokenizer:
         """The UMT5 tokenizer, reduced to the model's own vocabulary where it has one."""
@@ -159,12 +159,12 @@ def checkpoint(model: Model, weights: Files = None) -> Checkpoint:
     return Checkpoint(model, parts, {} if model.embedded and paths != [EMBEDDED] else model.digests)
 
 
-def _refuse_strangers(paths: list[Path], found: Scan) -> None:
+def _refuse_strangers(paths: list[Path], scanned: Scan) -> None:
     """Refuse files that were named one by one and are no part of any model, because nothing would come of them."""
-    strangers = {file.path: file for file in found.foreign}
+    strangers = {file.path: file for file in scanned.foreign}
     for path in paths:
-        if path in found.failures and path.is_file():
-            raise found.failures[path]
+        if path in scanned.failures and path.is_file():
+            raise scanned.failures[path]
         if path not in strangers or not path.is_file():
             continue
         entries = strangers[path].entries
@@ -191,11 +191,11 @@ def _local(model: Model) -> Path:
     )
 
 
-def _chosen(model: Model, part: Part, found: Scan, paths: list[Path]) -> Component:
+def _chosen(model: Model, part: Part, scanned: Scan, paths: list[Path]) -> Component:
     """The one component of the files that matches the model."""
     spec = spec_of(model, part)
     assert spec is not None
-    candidates = [component for component in found.parts if component.part == part]
+    candidates = [component for component in scanned.parts if component.part == part]
     matching = [component for component in candidates if not compare(component, spec)]
     if len(matching) > 1:
         first, second, *_ = matching
@@ -205,9 +205,9 @@ def _chosen(model: Model, part: Part, found: Scan, paths: list[Path]) -> Compone
         )
     if matching and not matching[0].problems:
         return matching[0]
-    if found.failures and not matching:
-        raise next(iter(found.failures.values()))
-    for file in found.foreign if part == "dit" and not candidates else ():
+    if scanned.failures and not matching:
+        raise next(iter(scanned.failures.values()))
+    for file in scanned.foreign if part == "dit" and not candidates else ():
         if title := quantizer(file.entries):
             raise WeightsError(
                 f"{file.path} is quantized by {title}, which cannot be read; use a file in 16 bit, fp8 (e4m3) or GGUF"

@@ -139,7 +139,7 @@ class Component:
 
     def precisions(self) -> Counter[str]:
         """How many stored tensors there are in each precision."""
-        pieces = (piece for found in self._pieces.values() for piece in found.values())
+        pieces = (piece for slots in self._pieces.values() for piece in slots.values())
         return Counter(piece.file.entries[piece.name].precision for piece in pieces)
 
     @property
@@ -176,7 +176,7 @@ class Component:
                 "model, but makes noise without its twin"
             )
         scales = {_weight_of(name): stored for name, stored in names.items() if name.endswith(SCALES)}
-        marked = any(name.endswith("scaled_fp8") for name in names)
+        has_scale_marker = any(name.endswith("scaled_fp8") for name in names)
         for name, whole in names.items():
             alias = ALIASES.get(name, name)
             if name.endswith((*MARKERS, *SCALES)) or self.dialect.ignores(name) or (alias != name and alias in names):
@@ -192,7 +192,7 @@ class Component:
             else:
                 self.unexpected.append(whole)
         self.unexpected += scales.values()
-        if marked and not self.scaled:
+        if has_scale_marker and not self.scaled:
             self.problems.append(
                 f"{file.path} says that its 8-bit weights have scales, but holds none; download it again"
             )
@@ -291,12 +291,12 @@ def group(files: Sequence[TensorFile]) -> tuple[list[Component], list[TensorFile
     parts: list[Component] = []
     foreign: list[TensorFile] = []
     for _, siblings in groupby(files, key=lambda file: file.path.parent):
-        found: list[Component] = []
+        components: list[Component] = []
         for file in siblings:
-            here = _take(file, found)
-            if not here:
+            added = _take(file, components)
+            if not added:
                 foreign.append(file)
-        parts += found
+        parts += components
     modules = [part for part in parts if part.vace_module]
     bases = [part for part in parts if part.part == "dit" and not part.vace_module]
     if modules and bases:
@@ -305,13 +305,13 @@ def group(files: Sequence[TensorFile]) -> tuple[list[Component], list[TensorFile
     return parts, foreign
 
 
-def _take(file: TensorFile, found: list[Component]) -> list[Component]:
-    """Add the parts that a file holds to those `found` in its folder; returns them."""
+def _take(file: TensorFile, components: list[Component]) -> list[Component]:
+    """Add the parts that a file holds to the `components` of its folder; returns them."""
     groups: dict[str, dict[str, str]] = {}
     for name in file.entries:
         prefix, rest = unprefixed(name)
         groups.setdefault(prefix, {})[rest] = name
-    here: list[Component] = []
+    added: list[Component] = []
     strange: list[str] = []
     for prefix, names in groups.items():
         table = recognize([name for name in names if not name.endswith((*MARKERS, *SCALES, *EXTRAS))])
@@ -319,23 +319,23 @@ def _take(file: TensorFile, found: list[Component]) -> list[Component]:
             strange += names.values()
             continue
         alone = not SHARD.search(file.path.name) and all(name.startswith((VACE, *MARKERS)) for name in names)
-        known = (
+        matching = (
             part
-            for part in found
+            for part in components
             if (part.dialect, part.prefix) == (table, prefix)
             and not part.overlaps(names)
             and not (alone or part.vace_module)
         )
-        part = next(known, None)
+        part = next(matching, None)
         if part is None:
             part = Component(table.part, table, prefix)
-            found.append(part)
+            components.append(part)
         part.add(file, names)
-        here.append(part)
-    for name in strange if here else ():
-        if not name.endswith(MARKERS) and not any(part.dialect.ignores(name) for part in here):
-            here[0].unexpected.append(name)
-    return here
+        added.append(part)
+    for name in strange if added else ():
+        if not name.endswith(MARKERS) and not any(part.dialect.ignores(name) for part in added):
+            added[0].unexpected.append(name)
+    return added
 
 
 @dataclass(frozen=True)

@@ -111,15 +111,15 @@ def _listed(model: Model, folder: Path, endpoint: str, token: str | None) -> tup
             f"{', without HF_HUB_OFFLINE' if constants.HF_HUB_OFFLINE else ''}, name a mirror with --endpoint, or copy "
             f"these files into {folder}: {', '.join(model.files.values())}"
         ) from error
-    found = [
+    published = [
         Published(file.rfilename, file.size or 0, file.lfs.sha256 if file.lfs else "")
         for file in info.siblings or []
         if any(_matches(file.rfilename, pattern) for pattern in model.files.values())
     ]
     for pattern in model.files.values():
-        if not any(fnmatch(file.name, pattern) for file in found):
+        if not any(fnmatch(file.name, pattern) for file in published):
             raise WeightsError(f"{model.repository} at {endpoint} has no {pattern}; is it a mirror of the whole hub?")
-    return info.sha or "main", found
+    return info.sha or "main", published
 
 
 def _check_space(folder: Path, files: list[Published]) -> None:
@@ -154,8 +154,8 @@ def _twin(file: Published, folder: Path) -> Path | None:
     """The same file in another checkpoint's folder beside this one."""
     if not file.sha256:
         return None
-    others = (other / file.name for other in folder.parent.iterdir() if other != folder)
-    return next((other for other in others if _whole(other, file)), None)
+    candidates = (other / file.name for other in folder.parent.iterdir() if other != folder)
+    return next((other for other in candidates if _whole(other, file)), None)
 
 
 def _link(twin: Path, path: Path) -> None:

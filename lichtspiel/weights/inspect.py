@@ -120,8 +120,8 @@ def inspect(path: Path | Sequence[Path]) -> Inventory:
     paths = [path] if isinstance(path, Path) else list(path)
     scanned = scan(paths)
     parts = [_part(component) for component in scanned.parts if not component.joined or models_of(component)]
-    others = [_other(file) for file in scanned.foreign]
-    others += [OtherFile(str(file), "unreadable", str(error)) for file, error in scanned.failures.items()]
+    other_files = [_other(file) for file in scanned.foreign]
+    other_files += [OtherFile(str(file), "unreadable", str(error)) for file, error in scanned.failures.items()]
     complete, missing = _models(parts)
     tasks: set[Task] = set()
     for name in complete:
@@ -129,7 +129,7 @@ def inspect(path: Path | Sequence[Path]) -> Inventory:
     return Inventory(
         path=", ".join(str(one) for one in paths),
         parts=parts,
-        others=others,
+        others=other_files,
         complete=complete,
         tasks=sorted(tasks),
         missing=missing,

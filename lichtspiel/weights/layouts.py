@@ -108,15 +108,15 @@ class Dialect:
     def slot(self, name: str) -> Slot | None:
         """Where the tensor that this dialect calls `name` belongs; None when the dialect has no such name."""
         for pattern, rule, index in self._theirs:
-            if found := pattern.fullmatch(name):
-                return Slot(_filled(rule.ours, found.groups()), index, len(rule.theirs), rule.axes)
+            if match := pattern.fullmatch(name):
+                return Slot(_filled(rule.ours, match.groups()), index, len(rule.theirs), rule.axes)
         return None
 
     def names(self, official: str) -> tuple[str, ...]:
         """What this dialect calls the `official` tensor: one name, or those of the pieces; raises KeyError."""
         for pattern, rule in self._ours:
-            if found := pattern.fullmatch(official):
-                return tuple(_filled(text, found.groups()) for text in rule.theirs)
+            if match := pattern.fullmatch(official):
+                return tuple(_filled(text, match.groups()) for text in rule.theirs)
         raise KeyError(official)
 
     def ignores(self, name: str) -> bool:
@@ -327,17 +327,17 @@ def recognize(names: Collection[str]) -> Dialect | None:
     best, most = None, 0.0
     for table in DIALECTS:
         needed = [name for name in names if not table.ignores(name)]
-        known = sum(table.slot(name) is not None for name in needed)
-        if needed and known > most and known >= ENOUGH * len(needed):
-            best, most = table, known
+        recognized = sum(table.slot(name) is not None for name in needed)
+        if needed and recognized > most and recognized >= ENOUGH * len(needed):
+            best, most = table, recognized
     return best
 
 
 def unprefixed(name: str) -> tuple[str, str]:
     """What stands before the name of a tensor, and the name without it and without wrappers."""
     rest, prefix = WRAPPERS.sub("", name), ""
-    while found := next((prefix for prefix in PREFIXES if rest.startswith(prefix)), ""):
-        rest, prefix = rest.removeprefix(found), prefix + found
+    while match := next((prefix for prefix in PREFIXES if rest.startswith(prefix)), ""):
+        rest, prefix = rest.removeprefix(match), prefix + match
     return prefix, rest
 
 

@@ -107,7 +107,7 @@ def describe(part: Component, spec: Spec) -> str:
 
 def _lost_shards(part: Component) -> str:
     """Which shards are not there, where the files are numbered."""
-    numbers = [(int(found[1]), int(found[2])) for path in part.paths if (found := SHARD.search(path.name))]
+    numbers = [(int(match[1]), int(match[2])) for path in part.paths if (match := SHARD.search(path.name))]
     if not numbers:
         return ""
     total = max(total for _, total in numbers)
