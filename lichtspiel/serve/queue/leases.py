@@ -64,7 +64,7 @@ def lock_held(connection: Connection, id: str, attempt: int, worker: str | None)
 
 
 def write_held(connection: Connection, id: str, attempt: int, worker: str | None, **values: Any) -> bool | None:
-    """Write to a job that is held; the answer is that of `held`, and None means that nothing was written."""
+    """Write to a job that is held; the answer is that of `lock_held`, and None means that nothing was written."""
     cancel_requested: bool | None = connection.scalar(
         _WRITE_HELD, {"this_id": id, "ours": attempt, "us": worker, **values}
     )
