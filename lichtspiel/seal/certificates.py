@@ -88,11 +88,11 @@ def parse_chain(chain: bytes) -> list[x509.Certificate]:
     return x509.load_pem_x509_certificates(chain)
 
 
-def pem(found: Sequence[x509.Certificate]) -> str:
+def pem(certificates: Sequence[x509.Certificate]) -> str:
     """Certificates as PEM text."""
     from cryptography.hazmat.primitives.serialization import Encoding
 
-    return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in found).decode("ascii")
+    return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates).decode("ascii")
 
 
 def read_key(path: Path, leaf: x509.Certificate) -> str:
@@ -140,10 +140,10 @@ def purposes(leaf: x509.Certificate) -> list[str]:
     from cryptography import x509
 
     try:
-        found = [use.dotted_string for use in leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value]
+        usages = [use.dotted_string for use in leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value]
     except x509.ExtensionNotFound:
         return []
-    return [{**PURPOSES, **_EXCLUSIVE}.get(number, number) for number in found]
+    return [{**PURPOSES, **_EXCLUSIVE}.get(number, number) for number in usages]
 
 
 def flaw(chain: Sequence[x509.Certificate]) -> str | None:
@@ -233,8 +233,8 @@ def ask(command: str, leaf: x509.Certificate, data: bytes) -> bytes:
             "can reach the key"
         ) from error
     if done.returncode:
-        said = done.stderr.decode("utf-8", "replace").split("\n")
-        last = next((line for line in reversed(said) if line.strip()), "it did not say why")
+        lines = done.stderr.decode("utf-8", "replace").split("\n")
+        last = next((line for line in reversed(lines) if line.strip()), "it did not say why")
         shown = "".join(letter if letter.isprintable() else " " for letter in last[:200]).strip()
         raise LichtspielError(f"the signer command failed with exit code {done.returncode}: {shown}")
     for answer in (done.stdout, _base64_decoded(done.stdout)):
@@ -308,8 +308,8 @@ def check_timestamp(url: str) -> str:
 def _name(certificate: x509.Certificate) -> str:
     from cryptography.x509.oid import NameOID
 
-    found = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    name = str(found[0].value) if found else certificate.subject.rfc4514_string()
+    common_names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    name = str(common_names[0].value) if common_names else certificate.subject.rfc4514_string()
     return repr(name[:80])
 
 

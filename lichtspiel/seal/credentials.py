@@ -138,8 +138,8 @@ class Provenance:
             raise RequestError("parameters", f"{len(text):,} characters", f"at most {MAX_RECORD} can be recorded")
         assert self.source_type in get_args(SourceType)
         assert self.created.tzinfo is not None, "a time without a zone is no time"
-        assert len({given.role for given in self.inputs}) == len(self.inputs), "each input needs a role of its own"
-        assert sum(given.parent for given in self.inputs) <= 1, "a video is a version of one other at most"
+        assert len({item.role for item in self.inputs}) == len(self.inputs), "each input needs a role of its own"
+        assert sum(item.parent for item in self.inputs) <= 1, "a video is a version of one other at most"
 
     @property
     def mark(self) -> int:
@@ -207,8 +207,8 @@ def _sign(files: tuple[Path, Path, str], provenance: Provenance, identity: Ident
             if identity.command is None
             else c2pa.Signer.from_callback(ask, algorithm, identity.chain, timestamp) as signer,
         ):
-            for given in provenance.inputs:
-                _add(builder, given)
+            for item in provenance.inputs:
+                _add(builder, item)
             with source.open("rb") as file, target.open("x+b") as signed:
                 builder.sign(signer, format, file, signed)
     except c2pa.C2paError:
@@ -223,8 +223,8 @@ def _manifest(provenance: Provenance, format: str) -> dict[str, Any]:
         actions.append({"action": "c2pa.watermarked.bound", "when": actions[0]["when"]})
 
     def text(content: str) -> dict[str, str]:
-        said = {"digest": digest(provenance.id, content)}
-        return {**said, "text": content} if provenance.embed_prompt else said
+        entry = {"digest": digest(provenance.id, content)}
+        return {**entry, "text": content} if provenance.embed_prompt else entry
 
     software = {"name": "Lichtspiel", "version": provenance.version}
     request = {
@@ -235,7 +235,7 @@ def _manifest(provenance: Provenance, format: str) -> dict[str, Any]:
         "parameters": json.dumps(dict(provenance.parameters), allow_nan=False),
         "prompt": text(provenance.prompt),
         "negative": text(provenance.negative),
-        "inputs": [{"role": it.role, "digest": digest(provenance.id, it.sha256)} for it in provenance.inputs],
+        "inputs": [{"role": item.role, "digest": digest(provenance.id, item.sha256)} for item in provenance.inputs],
         "digest_rule": DIGEST_RULE,
     }
     assertions: list[dict[str, Any]] = [
@@ -255,33 +255,33 @@ def _manifest(provenance: Provenance, format: str) -> dict[str, Any]:
 
 def _actions(provenance: Provenance) -> list[dict[str, Any]]:
     """What was done, first how the picture came to be: made from nothing, or from its parent."""
-    made: dict[str, Any] = {
+    creation: dict[str, Any] = {
         "action": "c2pa.created",
         "when": provenance.created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "digitalSourceType": SOURCE_TYPES + provenance.source_type,
         "softwareAgent": {"name": provenance.model, "version": provenance.version},
     }
-    used = [given.role for given in provenance.inputs if not given.parent]
+    used = [item.role for item in provenance.inputs if not item.parent]
     if used:
-        made["parameters"] = {"ingredientIds": used}
-    parent = [given.role for given in provenance.inputs if given.parent]
+        creation["parameters"] = {"ingredientIds": used}
+    parent = [item.role for item in provenance.inputs if item.parent]
     if not parent:
-        return [made]
-    opened = {"action": "c2pa.opened", "when": made["when"], "parameters": {"ingredientIds": parent}}
-    return [opened, {**made, "action": "c2pa.edited"}]
+        return [creation]
+    opened = {"action": "c2pa.opened", "when": creation["when"], "parameters": {"ingredientIds": parent}}
+    return [opened, {**creation, "action": "c2pa.edited"}]
 
 
-def _add(builder: Any, given: Input) -> None:
+def _add(builder: Any, item: Input) -> None:
     """Add an input as a C2PA ingredient, with its own credentials nested when it has any."""
     c2pa = library.load()
 
-    relationship = "parentOf" if given.parent else "inputTo"
-    described = json.dumps({"title": given.role, "relationship": relationship, "label": given.role})
-    kind = mimetypes.guess_type(given.path.name)[0] or "application/octet-stream"
+    relationship = "parentOf" if item.parent else "inputTo"
+    described = json.dumps({"title": item.role, "relationship": relationship, "label": item.role})
+    kind = mimetypes.guess_type(item.path.name)[0] or "application/octet-stream"
     try:
-        survey(given.path)
-        with given.path.open("rb") as file:
-            if file_sha256(file) == given.sha256:
+        survey(item.path)
+        with item.path.open("rb") as file:
+            if file_sha256(file) == item.sha256:
                 file.seek(0)
                 builder.add_ingredient(described, kind, file)
                 return

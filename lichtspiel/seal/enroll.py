@@ -32,17 +32,17 @@ def import_identity(certificate: Path, key: Path | None, command: str | None) ->
     if reason := certificates.flaw(chain):
         raise InvalidInput(f"{certificate}: {reason}")
     if key is not None:
-        made = Identity(certificates.pem(chain), certificates.read_key(key, chain[0]))
+        identity = Identity(certificates.pem(chain), certificates.read_key(key, chain[0]))
     else:
         assert command is not None
         certificates.ask(command, chain[0], b"a trial")
-        made = Identity(certificates.pem(chain), command=command)
-    _try(made, certificate)
-    install(made)
-    return made
+        identity = Identity(certificates.pem(chain), command=command)
+    _try(identity, certificate)
+    install(identity)
+    return identity
 
 
-def _try(made: Identity, certificate: Path) -> None:
+def _try(identity: Identity, certificate: Path) -> None:
     """Sign on the road that videos take and read it back, so that what the C2PA library minds shows now."""
     trial = credentials.Provenance(
         model="trial", version="0", source_type="algorithmicMedia", prompt="", negative="", parameters={}
@@ -51,12 +51,12 @@ def _try(made: Identity, certificate: Path) -> None:
         plain, signed = Path(folder) / "plain.mp4", Path(folder) / "signed.mp4"
         plain.write_bytes(_SMALLEST)
         try:
-            credentials.sign(plain, signed, trial, made)
+            credentials.sign(plain, signed, trial, identity)
         except LichtspielError as error:
             raise InvalidInput(f"{certificate}: a trial with it failed, and nothing was changed: {error}") from error
-        said = manifest.read(signed, made.root)
-    if not said.ours:
+        reading = manifest.read(signed, identity.root)
+    if not reading.ours:
         raise InvalidInput(
-            f"{certificate}: a trial signature does not hold, and nothing was changed: {'; '.join(said.problems)}; "
+            f"{certificate}: a trial signature does not hold, and nothing was changed: {'; '.join(reading.problems)}; "
             "check that every certificate after the first is an authority's and may issue the one before"
         )

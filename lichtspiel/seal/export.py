@@ -197,8 +197,10 @@ class EncodeSettings:
 
     def tags(self) -> dict[str, str]:
         """The unsigned entries of the file."""
-        made = self.provenance
-        return labels.tags(self.marks, id=made.id, model=made.model, version=made.version, created=made.created)
+        provenance = self.provenance
+        return labels.tags(
+            self.marks, id=provenance.id, model=provenance.model, version=provenance.version, created=provenance.created
+        )
 
     def apply_marks(self, height: int, width: int) -> Callable[[Frame, int], Frame]:
         """A function that puts the visible label and the watermark on a frame of this size, given its number."""

@@ -96,7 +96,7 @@ def find_identity() -> Identity | None:
         raise _unusable(folder, error) from error
 
 
-def install(made: Identity) -> None:
+def install(identity: Identity) -> None:
     """Put an identity in place of the one so far, which is moved aside unless it is the same.
 
     Raises LichtspielError when the folder cannot be written, and then everything is as it was.
@@ -104,9 +104,9 @@ def install(made: Identity) -> None:
     folder = home() / "identity"
     try:
         with contextlib.suppress(LichtspielError):  # a damaged one is replaced
-            if _exists(folder) and _load(folder) == made:
+            if _exists(folder) and _load(folder) == identity:
                 return
-        _replace(made, folder)
+        _replace(identity, folder)
     except OSError as error:
         raise _unusable(folder, error) from error
 
@@ -118,12 +118,12 @@ def anchors() -> str | None:
     An identity that was made here is in it with its root, one that was imported with its leaf alone. Raises
     LichtspielError when a file is damaged.
     """
-    found = []
+    trusted_certificates = []
     for folder in (home() / "identity", *sorted(home().glob("identity-*"))):
         _check_private(folder)
         chain = _read(folder / "chain.pem")
-        found += chain if _self_made(chain) else chain[:1]
-    return certificates.pem(list(dict.fromkeys(found))) or None
+        trusted_certificates += chain if _self_made(chain) else chain[:1]
+    return certificates.pem(list(dict.fromkeys(trusted_certificates))) or None
 
 
 def trusted_anchors() -> str | None:
@@ -133,12 +133,12 @@ def trusted_anchors() -> str | None:
     Raises LichtspielError when a file is damaged, because what cannot be read must not be taken for distrust, and when
     others may write the folder, because then anybody could add themselves.
     """
-    found: list[x509.Certificate] = []
+    trusted_certificates: list[x509.Certificate] = []
     _check_private(home() / "trust")
     for path in sorted((home() / "trust").glob("*.pem")):
         _check_private(path)
-        found += _read(path)
-    return certificates.pem(list(dict.fromkeys(found))) or None
+        trusted_certificates += _read(path)
+    return certificates.pem(list(dict.fromkeys(trusted_certificates))) or None
 
 
 def describe(shown: Identity) -> dict[str, Any]:
@@ -233,13 +233,13 @@ def _exists(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
 
-def _write(made: Identity, parent: Path) -> Path:
+def _write(identity: Identity, parent: Path) -> Path:
     """Write a whole folder under a passing name, ready to be renamed."""
     parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".identity-", dir=parent))  # mkdtemp makes it 0700
-    secret = ("key.pem", made.key) if made.command is None else ("command", made.command)
+    secret = ("key.pem", identity.key) if identity.command is None else ("command", identity.command)
     try:
-        for name, text in (secret, ("chain.pem", made.chain)):
+        for name, text in (secret, ("chain.pem", identity.chain)):
             descriptor = os.open(draft / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with open(descriptor, "w", encoding="utf-8") as file:
                 file.write(text)
@@ -251,10 +251,10 @@ def _write(made: Identity, parent: Path) -> Path:
     return draft
 
 
-def _store(made: Identity, folder: Path) -> None:
+def _store(identity: Identity, folder: Path) -> None:
     """Put the identity in place in one step: a whole folder is written beside it and renamed. Renaming onto a folder
     that has files in it fails, so of several processes exactly one wins and the others load what it wrote."""
-    draft = _write(made, folder.parent)
+    draft = _write(identity, folder.parent)
     try:
         os.rename(draft, folder)
     except OSError:
@@ -265,14 +265,14 @@ def _store(made: Identity, folder: Path) -> None:
             shutil.rmtree(draft)
 
 
-def _replace(made: Identity, folder: Path) -> None:
+def _replace(identity: Identity, folder: Path) -> None:
     """Put an identity in the place of another, which is moved aside.
 
     A folder cannot be exchanged in one step, so the new one first waits, whole, under a name of its own. Whoever finds
     no identity in the moment between the two renames, or after a crash there, takes the waiting one (`_finish`).
     """
     waiting, former = folder.with_name(_WAITING), _name_for_former(folder)
-    draft = _write(made, folder.parent)
+    draft = _write(identity, folder.parent)
     try:
         os.rename(draft, waiting)
     except OSError as error:

@@ -119,11 +119,11 @@ def read(path: Path) -> Tags:
     """
     import av
 
-    found = survey(path)
-    if found.png:
+    layout = survey(path)
+    if layout.png:
         entries = _png(path)
         return Tags(aigc=_parse(entries.get("aigc", "")), comment=_claim(entries.get("comment", "")))
-    if found.mp4 and (headers := _header_bytes(path)) > _MOST_HEADERS:
+    if layout.mp4 and (headers := _header_bytes(path)) > _MOST_HEADERS:
         raise MediaError(f"{path}: has {headers:,} bytes of headers; at most {_MOST_HEADERS:,} are read")
     options = {**OPTIONS, "format_whitelist": f"{OPTIONS['format_whitelist']},flv,ogg,asf"}
     try:
@@ -133,8 +133,8 @@ def read(path: Path) -> Tags:
             entries = {key.lower(): value for key, value in container.metadata.items()}
     except (av.FFmpegError, ValueError) as error:
         raise MediaError(f"{path}: is no video that can be read, or is damaged ({error})") from error
-    said = entries.get("comment") or entries.get(_APPLE) or ""
-    return Tags(aigc=_parse(entries.get("aigc", "")), comment=_claim(said))
+    text = entries.get("comment") or entries.get(_APPLE) or ""
+    return Tags(aigc=_parse(entries.get("aigc", "")), comment=_claim(text))
 
 
 def _png(path: Path) -> dict[str, str]:
@@ -161,9 +161,9 @@ def _plain(text: str, most: int) -> str:
 
 
 def _claim(text: str) -> str | None:
-    said = _plain(text, _MOST_COMMENT)
+    plain = _plain(text, _MOST_COMMENT)
     claims = (*TEXTS.values(), "AI generated", "人工智能")
-    return said if any(claim.lower() in said.lower() for claim in claims) else None
+    return plain if any(claim.lower() in plain.lower() for claim in claims) else None
 
 
 def _parse(text: str) -> dict[str, str] | None:
@@ -177,9 +177,9 @@ def _parse(text: str) -> dict[str, str] | None:
         entry = entry["AIGC"]
     if not isinstance(entry, dict):
         return None
-    known = {key: entry[key] for key in _KEYS if isinstance(entry.get(key), str | int)}
-    found = {key: _plain(str(value), _MOST_VALUE) for key, value in known.items()}
-    return found if found.get("Label") else None
+    entries = {key: entry[key] for key in _KEYS if isinstance(entry.get(key), str | int)}
+    values = {key: _plain(str(value), _MOST_VALUE) for key, value in entries.items()}
+    return values if values.get("Label") else None
 
 
 def _header_bytes(path: Path) -> int:

@@ -56,25 +56,25 @@ class Reading:
     problems: tuple[str, ...] = ()
 
 
-def read(path: Path, ours: str | None = None, others: str | None = None) -> Reading:
-    """Read and check the credentials of an MP4 or PNG, without the network. `ours` and `others` are the certificates
+def read(path: Path, ours: str | None = None, trusted: str | None = None) -> Reading:
+    """Read and check the credentials of an MP4 or PNG, without the network. `ours` and `trusted` are the certificates
     (PEM, one after the other) of this installation, and of those it trusts.
 
     Only the positive counts: "intact" needs a validated signature, a matching picture and no complaint except about
     who signed. Raises MediaError when the file is damaged, hostile or neither of them.
     """
-    found = survey(path)
-    if not (found.mp4 or found.png):
+    layout = survey(path)
+    if not (layout.mp4 or layout.png):
         raise MediaError(
             f"{path}: is no MP4 or MOV video and no PNG, so it cannot hold content credentials that can be read"
         )
-    if not found.sealed:
+    if not layout.sealed:
         return Reading("none")
-    kind = "image/png" if found.png else "video/mp4"
-    reading = _check(path, kind, ours, others)
-    if reading.ours or reading.state != "intact" or others is None:
+    kind = "image/png" if layout.png else "video/mp4"
+    reading = _check(path, kind, ours, trusted)
+    if reading.ours or reading.state != "intact" or trusted is None:
         return dataclasses.replace(reading, trusted=reading.ours)
-    other = _check(path, kind, others, None)  # apart: of a certificate in both lists the library names one by chance
+    other = _check(path, kind, trusted, None)  # apart: of a certificate in both lists the library names one by chance
     return dataclasses.replace(other, ours=False, trusted=True) if other.ours else reading
 
 

@@ -131,8 +131,8 @@ def rules() -> list[dict[str, Any]]:
     listed = []
     for name, row in _profiles().items():
         having = [dict(rule) for other in row.get("includes", [name]) for rule in _profiles()[other]["rules"]]
-        found = {key: row[key] for key in ("summary", *_FLAGS)}
-        listed.append({"profile": name, **found, "languages": list(row["languages"]), "rules": having})
+        flags = {key: row[key] for key in ("summary", *_FLAGS)}
+        listed.append({"profile": name, **flags, "languages": list(row["languages"]), "rules": having})
     return listed
 
 

@@ -44,8 +44,8 @@ def encode(id: int, scheme: int = SCHEME) -> npt.NDArray[np.int8]:
     assert 0 <= id < 1 << 32, id
     assert 0 <= scheme < 1 << 8, scheme
     word = (scheme << 32) | id
-    bits = [(word << 8 | _crc8(word.to_bytes(5, "big"))) >> place & 1 for place in reversed(range(_BITS))]
-    state = sum(bit << place for place, bit in enumerate(reversed(bits[-_MEMORY:])))
+    bits = [(word << 8 | _crc8(word.to_bytes(5, "big"))) >> position & 1 for position in reversed(range(_BITS))]
+    state = sum(bit << position for position, bit in enumerate(reversed(bits[-_MEMORY:])))
     outputs, next_state = _trellis()
     coded = []
     for bit in bits:
@@ -94,7 +94,7 @@ def _trellis() -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64]]:
     register = np.arange(1 << _MEMORY)[:, None] << 1 | np.arange(2)
     # The newest bit meets the highest digit of the generator, as the tables write it.
     taps = [
-        sum((register >> place & 1) * (generator >> _MEMORY - place & 1) for place in range(_MEMORY + 1))
+        sum((register >> position & 1) * (generator >> _MEMORY - position & 1) for position in range(_MEMORY + 1))
         for generator in _GENERATORS
     ]
     return np.stack([1 - 2 * (tap % 2) for tap in taps], -1).astype(np.int8), register & (1 << _MEMORY) - 1

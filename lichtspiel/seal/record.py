@@ -125,8 +125,8 @@ class Entry:
 
     def to_json(self) -> dict[str, Any]:
         """The same as a plain dictionary, ready for `json.dumps`; `created` is ISO 8601 in UTC."""
-        said = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {**said, "created": _stamp(self.created), "inputs": [dict(given) for given in self.inputs]}
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {**values, "created": _stamp(self.created), "inputs": [dict(item) for item in self.inputs]}
 
 
 def add(entry: Entry) -> None:
@@ -337,9 +337,9 @@ def _parsed(path: Path, rows: Iterator[tuple[Any, ...]]) -> Iterator[Entry]:
     damaged = []
     for id, watermark, created, body in rows:
         try:
-            said = json.loads(body)
-            said["inputs"] = tuple(said["inputs"])
-            entry = Entry(id=id, watermark=watermark, created=datetime.fromisoformat(created), **said)
+            values = json.loads(body)
+            values["inputs"] = tuple(values["inputs"])
+            entry = Entry(id=id, watermark=watermark, created=datetime.fromisoformat(created), **values)
         except (ValueError, TypeError, KeyError):
             damaged.append(id)
         else:

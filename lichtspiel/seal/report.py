@@ -39,49 +39,52 @@ def card(report: Report, width: int = 100) -> str:
 
 def _title(report: Report) -> str:
     """One or two words that tell the cases apart at a glance."""
-    said = report.credentials
-    if said.state == "none":
+    credentials = report.credentials
+    if credentials.state == "none":
         if report.record_match == "sha256":
             return "IN THE RECORD"
         return "WATERMARK FOUND" if report.watermark.found else "NOTHING FOUND"
-    if said.state == "trusted":
-        return "SEALED HERE" if said.here else "TRUSTED SIGNER"
-    return {"intact": "INTACT, UNKNOWN SIGNER", "tampered": "TAMPERED"}[said.state]
+    if credentials.state == "trusted":
+        return "SEALED HERE" if credentials.here else "TRUSTED SIGNER"
+    return {"intact": "INTACT, UNKNOWN SIGNER", "tampered": "TAMPERED"}[credentials.state]
 
 
 def _rows(report: Report) -> Iterator[tuple[str, str]]:
-    said = report.credentials
-    if said.source_type:
-        yield "Source", f"{SOURCES.get(said.source_type, 'source type')} ({said.source_type})"
-    if said.model:
-        yield "Model", f"{said.model} (stated by whoever sealed it)" if _adopted(said) else said.model
-    if said.software:
-        yield "Software", said.software
-    if said.time:
-        yield "Time", f"{said.time} (time stamp)"
-    if said.created:
-        yield "Created", f"{said.created} (stated by the signer)"
-    if signer := said.signer:
+    credentials = report.credentials
+    if credentials.source_type:
+        yield "Source", f"{SOURCES.get(credentials.source_type, 'source type')} ({credentials.source_type})"
+    if credentials.model:
+        yield (
+            "Model",
+            f"{credentials.model} (stated by whoever sealed it)" if _adopted(credentials) else credentials.model,
+        )
+    if credentials.software:
+        yield "Software", credentials.software
+    if credentials.time:
+        yield "Time", f"{credentials.time} (time stamp)"
+    if credentials.created:
+        yield "Created", f"{credentials.created} (stated by the signer)"
+    if signer := credentials.signer:
         name = " / ".join(filter(None, (signer.name, signer.organisation))) or "unnamed"
-        yield "Signer", name if said.state == "trusted" else f"calls itself {name!r}, serial {signer.serial}"
-    if said.id:
-        yield "Id", said.id
-    yield from _request(said)
-    for entry in said.ingredients:
+        yield "Signer", name if credentials.state == "trusted" else f"calls itself {name!r}, serial {signer.serial}"
+    if credentials.id:
+        yield "Id", credentials.id
+    yield from _request(credentials)
+    for entry in credentials.ingredients:
         state = {
             "none": "has no credentials of its own",
             "intact": "was sealed itself, and unchanged when it was used",
             "tampered": "WAS SEALED ITSELF AND CHANGED BEFORE IT WAS USED",
         }[entry.state]
         yield "Input", f"{entry.role}: {state}"
-    for problem in said.problems:
+    for problem in credentials.problems:
         yield "Finding", problem
     yield from _unsigned(report)
 
 
-def _adopted(said: Credentials) -> bool:
+def _adopted(credentials: Credentials) -> bool:
     """Whether another tool made the video: then its model is the word of whoever sealed it."""
-    parameters = (said.generation or {}).get("parameters")
+    parameters = (credentials.generation or {}).get("parameters")
     return isinstance(parameters, dict) and parameters.get("adopted") is True
 
 
@@ -103,17 +106,17 @@ def _unsigned(report: Report) -> Iterator[tuple[str, str]]:
         yield "Note", note
 
 
-def _request(said: Credentials) -> Iterator[tuple[str, str]]:
-    if not said.generation:
+def _request(credentials: Credentials) -> Iterator[tuple[str, str]]:
+    if not credentials.generation:
         return
     for name in ("prompt", "negative"):
-        text = said.generation.get(name)
+        text = credentials.generation.get(name)
         if isinstance(text, dict):
             if text.get("text") is not None:
                 yield name.capitalize(), str(text["text"])
-            elif text.get("digest") != digest(said.id or "", ""):  # of an empty text there is nothing to say
+            elif text.get("digest") != digest(credentials.id or "", ""):  # of an empty text there is nothing to say
                 yield name.capitalize(), f"not stored; digest {text.get('digest')}"
-    parameters = said.generation.get("parameters")
+    parameters = credentials.generation.get("parameters")
     if isinstance(parameters, dict):
         for name, value in parameters.items():
             yield str(name), value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -221,8 +221,8 @@ def proof(report: Report) -> Proof | None:
         return "trusted"
     if report.credentials.state == "intact":
         return "sealed"
-    marked = report.watermark.found or report.record is not None
-    return "watermark" if marked and report.credentials.state == "none" else None
+    has_mark = report.watermark.found or report.record is not None
+    return "watermark" if has_mark and report.credentials.state == "none" else None
 
 
 def exit_code(report: Report, require: Proof = "watermark") -> int:
