@@ -41,9 +41,9 @@ FRESH = {"Cache-Control": "no-cache"}
 class Page(StaticFiles):
     """The files of the page."""
 
-    def file_response(self, *given: Any, **more: Any) -> Response:
+    def file_response(self, *args: Any, **more: Any) -> Response:
         """A file, with the header that keeps it fresh."""
-        response = super().file_response(*given, **more)
+        response = super().file_response(*args, **more)
         response.headers.update(FRESH)
         return response
 

@@ -45,7 +45,7 @@ def folder() -> Iterator[Path]:
 
 def _in_fields(text: str, folder: str) -> str:
     """A text with the client's names of fields in place of files in a folder."""
-    return re.sub(rf"{re.escape(folder)}/(\w+)([\w-]*)\.\w+", lambda found: client_name(found[1]) + found[2], text)
+    return re.sub(rf"{re.escape(folder)}/(\w+)([\w-]*)\.\w+", lambda match: client_name(match[1]) + match[2], text)
 
 
 Fields = dict[str, Any]
@@ -75,8 +75,8 @@ async def handled(request: Request, work: Callable[[Fields, Uploads], dict[str, 
     return await _elsewhere(lambda: work(_parsed(body), {}))
 
 
-async def _elsewhere(work: Callable[..., dict[str, Any]], *given: object) -> dict[str, Any]:
-    return await asyncio.get_running_loop().run_in_executor(_threads, partial(work, *given))
+async def _elsewhere(work: Callable[..., dict[str, Any]], *args: object) -> dict[str, Any]:
+    return await asyncio.get_running_loop().run_in_executor(_threads, partial(work, *args))
 
 
 async def _received(request: Request) -> bytes:
@@ -139,23 +139,23 @@ def _property(name: str) -> dict[str, Any]:
     if name == "consent":
         about = "Who is shown and that they agreed, where the policy asks for it; it is recorded."
         return {"type": "string", "maxLength": MAX_CONSENT, "description": about}
-    found = schema_of(name)
-    found["description"] = name_fields(found["description"], client_name)
+    details = schema_of(name)
+    details["description"] = name_fields(details["description"], client_name)
     if name == "seconds":  # OpenAI's clients send it as text
-        return {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, TEXT], "description": found["description"]}
+        return {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, TEXT], "description": details["description"]}
     if name == "lora":
         about = "LoRA that this server offers, as NAME or NAME:STRENGTH."
-        return {**found, "items": TEXT, "description": about}
+        return {**details, "items": TEXT, "description": about}
     if name == "model":
-        return {**TEXT, "description": f"{found['description']} The first one that `/v1/models` lists if left out."}
-    return found
+        return {**TEXT, "description": f"{details['description']} The first one that `/v1/models` lists if left out."}
+    return details
 
 
 def _upload(field: str) -> dict[str, Any]:
-    found = schema_of(FILES[field])
-    about = name_fields(found["description"], client_name)
-    if found.get("type") == "array":
-        return {"type": "array", "items": UPLOAD, "maxItems": found["maxItems"], "description": about}
+    details = schema_of(FILES[field])
+    about = name_fields(details["description"], client_name)
+    if details.get("type") == "array":
+        return {"type": "array", "items": UPLOAD, "maxItems": details["maxItems"], "description": about}
     return {**UPLOAD, "description": about}
 
 

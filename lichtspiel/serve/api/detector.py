@@ -81,16 +81,16 @@ def _verify(path: str, answer: Connection) -> None:
     from lichtspiel.seal.verify import verify  # in the child only
 
     _limit()
-    said: tuple[str, Any]
+    outcome: tuple[str, Any]
     try:
-        said = "report", verify(path, with_record=False).to_json()
+        outcome = "report", verify(path, with_record=False).to_json()
     except LichtspielError as error:
         # FFmpeg says the last two when it gets no memory for a frame or a thread.
         words = ("Cannot allocate memory", "Resource temporarily unavailable")
         short = isinstance(error, OutOfMemory) or any(word in str(error) for word in words)
         text = f"file: it takes more than {MEMORY // 1_000_000} MB of memory to verify; run `lichtspiel verify` on it"
-        said = ("too large", text) if short else ("error", str(error))
-    answer.send(said)
+        outcome = ("too large", text) if short else ("error", str(error))
+    answer.send(outcome)
 
 
 def _limit() -> None:

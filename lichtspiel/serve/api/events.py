@@ -21,20 +21,20 @@ QUIET = 15.0
 """After so many seconds without news a comment keeps the connection open."""
 
 
-async def events(look: Callable[[], dict[str, Any]]) -> AsyncIterator[str]:
-    """The object that `look` returns, as an event whenever it changed, until its state is an end or it is gone."""
+async def events(read: Callable[[], dict[str, Any]]) -> AsyncIterator[str]:
+    """The object that `read` returns, as an event whenever it changed, until its state is an end or it is gone."""
     last, quiet = "", 0.0
     while True:
         try:
-            seen = await run_in_threadpool(look)
+            video = await run_in_threadpool(read)
         except (NotFound, InvalidKey):  # deleted, or the key was revoked
             yield "event: deleted\ndata: {}\n\n"
             return
-        text = json.dumps(seen, ensure_ascii=False)
+        text = json.dumps(video, ensure_ascii=False)
         if text != last:
             yield f"event: video\ndata: {text}\n\n"
             last, quiet = text, 0.0
-        if seen["status"] in ENDED:
+        if video["status"] in ENDED:
             return
         await asyncio.sleep(PAUSE)
         quiet += PAUSE

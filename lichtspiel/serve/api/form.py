@@ -42,7 +42,7 @@ FIELDS = (*(name for name in OPTIONS if name not in {*FILES.values(), "device"})
 
 def client_name(field: str) -> str:
     """The name by which clients know a field of a `Request`."""
-    return next((name for name, known in FILES.items() if known == field), field)
+    return next((name for name, attribute in FILES.items() if attribute == field), field)
 
 
 SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp"}
@@ -69,16 +69,16 @@ def read_form(
 
     Raises RequestError that names a field, MediaError for a file that cannot be read, and TooLarge.
     """
-    given = {name: value for name, value in fields.items() if value is not None}
-    digest = hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode())
+    values = {name: value for name, value in fields.items() if value is not None}
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
     files: dict[str, Path] = {}
     for field in ("input_reference", "last_reference"):
-        if (picture := _inline(field, given.pop(field, None))) is not None:
+        if (picture := _inline(field, values.pop(field, None))) is not None:
             files[FILES[field]] = _write(picture, folder / FILES[field], digest)
-    _check_names(given)
-    given.setdefault("model", settings.models[0])
-    if given["model"] not in settings.models:
-        raise RequestError("model", given["model"], f"this server has {', '.join(settings.models)}")
+    _check_names(values)
+    values.setdefault("model", settings.models[0])
+    if values["model"] not in settings.models:
+        raise RequestError("model", values["model"], f"this server has {', '.join(settings.models)}")
     for field, contents in uploads.items():
         if field not in FILES:
             raise RequestError(field, "a file", f"files are sent as {', '.join(FILES)}")
@@ -87,19 +87,19 @@ def read_form(
             if name in files:
                 raise RequestError(field, f"{number} files", "send one file")
             files[name] = _write(content.read(), folder / name.replace("/", "-"), digest)
-    consent = given.pop("consent", None)
-    given["lora"] = [_lora(one, settings) for one in _list(given.get("lora"))] or None
+    consent = values.pop("consent", None)
+    values["lora"] = [_lora(one, settings) for one in _list(values.get("lora"))] or None
     if consent is not None and not (isinstance(consent, str) and len(consent) <= MAX_CONSENT):
         raise RequestError("consent", consent, f"it is text of at most {MAX_CONSENT} characters")
-    given |= {name: path for name, path in files.items() if "/" not in name}
-    given["references"] = [path for name, path in files.items() if "/" in name] or None
-    request, inputs = resolve_request(judge_only=True, **given)
+    values |= {name: path for name, path in files.items() if "/" not in name}
+    values["references"] = [path for name, path in files.items() if "/" in name] or None
+    request, inputs = resolve_request(judge_only=True, **values)
     return Asked(request, inputs, consent, files, digest.hexdigest())
 
 
-def _check_names(given: Mapping[str, Any]) -> None:
+def _check_names(values: Mapping[str, Any]) -> None:
     """Refuse names that no client may set; files of this server are not to be named by clients."""
-    for name, value in given.items():
+    for name, value in values.items():
         if name in FIELDS:
             continue
         if name in {*FILES, *FILES.values()}:
@@ -150,31 +150,35 @@ def _list(value: Any) -> list[Any]:
 def _lora(value: Any, settings: Settings) -> dict[str, Any]:
     """A LoRA by its name in the operator's folder, such as "style" or "style:0.8"."""
     name, colon, strength = str(value).rpartition(":")
-    given = value if isinstance(value, dict) else {"path": name, "strength": strength} if colon else {"path": strength}
-    name = str(given.get("path", ""))
+    adapter = (
+        value if isinstance(value, dict) else {"path": name, "strength": strength} if colon else {"path": strength}
+    )
+    name = str(adapter.get("path", ""))
     if settings.loras is None:
         raise RequestError("lora", name, "this server offers none")
-    there = {path.stem: path for path in sorted(settings.loras.glob("*.safetensors"))}
+    paths = {path.stem: path for path in sorted(settings.loras.glob("*.safetensors"))}
     stem = name.removesuffix(".safetensors")
-    if not LORA.fullmatch(name) or stem not in there:
-        raise RequestError("lora", name, f"this server has {', '.join(there) or 'none'}")
-    return {**given, "path": there[stem]}
+    if not LORA.fullmatch(name) or stem not in paths:
+        raise RequestError("lora", name, f"this server has {', '.join(paths) or 'none'}")
+    return {**adapter, "path": paths[stem]}
 
 
 FILE_FIELDS = ("image", "last_image", "video", "mask", "references")
 
 
-def stored(asked: Asked, verdict: Verdict | None = None) -> dict[str, Any]:
+def stored(submission: Asked, verdict: Verdict | None = None) -> dict[str, Any]:
     """What is kept of a request in the database: its fields without paths, the consent, and what the policy said, so
     that no worker asks it again."""
-    fields = asked.request.model_dump(mode="json", exclude={*FILE_FIELDS})
+    fields = submission.request.model_dump(mode="json", exclude={*FILE_FIELDS})
     fields["lora"] = [{**one, "path": Path(one["path"]).stem} for one in fields["lora"]]
-    return {**fields, "consent": asked.consent, "verdict": verdict and verdict.to_json()}
+    return {**fields, "consent": submission.consent, "verdict": verdict and verdict.to_json()}
 
 
-def restore(kept: Mapping[str, Any], files: Mapping[str, Path], settings: Settings) -> tuple[Request, str | None]:
+def restore(
+    stored_fields: Mapping[str, Any], files: Mapping[str, Path], settings: Settings
+) -> tuple[Request, str | None]:
     """The request again, with its files where they lie now, and the consent."""
-    fields: dict[str, Any] = dict(kept)
+    fields: dict[str, Any] = dict(stored_fields)
     consent = fields.pop("consent", None)
     fields.pop("verdict", None)
     fields["lora"] = [_lora(one, settings) for one in fields["lora"]]

@@ -105,9 +105,9 @@ class SecurityMiddleware:
             foreign = origin is not None and urlsplit(origin).netloc != host
         except ValueError:
             return 400, "the Host or Origin of the request is not an address", "invalid_request"
-        known = {*LOCAL, self.settings.host}
-        if self.settings.loopback and not self.settings.require_key and name not in known:
-            return 403, f"this server answers on {', '.join(sorted(known))} only, not as {name!r}", "invalid_request"
+        hosts = {*LOCAL, self.settings.host}
+        if self.settings.loopback and not self.settings.require_key and name not in hosts:
+            return 403, f"this server answers on {', '.join(sorted(hosts))} only, not as {name!r}", "invalid_request"
         if foreign:
             return 403, f"pages of {origin} may not use this server", "invalid_request"
         return None

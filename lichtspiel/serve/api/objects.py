@@ -21,7 +21,7 @@ CHOSEN = ("device", "dtype")
 
 def video_object(job: Job, position: int | None = None) -> dict[str, Any]:
     """A job as clients see it; `position` counts from 1 in the queue."""
-    asked: Mapping[str, Any] = job.request
+    options: Mapping[str, Any] = job.request
     result = job.result or {}
     error = {"code": job.error_code, "message": job.error_message} if job.error_code else None
     done = 1.0 if job.state == "completed" else job.progress
@@ -36,18 +36,18 @@ def video_object(job: Job, position: int | None = None) -> dict[str, Any]:
         "completed_at": _seconds(job.ended) if job.state == "completed" else None,
         "ended_at": _seconds(job.ended),
         "expires_at": _seconds(job.expires),
-        "size": "x".join(map(str, asked["size"])),
-        "seconds": f"{asked['frames'] / asked['fps']:g}",
-        "prompt": asked["prompt"],
+        "size": "x".join(map(str, options["size"])),
+        "seconds": f"{options['frames'] / options['fps']:g}",
+        "prompt": options["prompt"],
         "remixed_from_video_id": job.remixed_from,
         "error": error,
         "stage": job.stage if job.state not in ENDED else "",
         "step": job.step,
-        "steps": asked["steps"],
+        "steps": options["steps"],
         "eta": job.eta,
         "has_preview": job.preview is not None,
         "position": position,
-        "parameters": {name: value for name, value in asked.items() if name not in HIDDEN}
+        "parameters": {name: value for name, value in options.items() if name not in HIDDEN}
         | {name: result[name] for name in CHOSEN if name in result},
         "inputs": sorted(job.inputs),
         "timings": result.get("timings"),

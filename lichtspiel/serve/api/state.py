@@ -53,21 +53,21 @@ class Server:
             raise InvalidKey("a key of this server is needed: Authorization: Bearer ls_…")
         return ""
 
-    def create(self, asked: Asked, owner: str, idempotency: str | None, remixed_from: str | None = None) -> Job:
+    def create(self, submission: Asked, owner: str, idempotency: str | None, remixed_from: str | None = None) -> Job:
         """Judge a request and put it into the queue, with its files."""
-        terms = replace(self.settings.terms, consent=asked.consent)
-        verdict = admit(asked.request, terms, asked.inputs).inspection.before
+        terms = replace(self.settings.terms, consent=submission.consent)
+        verdict = admit(submission.request, terms, submission.inputs).inspection.before
         prefix = f"inputs/{uuid.uuid4().hex}"
         inputs = {
             name: f"{prefix}/{name.replace('/', '-').replace('_', '-')}{path.suffix}"
-            for name, path in asked.files.items()
+            for name, path in submission.files.items()
         }
-        for name, path in asked.files.items():
+        for name, path in submission.files.items():
             self.files.put(path, inputs[name])
         try:
             job, new = self.jobs.add(
-                owner=owner, model=asked.request.model, request=stored(asked, verdict), inputs=inputs,
-                remixed_from=remixed_from, idempotency=idempotency, digest=asked.digest,
+                owner=owner, model=submission.request.model, request=stored(submission, verdict), inputs=inputs,
+                remixed_from=remixed_from, idempotency=idempotency, digest=submission.digest,
             )  # fmt: skip
         except LichtspielError:
             self.files.remove([*inputs.values()])
@@ -112,12 +112,12 @@ ServerDep = Annotated[Server, Depends(_here)]
 
 
 async def _secret(
-    given: Annotated[
+    credentials: Annotated[
         HTTPAuthorizationCredentials | None,
         Depends(HTTPBearer(auto_error=False, scheme_name="key", description="A key, where the server asks for one.")),
     ],
 ) -> str | None:
-    return given.credentials if given else None
+    return credentials.credentials if credentials else None
 
 
 SecretDep = Annotated[str | None, Depends(_secret)]

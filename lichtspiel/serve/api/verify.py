@@ -23,8 +23,8 @@ async def verify_file(request: Request, server: ServerDep, _owner: OwnerDep) -> 
     def work(_: Fields, uploads: Uploads) -> dict[str, Any]:
         if len(uploads.get("file", [])) != 1:
             raise RequestError("file", None, "send one video or picture as file, in multipart")
-        with folder() as place:
-            path = place / "file"
+        with folder() as directory:
+            path = directory / "file"
             with path.open("wb") as file:
                 shutil.copyfileobj(uploads["file"][0], file)
             report = server.detector.verify(path)

@@ -35,9 +35,9 @@ async def create_video(
     """Queue a video, described as JSON or multipart. Answers at once with the queued job."""
 
     def work(fields: Fields, uploads: Uploads) -> dict[str, Any]:
-        with folder() as place:
-            asked = read_form(fields, uploads, place, server.settings)
-            return server.shown(server.create(asked, owner, idempotency or None))
+        with folder() as directory:
+            submission = read_form(fields, uploads, directory, server.settings)
+            return server.shown(server.create(submission, owner, idempotency or None))
 
     return await handled(request, work)
 
@@ -53,9 +53,9 @@ def list_videos(
     """List your videos, newest first, page by page."""
     if order not in {"asc", "desc"}:
         raise RequestError("order", order, "it is asc or desc", "desc")
-    found, more = server.jobs.page(owner, limit=limit, after=after, order=cast("Any", order))
-    data = [server.shown(job) for job in found]
-    ends = {"first_id": found[0].id if found else None, "last_id": found[-1].id if found else None}
+    jobs, more = server.jobs.page(owner, limit=limit, after=after, order=cast("Any", order))
+    data = [server.shown(job) for job in jobs]
+    ends = {"first_id": jobs[0].id if jobs else None, "last_id": jobs[-1].id if jobs else None}
     return {"object": "list", "data": data, **ends, "has_more": more}
 
 
@@ -85,8 +85,8 @@ async def remix_video(
     """Make a video again with another prompt, keeping its seed, size and files."""
 
     def work(fields: Fields, _: Uploads) -> dict[str, Any]:
-        with folder() as place:
-            return server.shown(_remixed(server, server.jobs.get(id, owner), fields, place, owner, idempotency))
+        with folder() as directory:
+            return server.shown(_remixed(server, server.jobs.get(id, owner), fields, directory, owner, idempotency))
 
     return await handled(request, work)
 
@@ -98,14 +98,16 @@ def _remixed(
     if unknown or "prompt" not in fields:
         raise RequestError("body", sorted(unknown), "a remix has a prompt, and may have a seed and a consent")
     files = {}
-    for name, there in first.inputs.items():
-        files[name] = folder / f"{name.replace('/', '-')}{Path(there).suffix}"
-        server.files.fetch(there, files[name])
-    kept = {**first.request, "prompt": fields["prompt"]} | ({"seed": fields["seed"]} if "seed" in fields else {})
-    kept["consent"] = fields.get("consent")  # what was stated for one request says nothing about another
-    request, consent = restore(kept, files, server.settings)
-    asked = Asked(request, read_inputs(request), consent, files, f"{first.id} {fields}")
-    return server.create(asked, owner, idempotency or None, first.id)
+    for name, stored_name in first.inputs.items():
+        files[name] = folder / f"{name.replace('/', '-')}{Path(stored_name).suffix}"
+        server.files.fetch(stored_name, files[name])
+    stored_fields = {**first.request, "prompt": fields["prompt"]} | (
+        {"seed": fields["seed"]} if "seed" in fields else {}
+    )
+    stored_fields["consent"] = fields.get("consent")  # what was stated for one request says nothing about another
+    request, consent = restore(stored_fields, files, server.settings)
+    submission = Asked(request, read_inputs(request), consent, files, f"{first.id} {fields}")
+    return server.create(submission, owner, idempotency or None, first.id)
 
 
 @router.head("/v1/videos/{id}/content", include_in_schema=False)
@@ -141,11 +143,11 @@ async def stream_events(id: str, server: ServerDep, owner: OwnerDep, secret: Sec
     """Stream server-sent events: the video object whenever it changes, until the job ends or the key is revoked."""
     await run_in_threadpool(server.jobs.get, id, owner)
 
-    def look() -> dict[str, Any]:
+    def read() -> dict[str, Any]:
         if server.owner(secret) != owner:
             raise NotFound(f"there is no video {id}")
         return server.shown(server.jobs.get(id, owner))
 
     return StreamingResponse(
-        events(look), media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        events(read), media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     )

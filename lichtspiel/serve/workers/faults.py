@@ -105,9 +105,9 @@ def probe(settings: Settings, files: Files, device: str) -> str | None:
         record.check,
         lambda: check_models(settings, device),
     )
-    for look in looks:
+    for check in looks:
         try:
-            look()
+            check()
         except Exception as error:
             log.warning("the machine is not fit to work: %s", error)
             return fault_of(error) or DISK

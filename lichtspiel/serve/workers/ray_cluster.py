@@ -65,8 +65,8 @@ def check_shared(settings: Settings, machines: int) -> None:
 def resources(device: str, cores: int) -> dict[str, float]:
     """What a worker for a device asks the cluster for. Ray gives PyTorch as many threads as it was asked for cores."""
     if device == "auto":
-        there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        device = "cuda" if there.get("GPU", 0) >= 1 else "cpu"
+        available: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        device = "cuda" if available.get("GPU", 0) >= 1 else "cpu"
     return {"num_cpus": cores, "num_gpus": 1 if device == "cuda" else 0}
 
 
@@ -89,8 +89,8 @@ class ActorHandle:
     """A worker as the server sees it; see `WorkerHandle`."""
 
     def __init__(self, settings: Settings, number: int, states: States) -> None:
-        asked = resources(settings.devices[number], settings.cores)
-        self.actor = cast("Any", ray.remote(ActorWorker).options(max_concurrency=2, **asked).remote())
+        options = resources(settings.devices[number], settings.cores)
+        self.actor = cast("Any", ray.remote(ActorWorker).options(max_concurrency=2, **options).remote())
         self.running = self.actor.run.remote(settings, number, states)
 
     @property

@@ -193,20 +193,20 @@ class Worker:
                     raise
                 pause = min(2 * pause, LONGEST_PAUSE)
 
-    def _tidy(self, job: Job, kept: Collection[str | None]) -> None:
+    def _tidy(self, job: Job, keep: Collection[str | None]) -> None:
         """Remove what attempts at a finished job left in the storage, latents with the prompt among it."""
         try:
             for kind in ("latents", "previews", "videos"):
-                self.files.remove([name for name in self.files.named(f"{kind}/{job.id}_") if name not in kept])
+                self.files.remove([name for name in self.files.named(f"{kind}/{job.id}_") if name not in keep])
         except StoreError as error:  # deleting the job removes them, too
             log.warning("files of %s stay until it is deleted: %s", job.id, error)
 
     def _make(self, job: Job, folder: Path, heartbeat: Heartbeat) -> tuple[Result, Path]:
-        given = {}
+        files = {}
         for field, name in job.inputs.items():
-            given[field] = folder / f"{field.replace('/', '-')}{Path(name).suffix}"
-            self.files.fetch(name, given[field])
-        request, consent = restore(job.request, given, self.settings)
+            files[field] = folder / f"{field.replace('/', '-')}{Path(name).suffix}"
+            self.files.fetch(name, files[field])
+        request, consent = restore(job.request, files, self.settings)
         request = request.model_copy(update={"device": self.device})
         out = folder / ("made.png" if find(request.model).sampling.max_frames == 1 else "made.mp4")
         terms = dataclasses.replace(self.settings.terms, consent=consent)
@@ -229,12 +229,12 @@ class Worker:
             self.jobs.keep_latents(job, name)
         return finish(work, latents, path), out
 
-    def _fetch_latents(self, job: Job, kept: Path) -> bool:
+    def _fetch_latents(self, job: Job, path: Path) -> bool:
         """Fetch the latents of an earlier attempt; returns whether there are any."""
         if job.latents is None:
             return False
         try:
-            self.files.fetch(job.latents, kept)
+            self.files.fetch(job.latents, path)
         except NotFound:
             log.warning("%s is made from the start: its latents are gone", job.id)
             return False
@@ -253,24 +253,24 @@ class Worker:
         """If the text encoder has to load anyway, let it read the prompts of waiting jobs, too."""
         if not pipeline.uncached_prompts([request]):
             return
-        others = []
+        requests = []
         for waiting in self.jobs.waiting([job.model], TOGETHER):
             if not waiting.inputs:
                 with suppress(LichtspielError):  # what is wrong with it is told when its turn comes
-                    others.append(restore(waiting.request, {}, self.settings)[0])
-        pipeline.encode_prompts([request, *others])
+                    requests.append(restore(waiting.request, {}, self.settings)[0])
+        pipeline.encode_prompts([request, *requests])
 
     def _hand_over(self, job: Job, result: Result, video: Path, heartbeat: Heartbeat, stop: threading.Event) -> None:
         name = f"videos/{job.id}_{job.attempt}{video.suffix}"
         self.files.put(video, name)
         thumbnail = heartbeat.picture(lambda: middle(video), "made")
-        said = result.to_json() | {"bytes": video.stat().st_size}
+        public = result.to_json() | {"bytes": video.stat().st_size}
         for private in ("path", "latents", "prompt", "negative", "image", "last_image", "video", "mask", "references"):
-            said.pop(private, None)
-        said["lora"] = [one["strength"] for one in said["lora"]]
-        said["seal"].pop("path", None)
+            public.pop(private, None)
+        public["lora"] = [one["strength"] for one in public["lora"]]
+        public["seal"].pop("path", None)
         try:
-            self._persist(lambda: self.jobs.complete(job, video=name, preview=thumbnail, result=said), stop)
+            self._persist(lambda: self.jobs.complete(job, video=name, preview=thumbnail, result=public), stop)
             self._tidy(job, {name, thumbnail})
         except Lost:
             self.files.remove([name, *([thumbnail] if thumbnail else [])])
