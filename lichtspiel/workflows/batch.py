@@ -102,13 +102,13 @@ def _line(number: int, text: str, digits: int, terms: Terms) -> Line:
     fields = json.loads(text, parse_constant=_refuse_constant)
     if not isinstance(fields, dict):
         raise InvalidInput('a job is a JSON object, such as {"prompt": "a cat"}')
-    asked = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+    line_digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
     name = _checked_name(fields.pop("out", f"{number:0{max(4, digits)}d}.mp4"))
     request, inputs = resolve_request(judge_only=True, **fields)
     inputs.check(request)
     seeded = fields.get("seed") is not None
     files = {role: media.sha256 for role, media in inputs.by_role.items()}
-    return Line(number, name, request, asked, seeded, files, judge(request, inputs, terms))
+    return Line(number, name, request, line_digest, seeded, files, judge(request, inputs, terms))
 
 
 def _refuse_constant(name: str) -> None:
@@ -203,7 +203,11 @@ def _seed_of(path: Path, line: Line) -> int | None:
         credentials.generation[name]["digest"] == digest(credentials.id, wanted[name])
         for name in ("prompt", "negative")
     )
-    inputs = {it["role"]: it["digest"] for it in credentials.generation["inputs"] if not it["role"].startswith("lora-")}
+    inputs = {
+        item["role"]: item["digest"]
+        for item in credentials.generation["inputs"]
+        if not item["role"].startswith("lora-")
+    }
     files = {role: digest(credentials.id, sha256) for role, sha256 in line.files.items()}
     strengths = own.get("lora", []) == [adapter.strength for adapter in line.request.lora]
     model = credentials.generation["model"] == line.request.model
@@ -237,8 +241,10 @@ def _grouped(lines: Sequence[Line]) -> list[list[Line]]:
     """The lines that share weights, in the order in which their first comes."""
     groups: dict[object, list[Line]] = {}
     for line in lines:
-        asked = line.request
-        groups.setdefault((asked.model, asked.lora, asked.lora_partial, asked.device, asked.dtype), []).append(line)
+        request = line.request
+        groups.setdefault(
+            (request.model, request.lora, request.lora_partial, request.device, request.dtype), []
+        ).append(line)
     return [*groups.values()]
 
 

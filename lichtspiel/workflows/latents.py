@@ -61,9 +61,9 @@ def save_latents(
     The file may hold the prompt, so only its owner may read it. Without the texts it holds digests of them, by which
     `read_latents` knows them. Raises OSError or SafetensorError when the disk does not take it.
     """
-    place = folder or home() / "latents"
-    place.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = place / f"{identity}.safetensors"
+    directory = folder or home() / "latents"
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = directory / f"{identity}.safetensors"
     fields = request.model_dump(mode="json", exclude=set() if with_texts else {*TEXTS})
     metadata = {"lichtspiel": __version__, "id": identity, "request": json.dumps(fields)}
     if not with_texts:
@@ -151,13 +151,13 @@ def _check_shape(path: Path, latents: Tensor, request: Request) -> None:
         raise MediaError(f"{path}: holds latents of {shapes}; it was altered, so it is not decoded")
 
 
-def _text(path: Path, name: str, text: str | None, digest_of: Callable[[str], str], known: object) -> str:
+def _text(path: Path, name: str, text: str | None, digest_of: Callable[[str], str], expected: object) -> str:
     """A text that the file knows by its digest only, once it is passed in and checked."""
-    if text is None and known == digest_of(""):
+    if text is None and expected == digest_of(""):
         return ""
     if text is None:
         raise InvalidInput(f"{path} was kept without its {name}; give it with --{name}")
-    if digest_of(text) != known:
+    if digest_of(text) != expected:
         raise InvalidInput(f"--{name}: {text!r} is not what {path} was made from; give its exact words")
     return text
 

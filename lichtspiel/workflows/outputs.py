@@ -48,9 +48,9 @@ def input_files(request: Request) -> list[tuple[str, Path]]:
     single = {
         "--image": request.image, "--last-image": request.last_image, "--video": request.video, "--mask": request.mask,
     }  # fmt: skip
-    found = [(flag, path) for flag, path in single.items() if path is not None]
-    found += [("--reference", path) for path in request.references]
-    return found + [("--lora", adapter.path) for adapter in request.lora]
+    files = [(flag, path) for flag, path in single.items() if path is not None]
+    files += [("--reference", path) for path in request.references]
+    return files + [("--lora", adapter.path) for adapter in request.lora]
 
 
 def check_distinct(outputs: Mapping[str, Path | None], inputs: Iterable[tuple[str, Path]]) -> None:

@@ -64,19 +64,25 @@ def replay(
     if out.resolve() == original.path.resolve():
         raise OutputError(f"{out}: is the video to replay; give --out another name")
     pipeline = load(original.request, weights)
-    others = original.other_weights(pipeline)
-    if others:
-        observer.note(f"{original.path} was made with other weights ({', '.join(others)}); the result will differ")
+    other_weights = original.other_weights(pipeline)
+    if other_weights:
+        observer.note(
+            f"{original.path} was made with other weights ({', '.join(other_weights)}); the result will differ"
+        )
     result = generate(original.request, out, pipeline=pipeline, sheet=sheet, terms=terms, observer=observer)
-    return result, _compared(original, result, others)
+    return result, _compared(original, result, other_weights)
 
 
-def _compared(original: Original, result: Result, others: list[str]) -> Comparison:
+def _compared(original: Original, result: Result, other_weights: list[str]) -> Comparison:
     if original.latents is None:
         return Comparison(None, f"not known: {original.path} does not state the digest of its latents")
     if original.latents == result.parameters["latents"]:
         return Comparison(True, f"the same latents as {original.path}")
-    reason = f"other weights ({', '.join(others)})" if others else "another device, precision, processor or version"
+    reason = (
+        f"other weights ({', '.join(other_weights)})"
+        if other_weights
+        else "another device, precision, processor or version"
+    )
     return Comparison(False, f"other latents than {original.path}: {reason}")
 
 
@@ -133,28 +139,30 @@ def _recorded(report: Report) -> tuple[dict[str, Any], dict[str, tuple[str, str 
     credentials, entry = report.credentials, report.record
     if credentials.state in {"trusted", "intact"} and credentials.generation is not None and credentials.id is not None:
         generation, id = credentials.generation, credentials.id
-        kept = {"prompt": entry.prompt, "negative": entry.negative} if entry is not None and entry.id == id else {}
+        recorded_texts = (
+            {"prompt": entry.prompt, "negative": entry.negative} if entry is not None and entry.id == id else {}
+        )
         texts = {
-            name: (generation[name]["digest"], generation[name].get("text", kept.get(name)))
+            name: (generation[name]["digest"], generation[name].get("text", recorded_texts.get(name)))
             for name in ("prompt", "negative")
         }
-        files = {it["role"]: it["digest"] for it in generation["inputs"]}
+        files = {item["role"]: item["digest"] for item in generation["inputs"]}
         return {**generation["parameters"], "model": generation["model"]}, texts, files, lambda text: digest(id, text)
     if entry is None:
         raise InvalidInput(
             f"{report.path}: neither a seal nor this machine's record says how it was made. {report.verdict}"
         )
     texts = {"prompt": (entry.prompt_digest, entry.prompt), "negative": ("", entry.negative)}
-    files = {it["role"]: digest(entry.id, it["sha256"]) for it in entry.inputs}
+    files = {item["role"]: digest(entry.id, item["sha256"]) for item in entry.inputs}
     return {**entry.request, "model": entry.model}, texts, files, lambda text: digest(entry.id, text)
 
 
 def _text(video: Path, name: str, recorded: tuple[str, str | None], text: str | None, named: Named) -> str:
     """The recorded text, or the one passed in if its digest is the recorded one."""
-    expected, known = recorded
+    expected, recorded_text = recorded
     if text is None:
-        if known is not None:
-            return known
+        if recorded_text is not None:
+            return recorded_text
         if expected == named(""):
             return ""
         raise InvalidInput(f"{video}: its {name} is not known here, only a digest of it; give it with --{name}")
