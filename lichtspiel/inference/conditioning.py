@@ -114,11 +114,11 @@ def known_frames(frames: int, last: bool, height: int, width: int, stride: int) 
 
     Its channels are the `stride` frames of a latent; the first latent holds one frame, which is repeated.
     """
-    known = torch.zeros(frames)
-    known[0] = 1
+    is_known = torch.zeros(frames)
+    is_known[0] = 1
     if last:
-        known[-1] = 1
-    whole = torch.cat([known[:1].repeat(stride), known[1:]])
+        is_known[-1] = 1
+    whole = torch.cat([is_known[:1].repeat(stride), is_known[1:]])
     mask = rearrange(whole, "(t n) -> n t 1 1", n=stride)
     return mask.expand(-1, -1, height, width)
 
@@ -141,8 +141,10 @@ def vace_context(vae: VAE, video: Tensor, mask: Tensor, references: Sequence[Ten
     latents = torch.cat([vae.encode(video * (1 - reactive)), vae.encode(video * reactive)], dim=1)
     cells = mask_cells(mask, vae.spec.stride)[None].to(latents)
     if references:
-        known = torch.cat([vae.encode(reference[None, :, None]) for reference in references], dim=2)
-        latents = torch.cat([torch.cat([known, torch.zeros_like(known)], dim=1), latents], dim=2)
+        reference_latents = torch.cat([vae.encode(reference[None, :, None]) for reference in references], dim=2)
+        latents = torch.cat(
+            [torch.cat([reference_latents, torch.zeros_like(reference_latents)], dim=1), latents], dim=2
+        )
         cells = F.pad(cells, (0, 0, 0, 0, len(references), 0))
     return torch.cat([latents, cells], dim=1)
 

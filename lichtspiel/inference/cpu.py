@@ -56,8 +56,8 @@ def use_cpu_kernels(model: nn.Module) -> None:
 
 def _channels_last(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     """Bring the channels of a module's first input together in memory; layers keep the order."""
-    x, *others = inputs
-    return (x.contiguous(memory_format=torch.channels_last_3d) if fast(x) else x, *others)
+    x, *rest = inputs
+    return (x.contiguous(memory_format=torch.channels_last_3d) if fast(x) else x, *rest)
 
 
 def fast(x: Tensor) -> bool:
@@ -206,6 +206,6 @@ def upsample(frames: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
                   torch.stack([half[..., 0] + half[..., 1], half[..., 2]], -1))  # fmt: skip
         for q, kernel in enumerate(across):
             part = padded[:, :, p : p + h + 1, q : q + w + 1].contiguous(memory_format=torch.channels_last)
-            made = torch.mkldnn_convolution(part, kernel, bias, [0, 0], [1, 1], [1, 1], 1)
-            result[:, p::2, q::2] = rearrange(made, "n o h w -> n h w o")
+            phase = torch.mkldnn_convolution(part, kernel, bias, [0, 0], [1, 1], [1, 1], 1)
+            result[:, p::2, q::2] = rearrange(phase, "n o h w -> n h w o")
     return rearrange(result, "n h w o -> n o h w")

@@ -74,8 +74,8 @@ class Inputs:
         size = f"{request.size[0]}x{request.size[1]}"
         for media in (self.image, self.last_image):
             if media is not None and media.size != request.size:
-                given = f"{media.size[0]}x{media.size[1]}"
-                notes.append(f"{media.path} is {given}, the video {size} (fit: {request.fit})")
+                media_size = f"{media.size[0]}x{media.size[1]}"
+                notes.append(f"{media.path} is {media_size}, the video {size} (fit: {request.fit})")
         if self.image is not None and self.last_image is not None and _same(self.image, self.last_image):
             notes.append("first and last image are the same: the video may stand still")
         if self.video is not None:
@@ -144,9 +144,9 @@ def video_size(area: int, width: int, height: int, grid: int) -> tuple[int, int]
     return _checked_size(columns * grid, rows * grid, f"{width}x{height}")
 
 
-def _checked_size(width: int, height: int, given: str) -> tuple[int, int]:
+def _checked_size(width: int, height: int, value: str) -> tuple[int, int]:
     if not width or not height:
-        raise RequestError("size", given, "this file is too small or too narrow to take the size from; set <size>")
+        raise RequestError("size", value, "this file is too small or too narrow to take the size from; set <size>")
     return width, height
 
 

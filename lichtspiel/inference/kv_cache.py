@@ -59,8 +59,8 @@ class _Cache:
 
     def keys_values(self, layer: CrossAttention, context: Context) -> Pairs:
         cached = self.pairs.setdefault(layer, [])
-        for known, pairs in cached:
-            if known is context:
+        for cached_context, pairs in cached:
+            if cached_context is context:
                 return pairs
         pairs = keys_values(layer, context)
         self.pairs[layer] = [*cached[1 - KEPT :], (context, pairs)]

@@ -163,7 +163,7 @@ class Pipeline:
         inputs = read_inputs(request) if inputs is None else inputs
         self.encode_prompts([request])
         with self._stage("encode", "vae", "clip"):
-            text, *others = (self._text_states[text].to(self.device) for text in _texts(request))
+            text, *negatives = (self._text_states[text].to(self.device) for text in _texts(request))
             condition: Tensor | None = None
             clip: Tensor | None = None
             spec = self.model.dit
@@ -174,7 +174,7 @@ class Pipeline:
                 shape = (1, spec.in_channels - spec.out_channels, *cells)
                 condition = torch.zeros(shape, device=self.device)
             vace = self._context(request, inputs) if spec.vace_layers else None
-            return Conditions(text, others[0] if others else None, condition, clip, vace)
+            return Conditions(text, negatives[0] if negatives else None, condition, clip, vace)
 
     def _pictures(self, request: Request, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
         """The given pictures as latents, and their CLIP features; CLIP sees them at their own resolution."""
@@ -190,9 +190,9 @@ class Pipeline:
 
     def _context(self, request: Request, inputs: Inputs) -> Tensor:
         """VACE's context. A request without files has one, too: everything is generated."""
-        given = vace_inputs(request, inputs)
-        references = [reference.to(self.device) for reference in given.references]
-        video, mask = given.video[None].to(self.device), given.mask.to(self.device)
+        edit = vace_inputs(request, inputs)
+        references = [reference.to(self.device) for reference in edit.references]
+        video, mask = edit.video[None].to(self.device), edit.mask.to(self.device)
         return _finite("video encoding", vace_context(self._vae(), video, mask, references))
 
     def noise(self, request: Request) -> Tensor:
@@ -242,8 +242,8 @@ class Pipeline:
     def _stage(self, name: str, *parts: Part) -> Iterator[None]:
         """Time a stage that needs some networks, after releasing what it has no room for: the others, except that DiT
         and VAE stay where the plan has room for both."""
-        kept = {*parts, "dit", "vae"} if self.plan.keep_dit_resident else {*parts}
-        if released := self.loaded - kept:
+        keep = {*parts, "dit", "vae"} if self.plan.keep_dit_resident else {*parts}
+        if released := self.loaded - keep:
             for part in released:
                 del self._networks[part]
             gc.collect()
@@ -305,11 +305,15 @@ class Pipeline:
 
 def _with_conditions(dit: DiT, conditions: Conditions, request: Request) -> flow.Network:
     """The DiT with every condition except the text."""
-    known, clip, vace = conditions.image_condition, conditions.clip, conditions.vace
+    image_channels, clip, vace = conditions.image_condition, conditions.clip, conditions.vace
 
     def network(latents: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
         count = len(latents)  # 2 where both branches of guidance are one batch
-        inputs = latents if known is None else torch.cat([latents, known.repeat(count, 1, 1, 1, 1).to(latents)], 1)
+        inputs = (
+            latents
+            if image_channels is None
+            else torch.cat([latents, image_channels.repeat(count, 1, 1, 1, 1).to(latents)], 1)
+        )
         velocity: Tensor = dit(
             inputs, timestep, text,
             image=None if clip is None else clip.repeat(count, 1, 1),
@@ -394,12 +398,14 @@ def estimate(
 ) -> Plan:
     """The plan for a job before there is one, with times from a measurement of this machine's speed. `gigabytes` is
     planned with instead of what is free now; the weights' files count as they are where `weights` are given."""
-    place = choose_device(device)
-    precision = choose_precision(dtype, place)
+    torch_device = choose_device(device)
+    precision = choose_precision(dtype, torch_device)
     sizes = checkpoint(row, weights).sizes() if weights or row.embedded else None
     exact = torch.float32 if precision == "int8" else getattr(torch, precision)
     free = None if gigabytes is None else int(gigabytes * 1e9)
-    return _plan(row, size, frames, place, precision, sizes=sizes, free=free, rate=measure_rate(str(place), exact))
+    return _plan(
+        row, size, frames, torch_device, precision, sizes=sizes, free=free, rate=measure_rate(str(torch_device), exact)
+    )
 
 
 def _plan(

@@ -190,8 +190,8 @@ def plan(
         )
     )
     stages.append(_stage("decode", "vae", model.vae, torch.float32, video, 0))
-    known = files_bytes or {}
-    stages = [_placed(replace(stage, file_bytes=known.get(stage.part, stage.file_bytes)), budget) for stage in stages]
+    sizes = files_bytes or {}
+    stages = [_placed(replace(stage, file_bytes=sizes.get(stage.part, stage.file_bytes)), budget) for stage in stages]
     if rate:
         stages = [replace(stage, seconds=stage.flops / rate if stage.flops else None) for stage in stages]
     warnings, refusal = _judge(stages, free_bytes, device)

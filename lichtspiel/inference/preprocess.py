@@ -44,8 +44,8 @@ def pictures_of(request: Request, inputs: Inputs) -> list[Tensor]:
     ratio."""
     row = model(request.model)
     slack = row.grid if row.sampling.free_size else 0
-    given = [media.frames[0] for media in (inputs.image, inputs.last_image) if media is not None]
-    return [match_aspect(from_pixels(frame), *request.size, request.fit, slack) for frame in given]
+    frames = [media.frames[0] for media in (inputs.image, inputs.last_image) if media is not None]
+    return [match_aspect(from_pixels(frame), *request.size, request.fit, slack) for frame in frames]
 
 
 def vace_inputs(request: Request, inputs: Inputs) -> VACEInputs:
@@ -73,7 +73,7 @@ def preview(request: Request, inputs: Inputs, path: Path) -> None:
         raise RequestError("preview", str(path), "there is nothing to preview: set <image>, <video> or <references>")
     if request.task != "edit":
         width, height = request.size
-        shown = [resize(it, width, height, antialias=True) for it in pictures_of(request, inputs)]
+        shown = [resize(picture, width, height, antialias=True) for picture in pictures_of(request, inputs)]
         contact_sheet(map(to_pixels, shown), path=path)
         return
     vace = vace_inputs(request, inputs)

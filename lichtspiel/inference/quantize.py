@@ -64,10 +64,10 @@ def to_bytes(x: Tensor) -> tuple[Tensor, Tensor]:
     rounded = torch.empty_like(x, dtype=torch.uint8)
     scale = x.new_empty(len(x), 1)
     count = max(1, CACHED // x.shape[1])
-    for part, out, kept in zip(*(torch.split(whole, count) for whole in (x, rounded, scale)), strict=True):
+    for part, out, part_scale in zip(*(torch.split(whole, count) for whole in (x, rounded, scale)), strict=True):
         low, high = part.aminmax(dim=1, keepdim=True)
-        torch.maximum(high, low.neg_(), out=kept).clamp_(min=torch.finfo(torch.float32).tiny).div_(LEVELS)
-        out.copy_((part / kept).round_().add_(ZERO))
+        torch.maximum(high, low.neg_(), out=part_scale).clamp_(min=torch.finfo(torch.float32).tiny).div_(LEVELS)
+        out.copy_((part / part_scale).round_().add_(ZERO))
     return rounded, scale
 
 

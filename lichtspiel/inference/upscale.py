@@ -45,8 +45,8 @@ class Upscaler:
         for top in range(0, height, rows):
             bottom = min(top + rows, height)
             above, below = max(top - LAYERS, 0), min(bottom + LAYERS, height)  # what a pixel's neighbourhood reaches
-            made = self.network(picture[:, :, above:below].contiguous(memory_format=torch.channels_last))
-            strips.append(made[:, :, SCALE * (top - above) : SCALE * (bottom - above)])
+            strip = self.network(picture[:, :, above:below].contiguous(memory_format=torch.channels_last))
+            strips.append(strip[:, :, SCALE * (top - above) : SCALE * (bottom - above)])
         large = torch.cat(strips, dim=2)
         if self.factor == 2:
             large = F.avg_pool2d(large, 2)
