@@ -122,8 +122,8 @@ def media_files(folder: Path) -> list[Path]:
     files = []
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        known = is_picture(path) or path.suffix.lower() in _VIDEO_NAMES
-        if known and not hidden and path.is_file() and not path.is_symlink():
+        is_media = is_picture(path) or path.suffix.lower() in _VIDEO_NAMES
+        if is_media and not hidden and path.is_file() and not path.is_symlink():
             files.append(path)
     if not files:
         raise MediaError(f"{folder}: holds no video or picture ({', '.join(_VIDEO_NAMES)}, .png, .jpg, .webp)")
@@ -134,7 +134,7 @@ def _kept(path: Path, frames: Iterable[Frame], first: int, every: int) -> tuple[
     """Every `every`-th of the first `first` frames, and the number of all; raises MediaError if their sizes differ."""
     import numpy as np
 
-    kept: list[Frame] = []
+    result: list[Frame] = []
     number, used, shape = -1, 0, None
     with contextlib.ExitStack() as stack:  # a file that is closed here stays until the arrays that map it are gone
         spilled = None
@@ -147,14 +147,14 @@ def _kept(path: Path, frames: Iterable[Frame], first: int, every: int) -> tuple[
                 continue
             if used + frame.nbytes <= MEMORY_BYTES:
                 used += frame.nbytes
-                kept.append(frame)
+                result.append(frame)
                 continue
             spilled = spilled or stack.enter_context(tempfile.TemporaryFile())
             offset = spilled.seek(0, os.SEEK_END)
             frame.tofile(spilled)
             spilled.flush()
-            kept.append(np.memmap(spilled, np.uint8, "c", offset, frame.shape))
-    return kept, number + 1
+            result.append(np.memmap(spilled, np.uint8, "c", offset, frame.shape))
+    return result, number + 1
 
 
 def _joined(digests: list[str]) -> str:

@@ -92,14 +92,14 @@ def pictures(folder: Path) -> list[Path]:
     are none, or too many."""
     try:
         paths = [path for path in folder.iterdir() if is_picture(path) and not path.name.startswith(".")]
-        found = sorted(paths, key=lambda path: (_natural(path.name), path.name))
+        sorted_paths = sorted(paths, key=lambda path: (_natural(path.name), path.name))
     except OSError as error:
         raise MediaError(f"{folder}: cannot be read: {error.strerror or error}") from error
-    if not found:
+    if not sorted_paths:
         raise MediaError(f"{folder}: holds no picture ({', '.join(_IMAGE_NAMES)}); name a folder of frames")
-    if len(found) > MAX_PICTURES:
-        raise MediaError(f"{folder}: holds {len(found):,} pictures; at most {MAX_PICTURES:,} are read")
-    return found
+    if len(sorted_paths) > MAX_PICTURES:
+        raise MediaError(f"{folder}: holds {len(sorted_paths):,} pictures; at most {MAX_PICTURES:,} are read")
+    return sorted_paths
 
 
 def _natural(name: str) -> list[str | int]:

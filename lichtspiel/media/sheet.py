@@ -58,19 +58,19 @@ def contact_sheet(
 def spread(frames: Iterable[Item], count: int) -> list[Item]:
     """Pick at most `count` frames (or their numbers) evenly, first and last included, holding at most 2 * count + 1 of
     them: every `stride`-th one is kept, and the stride doubles when they become too many."""
-    kept: list[Item] = []
+    samples: list[Item] = []
     last: Item | None = None
     stride, number = 1, -1
     for number, frame in enumerate(frames):
         last = frame
         if number % stride == 0:
-            kept.append(frame)
-            if len(kept) > 2 * count:
-                kept, stride = kept[::2], 2 * stride
+            samples.append(frame)
+            if len(samples) > 2 * count:
+                samples, stride = samples[::2], 2 * stride
     if last is not None and number % stride:
-        kept.append(last)
-    picks = min(count, len(kept))
-    return [kept[round(index * (len(kept) - 1) / max(picks - 1, 1))] for index in range(picks)]
+        samples.append(last)
+    picks = min(count, len(samples))
+    return [samples[round(index * (len(samples) - 1) / max(picks - 1, 1))] for index in range(picks)]
 
 
 def _cell(frame: Image.Image) -> Image.Image:

@@ -174,8 +174,8 @@ def sample_video(path: str | Path, count: int) -> Iterator[Frame]:
     with _opened(path) as (container, stream):
         length = float((stream.duration or 0) * (stream.time_base or 0)) or (container.duration or 0) / 1e6
         if length > _SHORT:
-            for place in range(_PLACES):
-                container.seek(int(length * place / _PLACES / stream.time_base), stream=stream)
+            for part in range(_PLACES):
+                container.seek(int(length * part / _PLACES / stream.time_base), stream=stream)
                 yield from itertools.islice(_frames(path, stream, container.decode(stream)), -(-count // _PLACES))
             return
     keys, packets = _packets(path)
@@ -186,7 +186,7 @@ def sample_video(path: str | Path, count: int) -> Iterator[Frame]:
             large = stream.codec_context is not None and stream.codec_context.width * stream.codec_context.height > _HD
             yield from _frames(path, stream, decoded, "SLICE" if large else "AUTO")
             return
-        starts = {keys[len(keys) * place // _PLACES] for place in range(_PLACES)}
+        starts = {keys[len(keys) * part // _PLACES] for part in range(_PLACES)}
         yield from _frames(path, stream, _decoded_runs(container, stream, starts, -(-count // len(starts))), "SLICE")
 
 

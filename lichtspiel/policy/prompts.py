@@ -116,10 +116,10 @@ class Policy:
 
     def _named(self, reading: str) -> str:
         """A given name and the word after it that may be a family name, or nothing."""
-        given, others = self._given
-        for match in given.finditer(reading):
+        pattern, not_surnames = self._given
+        for match in pattern.finditer(reading):
             family = match.group(1)
-            if family not in others and not any(
+            if family not in not_surnames and not any(
                 self._pattern(part).match(family) for part in self.data["groups"]["bare"]
             ):
                 return str(match.group())
@@ -141,13 +141,13 @@ class Policy:
     @functools.cached_property
     def _lookalikes(self) -> dict[int, str]:
         pairs = self.data["confusables"].items()
-        return {ord(other): letter for letter, others in pairs for other in _fold(others)}
+        return {ord(other): letter for letter, lookalikes in pairs for other in _fold(lookalikes)}
 
     @functools.cached_property
     def _given(self) -> tuple[re.Pattern[str], frozenset[str]]:
         names = self.data["names"]
-        given = "|".join(sorted(set(_fold(names["given"]).split())))
-        return re.compile(rf"(?<!\w)(?:{given})\s+([^\W\d]\w+)"), frozenset(_fold(names["not_surnames"]).split())
+        first_names = "|".join(sorted(set(_fold(names["given"]).split())))
+        return re.compile(rf"(?<!\w)(?:{first_names})\s+([^\W\d]\w+)"), frozenset(_fold(names["not_surnames"]).split())
 
     @functools.cached_property
     def _patterns(self) -> dict[str, re.Pattern[str]]:
@@ -209,9 +209,9 @@ def load(path: Path) -> Policy:
 
 
 def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    known = {"version", "categories", "terms", "lists", "rules"}
-    if unknown := sorted(set(own) - known):
-        raise ValueError(f"{', '.join(unknown)}: is not known; a file of rules has {', '.join(sorted(known))}")
+    keys = {"version", "categories", "terms", "lists", "rules"}
+    if unknown := sorted(set(own) - keys):
+        raise ValueError(f"{', '.join(unknown)}: is not known; a file of rules has {', '.join(sorted(keys))}")
     terms = {language: dict(lists) for language, lists in base["terms"].items()}
     for language, own_lists in own.get("terms", {}).items():
         for name, words in own_lists.items():
@@ -244,8 +244,8 @@ def _check(policy: Policy) -> None:
     categories = {rule.category for rule in policy.rules}
     for category, decision in policy.data["categories"].items():
         if category not in categories:
-            known = ", ".join(sorted(categories - HARD_LINES))
-            raise ValueError(f"categories.{category}: no rule has this category; there are {known}")
+            alternatives = ", ".join(sorted(categories - HARD_LINES))
+            raise ValueError(f"categories.{category}: no rule has this category; there are {alternatives}")
         if decision not in get_args(Decision):
             raise ValueError(f"categories.{category}: {decision!r} is not one of {', '.join(get_args(Decision))}")
         if category in HARD_LINES:
@@ -257,8 +257,8 @@ def _check(policy: Policy) -> None:
 def _fold(text: str) -> str:
     text = unicodedata.normalize("NFKC", text.translate(_ORNAMENTS)).casefold()
     text = unicodedata.normalize("NFKD", text.replace("œ", "oe").replace("æ", "ae").replace("_", " "))
-    kept = (sign for sign in text if sign in _KANA_MARKS or unicodedata.category(sign) not in ("Mn", "Me", "Cf"))
-    return unicodedata.normalize("NFC", "".join(kept))
+    letters = (sign for sign in text if sign in _KANA_MARKS or unicodedata.category(sign) not in ("Mn", "Me", "Cf"))
+    return unicodedata.normalize("NFC", "".join(letters))
 
 
 def _letters(reading: str) -> str:

@@ -122,22 +122,22 @@ def judge_frames(frames: Iterable[Frame], *, has_image: bool = False) -> Verdict
     iterator = iter(frames)
     while batch := list(itertools.islice(iterator, _BATCH)):
         try:
-            found = _scores(batch)
+            batch_scores = _scores(batch)
         except Exception as error:  # a network that is there and breaks must not open the door
             return _broken("frames", error)
-        if found is None:
+        if batch_scores is None:
             return _unseen(has_image)
-        scores += found
+        scores += batch_scores
     assert scores, "a video has at least one frame"
     ranked = sorted(scores, reverse=True)
     highest, second = ranked[0], ranked[min(1, len(ranked) - 1)]
-    said = f"of {len(scores)} frames the two highest score {highest:.2f} and {second:.2f} as explicit"
+    summary = f"of {len(scores)} frames the two highest score {highest:.2f} and {second:.2f} as explicit"
     if (highest if has_image else second) > EXPLICIT:
-        return Verdict("refused", "sexual", "frames.explicit", f"{said}; above {EXPLICIT} none leaves")
+        return Verdict("refused", "sexual", "frames.explicit", f"{summary}; above {EXPLICIT} none leaves")
     if highest > REVIEW:
         decision: Decision = "needs consent" if has_image else "allowed"
-        return Verdict(decision, "sexual", "frames.review", f"{said}; from {REVIEW} on a person should look")
-    return Verdict("allowed", "none", "frames.clear", said)
+        return Verdict(decision, "sexual", "frames.review", f"{summary}; from {REVIEW} on a person should look")
+    return Verdict("allowed", "none", "frames.clear", summary)
 
 
 def sampled(frames: Iterable[Frame], fps: float) -> Iterator[tuple[Frame, bool]]:
@@ -246,5 +246,5 @@ def _faces(image: Frame) -> int | None:
     assert image.shape[2:] == (3,), "the detector reads three bytes a pixel, whatever it is given"
     picture = Image.fromarray(image)
     picture.thumbnail((_FACE_SIDE, _FACE_SIDE))
-    found = detect(picture.width, picture.height, picture.tobytes())
-    return sum(1 for *_, confidence in found if confidence >= FACE)
+    faces = detect(picture.width, picture.height, picture.tobytes())
+    return sum(1 for *_, confidence in faces if confidence >= FACE)
