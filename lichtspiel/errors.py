@@ -71,7 +71,7 @@ class RequestError(InvalidInput):
 
 def name_fields(text: str, name: Callable[[str], str] = lambda field: field) -> str:
     """A text in which `<image>` stands for the field `image`, with the name that its reader knows the field by."""
-    return re.sub(r"<([a-z_]+)>", lambda found: name(found[1]), text)
+    return re.sub(r"<([a-z_]+)>", lambda match: name(match[1]), text)
 
 
 def printable(text: str) -> str:

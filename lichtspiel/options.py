@@ -31,8 +31,8 @@ class Hint:
 def values_of(schema: Mapping[str, Any]) -> str:
     """Which values a JSON schema allows, such as "a whole number from 1 to 1000"."""
     if "enum" in schema:
-        *others, last = map(str, schema["enum"])
-        return f"{', '.join(others)} or {last}"
+        *values, last = map(str, schema["enum"])
+        return f"{', '.join(values)} or {last}"
     kind = schema.get("type", "")
     if kind == "boolean":
         return "true or false"

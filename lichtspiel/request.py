@@ -200,28 +200,28 @@ class Request(BaseModel):
         Values may be texts, as forms and command lines send them. Raises RequestError, naming the field, its value, the
         rule and the nearest valid value.
         """
-        asked = {name: value for name, value in fields.items() if value is not None}
-        for name, value in asked.items():
+        options = {name: value for name, value in fields.items() if value is not None}
+        for name, value in options.items():
             if isinstance(value, bool) and name in OPTIONS and schema_of(name).get("type") != "boolean":
                 raise RequestError(name, value, f"it is {rule_of(name)}")
         try:
             if seconds is not None:
-                if "frames" in asked:
+                if "frames" in options:
                     raise RequestError("seconds", seconds, "set either <frames> or <seconds>, not both")
-                asked["frames"] = _frames_of(value_of("seconds", seconds), _row(asked))
-            return cls.model_validate(asked)
+                options["frames"] = _frames_of(value_of("seconds", seconds), _row(options))
+            return cls.model_validate(options)
         except ValidationError as error:
             raise _first(error) from None
 
     @model_validator(mode="before")
     @classmethod
-    def _fill(cls, asked: Any) -> Any:
-        if not isinstance(asked, dict):
-            return asked
-        sampling = _row(asked).sampling
+    def _fill(cls, options: Any) -> Any:
+        if not isinstance(options, dict):
+            return options
+        sampling = _row(options).sampling
         open_fields = [name for name in cls.model_fields if hasattr(sampling, name)]
         defaults = {name: getattr(sampling, name) for name in open_fields}
-        return {**defaults, "size": sampling.sizes[0], "seed": secrets.randbelow(2**31), **asked}
+        return {**defaults, "size": sampling.sizes[0], "seed": secrets.randbelow(2**31), **options}
 
     @model_validator(mode="after")
     def _check(self) -> Request:
@@ -248,10 +248,10 @@ class _Duration(BaseModel):
 
 
 def _options() -> dict[str, FieldInfo]:
-    found = {name: field for name, field in Request.model_fields.items() if name != "fps"}
-    place = [*found].index("frames") + 1
-    items = [*found.items()]
-    return dict([*items[:place], *_Duration.model_fields.items(), *items[place:]])
+    options = {name: field for name, field in Request.model_fields.items() if name != "fps"}
+    index = [*options].index("frames") + 1
+    items = [*options.items()]
+    return dict([*items[:index], *_Duration.model_fields.items(), *items[index:]])
 
 
 OPTIONS: dict[str, FieldInfo] = _options()
@@ -273,8 +273,8 @@ def default_of(name: str) -> Any:
 
 @cache
 def _schemas() -> dict[str, dict[str, Any]]:
-    found = Request.model_json_schema()["properties"] | _Duration.model_json_schema()["properties"]
-    return {name: {key: found[name][key] for key in found[name] if key != "title"} for name in OPTIONS}
+    properties = Request.model_json_schema()["properties"] | _Duration.model_json_schema()["properties"]
+    return {name: {key: properties[name][key] for key in properties[name] if key != "title"} for name in OPTIONS}
 
 
 def schema_of(name: str) -> dict[str, Any]:
@@ -311,8 +311,8 @@ def extent(row: Model, size: object = None, frames: object = None) -> tuple[tupl
     return chosen, count
 
 
-def _row(asked: Mapping[str, Any]) -> Model:
-    return model(asked.get("model", default_of("model")))
+def _row(options: Mapping[str, Any]) -> Model:
+    return model(options.get("model", default_of("model")))
 
 
 def _frames_of(seconds: float, row: Model) -> int:
@@ -386,9 +386,9 @@ def _check_files(request: Request) -> None:
 
 def _check_task(task: Task, row: Model) -> None:
     if task not in row.tasks:
-        wants = " or ".join(_NEEDS[known] for known in sorted(row.tasks))
-        others = [other for other in MODELS.values() if task in other.tasks]
-        nearest = min(others, key=lambda other: (other.embedded, other.dit.width != row.dit.width))
+        wants = " or ".join(_NEEDS[kind] for kind in sorted(row.tasks))
+        candidates = [other for other in MODELS.values() if task in other.tasks]
+        nearest = min(candidates, key=lambda other: (other.embedded, other.dit.width != row.dit.width))
         rule = f"it takes {wants}, and this request has {_NEEDS[task]}"
         raise RequestError("model", row.name, rule, nearest.name)
 

@@ -391,7 +391,7 @@ def _closest(name: str) -> str | None:
     """The model whose name or repository, such as "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", is spelled most alike."""
     names = {row.repository.lower(): row.name for row in MODELS.values() if row.repository}
     names |= {row.name: row.name for row in MODELS.values()}
-    found = difflib.get_close_matches(
+    matches = difflib.get_close_matches(
         name.removeprefix("https://huggingface.co/").lower().removesuffix("-diffusers"), names, n=1, cutoff=0.75
     )
-    return names[found[0]] if found else None
+    return names[matches[0]] if matches else None
