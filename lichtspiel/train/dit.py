@@ -183,8 +183,8 @@ def draw_batch(
         items.append(int(item))
         clean.append(latents[:, :length])
         coverage.append(covered[:, :length])
-        known = (store.first, store.first_last)[task - 1][row] if task else latents
-        conditions.append(conditioned(known, length, task, store.stride))
+        source = (store.first, store.first_last)[task - 1][row] if task else latents
+        conditions.append(conditioned(source, length, task, store.stride))
     batch = torch.stack(clean).to(device).float()
     weight = 1 + SUBJECT_WEIGHT * torch.stack(coverage).to(batch)
     texts = [draw_text(training.data, item, generator) for item in items]

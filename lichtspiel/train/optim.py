@@ -154,12 +154,12 @@ def muon_adamw(modules: Mapping[str, nn.Module], learning_rates: tuple[float, fl
     """
     named = [(f"{key}.{name}", p) for key, module in modules.items() for name, p in module.named_parameters()]
     matrices = [p for name, p in named if p.requires_grad and is_matrix(name, p)]
-    others = [p for name, p in named if p.requires_grad and not is_matrix(name, p)]
+    adamw_parameters = [p for name, p in named if p.requires_grad and not is_matrix(name, p)]
     optimizers: list[torch.optim.Optimizer] = []
     if matrices:
         optimizers.append(Muon(matrices, learning_rates[0]))
-    if others:
-        optimizers.append(_adamw(others, learning_rates[1]))
+    if adamw_parameters:
+        optimizers.append(_adamw(adamw_parameters, learning_rates[1]))
     return Combined(*optimizers)
 
 

@@ -38,13 +38,21 @@ class Sampler:
 
     @torch.no_grad()
     def generate(
-        self, texts: Sequence[str], shape: tuple[int, ...], device: str, *, known: Tensor | None = None, seed: int = 0
+        self,
+        texts: Sequence[str],
+        shape: tuple[int, ...],
+        device: str,
+        *,
+        image_conditions: Tensor | None = None,
+        seed: int = 0,
     ) -> Tensor:
         """Normalized latents [n, c, t, h, w] for prompts, from noise of a fixed seed; `shape` is (c, t, h, w), and
-        `known` conditions [n, 4 + c, t, h, w] if there are any."""
+        `image_conditions` [n, 4 + c, t, h, w] if there are any."""
         count, dit, sampling = len(texts), self.modules["dit"], self.sampling
         noise = torch.randn((count, *shape), generator=torch.Generator().manual_seed(seed)).to(device)
-        conditions = noise.new_zeros(count, shape[0] + 4, *shape[1:]) if known is None else known.to(noise)
+        conditions = (
+            noise.new_zeros(count, shape[0] + 4, *shape[1:]) if image_conditions is None else image_conditions.to(noise)
+        )
         states = self.prompts.encode(self.modules["umt5"], [*texts, *[""] * count], device)
         negative = None if sampling.guidance == 1 else states[count:]
 

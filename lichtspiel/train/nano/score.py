@@ -122,9 +122,9 @@ def generated(sampler: Sampler, vae: VAE, cached: LatentStore, trial: Trial, dev
         part = slice(begin, begin + BATCH)
         firsts = first_frame_latents(vae, trial.renders[part], cached, device)
         pictures = torch.stack([conditioned(one, one.shape[1], 1, cached.stride) for one in firsts])
-        for known, made in ((None, text), (pictures, image)):
-            latents = sampler.generate(prompts[part], shape, device, known=known, seed=begin)
-            made.append(decoded(vae, latents, cached.mean, cached.std))
+        for image_conditions, clips in ((None, text), (pictures, image)):
+            latents = sampler.generate(prompts[part], shape, device, image_conditions=image_conditions, seed=begin)
+            clips.append(decoded(vae, latents, cached.mean, cached.std))
     ceiling = reconstructed(vae, trial.renders, device)
     return {
         "renders": trial.renders, "ceiling": ceiling, "text": np.concatenate(text), "image": np.concatenate(image),
@@ -166,10 +166,10 @@ def change(frames: Frames) -> NDArray[np.float64]:
 
 def motion(frames: Frames, trial: Trial) -> tuple[float, float]:
     """How much clips change against their renders, and the share of static ones where the prompt asks for movement."""
-    made, real = change(frames), change(trial.renders)
-    asked = np.array([scene.actors[0].action != "stand" for scene in trial.scenes])
-    still = (made < STATIC * real)[asked]
-    return float(made.mean() / real.mean()), float(still.mean()) if asked.any() else float("nan")
+    changes, real = change(frames), change(trial.renders)
+    moving = np.array([scene.actors[0].action != "stand" for scene in trial.scenes])
+    still = (changes < STATIC * real)[moving]
+    return float(changes.mean() / real.mean()), float(still.mean()) if moving.any() else float("nan")
 
 
 def percent(share: float) -> str:
@@ -184,8 +184,8 @@ def attribute_rows(judge: Judge, trial: Trial, columns: dict[str, Frames]) -> li
     rows = []
     for name in ATTRIBUTES:
         if name in names:
-            seen = [m[name][~np.isnan(m[name])] for m in marks.values()]
-            shares = [percent(float(s.mean()) if len(s) else float("nan")) for s in seen]
+            answers = [m[name][~np.isnan(m[name])] for m in marks.values()]
+            shares = [percent(float(s.mean()) if len(s) else float("nan")) for s in answers]
             rows.append([name, percent(chance(trial.scenes, judge.vocabulary, name)), *shares])
         elif name in judge.names:
             rows.append([name, f"not reliable ({percent(judge.measured.get(name, 0.0))})", *["–"] * len(columns)])
@@ -207,8 +207,10 @@ def motion_rows(trial: Trial, columns: dict[str, Frames]) -> list[list[str]]:
 
 def first_frame_row(trial: Trial, columns: dict[str, Frames], compared: Sequence[str]) -> list[str]:
     """One row: PSNR of the first frame against the picture, in the columns that were conditioned on it."""
-    given = trial.renders[:, 0]
-    shown = [f"{psnr(frames[:, 0], given):.1f} dB" if title in compared else "–" for title, frames in columns.items()]
+    first_frames = trial.renders[:, 0]
+    shown = [
+        f"{psnr(frames[:, 0], first_frames):.1f} dB" if title in compared else "–" for title, frames in columns.items()
+    ]
     return ["first frame against the picture", "–", *shown]
 
 

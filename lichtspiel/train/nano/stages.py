@@ -150,8 +150,8 @@ def _own_data(run: Path, variant: Variant, source: Path | None) -> RunData:
     if len(whole) < 2:
         raise InvalidInput("one clip cannot be both trained on and measured; add at least one more")
     held_out = min(max(len(whole) // 10, 1), 64)
-    kept = len(data) - held_out  # clips come last
-    return RunData(data, Subset(data, range(kept)), Subset(data, range(kept, len(data))), held_out)
+    train_count = len(data) - held_out  # clips come last
+    return RunData(data, Subset(data, range(train_count)), Subset(data, range(train_count, len(data))), held_out)
 
 
 def toybox(run: Path) -> ClipStore:
@@ -240,8 +240,8 @@ def dit_stage(run: Path, stage: Stage) -> dict[str, float]:
 
     def write_samples(step: int, averages: dict[str, nn.Module]) -> None:
         sampler = samples.Sampler(averages, training.prompts, variant.teacher)
-        made = sampler.generate(prompts, tuple(store.latents.shape[1:]), device)
-        frames = samples.decoded(vae, made, store.mean, store.std)
+        sample_latents = sampler.generate(prompts, tuple(store.latents.shape[1:]), device)
+        frames = samples.decoded(vae, sample_latents, store.mean, store.std)
         samples.sheet(frames, run / "dit" / "samples" / f"{step:06d}.png")
 
     plan = DiTPlan(
