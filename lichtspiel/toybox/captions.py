@@ -38,7 +38,7 @@ def _capital(sentence: str) -> str:
     return sentence[0].upper() + sentence[1:]
 
 
-def _said(*parts: str) -> list[str]:
+def _parts(*parts: str) -> list[str]:
     return [part for part in parts if part]
 
 
@@ -122,14 +122,14 @@ def _english(scene: Scene, wording: int) -> str:
     if wording == 0:
         # "a sunny day, it is raining" would contradict itself.
         when = "by day" if scene.time == "day" and weather else plain
-        return ", ".join(_said(" ".join(_said(who, where, when)) + weather, zoom))
+        return ", ".join(_parts(" ".join(_parts(who, where, when)) + weather, zoom))
     if wording == 1:
-        sentence = ", ".join(_said(other, f"{who} {where}{weather}"))
-        return " ".join(f"{_capital(part)}." for part in _said(sentence, move))
+        sentence = ", ".join(_parts(other, f"{who} {where}{weather}"))
+        return " ".join(f"{_capital(part)}." for part in _parts(sentence, move))
     if wording == 2:
-        place = " ".join(_said(where, other and plain))
-        return _capital("; ".join(_said(f"{place}, {who}{weather}", zoom))) + "."
-    return "A clip: " + ", ".join(_said(who, noun if where == ground else where, other and plain, weather, move)) + "."
+        place = " ".join(_parts(where, other and plain))
+        return _capital("; ".join(_parts(f"{place}, {who}{weather}", zoom))) + "."
+    return "A clip: " + ", ".join(_parts(who, noun if where == ground else where, other and plain, weather, move)) + "."
 
 
 # German
@@ -198,7 +198,7 @@ _DE_CAMERAS: dict[Camera, tuple[str, str]] = {
 def _de_name(subject: Subject, size: Size, wording: int) -> str:
     article, ending = _DE_ENDINGS[subject.gender]
     adjective = _DE_ADJECTIVES[size][wording]
-    return " ".join(_said(article, adjective and adjective + ending, subject.german))
+    return " ".join(_parts(article, adjective and adjective + ending, subject.german))
 
 
 def _de_actor(actor: Actor, wording: int) -> tuple[str, str, str]:
@@ -210,9 +210,9 @@ def _de_actor(actor: Actor, wording: int) -> tuple[str, str, str]:
 
 
 def _german(scene: Scene, wording: int) -> str:
-    first, *others = (_de_actor(actor, wording) for actor in scene.actors)
+    first, *further_actors = (_de_actor(actor, wording) for actor in scene.actors)
     name, verb, end = first
-    rest = "".join(f" und {n} {v} {e}" for n, v, e in others)
+    rest = "".join(f" und {n} {v} {e}" for n, v, e in further_actors)
     ground, air, noun = _DE_PLACES[scene.place]
     where = air if _flying(scene) else ground
     plain, other, tag = ("", "", "") if scene.place in INDOORS else _DE_TIMES[scene.time]
@@ -221,16 +221,16 @@ def _german(scene: Scene, wording: int) -> str:
     # The verb stays second, so the subject moves behind it where time or place open the sentence.
     if wording == 0:
         when = "am Tag" if scene.time == "day" and weather else plain
-        return ", ".join(_said(" ".join(_said(name, verb, when, where, end)) + rest, weather, zoom))
+        return ", ".join(_parts(" ".join(_parts(name, verb, when, where, end)) + rest, weather, zoom))
     if wording == 1:
         opening, middle = (other, where) if other else (where, "")
-        sentence = " ".join(_said(opening, verb, middle, name, end)) + rest
-        return " ".join(f"{_capital(part)}." for part in _said(sentence, weather, move))
+        sentence = " ".join(_parts(opening, verb, middle, name, end)) + rest
+        return " ".join(f"{_capital(part)}." for part in _parts(sentence, weather, move))
     if wording == 2:
-        sentence = " ".join(_said(where, verb, other and plain, name, end)) + rest
-        return _capital("; ".join(_said(", ".join(_said(sentence, clause)), zoom))) + "."
+        sentence = " ".join(_parts(where, verb, other and plain, name, end)) + rest
+        return _capital("; ".join(_parts(", ".join(_parts(sentence, clause)), zoom))) + "."
     spot = noun if where == ground else where
-    return "Kurzfilm: " + ", ".join(_said(f"{name} {verb} {end}{rest}", spot, tag, falling, move)) + "."
+    return "Kurzfilm: " + ", ".join(_parts(f"{name} {verb} {end}{rest}", spot, tag, falling, move)) + "."
 
 
 # Chinese
@@ -308,9 +308,9 @@ def _zh_actor(actor: Actor, wording: int) -> tuple[str, str]:
 
 
 def _chinese(scene: Scene, wording: int) -> str:
-    first, *others = (_zh_actor(actor, wording) for actor in scene.actors)
+    first, *further_actors = (_zh_actor(actor, wording) for actor in scene.actors)
     name, act = first
-    rest = "".join(f"，{n}{a}" for n, a in others)
+    rest = "".join(f"，{n}{a}" for n, a in further_actors)
     noun, ground, air = _ZH_PLACES[scene.place]
     spot = noun + (air if _flying(scene) else ground)
     plain, other, tag = ("", "", "") if scene.place in INDOORS else _ZH_TIMES[scene.time]
@@ -318,15 +318,15 @@ def _chinese(scene: Scene, wording: int) -> str:
     zoom, move = _ZH_CAMERAS[scene.camera]
     if wording == 0:
         when = "白天的" if scene.time == "day" and weather else plain
-        return "，".join(_said(f"{name}在{when}{spot}{act}{rest}", weather, zoom))
+        return "，".join(_parts(f"{name}在{when}{spot}{act}{rest}", weather, zoom))
     if wording == 1:
-        opening = "，".join(_said(other, f"{name}在{spot}{act}{rest}"))
-        return "".join(f"{part}。" for part in _said(opening, sentence, move))
+        opening = "，".join(_parts(other, f"{name}在{spot}{act}{rest}"))
+        return "".join(f"{part}。" for part in _parts(opening, sentence, move))
     if wording == 2:
         when = plain if other else ""
-        return "；".join(_said("，".join(_said(f"在{when}{spot}", f"{name}{act}{rest}", weather)), zoom)) + "。"
+        return "；".join(_parts("，".join(_parts(f"在{when}{spot}", f"{name}{act}{rest}", weather)), zoom)) + "。"
     where = spot if _flying(scene) or scene.place in INDOORS else noun
-    return "短片：" + "，".join(_said(f"{name}{act}{rest}", where, tag, falling, move)) + "。"
+    return "短片：" + "，".join(_parts(f"{name}{act}{rest}", where, tag, falling, move)) + "。"
 
 
 _WRITERS: dict[Language, Callable[[Scene, int], str]] = {"en": _english, "de": _german, "zh": _chinese}

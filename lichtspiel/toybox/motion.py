@@ -119,15 +119,15 @@ def pose(actor: Actor, shape: float, stage: Stage, t: Curve, rng: np.random.Gene
         turned = np.radians(angle) if actor.action == "spin" else np.zeros_like(t)
         draught = _DRAUGHT * heights if stage.place == "sea" else 0.0
         middle = floor + draught - lift - heights / 2 * np.hypot(shape * np.sin(turned), np.cos(turned))
-    seen = stage.view
-    on_screen = heights * seen.zoom
+    camera_view = stage.view
+    on_screen = heights * camera_view.zoom
     x = _across(actor, on_screen * shape, stage, t, start)
     return Pose(
         x=x,
-        y=(middle - 0.5) * seen.zoom + 0.5,
+        y=(middle - 0.5) * camera_view.zoom + 0.5,
         height=on_screen,
         angle=angle,
-        floor=(floor - 0.5) * seen.zoom + 0.5,
+        floor=(floor - 0.5) * camera_view.zoom + 0.5,
         shadow=_shadow(actor, stage.place, floor - middle - heights / 2),
         afloat=stage.place == "sea" and actor.action != "fly",
     )
@@ -146,10 +146,10 @@ def _across(actor: Actor, widths: Curve, stage: Stage, t: Curve, start: float) -
     return np.asarray(x if actor.direction == "right" else stage.aspect - x)
 
 
-def _fitted(heights: Curve, shape: float, seen: View, aspect: float) -> Curve:
+def _fitted(heights: Curve, shape: float, camera_view: View, aspect: float) -> Curve:
     """Heights scaled down where the actor would not fit into the frame under this camera."""
-    tallest = float((heights * seen.zoom).max())
-    limit = min(_LARGEST, (_LARGEST * aspect - 0.75 * float(np.ptp(seen.pan))) / shape)
+    tallest = float((heights * camera_view.zoom).max())
+    limit = min(_LARGEST, (_LARGEST * aspect - 0.75 * float(np.ptp(camera_view.pan))) / shape)
     return heights * min(1.0, limit / tallest)
 
 

@@ -90,7 +90,7 @@ def render(scene: Scene, seed: int, *, width: int, height: int, frames: int) -> 
     masks = np.zeros((frames, height, width), np.uint8)
     for index in range(frames):
         picture = pictures[index]
-        picture[:] = _look(ground, canvas, float(view.zoom[index]), float(view.pan[index]))
+        picture[:] = _camera_frame(ground, canvas, float(view.zoom[index]), float(view.pan[index]))
         # The first actor is nearest and therefore drawn last.
         for number in range(len(casts), 0, -1):
             _draw(picture, masks[index], casts[number - 1], index, float(t[index]), number)
@@ -99,7 +99,7 @@ def render(scene: Scene, seed: int, *, width: int, height: int, frames: int) -> 
     return Clip(pictures, masks, scene, seed)
 
 
-def _look(ground: Pixels, canvas: Canvas, zoom: float, pan: float) -> Pixels:
+def _camera_frame(ground: Pixels, canvas: Canvas, zoom: float, pan: float) -> Pixels:
     """What the camera sees of the backdrop."""
     if canvas.margin == 0:
         return ground
@@ -253,6 +253,6 @@ def _flakes(layer: Pixels, drops: NDArray[np.float64], t: float, aspect: float) 
 def _veil(picture: Pixels, layer: Pixels, color: tuple[int, int, int], opacity: float) -> None:
     """Blend one color over a picture where the layer is bright."""
     alpha = cv2.cvtColor(layer, cv2.COLOR_GRAY2BGR)
-    kept = cv2.multiply(picture, cv2.bitwise_not(cv2.convertScaleAbs(alpha, alpha=opacity)), scale=1 / 255)
+    background = cv2.multiply(picture, cv2.bitwise_not(cv2.convertScaleAbs(alpha, alpha=opacity)), scale=1 / 255)
     light = cv2.multiply(alpha, np.array((*color, 0), np.float64), scale=opacity / 255)
-    picture[:] = cv2.add(kept, light)
+    picture[:] = cv2.add(background, light)

@@ -230,14 +230,14 @@ def _second(rng: random.Random, vocabulary: Vocabulary, first: Actor, place: Pla
     if not vocabulary.pairs or first.action not in ("walk", "drive") or rng.random() >= _PAIR:
         return ()
     kinds = {kind for kind, fits in FITS.items() if place in fits.get(first.action, ())}
-    others = [
+    candidates = [
         other for other in vocabulary.subjects if other != first.subject and catalog.SUBJECTS[other].kind in kinds
     ]
-    if not others:
+    if not candidates:
         return ()
     opposite: Direction = "left" if first.direction == "right" else "right"
     size = rng.choice(vocabulary.sizes)
-    return (Actor(subject=rng.choice(others), size=size, action=first.action, direction=opposite),)
+    return (Actor(subject=rng.choice(candidates), size=size, action=first.action, direction=opposite),)
 
 
 def _sky(rng: random.Random, vocabulary: Vocabulary, place: Place) -> tuple[Time, Weather]:
