@@ -71,11 +71,11 @@ class Media:
         before = _state(path)
         sha256, fps = file_sha256(path), None
         if animated:
-            frames, count = _kept(path, read_animation(path), first, every)
+            frames, count = _read_selected(path, read_animation(path), first, every)
         else:
             video = open_video(path)
             fps = video.info.fps or None
-            frames, count = _kept(path, video.frames, first, every)
+            frames, count = _read_selected(path, video.frames, first, every)
         if _state(path) != before:
             raise MediaError(f"{path}: changed while it was read; try again when it is complete")
         height, width, _ = frames[0].shape
@@ -91,7 +91,7 @@ class Media:
                 digests.append(hashlib.sha256(content).hexdigest())
                 yield decode_image(picture, content)
 
-        frames, count = _kept(path, read(), first, every)
+        frames, count = _read_selected(path, read(), first, every)
         height, width, _ = frames[0].shape
         return cls(path, frames, count, (width, height), None, False, _joined(digests))
 
@@ -130,7 +130,7 @@ def media_files(folder: Path) -> list[Path]:
     return files
 
 
-def _kept(path: Path, frames: Iterable[Frame], first: int, every: int) -> tuple[list[Frame], int]:
+def _read_selected(path: Path, frames: Iterable[Frame], first: int, every: int) -> tuple[list[Frame], int]:
     """Every `every`-th of the first `first` frames, and the number of all; raises MediaError if their sizes differ."""
     import numpy as np
 

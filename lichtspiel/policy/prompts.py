@@ -116,7 +116,7 @@ class Policy:
 
     def _named(self, reading: str) -> str:
         """A given name and the word after it that may be a family name, or nothing."""
-        pattern, not_surnames = self._given
+        pattern, not_surnames = self._first_names
         for match in pattern.finditer(reading):
             family = match.group(1)
             if family not in not_surnames and not any(
@@ -144,7 +144,7 @@ class Policy:
         return {ord(other): letter for letter, lookalikes in pairs for other in _fold(lookalikes)}
 
     @functools.cached_property
-    def _given(self) -> tuple[re.Pattern[str], frozenset[str]]:
+    def _first_names(self) -> tuple[re.Pattern[str], frozenset[str]]:
         names = self.data["names"]
         first_names = "|".join(sorted(set(_fold(names["given"]).split())))
         return re.compile(rf"(?<!\w)(?:{first_names})\s+([^\W\d]\w+)"), frozenset(_fold(names["not_surnames"]).split())

@@ -318,7 +318,7 @@ def _sentence(credentials: Credentials, pixels: _Pixels, entry: record.Entry | N
         day = entry.created.strftime("%Y-%m-%d")
         sentence = f"This file, byte for byte, left this installation on {day}{reason}. It was made with {entry.model}."
     elif credentials.state == "none" and pixels.watermark.found:
-        sentence = _marked(pixels, entry)
+        sentence = _watermark_sentence(pixels, entry)
     if credentials.state == "tampered" and pixels.watermark.found:
         sentence += " Its watermark says that it is AI-generated, marked by Lichtspiel."
     if altered := [entry.role for entry in credentials.ingredients if entry.state == "tampered"]:
@@ -334,7 +334,7 @@ def _about_picture(verdict: str) -> str:
 _COPIES = "A mark stays when a video is re-encoded or edited, but it can also be copied onto another one."
 
 
-def _marked(pixels: _Pixels, entry: record.Entry | None) -> str:
+def _watermark_sentence(pixels: _Pixels, entry: record.Entry | None) -> str:
     """The verdict on a file with a watermark and without credentials."""
     if entry is None:
         id = f"with the id {pixels.watermark.id}" if pixels.watermark.id else "whose id cannot be read any more"

@@ -65,7 +65,7 @@ class VisibleLabel:
         top = margins[0] if vertical == "top" else height - margins[0] - keep.shape[0]
         left = margins[1] if horizontal == "left" else width - margins[1] - keep.shape[1]
         self._shape = (height, width, 3)
-        self._place = np.s_[top : top + keep.shape[0], left : left + keep.shape[1]]
+        self._area = np.s_[top : top + keep.shape[0], left : left + keep.shape[1]]
         # In 256ths and rounded down, so that no sum leaves 16 bits; one value for each channel, because that is faster.
         self._keep = np.repeat(np.floor(keep * 256).astype(np.uint16)[..., None], 3, -1)
         self._add = np.repeat(np.round(add * 256 + 128).astype(np.uint16)[..., None], 3, -1)
@@ -79,7 +79,7 @@ class VisibleLabel:
         if index >= self._frames:
             return frame
         frame = frame.copy()
-        frame[self._place] = frame[self._place] * self._keep + self._add >> 8
+        frame[self._area] = frame[self._area] * self._keep + self._add >> 8
         return frame
 
 

@@ -101,13 +101,13 @@ class Server:
 
 
 # Both run on the event loop, for a thread costs more than they do; only a key is looked up in the database.
-async def _here(request: Request) -> Server:
+async def _server(request: Request) -> Server:
     server = request.app.state.server
     assert isinstance(server, Server)
     return server
 
 
-ServerDep = Annotated[Server, Depends(_here)]
+ServerDep = Annotated[Server, Depends(_server)]
 """What this application serves."""
 
 

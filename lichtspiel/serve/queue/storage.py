@@ -60,7 +60,7 @@ class Files:
 
     def put(self, local: Path, name: str) -> None:
         """Copy a file here under this name, in place of what has it; it is on the disk when this returns."""
-        path = self._place(name)
+        path = self._full_path(name)
         with self._explained(name):
             if self._folder is None:
                 self._system.put_file(str(local), path)
@@ -96,7 +96,7 @@ class Files:
     def size(self, name: str) -> int:
         """Its length in bytes."""
         with self._explained(name):
-            info = self._system.info(self._place(name))
+            info = self._system.info(self._full_path(name))
             if info["type"] != "file":
                 raise IsADirectoryError(name)
             return int(info["size"])
@@ -104,13 +104,13 @@ class Files:
     def exists(self, name: str) -> bool:
         """Whether there is such a file."""
         with self._explained(name):
-            return bool(self._system.isfile(self._place(name)))
+            return bool(self._system.isfile(self._full_path(name)))
 
     def named(self, prefix: str) -> list[str]:
         """The names of all files that begin with this; its last part is the beginning of a name, not a folder."""
         with self._explained(prefix):
             self._check_root()
-            paths = self._system.glob(f"{self._place(prefix)}*")
+            paths = self._system.glob(f"{self._full_path(prefix)}*")
             return [str(path).removeprefix(f"{self._root}/") for path in paths]
 
     def probe(self) -> None:
@@ -123,7 +123,7 @@ class Files:
     def remove(self, names: Iterable[str]) -> None:
         """Remove these files, and in a folder the folders that become empty; those that are gone already do no harm."""
         self._check_root()
-        for name, path in [(name, self._place(name)) for name in names]:
+        for name, path in [(name, self._full_path(name)) for name in names]:
             with self._explained(name), contextlib.suppress(FileNotFoundError):
                 self._system.rm_file(path)
             if self._folder is not None:
@@ -137,7 +137,7 @@ class Files:
             raise StorageError(f"{self._folder}: cannot be read or written: it is gone; see that it is there")
 
     def _opened(self, name: str, **options: object) -> BinaryIO:
-        file = self._system.open(self._place(name), "rb", **options)
+        file = self._system.open(self._full_path(name), "rb", **options)
         if self._folder is None and file.details["type"] != "file":  # what names in a bucket begin with opens as empty
             file.close()
             raise IsADirectoryError(name)
@@ -150,7 +150,7 @@ class Files:
                 start += len(piece)
                 yield piece
 
-    def _place(self, name: str) -> str:
+    def _full_path(self, name: str) -> str:
         if len(name) > 512 or not _NAME.fullmatch(name):
             raise BadName(f"{name!r} is not valid: small letters, digits, _ - . and / between parts")
         return f"{self._root}/{name}"
