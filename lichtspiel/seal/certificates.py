@@ -1,17 +1,17 @@
-"""Which certificates and keys can sign for C2PA, and how a program that keeps a key to itself is asked to sign.
+"""Which certificates and keys can sign for C2PA, and how to sign with a key that only another program can use.
 
-It knows X.509 and the profile of the C2PA specification 2.x (section 14.5); it does not know where identities lie
-(`keys`) or the C2PA library (`credentials`).
+This module knows X.509 and the certificate profile of the C2PA specification 2.x (section 14.5). It does not know where
+identities are stored (`identity`), and it does not use the C2PA library (`credentials`).
 
-A signer command serves keys that never leave a KMS, an HSM or a smart card. It is split like a shell command and run
-without a shell, in the root folder, so its paths are absolute. It reads the bytes to sign (a few kilobytes) from its
-standard input and prints the signature, binary or in base64, within SECONDS:
+A signer command is for keys that never leave a KMS, an HSM or a smart card. The command line is split as a shell would
+split it, but runs without a shell and in the root folder, so its paths must be absolute. The program reads the bytes to
+sign (a few kilobytes) from standard input and prints the signature, binary or base64, within SECONDS:
 
-    P-256, P-384, P-521     ECDSA with SHA-256, SHA-384, SHA-512; in DER, or the two numbers one after the other
+    P-256, P-384, P-521     ECDSA with SHA-256, SHA-384, SHA-512; DER, or the two numbers concatenated
     RSA                     RSASSA-PSS with SHA-256, MGF1 with SHA-256 and a salt of 32 bytes
     Ed25519                 64 bytes
 
-Whatever it prints is checked against the certificate, so a wrong answer never gets into a video.
+Its output is verified against the certificate, so a wrong signature never ends up in a video.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 SECONDS = 30.0
-"""How long a signer command may take; long enough to touch a smart card."""
+"""Time limit for a signer command, in seconds: long enough for a person to touch a smart card."""
 
 PURPOSES = {
     "1.3.6.1.5.5.7.3.4": "emailProtection",
@@ -58,7 +58,7 @@ PURPOSES = {
 }
 """Extended key usages of claim signers (c2pa-rs, sdk/src/crypto/cose/valid_eku_oids.cfg)."""
 
-# Purposes that must stand alone (C2PA 2.x, 14.5.1), so that a certificate with one of them is none of a claim signer.
+# Purposes that exclude all others (C2PA 2.x, 14.5.1): a certificate with one of them cannot be a claim signer's.
 _EXCLUSIVE = {
     "1.3.6.1.5.5.7.3.8": "timeStamping",
     "1.3.6.1.5.5.7.3.9": "OCSPSigning",
@@ -70,7 +70,7 @@ _HASHES = ("sha256", "sha384", "sha512")
 
 
 def read_certificates(path: Path) -> list[x509.Certificate]:
-    """The certificates in a PEM file, in its order. Raises InvalidInput when there is none."""
+    """Read the certificates in a PEM file, in file order. Raises InvalidInput when it contains none."""
     content = _read(path)
     try:
         return parse_chain(content)
@@ -82,7 +82,7 @@ def read_certificates(path: Path) -> list[x509.Certificate]:
 
 
 def parse_chain(chain: bytes) -> list[x509.Certificate]:
-    """The certificates in PEM text, in its order; raises ValueError when there is none or one is damaged."""
+    """Parse the certificates in PEM text, in order. Raises ValueError when there are none or one is damaged."""
     from cryptography import x509
 
     return x509.load_pem_x509_certificates(chain)
@@ -96,8 +96,10 @@ def pem(certificates: Sequence[x509.Certificate]) -> str:
 
 
 def read_key(path: Path, leaf: x509.Certificate) -> str:
-    """The private key of a certificate, from a PEM file, as PKCS#8 text. Raises InvalidInput when it is encrypted,
-    is no key, or belongs to another certificate."""
+    """Read a certificate's private key from a PEM file and return it as PKCS#8 text.
+
+    Raises InvalidInput when the key is encrypted, is not a key, or belongs to another certificate.
+    """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
 
@@ -124,7 +126,7 @@ def read_key(path: Path, leaf: x509.Certificate) -> str:
 
 
 def algorithm(leaf: x509.Certificate) -> str | None:
-    """The C2PA signing algorithm of a certificate's key, by the library's name; None when C2PA has none for it."""
+    """The C2PA signing algorithm for a certificate's key, named as in the C2PA library; None if C2PA has none."""
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
     key = leaf.public_key()
@@ -136,7 +138,7 @@ def algorithm(leaf: x509.Certificate) -> str | None:
 
 
 def purposes(leaf: x509.Certificate) -> list[str]:
-    """What a certificate may be used for, by name; what has none here, by number."""
+    """A certificate's extended key usages: by name where we have one, otherwise as a dotted OID."""
     from cryptography import x509
 
     try:
@@ -147,12 +149,12 @@ def purposes(leaf: x509.Certificate) -> list[str]:
 
 
 def flaw(chain: Sequence[x509.Certificate]) -> str | None:
-    """Why a chain (leaf first) cannot sign for C2PA, with the remedy; None when it can."""
+    """Explain why a chain (leaf first) cannot sign for C2PA, and what to do about it; None when it can sign."""
     from cryptography.exceptions import UnsupportedAlgorithm
 
     try:
         return next(_flaws(chain), None)
-    except (UnsupportedAlgorithm, ValueError) as error:  # parts of a certificate are parsed when they are asked for
+    except (UnsupportedAlgorithm, ValueError) as error:  # parts of a certificate are parsed lazily
         return f"a certificate is damaged, or of a kind that is not known here ({error}); have it issued again"
 
 
@@ -209,10 +211,10 @@ def _issued(issued: x509.Certificate, issuer: x509.Certificate) -> bool:
 
 
 def ask(command: str, leaf: x509.Certificate, data: bytes) -> bytes:
-    """Have a signer command sign; the signature comes back as COSE wants it (ECDSA: both numbers, no DER).
+    """Have a signer command sign `data`; return the signature in COSE format (ECDSA: both numbers, no DER).
 
-    Raises LichtspielError when the program does not start, fails, takes more than SECONDS, or prints anything but a
-    signature by the certificate's key, and InvalidInput when the command cannot be split.
+    Raises LichtspielError when the program does not start, fails, takes longer than SECONDS, or prints anything but a
+    signature by the certificate's key, and InvalidInput when the command line cannot be split.
     """
     try:
         words = shlex.split(command)
@@ -255,7 +257,7 @@ def _base64_decoded(answer: bytes) -> bytes:
 
 
 def _encodings(leaf: x509.Certificate, answer: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The ways to understand an answer: as `cryptography` checks it, and as COSE wants it."""
+    """Each way to interpret a signer's output, as a pair: the form `cryptography` verifies and the form COSE needs."""
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
@@ -294,7 +296,7 @@ def _verifies(leaf: x509.Certificate, signature: bytes, data: bytes) -> bool:
 
 
 def check_timestamp(url: str) -> str:
-    """The address of a time-stamping authority, if it can be one; raises RequestError before any work is done."""
+    """Return the URL of a time-stamping authority. Raises RequestError, before any work is done, if it is invalid."""
     try:
         parts = urlsplit(url)
         good = parts.scheme in {"http", "https"} and bool(parts.hostname) and url.isascii() and len(url.split()) == 1

@@ -1,8 +1,8 @@
-"""Content credentials (C2PA): what is said about a video, and signing it.
+"""Content credentials (C2PA): build the manifest of a video and sign it.
 
-It knows the manifest and, with `reading`, the `c2pa` library (`library`), which nothing else in the package touches. It
-does not know how a video is made (`door`). Nothing here uses the network, except for a time stamp that is
-asked for: remote manifests and revocation lists are off.
+Only this module and `manifest` use the `c2pa` library (loaded by `library`). Video files are written in `export`, not
+here. Nothing here uses the network except to request a time stamp, if the user wants one: fetching remote manifests and
+revocation lists is turned off.
 
 The request is recorded in the assertion `org.lichtspiel.generation`:
 
@@ -10,12 +10,12 @@ The request is recorded in the assertion `org.lichtspiel.generation`:
      "prompt": {"digest", "text"?}, "negative": {"digest", "text"?}, "inputs": [{"role", "digest"}],
      "digest_rule": "sha256(id + ':' + text in UTF-8), hex; the text of a file is the hex of its sha256"}
 
-The parameters are JSON in a string, because the library takes any list of numbers for bytes when it prints a manifest:
-[832, 480] comes back as "QOA=", cut to 8 bits each.
+The parameters are JSON inside a string because the library treats any list of numbers as bytes when it prints a
+manifest: [832, 480] comes back as "QOA=", with each number cut to 8 bits.
 
 Digests are salted with the video's id, so equal prompts or pictures cannot be matched across videos. The salt is
-public: whoever guesses a prompt can check the guess. A digest proves a text; it hides it only as well as the text is
-hard to guess.
+public, so anyone who guesses a prompt can check the guess: a digest proves which text was used, but hides it only if
+the text is hard to guess.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ __all__ = [
 JSON: TypeAlias = "str | int | float | bool | Sequence[JSON] | Mapping[str, JSON] | None"
 
 SourceType = Literal["trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia", "algorithmicMedia"]
-"""How the pixels came to be (IPTC digital source type): by a trained model, partly so, or drawn by a procedure."""
+"""How the pixels were made (IPTC digital source type): by a trained model, partly by one, or by an algorithm."""
 
 WATERMARK = "org.lichtspiel.tile.1"
-"""The soft binding's name of the watermark (`watermark`); its value is the id that the picture carries, in 8 hex
+"""The algorithm name of our watermark (`watermark`) in the soft binding, whose value is the embedded id in 8 hex
 digits."""
 
 GENERATION = "org.lichtspiel.generation"
@@ -66,14 +66,14 @@ SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 DIGEST_RULE = "sha256(id + ':' + text in UTF-8), hex; the text of a file is the hex of its sha256"
 
 MAX_RECORD = 64 << 10
-"""Bytes of a record's parameters and texts together; a manifest is read whole by everyone who checks it."""
+"""Limit in bytes for a record's parameters and texts together: every verifier has to read the whole manifest."""
 
-# Unless told, the library takes a sound seal under the newest purpose, c2pa-kp-claimSigning, for an invalid one.
+# By default the library rejects valid seals whose certificate has the newest purpose, c2pa-kp-claimSigning.
 _PURPOSES = (*certificates.PURPOSES, "1.3.6.1.5.5.7.3.8", "1.3.6.1.5.5.7.3.9")  # the last: timeStamping, OCSPSigning
 TRUST = {"trust_config": "\n".join(_PURPOSES)}
 SETTINGS: dict[str, Any] = {
     "builder": {"thumbnail": {"enabled": False}},
-    # The door reads back what it signed, so the library need not.
+    # `export` reads back every file it signs, so the library need not verify it again.
     "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_after_sign": False},
     "trust": TRUST,
 }
@@ -81,10 +81,10 @@ SETTINGS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Input:
-    """A picture or video that the result was made from. `role` says as what: "first-frame", "last-frame", ...
+    """A picture or video that the result was made from. `role` is how it was used: "first-frame", "last-frame", ...
 
-    The bytes' digest is taken when this is made, so that the record tells what was read even if the file changes. The
-    `parent` is the one input that the result is another version of.
+    The digest is computed when the object is created, so the record describes what was read even if the file changes
+    later. The `parent` is the one input of which the result is a new version.
     """
 
     role: str
@@ -94,7 +94,7 @@ class Input:
 
     @classmethod
     def of(cls, path: str | Path, role: str, *, parent: bool = False) -> Input:
-        """Describe an input file as it is now. Raises MediaError when it cannot be read."""
+        """Describe an input file in its current state. Raises MediaError when it cannot be read."""
         path = Path(path)
         survey(path)
         return cls(role, path, file_sha256(path), parent)
@@ -102,12 +102,12 @@ class Input:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """What is said, under signature, about a video: how it was made, by what, from what.
+    """The signed statement about a video: how it was made, with what software, and from which inputs.
 
-    `version` is this package's, `parameters` are the effective values of the request without the texts, `prompt` and
-    `negative` are recorded as digests and only with `embed_prompt` as text. `watermarked` is for the door to say: that
-    the picture carries `mark`. Raises RequestError for what a manifest
-    cannot hold, so make it before the work begins.
+    `version` is the version of this package and `parameters` are the effective values of the request, without the
+    texts. `prompt` and `negative` are recorded as digests, and as text only with `embed_prompt`. `export` sets
+    `watermarked` when the picture carries `mark`. Raises RequestError for values that a manifest cannot hold, so create
+    it before the work begins.
     """
 
     model: str
@@ -143,13 +143,16 @@ class Provenance:
 
     @property
     def mark(self) -> int:
-        """What the watermark carries: the first 32 bits of the id."""
+        """The number that the watermark carries: the first 32 bits of the id."""
         return int(self.id[:8], 16)
 
 
 def digest(id: str, text: str) -> str:
-    """The salted digest by which a record names a text, or a file by the hex of its sha256: sha256 of the video's id,
-    a colon and the text. With it, who knows a prompt can prove that a video was made from it."""
+    """The salted digest of a text in a record: the SHA-256 of the video's id, a colon and the text.
+
+    For a file, the text is the hex of its SHA-256. Anyone who knows the prompt can use the digest to prove that the
+    video was made from it.
+    """
     return hashlib.sha256(f"{id}:{text}".encode()).hexdigest()
 
 
@@ -162,11 +165,12 @@ def sign(
     *,
     format: str = "video/mp4",
 ) -> str | None:
-    """Write a copy of `source`, a file of `format`, to `target` with its provenance embedded and signed.
+    """Copy `source`, a file of type `format`, to `target` with its provenance embedded and signed.
 
-    An input whose file is gone or changed, or which the library cannot take in, is still named by role and digest.
-    `timestamp` is the address of an RFC 3161 authority. Returns None when none was asked, "stamped" when its time stamp
-    is in the file, and "none: " with the reason when it gave none within 30 s: that must not cost the work.
+    An input whose file is missing or has changed, or which the library cannot embed, is still listed by role and
+    digest. `timestamp` is the URL of an RFC 3161 authority. Returns None when no time stamp was requested, "stamped"
+    when the file has one, and "none: " plus the reason when the authority sent none within 30 s: the finished work must
+    not be lost because of that.
     """
     c2pa = library.load()
 
@@ -193,7 +197,7 @@ def _sign(files: tuple[Path, Path, str], provenance: Provenance, identity: Ident
     def ask(data: bytes) -> bytes:
         try:
             return certificates.ask(str(identity.command), leaf, data)
-        except BaseException as error:  # an exception, Ctrl-C among them, does not find its way through the library
+        except BaseException as error:  # the library does not pass on exceptions, not even Ctrl-C
             failures.append(error)
             return b""
 
@@ -247,14 +251,14 @@ def _manifest(provenance: Provenance, format: str) -> dict[str, Any]:
         assertions.append({"label": "c2pa.soft-binding", "data": {"alg": WATERMARK, "blocks": [block]}})
     return {
         "claim_generator_info": [software],
-        "title": provenance.id,  # not the file's name, which may say something private and changes anyway
+        "title": provenance.id,  # not the file's name, which may be private and can change anyway
         "format": format,
         "assertions": assertions,
     }
 
 
 def _actions(provenance: Provenance) -> list[dict[str, Any]]:
-    """What was done, first how the picture came to be: made from nothing, or from its parent."""
+    """The C2PA actions. The first says how the picture came about: created from scratch, or opened from its parent."""
     creation: dict[str, Any] = {
         "action": "c2pa.created",
         "when": provenance.created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -286,5 +290,5 @@ def _add(builder: Any, item: Input) -> None:
                 builder.add_ingredient(described, kind, file)
                 return
     except (OSError, MediaError, c2pa.C2paError):
-        pass  # the work is done by now: an input that got lost must not cost the result
+        pass  # the video is finished by now: do not lose it because an input file has disappeared
     builder.add_ingredient(described, "application/octet-stream", io.BytesIO())

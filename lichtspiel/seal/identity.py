@@ -1,19 +1,19 @@
-"""The signing identity of this installation: a key and its certificates, made on first use or imported.
+"""The signing identity of this installation: a key and its certificates, created on first use or imported.
 
-It knows where identities lie and who may read them; it does not know what is signed, or what a certificate must be
-like (`signers`). The layout is
+This module knows where identities are stored and who may read them. It does not know what is signed, or what a
+certificate has to look like (`certificates`). The layout is
 
     $LICHTSPIEL_HOME/identity/              mode 0700
         chain.pem                           the leaf certificate, then the one that issued it, and so on
         key.pem                             mode 0600, PKCS#8, the only secret; or
         command                             mode 0600, the program that signs in place of a key
-    $LICHTSPIEL_HOME/identity-2026-08-02/   what it was before an import; its seals are still recognised
-    $LICHTSPIEL_HOME/trust/*.pem            certificates of others who are trusted
+    $LICHTSPIEL_HOME/identity-2026-08-02/   the identity before an import; its seals are still recognized
+    $LICHTSPIEL_HOME/trust/*.pem            certificates of others that are trusted
 
-The identity that is made here has a key on P-256. Its root's key signs once and is thrown away, so the leaf is the
-only certificate that will ever chain to it: "signed under this root" and "signed by this installation" mean the same.
-The certificates name no person and no computer. An imported certificate shares its issuers with strangers, so only the
-leaf stands for it.
+An identity created here has a P-256 key. The root's key signs once and is thrown away, so the leaf is the only
+certificate that will ever chain to the root: "signed under this root" and "signed by this installation" mean the same.
+The certificates name no person and no computer. An imported certificate shares its issuers with strangers, so only its
+leaf identifies this installation.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ __all__ = [
 ]
 
 YEARS = 30
-"""How long certificates made here hold. A seal without a time stamp cannot outlive its certificate, so this is long."""
+"""Validity of certificates created here. It is long because a seal without a time stamp expires with its
+certificate."""
 
 ORGANISATION = "Self-signed Lichtspiel installation"
 
@@ -58,7 +59,7 @@ _WAITING = ".identity-next"
 
 @dataclass(frozen=True)
 class Identity:
-    """Certificates (PEM, leaf first) and what signs for them: a key, which stays out of `repr`, or a command."""
+    """Certificates (PEM, leaf first) and what signs with them: a key, which `repr` never shows, or a command."""
 
     chain: str
     key: str = field(default="", repr=False)
@@ -66,15 +67,15 @@ class Identity:
 
     @property
     def root(self) -> str:
-        """The last certificate in PEM: the trust anchor by which a seal that was just made is checked. An
-        intermediate serves as well as a root, so an imported chain need not have one."""
+        """The last certificate of the chain, in PEM: the trust anchor for checking a new seal. It may be an
+        intermediate, so an imported chain does not need to include its root."""
         return certificates.pem(certificates.parse_chain(self.chain.encode())[-1:])
 
 
 def load_identity() -> Identity:
-    """The identity of this installation; the first call makes it. Safe when several processes make it at once.
+    """Load the identity of this installation; the first call creates it, safely even if several processes do so.
 
-    Raises LichtspielError when the folder cannot be written, others may read the key, or the files are damaged.
+    Raises LichtspielError when the folder cannot be written, others can read the key, or the files are damaged.
     """
     folder = home() / "identity"
     try:
@@ -88,7 +89,7 @@ def load_identity() -> Identity:
 
 
 def find_identity() -> Identity | None:
-    """The identity of this installation, or None when there is none yet. Makes nothing; raises as `load_identity`."""
+    """The identity of this installation, or None if it has none yet. Creates nothing; raises like `load_identity`."""
     folder = home() / "identity"
     try:
         return _load(folder) if _exists(folder) else None
@@ -97,9 +98,9 @@ def find_identity() -> Identity | None:
 
 
 def install(identity: Identity) -> None:
-    """Put an identity in place of the one so far, which is moved aside unless it is the same.
+    """Install an identity. The previous one is moved aside, unless it is the same.
 
-    Raises LichtspielError when the folder cannot be written, and then everything is as it was.
+    Raises LichtspielError when the folder cannot be written; nothing has changed then.
     """
     folder = home() / "identity"
     try:
@@ -112,11 +113,10 @@ def install(identity: Identity) -> None:
 
 
 def anchors() -> str | None:
-    """The certificates (PEM) by which seals of this installation are recognised, those of former identities included,
-    or None when nothing was sealed here yet. Makes nothing.
+    """The certificates (PEM) that identify seals of this installation, including those of former identities.
 
-    An identity that was made here is in it with its root, one that was imported with its leaf alone. Raises
-    LichtspielError when a file is damaged.
+    Returns None if this installation has never sealed anything; creates nothing. An identity created here contributes
+    its root, an imported one only its leaf. Raises LichtspielError when a file is damaged.
     """
     trusted_certificates = []
     for folder in (home() / "identity", *sorted(home().glob("identity-*"))):
@@ -127,11 +127,11 @@ def anchors() -> str | None:
 
 
 def trusted_anchors() -> str | None:
-    """The certificates (PEM) of others that the owner of this installation vouches for, by having put them into the
-    folder `trust`: of authorities, signers or time-stamping authorities. None when there are none.
+    """The certificates (PEM) of others that the owner of this installation trusts; None if there are none.
 
-    Raises LichtspielError when a file is damaged, because what cannot be read must not be taken for distrust, and when
-    others may write the folder, because then anybody could add themselves.
+    The owner puts them into the folder `trust`. They may belong to certificate authorities, signers or time-stamping
+    authorities. Raises LichtspielError when a file is damaged, because an unreadable certificate must not count as an
+    untrusted one, and when others can write to the folder, because then anybody could add their own.
     """
     trusted_certificates: list[x509.Certificate] = []
     _check_private(home() / "trust")
@@ -142,8 +142,11 @@ def trusted_anchors() -> str | None:
 
 
 def describe(shown: Identity) -> dict[str, Any]:
-    """What there is to know about an identity, ready for `json.dumps`; never the key. The serial number is written as
-    in a report of `verify`, the fingerprint is the SHA-256 of the leaf certificate in DER."""
+    """Describe an identity as plain values for `json.dumps`, without the key.
+
+    The serial number is formatted as in a report of `verify`; the fingerprint is the SHA-256 of the leaf certificate in
+    DER.
+    """
     from cryptography.hazmat.primitives.hashes import SHA256
 
     chain = certificates.parse_chain(shown.chain.encode())
@@ -164,10 +167,10 @@ def describe(shown: Identity) -> dict[str, Any]:
 
 
 def new_identity() -> Identity:
-    """Make a fresh key and certificates; writes nothing.
+    """Create a new key and certificates in memory.
 
-    The profile is the one of the C2PA specification 2.x for claim signers: X.509 v3, key usage digitalSignature, an
-    extended key usage (emailProtection is the one every reader accepts), an organisation, issued by another key.
+    They follow the profile of the C2PA specification 2.x for claim signers: X.509 v3, key usage digitalSignature, an
+    extended key usage (every reader accepts emailProtection), an organization, and an issuer with a different key.
     """
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -215,7 +218,7 @@ def _certificate(
         .issuer_name(distinguished(issuer))
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))  # clocks of other computers may be behind
+        .not_valid_before(now - timedelta(days=1))  # other computers' clocks may be slow
         .not_valid_after(now + timedelta(days=365 * YEARS))
         .add_extension(x509.BasicConstraints(ca=authority, path_length=0 if authority else None), critical=True)
         .add_extension(usage, critical=True)
@@ -234,7 +237,7 @@ def _exists(folder: Path) -> bool:
 
 
 def _write(identity: Identity, parent: Path) -> Path:
-    """Write a whole folder under a passing name, ready to be renamed."""
+    """Write a complete identity folder under a temporary name, ready to be renamed."""
     parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".identity-", dir=parent))  # mkdtemp makes it 0700
     secret = ("key.pem", identity.key) if identity.command is None else ("command", identity.command)
@@ -252,8 +255,11 @@ def _write(identity: Identity, parent: Path) -> Path:
 
 
 def _store(identity: Identity, folder: Path) -> None:
-    """Put the identity in place in one step: a whole folder is written beside it and renamed. Renaming onto a folder
-    that has files in it fails, so of several processes exactly one wins and the others load what it wrote."""
+    """Store an identity atomically: write a complete folder next to its destination, then rename it.
+
+    Renaming onto a folder that is not empty fails, so exactly one of several processes wins and the others load what it
+    wrote.
+    """
     draft = _write(identity, folder.parent)
     try:
         os.rename(draft, folder)
@@ -266,10 +272,10 @@ def _store(identity: Identity, folder: Path) -> None:
 
 
 def _replace(identity: Identity, folder: Path) -> None:
-    """Put an identity in the place of another, which is moved aside.
+    """Replace an identity, moving the previous one aside.
 
-    A folder cannot be exchanged in one step, so the new one first waits, whole, under a name of its own. Whoever finds
-    no identity in the moment between the two renames, or after a crash there, takes the waiting one (`_finish`).
+    Two folders cannot be swapped atomically, so the new one is first written in full under a name of its own. A process
+    that finds no identity, between the two renames or after a crash there, installs that one (`_finish`).
     """
     waiting, former = folder.with_name(_WAITING), _name_for_former(folder)
     draft = _write(identity, folder.parent)
@@ -294,7 +300,7 @@ def _replace(identity: Identity, folder: Path) -> None:
 
 
 def _finish(folder: Path) -> None:
-    """Put the identity in place that an import left waiting, if there is one."""
+    """Install the identity that an interrupted import left behind, if there is one."""
     if (waiting := folder.with_name(_WAITING)).is_dir():
         with contextlib.suppress(FileNotFoundError):  # another process was faster
             os.rename(waiting, folder)
@@ -307,7 +313,7 @@ def _name_for_former(folder: Path) -> Path:
 
 
 def _check_private(path: Path) -> None:
-    """Raise LichtspielError when others than the owner may write a file or folder that decides who is trusted."""
+    """Raise LichtspielError when anyone but the owner can write a file or folder that decides who is trusted."""
     if os.name != "posix" or not path.exists():
         return
     if (mode := path.stat().st_mode & 0o777) & 0o022:
@@ -364,7 +370,7 @@ def _self_made(chain: Sequence[x509.Certificate]) -> bool:
 
 
 def _read(path: Path) -> list[x509.Certificate]:
-    """The certificates in a file, none if there is no such file."""
+    """The certificates in a file; an empty list if the file does not exist."""
     try:
         return certificates.parse_chain(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):

@@ -1,17 +1,18 @@
-"""What a file says of itself without a signature: two entries, for programs.
+"""The unsigned, machine-readable metadata of a file: the comment and the AIGC label.
 
-It knows the AIGC entry of GB 45438-2025, the comment and how both get into an MP4 and out of any file. It does not know
-which of them a video needs (`marks`) or the words in the picture (`visible`). Nothing that it reads is proven: anybody
-can write these entries, and anybody can take them out. What is proven stands in the credentials.
+This module knows the AIGC label of GB 45438-2025 and the comment. It provides them for MP4 files and reads them from
+any file. It does not decide which of them a video needs (`marks`) and does not draw the visible label (`visible`). The
+tags prove nothing: anybody can write or remove them. Proof is in the credentials.
 
-How MP4 holds them, found with FFmpeg 8 (PyAV 18), ExifTool 12.57, MediaInfo 24.12, mutagen 1.48 and VLC's source:
+How MP4 stores them, found with FFmpeg 8 (PyAV 18), ExifTool 12.57, MediaInfo 24.12, mutagen 1.48 and VLC's source:
 
-    comment alone      the ©cmt item that all of them read
-    with AIGC          FFmpeg knows a key of one's own only with use_metadata_tags, and then writes every entry by key;
-                       such a comment is read by FFmpeg, ExifTool and MediaInfo, and VLC wants it with Apple's prefix,
-                       so it is there twice; programs that know ©cmt only, like mutagen, show neither
+    comment alone      the ©cmt item, which all of these programs read
+    with AIGC          FFmpeg writes custom keys only with use_metadata_tags, and then stores every entry by key.
+                       FFmpeg, ExifTool and MediaInfo read a comment stored this way. VLC needs it under Apple's prefix,
+                       so we write it twice. Programs that only know ©cmt, such as mutagen, show neither copy
 
-A copy by FFmpeg without use_metadata_tags turns the comment into ©cmt and loses the rest; with it, all stay.
+When FFmpeg copies a file without use_metadata_tags, it turns the comment into ©cmt and drops the rest; with the option
+it keeps everything.
 """
 
 from __future__ import annotations
@@ -39,30 +40,30 @@ _KEYS = (
     "PropagateID",
     "ReservedCode2",
 )
-_GENERATED = "1"  # 2 and 3 are "possibly" and "suspected", which platforms say of what they did not make
+_GENERATED = "1"  # 2 is "possibly", 3 is "suspected": platforms use those for files that others made
 
 _APPLE = "com.apple.quicktime.comment"
 
 PNG_NAMES = {"comment": "Comment", "AIGC": "AIGC"}
-"""The text entries of a PNG that hold the same; Comment is one of the names that the format itself has."""
+"""The PNG text entries that hold the same information; Comment is one of the format's predefined keywords."""
 
-_MOST_ENTRY = 8192  # characters of an AIGC entry; those of others that were seen have under 1000
-_MOST_VALUE = 1024  # of one value in it
+_MOST_ENTRY = 8192  # characters in an AIGC label; the ones we have seen from other tools are shorter than 1000
+_MOST_VALUE = 1024  # characters in one of its values
 _MOST_COMMENT = 500
 _MOST_NAME = 100
-_MOST_HEADERS = 64 << 20  # bytes of an MP4 beside its pictures: FFmpeg takes up to three times as much memory for them
-_SECONDS = 5.0  # FFmpeg's time grows with the square of the number of entries: 12 MB of them take most of an hour
+_MOST_HEADERS = 64 << 20  # bytes of an MP4 besides its media data; FFmpeg needs up to three times as much memory
+_SECONDS = 5.0  # FFmpeg's time is quadratic in the number of entries: 12 MB of them take almost an hour
 
 
 def aigc(id: str, producer: str) -> str:
-    """The AIGC entry: JSON with the seven keys of GB 45438-2025, Annex E.
+    """The AIGC label: JSON with the seven keys of GB 45438-2025, Annex E.
 
-    The annex prints it within {"AIGC": ...}. That is the key and its value, not the value: where a file has a key of
-    its own for it, as here, the value is the inner object, as TC260's guides do it in XMP and those who follow them
-    (aopstudio/aigc-hidden-metadata) in MP4. `read` takes both.
+    The annex shows it as {"AIGC": ...}, which is the key together with its value. Where the file format has a key of
+    its own for the label, as MP4 does, the value is the inner object alone. TC260's guides do this for XMP, and tools
+    that follow them (aopstudio/aigc-hidden-metadata) do it for MP4. `read` accepts both forms.
 
-    ReservedCode1 binds producer and id together. Anybody can compute it, so it shows a careless change and no other;
-    the entry is protected by the credentials, which sign the whole file.
+    ReservedCode1 ties the producer to the id. Anybody can compute it, so it only reveals careless changes. The
+    credentials, which sign the whole file, are what protects the label.
     """
     entry = dict.fromkeys(_KEYS, "")
     entry |= {"Label": _GENERATED, "ContentProducer": producer, "ProduceID": id, "ReservedCode1": _code(id, producer)}
@@ -70,15 +71,18 @@ def aigc(id: str, producer: str) -> str:
 
 
 def comment(id: str, model: str, version: str, created: datetime) -> str:
-    """One line of ASCII for people who open a file's properties. It has what SB 942 asks of a latent disclosure
-    (provider, system and version, time, id), because it stays where a copy loses the credentials."""
+    """One line of ASCII for people who look at a file's properties.
+
+    It contains what SB 942 requires of a latent disclosure (provider, system and version, time, id), because it often
+    survives in copies that have lost the credentials.
+    """
     when = created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     model, version, id = (_ascii(text) for text in (model, version, id))
     return f"AI-generated by {model}, marked by Lichtspiel {version} at {when}, id {id}; check: lichtspiel verify FILE"
 
 
 def tags(marks: Marks, *, id: str, model: str, version: str, created: datetime) -> dict[str, str]:
-    """The entries of a file with these marks, for PyAV's `container.metadata`; to be muxed with `muxer`."""
+    """The metadata of a file with these marks, for PyAV's `container.metadata`. Mux with the options from `muxer`."""
     entries = {}
     if marks.comment:
         entries["comment"] = comment(id, model, version, created)
@@ -90,32 +94,35 @@ def tags(marks: Marks, *, id: str, model: str, version: str, created: datetime) 
 
 
 def muxer(marks: Marks) -> dict[str, str]:
-    """The options of FFmpeg's MP4 muxer that keep `tags`; bitexact, so no version or time of its own gets in."""
+    """Options that make FFmpeg's MP4 muxer keep `tags`; bitexact, so that it adds no version or time of its own."""
     return {"movflags": "+faststart" + "+use_metadata_tags" * marks.aigc, "fflags": "+bitexact"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tags:
-    """What a file says of itself. `aigc` has those of the seven keys that are there, as text, and always Label;
-    `comment` is None unless it says that the video is generated. Both are a stranger's text, shortened and without
-    characters that a terminal would obey."""
+    """The unsigned metadata of a file.
+
+    `aigc` contains, as text, whichever of the seven keys the file has; Label is always among them. `comment` is None
+    unless it says that the video is generated. Both are untrusted text: they are truncated and stripped of control
+    characters.
+    """
 
     aigc: dict[str, str] | None
     comment: str | None
 
     @property
     def whole(self) -> bool:
-        """Whether producer and id are those that ReservedCode1 was made from, by the rule of `aigc`. False also for
-        entries of others, who have rules of their own."""
+        """Whether ReservedCode1 matches the producer and the id, as `aigc` computes it. Labels written by other tools
+        compute it differently, so this is False for them too."""
         entry = self.aigc or {}
         code = entry.get("ReservedCode1")
         return code is not None and code == _code(entry.get("ProduceID", ""), entry.get("ContentProducer", ""))
 
 
 def read(path: Path) -> Tags:
-    """Read the entries of a video or PNG, whoever made it, in bounded time and memory.
+    """Read the tags of any video or PNG, in bounded time and memory.
 
-    Raises MediaError when it is missing, damaged or in no such format.
+    Raises MediaError when the file is missing, damaged or of another format.
     """
     import av
 
@@ -138,13 +145,13 @@ def read(path: Path) -> Tags:
 
 
 def _png(path: Path) -> dict[str, str]:
-    """The text entries of a PNG that stand before its pixels."""
+    """The text entries of a PNG that precede its pixel data."""
     from PIL import Image
 
     try:
         with Image.open(path, formats=("PNG",)) as image:
             return {key.lower(): str(image.info[name]) for key, name in PNG_NAMES.items() if name in image.info}
-    except Exception as error:  # Pillow lets through whatever a damaged file makes it raise
+    except Exception as error:  # a damaged file can make Pillow raise anything
         raise MediaError(f"{path}: is damaged ({error}); copy or export it again") from error
 
 
@@ -183,7 +190,7 @@ def _parse(text: str) -> dict[str, str] | None:
 
 
 def _header_bytes(path: Path) -> int:
-    """The bytes on the top level of an MP4 that are not media data; `survey` has checked that its boxes fit."""
+    """The size in bytes of an MP4's top-level boxes other than media data; `survey` has checked that the boxes fit."""
     total = at = 0
     with path.open("rb") as file:
         while len(head := file.read(8)) == 8:

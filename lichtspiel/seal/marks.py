@@ -1,13 +1,13 @@
-"""Which marks a video leaves with, and the rules that ask for them.
+"""Which marks a video gets, and the laws that require them.
 
-It knows what each profile needs and why (`data/marks.toml`, one source for each rule); it does not know how a mark is
-made: `watermark`, `credentials` and `labels` do. A profile is a promise, so what it needs cannot be turned off in it;
-all marks together can, with a reason that gets recorded.
+This module knows which marks each profile needs and why (`data/marks.toml` cites a source for each rule). How the marks
+are made is up to `watermark`, `credentials` and `labels`. A profile is a promise, so marks that it requires cannot be
+turned off one by one. All marks can be turned off together, with a reason, which is recorded.
 
-    watermark     an id in the pixels, invisible, stays when the file is re-encoded
+    watermark     an invisible id in the pixels; survives re-encoding
     credentials   the signed record of how the video was made (C2PA)
-    comment       one line of text in the file that says what it is, stays when the file is rewritten
-    aigc          the entry that GB 45438-2025 asks for, for programs
+    comment       one line of text in the file that says what it is; survives remuxing
+    aigc          the machine-readable label that GB 45438-2025 requires
     label         words in the picture, for people
 """
 
@@ -33,16 +33,17 @@ TEXTS = {
     "fr": "Généré par IA",
     "es": "Generado por IA",
 }
-"""What the visible label says, by language; `data/labels.png` holds them drawn, in this order."""
+"""The text of the visible label by language; `data/labels.png` contains the texts as images, in this order."""
 
 CORNERS = ("top-right", "top-left", "bottom-right", "bottom-left")
 
 LEAST_SECONDS = 2.0
-"""A label shorter than this can be missed; GB 45438-2025 asks for as much at normal speed."""
+"""Minimum duration of the label in seconds, below which it is easily missed; GB 45438-2025 requires it at normal
+speed."""
 
 PRODUCER = "Lichtspiel"
 
-_MOST_PRODUCER = 100  # characters: a name or a code of 27
+_MOST_PRODUCER = 100  # characters: a name, or a code of 27 characters
 _MOST_REASON = 500
 
 _FLAGS = ("watermark", "credentials", "comment", "aigc", "label")
@@ -50,11 +51,11 @@ _FLAGS = ("watermark", "credentials", "comment", "aigc", "label")
 
 @dataclass(frozen=True, kw_only=True)
 class Marks:
-    """The marks of one video; make it with `of` or `none`.
+    """The marks of one video. Create it with `of` or `none`.
 
-    `language`, `corner` and `seconds` (from the start; None is throughout) describe the visible label, `producer` is
-    the ContentProducer of the AIGC entry. `reason` is given when all marks are off, and only then. Raises RequestError
-    for values that no mark can have.
+    `language`, `corner` and `seconds` (counted from the start; None means throughout) describe the visible label.
+    `producer` is the ContentProducer of the AIGC label. `reason` is set if and only if all marks are off. Raises
+    RequestError for invalid values.
     """
 
     profile: str
@@ -91,9 +92,11 @@ class Marks:
         seconds: float | None = None,
         producer: str | None = None,
     ) -> Marks:
-        """The marks of a profile, with the visible label added or described. What is None is as the profile has it;
-        seconds are then all. Raises RequestError for a value that is unknown, that the profile does not allow, or
-        that would do nothing."""
+        """The marks of a profile, optionally with changes to the visible label.
+
+        Arguments that are None keep the profile's value; for `seconds` that is the whole video. Raises RequestError for
+        a value that is unknown, that the profile does not allow, or that would have no effect.
+        """
         _check_choice("profile", profile, _profiles())
         row = _profiles()[profile]
         if row["label"] and label is False:
@@ -120,14 +123,17 @@ class Marks:
 
     @classmethod
     def none(cls, reason: str) -> Marks:
-        """No mark at all. The reason is what remains in their place; a blank one is refused."""
+        """No marks at all. The reason is recorded in their place, so it must not be blank."""
         off: dict[str, Any] = dict.fromkeys(_FLAGS, False)
         return cls(profile="none", reason=reason, **off)
 
 
 def rules() -> list[dict[str, Any]]:
-    """The profiles as plain data: name, summary, which marks are on, the label's languages (the first is the default)
-    and the rules, each with law, article, what it says, how it is met, its source and where that was read."""
+    """The profiles as plain data.
+
+    Each has a name, a summary, the marks that are on, the label's languages (the first is the default) and its rules.
+    A rule has the law, the article, what it says, how we comply, its source and where we read it.
+    """
     listed = []
     for name, row in _profiles().items():
         having = [dict(rule) for other in row.get("includes", [name]) for rule in _profiles()[other]["rules"]]

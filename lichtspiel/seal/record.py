@@ -1,15 +1,15 @@
-"""The record: which videos were made here, from what and marked how. It stays on this computer.
+"""The record: which videos were made here, what they were made from, how they are marked. It stays on this computer.
 
-    $LICHTSPIEL_HOME/record.sqlite      mode 0600, one row a video, kept for six months
+    $LICHTSPIEL_HOME/record.sqlite      mode 0600, one row per video, kept for six months
 
-It is what a stripped file is looked up in, by the id that its picture still carries, and the log that China's Measures
-ask for when a video leaves without its label. The database itself refuses to replace an entry, to delete one before its
-time, or to change one except by erasing its prompts, whatever program asks. That stops slips and other programs, not an
-owner who means it: who may write a file may replace it, so the record proves nothing to others; the signature in the
-video does.
+The record has two purposes. It identifies a file that has lost its metadata, by the id in its watermark. And it is the
+log that China's Measures require for videos that leave without a label. The database itself refuses to replace an
+entry, to delete it early, or to change anything in it except to erase its prompts, whichever program tries. That
+prevents mistakes, but does not stop a determined owner: anyone who can write the file can replace it. The record
+therefore proves nothing to others; the signature in the video does.
 
-It knows how entries are kept, not what is in them: no digest is computed and no policy judged here. Time is this
-computer's clock. Prompts are written to this file and nowhere else, errors included.
+This module knows how entries are stored, not what they mean: it computes no digests and judges nothing. Times are from
+this computer's clock. Prompts are written to this file and nowhere else, not even to error messages.
 """
 
 from __future__ import annotations
@@ -45,21 +45,24 @@ __all__ = [
 ]
 
 KEPT_DAYS = 184
-"""How long an entry is kept, and how long the database refuses to delete it: the longest six months of a calendar, for
-which Article 9 of China's Measures for Labelling AI-Generated Synthetic Content (2025) wants logs of videos that leave
-without their label. It is written into the database, so another value is another version of the layout."""
+"""How many days an entry is kept, during which the database refuses to delete it: the longest possible six months.
 
-_APPLICATION = 0x4C494348  # "LICH", where SQLite keeps whose file it is
-_VERSION = 1  # of the layout; what meets a later one does not touch it
-_PATIENCE = 30.0  # seconds to wait for other processes, which hold the file for milliseconds
-_PAGE = 256  # rows that are read at once
+Article 9 of China's Measures for Labelling AI-Generated Synthetic Content (2025) requires logs of videos that leave
+without a label to be kept for six months. The value is part of the database, so changing it means a new version of the
+layout.
+"""
 
-# The clock of SQLite, so that pruning and the trigger that guards it read the same one. It has milliseconds; compared
-# as text with the microseconds of an entry, the entry counts as younger when the rest is equal.
+_APPLICATION = 0x4C494348  # "LICH", in SQLite's header field for the application that owns the file
+_VERSION = 1  # of the layout; a later version is left untouched
+_PATIENCE = 30.0  # seconds to wait for other processes, which lock the file for milliseconds only
+_PAGE = 256  # rows to read at once
+
+# SQLite's clock, so that pruning and the trigger that guards it use the same one. It has milliseconds and entries have
+# microseconds: compared as text, an entry from the same millisecond counts as younger.
 _OLDEST = f"strftime('%Y-%m-%dT%H:%M:%f', 'now', '-{KEPT_DAYS} days')"
 
-# The only change that is allowed: texts that may hold personal data are erased, those of the prompts and the words of
-# them that a verdict repeats. JSON has null in their place.
+# The only change allowed: erasing texts that may contain personal data, that is, the prompts and any words of them that
+# a verdict quotes. They become null in the JSON.
 _ERASED = """json_replace({0}.body, '$.prompt', NULL, '$.negative', NULL,
   '$.verdicts.before.detail', NULL, '$.verdicts.after.detail', NULL)"""
 _NEVER_CHANGED = f"""CREATE TRIGGER entry_is_never_changed BEFORE UPDATE ON entry
@@ -67,8 +70,8 @@ WHEN NOT (NEW.id IS OLD.id AND NEW.watermark IS OLD.watermark AND NEW.created IS
   AND NEW.body IS {_ERASED.format("OLD")})
 BEGIN SELECT RAISE(ABORT, 'the record is append-only: an entry is never changed'); END"""
 
-# No row has a number besides its id: `REPLACE` deletes by any key without asking triggers, so there is only one key,
-# and a trigger that runs before. `created` has a fixed width, so it sorts as text.
+# Rows have no number besides their id: `REPLACE` deletes by any unique key without firing delete triggers, so there is
+# only one key, and a trigger that runs before the insert. `created` has a fixed width, so it sorts as text.
 _LAYOUT = (
     """CREATE TABLE entry (
   id TEXT NOT NULL PRIMARY KEY,
@@ -87,24 +90,25 @@ BEGIN SELECT RAISE(ABORT, 'the record is append-only: an entry is kept for {KEPT
     f"PRAGMA user_version = {_VERSION}",
 )
 
-_COLUMNS = "id, watermark, created, CAST(body AS BLOB)"  # bytes, so that damaged text fails here and not in the driver
+_COLUMNS = "id, watermark, created, CAST(body AS BLOB)"  # bytes, so that our code meets damaged text, not the driver
 
 _ID = re.compile("[0-9a-f]{32}")
 
-# When a process closes a file, it loses its locks on it, those of other threads and of SQLite included (POSIX). So no
-# thread may go on to SQLite while another one, which made the file, has not closed it yet.
+# When a process closes a file, it loses all its locks on that file, including those of other threads and of SQLite
+# (POSIX). So no thread may open the database while another thread that created the file still has to close it.
 _making = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One video that was made: what was asked, what it was made from and how it is marked.
+    """One video: the request, the inputs it was made from, and how it is marked.
 
-    `id` is 32 hexadecimal digits and `watermark` the number in its first 8, which is what the picture carries, or None
-    when it carries nothing. `created` is aware. `request` is what took effect, without texts; `prompt` and `negative`
-    are None when they were not to be kept, and stay out of `repr`; `prompt_digest` is there in any case. `inputs` are
-    the files it was made from, each as {"role", "sha256"}; a tuple when read. `verdicts` are those of the policy before
-    and after, and the statement of consent. `marks` is the profile of marks, or "none", and then `reason` says why.
+    `id` has 32 hexadecimal digits. `watermark` is the number in the first 8, which the picture carries, or None if it
+    carries none. `created` is timezone-aware. `request` has the effective values, without texts. `prompt` and
+    `negative` are None if not to be kept, and never appear in `repr`; `prompt_digest` is always set. `inputs` are the
+    source files, each as {"role", "sha256"}; entries read from the database have a tuple. `verdicts` are the policy's
+    verdicts before and after generation, and the statement of consent. `marks` is the name of a profile, or "none", in
+    which case `reason` says why.
     """
 
     id: str
@@ -124,16 +128,16 @@ class Entry:
     reason: str | None
 
     def to_json(self) -> dict[str, Any]:
-        """The same as a plain dictionary, ready for `json.dumps`; `created` is ISO 8601 in UTC."""
+        """The entry as a plain dictionary for `json.dumps`; `created` is ISO 8601 in UTC."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {**values, "created": _stamp(self.created), "inputs": [dict(item) for item in self.inputs]}
 
 
 def add(entry: Entry) -> None:
-    """Append an entry, and forget those that are older than KEPT_DAYS; both happen or neither does.
+    """Append an entry and delete those older than KEPT_DAYS, in one transaction.
 
-    The first call makes the record. Safe when several processes add at once. Raises LichtspielError, with the remedy,
-    when it cannot be written or the id is there already.
+    The first call creates the database. Several processes can add entries at once. Raises LichtspielError, with the
+    remedy, when the record cannot be written or already has this id.
     """
     assert _ID.fullmatch(entry.id), entry.id
     assert entry.watermark in (None, int(entry.id[:8], 16)), (entry.id, entry.watermark)
@@ -144,17 +148,17 @@ def add(entry: Entry) -> None:
     with _as_errors(path, "written"):
         _make(path)
         with _connection(path) as base:
-            base.execute("PRAGMA secure_delete = ON")  # forgotten prompts are overwritten, not just unlinked
+            base.execute("PRAGMA secure_delete = ON")  # overwrite deleted prompts on disk
             base.execute("BEGIN IMMEDIATE")
             new = _is_new(base, path)
-            if path.stat().st_mode & 0o077:  # as after a copy; the journal, which the first write makes, follows it
+            if path.stat().st_mode & 0o077:  # as after a copy; the journal gets the same mode
                 path.chmod(0o600)
             if new:
                 for statement in _LAYOUT:
                     base.execute(statement)
             base.execute(f"DELETE FROM entry WHERE created <= {_OLDEST}")
             try:
-                # ASCII, in which any string can be written, also a path whose bytes are no text
+                # ASCII can represent any string, even a path whose bytes are not valid text
                 base.execute("INSERT INTO entry VALUES (?, ?, ?, ?)", (*row, json.dumps(body, allow_nan=False)))
             except sqlite3.IntegrityError as error:
                 raise LichtspielError(
@@ -165,7 +169,7 @@ def add(entry: Entry) -> None:
 
 
 def check() -> None:
-    """Raise the LichtspielError with which `add` would fail now: an entry is added and taken back at once."""
+    """Raise the LichtspielError that `add` would raise now: adds an entry and rolls it back."""
     path = _path()
     with _as_errors(path, "written"):
         _make(path)
@@ -179,15 +183,17 @@ def check() -> None:
 
 
 def erase_prompt(id: str) -> Entry:
-    """Erase the texts of an entry, prompts and quotations of them, and return what is left of it. The old text is
-    overwritten on the disk. Raises LichtspielError when there is no such entry, or it cannot be written."""
+    """Erase an entry's prompts and any quotations of them, and return the remaining entry.
+
+    The old text is overwritten on disk. Raises LichtspielError when there is no such entry or it cannot be written.
+    """
     path = _path()
     if find(id) is None:
         raise LichtspielError(f"{path} has no entry {id}; see `lichtspiel record list`")
     with _as_errors(path, "written"), _connection(path) as base:
         base.execute("PRAGMA secure_delete = ON")
         base.execute("BEGIN IMMEDIATE")
-        base.execute("DROP TRIGGER IF EXISTS entry_is_never_changed")  # of records that knew no erasing
+        base.execute("DROP TRIGGER IF EXISTS entry_is_never_changed")  # in records from before prompts could be erased
         base.execute(_NEVER_CHANGED)
         base.execute(f"UPDATE entry SET body = {_ERASED.format('entry')} WHERE id = ?", (id,))
         base.execute("COMMIT")
@@ -197,7 +203,7 @@ def erase_prompt(id: str) -> Entry:
 
 
 def search(text: str) -> Iterator[Entry]:
-    """The entries whose id begins with a text, or whose prompt, model or path contains it, newest first."""
+    """Entries whose id begins with `text`, or whose prompt, model or path contains it, newest first."""
     wanted = text.casefold()
     for entry in entries():
         texts = (entry.prompt or "", entry.model, entry.path)
@@ -206,9 +212,9 @@ def search(text: str) -> Iterator[Entry]:
 
 
 def find(id: str) -> Entry | None:
-    """The entry with this id, or None, also when nothing was ever recorded here. Makes nothing.
+    """The entry with this id, or None if there is none or no record exists. Creates nothing.
 
-    Any string may be asked for, because ids are read from files that anybody wrote.
+    Any string is allowed, because ids come from untrusted files.
     """
     if not _ID.fullmatch(id):
         return None
@@ -217,9 +223,9 @@ def find(id: str) -> Entry | None:
 
 
 def find_watermark(watermark: int) -> list[Entry]:
-    """The entries whose pictures carry this number, newest first. Makes nothing.
+    """Entries whose watermark is this number, newest first. Creates nothing.
 
-    32 bits are few enough for two videos to share them: among ten thousand videos the chance is one in 86.
+    Two videos can share a 32-bit number: among ten thousand videos the chance is one in 86.
     """
     path = _path()
     rows = _select(path, "WHERE watermark = ? ORDER BY created DESC, id DESC", (watermark,))
@@ -227,25 +233,26 @@ def find_watermark(watermark: int) -> list[Entry]:
 
 
 def find_sha256(sha256: str) -> Entry | None:
-    """The newest entry of a file with this digest, in hexadecimal, or None. Makes nothing."""
+    """The newest entry for a file with this hexadecimal digest, or None. Creates nothing."""
     path = _path()
-    # The digest stands in the JSON of the body; a prompt that holds the same text is told apart below.
+    # The digest is inside the JSON body; prompts that happen to contain the same text are filtered out below.
     rows = _select(path, "WHERE body LIKE ? ORDER BY created DESC, id DESC", (f'%"{sha256}"%',))
     return next((entry for entry in _parsed(path, rows) if entry.sha256 == sha256), None)
 
 
 def entries(limit: int | None = None) -> Iterator[Entry]:
-    """All entries, or the newest `limit` ones, newest first. Makes nothing, and holds no lock between two entries.
+    """Yield all entries, or only the newest `limit`, newest first. Creates nothing; holds no lock between entries.
 
-    A damaged row does not hide the others: they all come, and then LichtspielError names the damaged ones, because a
-    record that leaves out entries in silence would be worse than none.
+    A damaged row does not hide the others: all readable entries are yielded, then LichtspielError names the damaged
+    ones, because a record that silently omits entries would be worse than none.
     """
     path = _path()
     return _parsed(path, _pages(path, limit, newest_first=True))
 
 
 def export(out: TextIO) -> int:
-    """Write all entries, oldest first, each as one line of JSON in ASCII; the count. Damage is met as in `entries`."""
+    """Write all entries, oldest first, as lines of ASCII JSON, and return their count. Treats damaged rows like
+    `entries`."""
     path, count = _path(), 0
     for entry in _parsed(path, _pages(path, None, newest_first=False)):
         out.write(json.dumps(entry.to_json()) + "\n")
@@ -262,8 +269,8 @@ def _stamp(moment: datetime) -> str:
 
 
 def _make(path: Path) -> None:
-    """An empty file that only its owner may read, if there is none. SQLite would make one that follows the umask; the
-    journal that it puts beside takes its mode from the file."""
+    """Create an empty file that only its owner can read, unless the file exists. SQLite would create it according to
+    the umask; the journal next to it gets the same mode as the database."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _making, contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
@@ -271,11 +278,11 @@ def _make(path: Path) -> None:
 
 @contextlib.contextmanager
 def _connection(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that makes no file, and what was not committed is undone when it closes.
+    """A connection that creates no file and rolls back uncommitted changes when it closes.
 
-    The journal is SQLite's default, which is deleted after each write: a write-ahead log needs memory that processes
-    share, which network drives lack, and files beside, which a reader of a read-only folder cannot make. `rw` and not
-    `ro` for readers, too: after a crash they must undo what was half written, and SQLite falls back by itself.
+    It uses SQLite's default journal, which is deleted after each write. A write-ahead log needs shared memory, which
+    network drives lack, and extra files, which readers of a read-only folder cannot create. Readers also use `rw`
+    rather than `ro`: after a crash they must roll back a half-finished write. SQLite falls back to `ro` by itself.
     """
     uri = f"{path.as_uri()}?mode=rw"
     with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=_PATIENCE, isolation_level=None)) as base:
@@ -283,7 +290,7 @@ def _connection(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _is_new(base: sqlite3.Connection, path: Path) -> bool:
-    """Whether nothing was written yet. Raises LichtspielError when the file is another program's, or a later one's."""
+    """Whether the database is still empty. Raises LichtspielError when another program or a later version wrote it."""
     application, version, tables = (
         base.execute(query).fetchone()[0]
         for query in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
@@ -303,13 +310,13 @@ def _is_new(base: sqlite3.Connection, path: Path) -> bool:
 
 
 def _select(path: Path, rest: str, values: tuple[object, ...]) -> Iterator[tuple[Any, ...]]:
-    """The rows of one query, read at once: an open query would make writers wait for whoever looks at its rows."""
+    """Read all rows of a query at once, because an open query would make writers wait for its consumer."""
     with _as_errors(path, "read"):
         if not path.exists():
             return
         with _connection(path) as base:
             base.execute("PRAGMA query_only = ON")
-            base.execute("BEGIN")  # one view for all that follows, also while another process makes the tables
+            base.execute("BEGIN")  # one consistent view, even while another process creates the tables
             if _is_new(base, path):
                 return
             rows = base.execute(f"SELECT {_COLUMNS} FROM entry {rest}", values).fetchall()
@@ -317,9 +324,10 @@ def _select(path: Path, rest: str, values: tuple[object, ...]) -> Iterator[tuple
 
 
 def _pages(path: Path, limit: int | None, *, newest_first: bool) -> Iterator[tuple[Any, ...]]:
-    """All rows by time, a page at a time; each page goes on where the last one ended, whatever was added meanwhile."""
+    """Yield all rows by time, reading a page at a time. Each page continues where the last one ended, even if rows have
+    been added since."""
     sign, order = ("<", "DESC") if newest_first else (">", "ASC")
-    created, id = ("~", "") if newest_first else ("", "")  # after and before every time
+    created, id = ("~", "") if newest_first else ("", "")  # sort after and before all times
     left = limit
     while left is None or left > 0:
         size = _PAGE if left is None else min(left, _PAGE)
@@ -333,7 +341,7 @@ def _pages(path: Path, limit: int | None, *, newest_first: bool) -> Iterator[tup
 
 
 def _parsed(path: Path, rows: Iterator[tuple[Any, ...]]) -> Iterator[Entry]:
-    """The entries of these rows; when there are no more, LichtspielError if some of them could not be understood."""
+    """Yield the entries in these rows, and at the end raise LichtspielError if some rows could not be parsed."""
     damaged = []
     for id, watermark, created, body in rows:
         try:
@@ -354,13 +362,13 @@ def _parsed(path: Path, rows: Iterator[tuple[Any, ...]]) -> Iterator[Entry]:
 
 @contextlib.contextmanager
 def _as_errors(path: Path, done: str) -> Iterator[None]:
-    """Turn what SQLite and the system say into one line with a remedy."""
+    """Turn errors of SQLite and the operating system into a one-line LichtspielError with a remedy."""
     try:
         yield
     except OSError as error:
         raise LichtspielError(_message(path, done, error.strerror or str(error))) from error
     except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # without details in the higher bits
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # without the details in the higher bits
         if code in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR}:
             raise LichtspielError(
                 f"{path} is no record, or damaged ({error}); restore it from a backup, "

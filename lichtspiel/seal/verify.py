@@ -1,13 +1,13 @@
-"""What a file proves about itself, as a report that programs and people can read.
+"""Verify a file: what it proves about its origin, as a report for programs and people.
 
-It brings together what the file says (`manifest`, `labels`), what is in its pixels (`detect`) and what this
-installation recorded (`record`), and sums it up in a verdict. It does not know how a report is laid out for a terminal
-(`report`). Credentials are in one of four states:
+A report combines what the file says (`manifest`, `labels`), what its pixels carry (`detect`) and what this installation
+has recorded (`record`), and sums it up in a verdict. Formatting the report for a terminal is left to `report`.
+Credentials are in one of four states:
 
-    trusted     signed by this installation, or by somebody whose certificate it trusts, and unchanged since
-    intact      signed by somebody unknown, and unchanged since; the signer's name is only its own claim
-    tampered    credentials are there, and the file no longer is what was signed
-    none        no credentials: nothing is known, least of all that a person made it
+    trusted     signed by this installation or by somebody whose certificate it trusts, and unchanged since
+    intact      signed by somebody unknown, and unchanged since; the signer's name is only the signer's own claim
+    tampered    the file has credentials, but is no longer what was signed
+    none        no credentials: nothing is known, and certainly not that a person made it
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ Proof = Literal["trusted", "sealed", "watermark"]
 RecordMatch = Literal["credentials", "watermark", "sha256"]
 
 PROOFS: tuple[Proof, ...] = ("trusted", "sealed", "watermark")
-"""What a file can prove, the strongest first; see `proof`."""
+"""What a file can prove, strongest first; see `proof`."""
 
-_MAX_TEXT = 10_000  # of one value taken from a stranger's manifest
+_MAX_TEXT = 10_000  # characters of one value from an untrusted manifest
 
 _UNREADABLE = (
     "Content credentials are there but make no sense to this program: they were damaged, or made by something newer. "
     "They prove nothing."
 )
 
-# IPTC digital source types in words; others are shown as they are.
+# Descriptions of IPTC digital source types; other types are shown unchanged.
 SOURCES = {
     "trainedAlgorithmicMedia": "made by a generative model",
     "compositeWithTrainedAlgorithmicMedia": "partly made by a generative model",
@@ -73,7 +73,7 @@ SOURCES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Signer:
-    """Who signed, as the certificate says. Anybody can write any name into a certificate of their own."""
+    """The signer, as named in the certificate. Anybody can put any name into a certificate of their own."""
 
     name: str | None
     organisation: str | None
@@ -82,7 +82,7 @@ class Signer:
 
 @dataclass(frozen=True, kw_only=True)
 class Ingredient:
-    """An input of the video: its role and what its own credentials said when the video was signed."""
+    """An input of the video: its role, and the state of its own credentials when the video was signed."""
 
     role: str
     relationship: str | None
@@ -91,11 +91,11 @@ class Ingredient:
 
 @dataclass(frozen=True, kw_only=True)
 class Credentials:
-    """What the content credentials say. In the state "tampered" all of it is what the broken record claims.
+    """The contents of the content credentials. In the state "tampered", they are only what the broken manifest claims.
 
-    `here` says that this installation signed. `time` is the time stamp of an authority that is trusted here, `created`
-    the signer's own statement; both are ISO 8601. `generation` is the recorded request (see `credentials`), None when
-    another product made the video.
+    `here` is true if this installation signed the file. `time` is the time stamp of an authority that this installation
+    trusts, `created` is the signer's own statement; both are ISO 8601. `generation` is the recorded request (see
+    `credentials`), or None if another product made the video.
     """
 
     state: State
@@ -115,8 +115,8 @@ class Credentials:
 
 @dataclass(frozen=True, kw_only=True)
 class Watermark:
-    """Whether the picture carries the invisible mark, which id it spells (8 hex digits, if it can be read), how far it
-    stands out in standard deviations, and whether left and right were exchanged."""
+    """Whether the picture carries the watermark, its id (8 hex digits, if readable), the detection score in standard
+    deviations, and whether the picture is mirrored left to right."""
 
     found: bool
     id: str | None
@@ -126,7 +126,7 @@ class Watermark:
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """The unsigned tags of the file, which anybody can write: the AIGC label of GB 45438-2025, and the comment."""
+    """The unsigned tags of the file, which anybody can write: the AIGC label of GB 45438-2025 and the comment."""
 
     aigc: Mapping[str, Any] | None
     comment: str | None
@@ -134,9 +134,11 @@ class Labels:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """The result of `verify`: a verdict in a sentence or two, and what it rests on. `record` is this installation's own
-    entry about the video and `record_match` what led to it: the id in its credentials, the id in its watermark, or the
-    digest of the file. `notes` say what could not be examined."""
+    """The result of `verify`: a verdict in a sentence or two, and the evidence for it.
+
+    `record` is this installation's own entry about the video, and `record_match` says how it was found: by the id in
+    the credentials, the id in the watermark, or the digest of the file. `notes` list what could not be examined.
+    """
 
     path: str
     verdict: str
@@ -148,7 +150,7 @@ class Report:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """The report as plain dictionaries and lists, ready for `json.dumps`."""
+        """The report as plain dictionaries and lists for `json.dumps`."""
         return {
             "path": self.path,
             "verdict": self.verdict,
@@ -162,12 +164,12 @@ class Report:
 
 
 def verify(path: str | Path, *, with_record: bool = True) -> Report:
-    """Check what a video, or a picture taken from one, proves, without the network and without writing anything here.
+    """Verify a video, or a picture taken from one, without using the network or writing anything.
 
-    Without `with_record` the record of this installation is not looked into, so that a report for strangers tells
-    nothing from it. Takes bounded time and memory whatever the file holds. Raises MediaError when it is missing,
-    damaged, too large or neither a video nor a picture, and OutOfMemory; nothing else, because strangers' files break
-    parsers in new ways.
+    Without `with_record`, the record of this installation is not consulted, so a report for strangers reveals nothing
+    from it. Time and memory are bounded whatever the file contains. Raises MediaError when the file is missing,
+    damaged, too large or neither a video nor a picture, and OutOfMemory. It raises nothing else, because untrusted
+    files make parsers fail in unexpected ways.
     """
     path = Path(path)
     try:
@@ -214,9 +216,12 @@ def _verify(path: Path, with_record: bool) -> Report:
 
 
 def proof(report: Report) -> Proof | None:
-    """The strongest thing that a file proves: "trusted" for credentials of this installation or a trusted signer,
-    "sealed" for those of anybody, "watermark" for the mark alone or an entry of this installation's record. None when
-    it proves nothing or was tampered with. Tags prove nothing, because anybody can write them."""
+    """The strongest proof that a file offers.
+
+    It is "trusted" for credentials by this installation or a trusted signer, "sealed" for credentials by anyone else,
+    "watermark" for the watermark alone or an entry in this installation's record, and None if the file proves nothing
+    or was tampered with. Tags prove nothing, because anybody can write them.
+    """
     if report.credentials.state == "trusted":
         return "trusted"
     if report.credentials.state == "intact":
@@ -226,8 +231,8 @@ def proof(report: Report) -> Proof | None:
 
 
 def exit_code(report: Report, require: Proof = "watermark") -> int:
-    """The command line's exit code: 0 when the file proves at least what is required, 5 when it was tampered with,
-    else 4."""
+    """The exit code for the command line: 0 if the file proves at least what is required, 5 if it was tampered with,
+    otherwise 4."""
     if report.credentials.state == "tampered":
         return 5
     shown = proof(report)
@@ -235,13 +240,13 @@ def exit_code(report: Report, require: Proof = "watermark") -> int:
 
 
 _NO_WATERMARK = Watermark(found=False, id=None, score=0.0, mirrored=False)
-_MAX_ANIMATION = 1440  # frames of an animation that are decoded
+_MAX_ANIMATION = 1440  # frames to decode of an animation
 
 
 @dataclass(frozen=True)
 class _Pixels:
-    """What a file shows: its watermark, size and number of frames (0 when unknown). `tagged` says that it is a
-    container which can hold tags."""
+    """What the pixels show: the watermark, the size and the number of frames (0 if unknown). `tagged` is true if the
+    container format can hold tags."""
 
     watermark: Watermark
     width: int = 0
@@ -252,7 +257,7 @@ class _Pixels:
 
 
 def _pixels(path: Path, mp4: bool) -> _Pixels:
-    """Search for the watermark in a video, an animation or a picture."""
+    """Look for the watermark in a video, an animation or a picture."""
     from lichtspiel.seal import detect  # loads OpenCV
 
     frames: Iterator[Frame] = sample_video(path, detect.FRAMES)
@@ -285,9 +290,11 @@ def _picture(path: Path) -> Frame:
 
 
 def _recorded(path: Path, credentials: Credentials, mark: Watermark) -> tuple[record.Entry | None, RecordMatch | None]:
-    """This installation's entry about a file and what led to it: the id that it signed itself, else the watermark's id
-    (the newest such entry), else the digest of the whole file. An id that somebody else signed is theirs to choose, and
-    says nothing about our record."""
+    """Find this installation's entry about a file, and say how it was found.
+
+    The search uses the id in credentials that this installation signed, then the id in the watermark (newest entry),
+    then the digest of the whole file. Other signers can choose any id, so an id that they signed is not looked up.
+    """
     if credentials.id is not None and credentials.here and credentials.state == "trusted":
         entry = record.find(credentials.id)
         return entry, "credentials" if entry else None
@@ -299,7 +306,7 @@ def _recorded(path: Path, credentials: Credentials, mark: Watermark) -> tuple[re
 
 
 def _sentence(credentials: Credentials, pixels: _Pixels, entry: record.Entry | None, match: RecordMatch | None) -> str:
-    """The verdict."""
+    """The verdict in words."""
     name = (credentials.signer and credentials.signer.name) or "somebody"
     unchanged = "and its picture, sound and credentials are as they were signed."
     sentence = {
@@ -335,7 +342,7 @@ _COPIES = "A mark stays when a video is re-encoded or edited, but it can also be
 
 
 def _watermark_sentence(pixels: _Pixels, entry: record.Entry | None) -> str:
-    """The verdict on a file with a watermark and without credentials."""
+    """The verdict on a file that has a watermark but no credentials."""
     if entry is None:
         id = f"with the id {pixels.watermark.id}" if pixels.watermark.id else "whose id cannot be read any more"
         return (
@@ -348,7 +355,7 @@ def _watermark_sentence(pixels: _Pixels, entry: record.Entry | None) -> str:
 
 
 def _difference(pixels: _Pixels, request: Mapping[str, Any]) -> str:
-    """How a file differs from the recorded video in size and number of frames, as a sentence; empty if not at all."""
+    """A sentence on how a file differs from the recorded video in size and number of frames; empty if it does not."""
     size, factor = request.get("size"), request.get("upscale")
     sealed, file = [], []
     if isinstance(size, list) and len(size) == 2:
@@ -394,7 +401,7 @@ def _credentials(read: manifest.Reading) -> Credentials:
         )
         if signature
         else None,
-        time=_text(signature.get("time")) if read.stamped else None,  # any signer may have an authority of their own
+        time=_text(signature.get("time")) if read.stamped else None,  # any signer can run an authority of their own
         created=next((text for action in actions if (text := _text(action.get("when")))), None),
         id=_text((generation or {}).get("id")),
         model=_text((generation or {}).get("model")),
