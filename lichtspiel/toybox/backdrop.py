@@ -1,8 +1,8 @@
 """The places of the toybox world at all times of day, painted procedurally, one still picture per clip.
 
-Shapes are large and soft with gentle detail, because a small video autoencoder must be able to learn them, and every
-place has a landmark that is plain at 64 pixels. It does not know actors, weather or the camera's path; only how much
-margin the camera needs.
+Shapes are large and soft with little detail, because a small video autoencoder must be able to learn them. Every
+place has a landmark that is recognizable at 64 pixels. Knows nothing of actors, weather or the camera's path, only
+how much margin the camera needs.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _HILLS: dict[Place, tuple[Color, Color]] = {
 def backdrop(place: Place, time: Time, canvas: Canvas, rng: np.random.Generator, *, stars: bool = True) -> Pixels:
     """Paint a place: RGB pixels of the canvas with its margin. The same generator state gives the same picture.
 
-    `stars` False leaves them out of a night sky, because falling snow looks much the same.
+    With `stars` False a night sky has none, because falling snow would look much the same.
     """
     if place == "room":
         return _room(canvas, rng)
@@ -126,7 +126,7 @@ def _hills(image: Image, place: Place, light: Light, canvas: Canvas, rng: np.ran
     far = HORIZON - 0.03 - paint.ridge(rng, columns, 4, 3) * 0.20
     near = HORIZON + 0.01 - paint.ridge(rng, columns, 3, 2) * 0.11
     for line, color in zip((far, near), _HILLS[place], strict=True):
-        # Lighter at the crest, so that neighboring hills keep apart.
+        # Lighter at the crest, so that neighboring hills can be told apart.
         depth = np.clip((canvas.y[:, None] - line[None]) / 0.2, 0, 1)
         lit = _lit(color, light)
         paint.cover_below(image, canvas, line, paint.gradient(_scaled(lit, 1.10), _scaled(lit, 0.86), depth))
@@ -144,7 +144,7 @@ def _ground(image: Image, place: Place, light: Light, canvas: Canvas, rng: np.ra
     low, high = _GROUNDS[place]
     surface = paint.gradient(_lit(low, light), _lit(high, light), texture)
     if place in ("road", "path"):
-        # The verge is grass; the carriageway lies upon it.
+        # The verge is grass; the road is drawn on top of it.
         low, high = _GROUNDS["meadow"]
         paint.cover_below(image, canvas, HORIZON, paint.gradient(_lit(low, light), _lit(high, light), texture))
         edge = 0.63 + (0 if place == "road" else 0.012) * np.sin(canvas.x * 9)
@@ -171,7 +171,7 @@ def _shore(image: Image, sand: Image, light: Light, canvas: Canvas, rng: np.rand
 
 
 def _places_across(canvas: Canvas, rng: np.random.Generator, count: int) -> list[float]:
-    """Positions spread over the whole canvas with some disorder, so that a pan finds something new."""
+    """Positions spread irregularly over the whole canvas, so that a pan always reveals something new."""
     spread = (np.arange(count) + rng.uniform(0.15, 0.85, count)) / count
     return [float(x) for x in (spread * 1.28 - 0.14) * canvas.aspect]
 

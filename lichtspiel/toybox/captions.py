@@ -1,9 +1,9 @@
 """Describes a scene in words: English, German and Chinese, each in several wordings.
 
 Every wording names subject, size, action, direction, place, time, weather and camera, so that the scene can be
-recovered from the caption: two scenes never share one. Only the unremarkable is left unsaid (medium size, a still
-camera, a clear sky and, except in wording 0, the day), and indoors and under water there is no time or weather to
-tell. It does not know which scenes make sense; `sample` does.
+recovered from the caption: no two scenes share one. Only defaults go unmentioned (medium size, a still camera, a
+clear sky and, except in wording 0, daytime). Indoors and under water there is no time of day or weather to mention.
+Does not know which scenes make sense; `sample` does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FLOATING_BIRDS = frozenset({"duck", "swan"})
 
 
 def caption(scene: Scene, language: Language, wording: int) -> str:
-    """The caption of `scene`; `wording` counts from 0 to `WORDINGS` - 1."""
+    """The caption of `scene`; `wording` runs from 0 to `WORDINGS` - 1."""
     assert 0 <= wording < WORDINGS, wording
     return _WRITERS[language](scene, wording)
 
@@ -69,7 +69,7 @@ _EN_WAYS: dict[Direction, tuple[str, str, str, str]] = {
     "right": (" to the right", " from left to right", " to the right", " towards the right"),
     "none": ("", "", "", ""),
 }
-# On the ground, and the noun for the air above it and for the list.
+# The phrase on the ground, and the noun, used for the air above it and for the list.
 _EN_PLACES: dict[Place, tuple[str, str]] = {
     "meadow": ("in a green meadow", "a green meadow"),
     "desert": ("in a sandy desert", "a sandy desert"),
@@ -120,7 +120,7 @@ def _english(scene: Scene, wording: int) -> str:
     weather = _EN_WEATHERS[scene.weather][wording]
     zoom, move = _EN_CAMERAS[scene.camera]
     if wording == 0:
-        # "a sunny day, it is raining" would contradict itself.
+        # "a sunny day, it is raining" would be a contradiction.
         when = "by day" if scene.time == "day" and weather else plain
         return ", ".join(_parts(" ".join(_parts(who, where, when)) + weather, zoom))
     if wording == 1:
@@ -140,7 +140,7 @@ _DE_ADJECTIVES: dict[Size, tuple[str, str, str, str]] = {
     "big": ("groß", "riesig", "groß", "groß"),
 }
 _DE_ENDINGS: dict[Gender, tuple[str, str]] = {"m": ("ein", "er"), "f": ("eine", "e"), "n": ("ein", "es")}
-# The finite verb and what closes the sentence, twice; moving subjects close it with their direction.
+# The finite verb and the end of the sentence, in two versions; with moving subjects the direction ends it.
 _DE_ACTIONS: dict[Action, tuple[tuple[str, str], tuple[str, str]]] = {
     "walk": (("geht", ""), ("spaziert", "")),
     "hop": (("hüpft", ""), ("springt", "")),
@@ -161,7 +161,7 @@ _DE_WAYS: dict[Direction, tuple[str, str]] = {
     "right": ("nach rechts", "von links nach rechts"),
     "none": ("", ""),
 }
-# On the ground, in the air above it, and the noun for the list.
+# The phrase on the ground, the phrase in the air above it, and the noun for the list.
 _DE_PLACES: dict[Place, tuple[str, str, str]] = {
     "meadow": ("auf einer grünen Wiese", "über einer grünen Wiese", "grüne Wiese"),
     "desert": ("in einer Sandwüste", "über einer Sandwüste", "Sandwüste"),
@@ -218,7 +218,7 @@ def _german(scene: Scene, wording: int) -> str:
     plain, other, tag = ("", "", "") if scene.place in INDOORS else _DE_TIMES[scene.time]
     weather, clause, falling = _DE_WEATHERS[scene.weather]
     zoom, move = _DE_CAMERAS[scene.camera]
-    # The verb stays second, so the subject moves behind it where time or place open the sentence.
+    # German keeps the verb second, so the subject follows it when a time or place opens the sentence.
     if wording == 0:
         when = "am Tag" if scene.time == "day" and weather else plain
         return ", ".join(_parts(" ".join(_parts(name, verb, when, where, end)) + rest, weather, zoom))
@@ -262,7 +262,7 @@ _ZH_WAYS: dict[Direction, tuple[str, str]] = {
     "right": ("向右", "从左向右"),
     "none": ("", ""),
 }
-# The noun, where on the ground that is, and where in the air.
+# The noun, the phrase on the ground, and the phrase in the air.
 _ZH_PLACES: dict[Place, tuple[str, str, str]] = {
     "meadow": ("绿草地", "上", "上空"),
     "desert": ("沙漠", "里", "上空"),
@@ -276,7 +276,7 @@ _ZH_PLACES: dict[Place, tuple[str, str, str]] = {
     "underwater": ("水", "下", "下"),
     "room": ("房间", "里", "里"),
 }
-# Before a place, before a sentence, and in the list.
+# The form before a place, before a sentence, and in the list.
 _ZH_TIMES: dict[Time, tuple[str, str, str]] = {
     "day": ("阳光明媚的", "", ""),
     "sunset": ("日落时分的", "日落时分", "日落"),
@@ -298,7 +298,7 @@ _ZH_CAMERAS: dict[Camera, tuple[str, str]] = {
 
 
 def _zh_actor(actor: Actor, wording: int) -> tuple[str, str]:
-    """The counted name and what it does."""
+    """The subject with its measure word, and what it does."""
     subject = SUBJECTS[actor.subject]
     plain, other, parted = _ZH_SIZES[actor.size]
     size = other if wording == 1 else parted if subject.chinese.startswith(_ZH_PARTED) else plain

@@ -1,7 +1,7 @@
 """The subjects of the toybox world and their names in English, German and Chinese.
 
-One row a subject: what it is, where its drawing looks and how it is called. It knows nothing of pixels (see
-`bank`) nor of sentences (see `captions`). Every drawing is one of Microsoft's animated Fluent characters (MIT),
+One row per subject: what it is, which way its drawing faces and what it is called. Knows nothing of pixels (see
+`sprites`) or of sentences (see `captions`). Every drawing is one of Microsoft's animated Fluent characters (MIT),
 named by its Unicode code points without the presentation selector FE0F.
 """
 
@@ -20,11 +20,11 @@ Gender = Literal["m", "f", "n"]
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """One character: `faces` is where its sprite in the bank looks before it is mirrored.
+    """One character; `faces` is the direction in which its sprite in the bank faces before it is mirrored.
 
-    The nouns are singular and come without article. `german` is the form after the nominative "ein" or "eine"
-    (so an adjective in it already has its ending) and `gender` picks article and further endings; `chinese` is
-    counted with `measure` (一只狗).
+    The nouns are singular and have no article. `german` is the form after the nominative "ein" or "eine" (so an
+    adjective in it already has its ending), and `gender` selects the article and all other endings; `measure` is the
+    measure word with which `chinese` is counted (一只狗).
     """
 
     key: str

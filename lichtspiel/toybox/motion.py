@@ -1,7 +1,7 @@
-"""How actors and the camera move: for every frame the camera's view and each actor's place, tilt and height.
+"""How actors and the camera move: the camera's view and each actor's position, tilt and height in every frame.
 
 A clip is one event of two seconds whatever its frame count, so everything is a function of t from 0 to 1. Lengths
-are in frame heights. It does not know pixels, sprites or backdrops, only the width an actor takes per height.
+are in frame heights. Knows nothing of pixels, sprites or backdrops, only the ratio of an actor's width to its height.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ Curve = NDArray[np.float64]
 
 SECONDS = 2.0
 MARGIN = 0.13
-"""How much more of the backdrop, as a fraction of the frame, a moving camera can see on every side."""
+"""How far beyond the frame a moving camera sees on every side, as a fraction of the frame."""
 
 _ZOOM_RANGE = 1.35
 _PAN_RANGE = 0.24
 _HEIGHTS: dict[Size, float] = {"small": 0.30, "medium": 0.45, "big": 0.62}
 _WIDTHS: dict[Size, float] = {"small": 0.55, "medium": 0.77, "big": 1.0}
-"""The part of the greatest width that a size may take, so that wide things too come in three sizes."""
+"""The fraction of the maximum width that each size may take, so that wide objects also come in three sizes."""
 
 _LARGEST = 0.80
-"""No actor gets larger than this part of the frame's height or width."""
+"""No actor grows beyond this fraction of the frame's height or width."""
 
 _EDGE = 0.02
 """Free space kept between a moving actor and the frame's edge."""
@@ -35,7 +35,7 @@ _DRAUGHT = 0.07
 """How much of a boat's height is under water."""
 
 _TRICKS: frozenset[Action] = frozenset({"spin", "grow", "shrink"})
-"""What is done floating when there is water all around."""
+"""Actions that an actor performs floating when there is water all around."""
 
 _FLOORS: dict[Place, tuple[float, float]] = {
     "room": (0.84, 0.90),
@@ -49,7 +49,7 @@ _FLOOR = (0.78, 0.86)
 
 @dataclass(frozen=True)
 class View:
-    """The camera in every frame: magnification and horizontal offset of its center from the still frame's center."""
+    """The camera in every frame: magnification, and horizontal offset of its center from the still frame's center."""
 
     zoom: Curve
     pan: Curve
@@ -57,10 +57,10 @@ class View:
 
 @dataclass(frozen=True)
 class Pose:
-    """One actor in every frame, on screen: center of its box, box height, tilt in degrees counterclockwise.
+    """One actor on screen in every frame: center and height of its box, and tilt in degrees counterclockwise.
 
-    `floor` is the height on screen where its shadow lies; `shadow` the shadow's strength (0 for none). An actor
-    that is `afloat` cannot be seen below its floor, the surface of the sea.
+    `floor` is the vertical position of its shadow on screen, and `shadow` is the shadow's strength (0 for none). An
+    actor that is `afloat` is hidden below its floor, the surface of the sea.
     """
 
     x: Curve
@@ -87,7 +87,7 @@ def view(camera: Camera, aspect: float, t: Curve) -> View:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """What a path depends on besides the actor: frame shape, place, camera, and whether it shares the stage."""
+    """What a path depends on besides the actor: frame shape, place, camera, and whether there is a second actor."""
 
     aspect: float
     place: Place
@@ -97,7 +97,7 @@ class Stage:
 
 
 def pose(actor: Actor, shape: float, stage: Stage, t: Curve, rng: np.random.Generator) -> Pose:
-    """The path of an actor whose box is `shape` times as wide as high. Draws the same numbers for every actor."""
+    """The path of an actor whose box is `shape` times as wide as high. Every actor uses equally many random numbers."""
     phase, start, place, turn = (float(value) for value in rng.random(4))
     low, high = _FLOORS.get(stage.place, _FLOOR)
     floor = low + (high - low) * place - 0.05 * stage.lane
@@ -106,7 +106,7 @@ def pose(actor: Actor, shape: float, stage: Stage, t: Curve, rng: np.random.Gene
     height = min(_HEIGHTS[actor.size], widest * _WIDTHS[actor.size] / shape)
     heights = _fitted(height * _growth(actor, t), shape, stage.view, stage.aspect)
     angle = _tilt(actor, t, phase, turn)
-    # Whatever leaves the ground stays below the upper edge even where the camera is nearest.
+    # An actor that leaves the ground stays below the upper edge even when the camera is closest.
     headroom = max(floor - height - (0.5 - 0.47 / stage.view.zoom.max()), 0.05)
     lift = _lift(actor, t, phase, headroom, height)
     if actor.action == "fly":
@@ -134,27 +134,27 @@ def pose(actor: Actor, shape: float, stage: Stage, t: Curve, rng: np.random.Gene
 
 
 def _across(actor: Actor, widths: Curve, stage: Stage, t: Curve, start: float) -> Curve:
-    """Horizontal center on screen: movers cross a fixed part of the frame, all others stay put in the world."""
+    """Horizontal center on screen: moving actors cross a fixed part of the frame, all others stay put in the world."""
     if actor.action not in MOVING:
         spot = 0.5 + 0.14 * (start - 0.5) if stage.lanes == 1 else (0.29, 0.71)[stage.lane]
         return np.asarray(((spot - 0.5) * stage.aspect - stage.view.pan) * stage.view.zoom + 0.5 * stage.aspect)
     room = stage.aspect - (widths[0] + widths[-1]) / 2 - 2 * _EDGE * stage.aspect
     travel = min((0.36 + 0.08 * start) * stage.aspect, room)
-    # The free room that is left is dealt out by the same number that set the speed.
+    # The random number that set the speed also decides how the remaining space is divided.
     begin = _EDGE * stage.aspect + widths[0] / 2 + (room - travel) * (start * 7 % 1)
     x = begin + travel * t
     return np.asarray(x if actor.direction == "right" else stage.aspect - x)
 
 
 def _fitted(heights: Curve, shape: float, camera_view: View, aspect: float) -> Curve:
-    """Heights scaled down where the actor would not fit into the frame under this camera."""
+    """Heights, scaled down if the actor would not fit into the frame with this camera."""
     tallest = float((heights * camera_view.zoom).max())
     limit = min(_LARGEST, (_LARGEST * aspect - 0.75 * float(np.ptp(camera_view.pan))) / shape)
     return heights * min(1.0, limit / tallest)
 
 
 def _growth(actor: Actor, t: Curve) -> Curve:
-    """Height relative to the actor's size; growing and shrinking pass through 1 in the middle of the clip."""
+    """Height relative to the actor's size; growing and shrinking actors pass through 1 in the middle of the clip."""
     if actor.action == "grow":
         return np.asarray(2.4 ** (t - 0.5))
     if actor.action == "shrink":
@@ -176,7 +176,7 @@ def _tilt(actor: Actor, t: Curve, phase: float, turn: float) -> Curve:
 
 
 def _arc(u: Curve) -> Curve:
-    """A throw under gravity: 0 at u = 0 and 1, 1 in the middle, and nothing outside."""
+    """A ballistic arc: 0 at u = 0 and u = 1, 1 in the middle, and 0 outside."""
     return np.clip(4 * u * (1 - u), 0, 1)
 
 
@@ -194,7 +194,7 @@ def _lift(actor: Actor, t: Curve, phase: float, headroom: float, height: float) 
         case "bounce":
             return min(0.36, headroom) * _arc((2 * t + phase) % 1)
         case "fall":
-            # It enters with up to a third of its height above the frame, so that big things fall visibly too.
+            # It starts with up to a third of its height above the frame, so that large objects visibly fall, too.
             drop = min(headroom + 0.33 * height, 0.60)
             falling = drop * np.clip(1 - (t / 0.55) ** 2, 0, 1)
             return falling + 0.18 * drop * _arc((t - 0.55) / 0.28) + 0.05 * drop * _arc((t - 0.83) / 0.17)
@@ -203,7 +203,7 @@ def _lift(actor: Actor, t: Curve, phase: float, headroom: float, height: float) 
 
 
 def _shadow(actor: Actor, place: Place, gap: Curve) -> Curve:
-    """Strength of the contact shadow, fading with the gap between the actor and the floor; none under water."""
+    """Strength of the contact shadow, which fades as the actor rises above the floor; there is none under water."""
     if place == "underwater":
         return np.zeros_like(gap)
     return 0.42 * np.clip(1 - 1.3 * np.maximum(gap, 0), 0.38, 1)

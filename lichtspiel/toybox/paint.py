@@ -1,7 +1,7 @@
 """Brushes for procedural backdrops: a canvas with a coordinate system, smooth noise, ridges and soft-edged shapes.
 
 Lengths are in frame heights, with (0, 0) the top left corner of the still frame, so the same seed gives the same
-picture at every size. It does not know which places exist or what stands in them.
+picture at every size. Does not know which places exist or what is in them.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def gradient(top: Color, bottom: Color, position: NDArray[np.floating]) -> Image
 
 
 def noise(rng: np.random.Generator, size: tuple[int, int], cells: tuple[int, int], octaves: int) -> Image:
-    """Smooth noise in 0..1 of `size` (rows, columns), its coarsest octave with `cells` (down, across) values."""
+    """Smooth noise in 0..1 of `size` (rows, columns); its coarsest octave has `cells` (down, across) values."""
     total = np.zeros(size, np.float32)
     weight = 1.0
     for octave in range(octaves):
@@ -85,7 +85,7 @@ def ridge(rng: np.random.Generator, columns: int, cells: int, octaves: int) -> I
 
 
 def cover_below(image: Image, canvas: Canvas, line: Image | float, color: Image | Color) -> None:
-    """Paint everything below `line` (a height, or one per column) with one color or a picture, edge antialiased."""
+    """Paint everything below `line` (one height, or one per column) in a color or with a picture; antialiased."""
     depth = canvas.y[:, None] - np.asarray(line, np.float32)
     alpha = np.clip(depth * canvas.unit + 0.5, 0, 1)[..., None]
     image += (np.asarray(color, np.float32) - image) * alpha
@@ -99,7 +99,7 @@ def glow(image: Image, canvas: Canvas, center: tuple[float, float], radius: floa
 
 
 def perspective(canvas: Canvas, horizon: float) -> NDArray[np.intp]:
-    """For every row the row of a flat texture that a ground plane shows there: crowded near the horizon."""
+    """For every row, the row of a flat texture that a ground plane shows there; rows crowd together at the horizon."""
     rows = len(canvas.y)
     depth = np.clip((canvas.y - horizon) / (1 - horizon), 0, 1.3)
     return np.asarray(np.clip(depth**0.6 * 0.85 * rows, 0, rows - 1), np.intp)
@@ -125,7 +125,7 @@ def polygon(pixels: Pixels, canvas: Canvas, points: Sequence[tuple[float, float]
 def rectangle(
     pixels: Pixels, canvas: Canvas, corner: tuple[float, float], size: tuple[float, float], color: Color
 ) -> None:
-    """Fill an upright rectangle given its top left corner, antialiased."""
+    """Fill an upright rectangle, antialiased; the position is that of its top left corner."""
     (x, y), (w, h) = corner, size
     polygon(pixels, canvas, ((x, y), (x + w, y), (x + w, y + h), (x, y + h)), color)
 

@@ -1,7 +1,7 @@
-"""Draws a scene as a clip: backdrop, actors with their shadows, weather, seen by the camera.
+"""Draws a scene as a clip, as the camera sees it: the backdrop, the actors with their shadows, and the weather.
 
 The same scene, seed, size and frame count give the same bytes, and the same seed shows the same event at every size.
-It does not know captions or how scenes are chosen.
+Knows nothing of captions or of how scenes are chosen.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TINTS: dict[Time, tuple[tuple[float, float, float], tuple[float, float, float]]
     "night": ((0.78, 0.80, 0.93), (0.05, 0.055, 0.10)),
     "overcast": ((0.92, 0.93, 0.95), (0, 0, 0)),
 }
-"""What the light of a time of day does to an actor: a factor and a lift for each color.
+"""What the light of a time of day does to an actor: a factor and an offset for each color.
 
 The lift keeps black animals apart from a dark ground at night.
 """
@@ -37,9 +37,9 @@ _WATER: tuple[tuple[float, float, float], tuple[float, float, float]] = ((0.90, 
 
 @dataclass(frozen=True)
 class Clip:
-    """A rendered scene: RGB `frames` [T,H,W,3], and `masks` [T,H,W] that say which actor covers a pixel.
+    """A rendered scene: RGB `frames` [T,H,W,3], and `masks` [T,H,W] that show which actor covers a pixel.
 
-    A mask holds 0 for the background and 1 or 2 for the first or second actor where its alpha exceeds a half.
+    A mask is 0 on the background, and 1 or 2 where the alpha of the first or second actor exceeds one half.
     """
 
     frames: NDArray[np.uint8]
@@ -50,7 +50,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class _Cast:
-    """An actor ready to draw: its animation, how it is lit and mirrored, its pose, and its scaled pictures so far."""
+    """An actor ready to draw: animation, light, mirroring and pose, and a cache of its scaled pictures."""
 
     animation: tuple[Pixels, ...]
     light: NDArray[np.float64]
@@ -60,7 +60,7 @@ class _Cast:
     scaled: dict[tuple[int, int], Pixels]
 
     def picture(self, t: float, height: float) -> Pixels:
-        """The frame at time t, lit, mirrored and reduced to `height` pixels or up to 1.41 times as many.
+        """The frame at time t, lit, mirrored and scaled down to between 1 and 1.41 times `height` pixels.
 
         A transparent border of one pixel keeps the edge smooth when the picture is warped.
         """
@@ -76,7 +76,7 @@ class _Cast:
 
 
 def render(scene: Scene, seed: int, *, width: int, height: int, frames: int) -> Clip:
-    """Draw `scene` as `frames` pictures of `width` by `height`; `seed` decides everything the scene leaves open."""
+    """Draw `scene` as `frames` pictures of `width` by `height`; `seed` decides whatever the scene does not specify."""
     assert min(width, height, frames) > 0, (width, height, frames)
     t = motion.clock(frames)
     canvas = Canvas(width, height, 0.0 if scene.camera == "still" else motion.MARGIN)
@@ -91,7 +91,7 @@ def render(scene: Scene, seed: int, *, width: int, height: int, frames: int) -> 
     for index in range(frames):
         picture = pictures[index]
         picture[:] = _camera_frame(ground, canvas, float(view.zoom[index]), float(view.pan[index]))
-        # The first actor is nearest and therefore drawn last.
+        # The first actor is closest to the camera and therefore drawn last.
         for number in range(len(casts), 0, -1):
             _draw(picture, masks[index], casts[number - 1], index, float(t[index]), number)
     if scene.weather != "clear":
@@ -105,7 +105,7 @@ def _camera_frame(ground: Pixels, canvas: Canvas, zoom: float, pan: float) -> Pi
         return ground
     center_x = ground.shape[1] / 2 + pan * canvas.unit
     center_y = ground.shape[0] / 2
-    # OpenCV counts from pixel centers, hence the halves.
+    # OpenCV measures from pixel centers, hence the halves.
     matrix = np.array(
         [
             [1 / zoom, 0, center_x - 0.5 - (canvas.width / 2 - 0.5) / zoom],
@@ -119,7 +119,7 @@ def _camera_frame(ground: Pixels, canvas: Canvas, zoom: float, pan: float) -> Pi
 
 @lru_cache(maxsize=256)
 def _animation(subject: str) -> tuple[Pixels, ...]:
-    """The subject's animation, cut to its visible box (premultiplied 8-bit RGBA)."""
+    """The subject's animation, cropped to its visible box (premultiplied 8-bit RGBA)."""
     sprite = sprites.sprite(subject)
     left, top, right, bottom = sprite.box
     rows, columns = sprite.frames.shape[1:3]
@@ -143,7 +143,7 @@ def _casts(scene: Scene, seed: int, canvas: Canvas, view: motion.View, t: motion
 
 
 def _tint(scene: Scene) -> NDArray[np.float64]:
-    """The light on an actor as a matrix over premultiplied RGBA, so that the lift follows the alpha."""
+    """The light on an actor, as a matrix for premultiplied RGBA, so that the offset scales with the alpha."""
     factor, lift = _WATER if scene.place == "underwater" else _TINTS[scene.time]
     matrix = np.zeros((4, 4))
     matrix[range(3), range(3)] = factor
@@ -153,7 +153,7 @@ def _tint(scene: Scene) -> NDArray[np.float64]:
 
 
 def _draw(picture: Pixels, mask: Pixels, cast: _Cast, index: int, t: float, number: int) -> None:
-    """Put one actor and its shadow into a picture, touching only the pixels around it."""
+    """Draw one actor and its shadow into a picture, changing only the pixels around it."""
     pose, unit = cast.pose, picture.shape[0]
     height = float(pose.height[index]) * unit
     if pose.shadow[index] > 0:
@@ -200,14 +200,14 @@ _GREY: dict[Weather, float] = {"rain": 0.40, "snowfall": 0.25}
 
 
 def _dull(ground: Pixels, weather: Weather) -> Pixels:
-    """Take color and light out of a place where rain or snow falls, which also lets drops and flakes stand out."""
+    """Make a place grayer and darker in rain or snow, which also makes drops and flakes stand out."""
     amount = _GREY[weather]
     gray = cv2.cvtColor(cv2.cvtColor(ground, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     return np.asarray(cv2.addWeighted(ground, (1 - amount) * 0.84, gray, amount * 0.84, 0), np.uint8)
 
 
 def _precipitate(pictures: Pixels, weather: Weather, rng: np.random.Generator, t: motion.Curve) -> None:
-    """Let rain or snow fall in front of everything, in every picture in place."""
+    """Draw rain or snow in front of everything; changes the pictures in place."""
     height, width = pictures.shape[1:3]
     aspect = width / height
     count = round((24 if weather == "rain" else 22) * aspect)
@@ -234,7 +234,7 @@ def _streaks(layer: Pixels, drops: NDArray[np.float64], t: float, aspect: float)
     unit = layer.shape[0]
     thickness = max(round(unit * 0.018), 1)
     for x, y, speed in drops:
-        # Drops come back at the top when they leave at the bottom, far enough outside not to pop up.
+        # A drop that leaves at the bottom reenters far enough above the top that it does not suddenly appear.
         fall = (y + t * (1.5 + 0.3 * speed)) % 1.2 - 0.1
         left = (x * 1.2 * aspect) - 0.14 * fall
         ends = (_fixed((left - 0.012) * unit), _fixed((fall + 0.085) * unit))
@@ -251,7 +251,7 @@ def _flakes(layer: Pixels, drops: NDArray[np.float64], t: float, aspect: float) 
 
 
 def _veil(picture: Pixels, layer: Pixels, color: tuple[int, int, int], opacity: float) -> None:
-    """Blend one color over a picture where the layer is bright."""
+    """Blend one color over a picture, using the brightness of the layer as opacity."""
     alpha = cv2.cvtColor(layer, cv2.COLOR_GRAY2BGR)
     background = cv2.multiply(picture, cv2.bitwise_not(cv2.convertScaleAbs(alpha, alpha=opacity)), scale=1 / 255)
     light = cv2.multiply(alpha, np.array((*color, 0), np.float64), scale=opacity / 255)

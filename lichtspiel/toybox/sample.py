@@ -1,7 +1,7 @@
-"""Chooses scenes: what fits together, how often each thing comes, and which combinations are kept for testing.
+"""Chooses scenes: what goes together, how often each concept occurs, and which combinations are held out for testing.
 
-A scene is drawn from its seed and a vocabulary alone. The subject comes first, uniformly, then what it can do and
-where, so that every concept is frequent. It does not know how a scene looks or is worded.
+A scene depends on its seed and a vocabulary alone. The subject is drawn first, uniformly, then what it can do and
+where, so that every concept is frequent. Does not know what a scene looks like or how it is described.
 """
 
 from __future__ import annotations
@@ -65,15 +65,15 @@ FITS: dict[Kind, dict[Action, tuple[Place, ...]]] = {
 """What each kind of subject can do, and where."""
 
 _WEIGHTS: dict[Action, float] = {"walk": 3, "hop": 2, "drive": 4, "fly": 5, "swim": 4, "sail": 3}
-"""How often an action is chosen against the others of its kind; those not named weigh 1."""
+"""How often an action is chosen relative to the others of its kind; those not listed have weight 1."""
 
 _HOMES: dict[tuple[Kind, Place], float] = {("vehicle", "road"): 3, ("thing", "room"): 3}
-"""Places that come more often for a kind; pairs not named weigh 1."""
+"""Places that are more frequent for a kind; pairs not listed have weight 1."""
 
 _CLEAR = 0.75
 _STILL = 0.60
 _PAIR = 0.35
-"""How often a walking or driving subject meets a second one, where the vocabulary allows pairs."""
+"""How often a walking or driving subject meets a second one, if the vocabulary allows pairs."""
 
 _APART_PLACE, _APART_ACTION = 0.55, 0.45
 """The share of subjects for which one place, or one moving action in one direction, is held out.
@@ -89,7 +89,7 @@ _PATIENCE = 5000
 class Vocabulary:
     """The concepts that scenes may use; `pairs` allows two actors.
 
-    Raises `InvalidInput` when a subject is unknown or has nothing to do in these places with these actions.
+    Raises `InvalidInput` when a subject is unknown, or when it can perform none of these actions in these places.
     """
 
     subjects: tuple[str, ...]
@@ -112,7 +112,7 @@ class Vocabulary:
                 raise InvalidInput(f"vocabulary: {subject!r} fits none of its actions and places")
 
     def options(self, subject: str) -> dict[Action, tuple[Place, ...]]:
-        """What a subject can do within the vocabulary, and where."""
+        """What a subject can do within this vocabulary, and where."""
         return _fitting(catalog.SUBJECTS[subject].kind, self.actions, self.places)
 
 
@@ -148,13 +148,13 @@ STARTER = Vocabulary(
     sizes=("medium", "big"),
     pairs=False,
 )
-"""What a small model can learn in an hour: few subjects that are easy to tell apart, one actor, a still camera."""
+"""What a small model can learn in an hour: a few subjects that are easy to tell apart, one actor, a still camera."""
 
 
 def sample(seed: int, vocabulary: Vocabulary, held_out: bool | None = None) -> Scene:
     """The scene of this seed: from the training combinations (False), the held-out ones (True) or all (None).
 
-    Raises `InvalidInput` when the vocabulary holds no such combination.
+    Raises `InvalidInput` when the vocabulary has no such combination.
     """
     rng = random.Random(seed)
     for _ in range(_PATIENCE):
@@ -165,10 +165,10 @@ def sample(seed: int, vocabulary: Vocabulary, held_out: bool | None = None) -> S
 
 
 def is_held_out(scene: Scene) -> bool:
-    """Whether any actor's subject with this place, or subject with this action and direction, is never trained on.
+    """Whether training leaves out this scene because of an actor's subject and place, or subject, action and direction.
 
-    The choice depends on the names alone. About half of the subjects are never trained on in one place outdoors, the
-    others never with one action in one direction; all else of them is, so every single concept stays frequent.
+    The choice depends on the names alone. For about half of the subjects training leaves out one outdoor place, for
+    the others one action in one direction; it sees everything else, so every single concept stays frequent.
     """
     return any(
         scene.place == _apart_place(actor.subject) or (actor.action, actor.direction) == _apart_action(actor.subject)
@@ -185,7 +185,7 @@ def _share(*names: str) -> float:
 @cache
 def _apart_place(subject: str) -> Place | None:
     kind = catalog.SUBJECTS[subject].kind
-    # A kind's home is frequent and belongs into training, and so does the only place of water animals and boats.
+    # A kind's home is frequent and belongs in training, and so does the only place that suits water animals and boats.
     options = {place for places in FITS[kind].values() for place in places if place != "room"}
     options -= {place for place in options if (kind, place) in _HOMES}
     if len(options) == 1 or _share("family", subject) >= _APART_PLACE:
@@ -226,7 +226,7 @@ def _draw(rng: random.Random, vocabulary: Vocabulary) -> Scene:
 
 
 def _second(rng: random.Random, vocabulary: Vocabulary, first: Actor, place: Place) -> tuple[Actor, ...]:
-    """Sometimes another subject that does the same in the opposite direction."""
+    """Sometimes a second subject, which does the same in the opposite direction."""
     if not vocabulary.pairs or first.action not in ("walk", "drive") or rng.random() >= _PAIR:
         return ()
     kinds = {kind for kind, fits in FITS.items() if place in fits.get(first.action, ())}

@@ -1,7 +1,7 @@
-"""What a toybox clip shows, as exact attributes. It does not know how the clip is drawn or captioned.
+"""What a toybox clip shows, as exact attributes. Does not know how the clip is drawn or captioned.
 
 A `Scene` is the single source of truth: `render` draws it, `captions` describes it and the judge is
-scored against it. Keys are short English slugs; the words for them live in `catalog` and `captions`.
+scored against it. Keys are short English slugs; the words for them are in `catalog` and `captions`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Actor:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """One clip: one actor, or two that walk in opposite directions, somewhere, some time, seen by a camera."""
+    """One clip: one actor, or two that move in opposite directions, with place, time of day, weather and camera."""
 
     actors: tuple[Actor, ...]
     place: Place

@@ -1,7 +1,7 @@
-"""The sprite bank: the moving cut-outs of all subjects, read from the packaged `sprites.zip`.
+"""The sprite bank: animated cut-outs of all subjects, read from the packaged `sprites.zip`.
 
-Nothing is opened before the first `sprite` call. It knows neither names in words nor where a sprite is put;
-`scripts/make_sprite_bank.py` makes the file.
+The file is not opened before the first call of `sprite`; `scripts/make_sprite_bank.py` creates it. Knows neither what
+subjects are called nor where a sprite is drawn.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Sprite", "UnknownSubject", "sprite"]
 
 
 class UnknownSubject(InvalidInput):
-    """There is no subject of this key; the message lists the nearest ones."""
+    """There is no subject with this key; the message lists the closest ones."""
 
     def __init__(self, key: str) -> None:
         self.key = key
@@ -39,9 +39,9 @@ class UnknownSubject(InvalidInput):
 class Sprite:
     """One subject in motion.
 
-    `frames` is uint8 RGBA [12, S, S, 4], premultiplied and read-only; after the last frame comes the first again.
-    `box` is left, top, right and bottom of everything that is visible in any frame, as fractions of the cell: its
-    bottom is the line of the feet. `faces` is where the drawing looks; planes and rockets fly level.
+    `frames` is uint8 RGBA [12, S, S, 4], premultiplied and read-only; the frames loop. `box` is left, top, right and
+    bottom of everything that is visible in any frame, as fractions of the cell; its bottom is where the feet stand.
+    `faces` is the direction in which the drawing faces; planes and rockets fly level.
     """
 
     frames: npt.NDArray[np.uint8]
@@ -51,7 +51,7 @@ class Sprite:
 
 @cache
 def _archive() -> zipfile.ZipFile:
-    # Held in memory, so that it does not matter whether the package lies in a folder or in a zip.
+    # Read into memory, so that it works whether the package is in a folder or in a zip file.
     data = (resources.files("lichtspiel.toybox") / "sprites.zip").read_bytes()
     return zipfile.ZipFile(io.BytesIO(data))
 
@@ -64,7 +64,7 @@ def _index() -> dict[str, Any]:
 
 @cache
 def sprite(key: str) -> Sprite:
-    """The sprite of one subject of the catalog, decoded once and then kept.
+    """The sprite of one subject of the catalog, decoded once and then cached.
 
     Raises `UnknownSubject` for any other key.
     """
