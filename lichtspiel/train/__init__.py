@@ -1,1 +1,1 @@
-"""Training from scratch: any data set in, weights out, on a processor or one GPU with the same command."""
+"""Training from scratch: any data set in, weights out, on the CPU or on one GPU with the same command."""

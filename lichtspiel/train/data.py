@@ -1,7 +1,7 @@
-"""What training learns from: clips and pictures of one size, each with a text and perhaps a mask of its subject.
+"""The data set interface: clips and pictures of one size, each with a caption and possibly a mask of its subject.
 
-`lichtspiel/train/folder.py` reads such a data set from a person's own files, `lichtspiel/train/nano/clips.py` renders
-one. It knows no networks.
+`lichtspiel/train/folder.py` reads such a data set from a person's own files, and `lichtspiel/train/nano/clips.py`
+renders one. Knows nothing of networks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Shape:
 
 
 class Dataset(Protocol):
-    """Items by number, from 0. Every clip has the size and the frames of `shape`; a picture has one frame."""
+    """Items, numbered from 0. Every clip has the size and number of frames of `shape`; a picture has one frame."""
 
     @property
     def shape(self) -> Shape:
@@ -38,16 +38,16 @@ class Dataset(Protocol):
     def __len__(self) -> int: ...
 
     def length(self, index: int) -> int:
-        """Frames of an item: those of `shape`, or 1 for a picture."""
+        """Number of frames of an item: that of `shape`, or 1 for a picture."""
 
     def video(self, index: int) -> Frames:
         """The frames of an item, uint8 [t, h, w, 3], RGB."""
 
     def mask(self, index: int) -> Frames | None:
-        """Where the subject is, uint8 [t, h, w], nonzero on it: it counts more in every loss. None if not known."""
+        """A mask of the subject, uint8 [t, h, w], nonzero on it, or None. Losses weight the subject more."""
 
     def text(self, index: int, generator: torch.Generator | None) -> str:
-        """A caption of an item: one of several, drawn with `generator`, or the plainest without one."""
+        """A caption of an item, drawn at random with `generator`; the plainest one without a generator."""
 
 
 def of_length(data: Dataset, frames: int) -> Sequence[int]:
@@ -56,7 +56,7 @@ def of_length(data: Dataset, frames: int) -> Sequence[int]:
 
 
 class Subset:
-    """Some items of a data set as one of its own."""
+    """Some items of a data set, as a data set of their own."""
 
     def __init__(self, data: Dataset, items: Sequence[int]) -> None:
         self.data, self.items = data, items

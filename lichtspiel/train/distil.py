@@ -1,9 +1,9 @@
-"""Distillation to few steps without guidance: a student does in one step what its teacher does in several with it.
+"""Distillation: a student learns to do in one step without guidance what its teacher does in several guided steps.
 
-Progressive distillation (T. Salimans and J. Ho, arXiv 2202.00512) in one stage, with guidance folded in (C. Meng et
-al., arXiv 2210.03142). From noisy latents the teacher takes a few guided steps; the student learns the one
-velocity that leads to the same place. So the student evaluates its network once per step where the teacher evaluates
-it twice, and takes fewer steps. Only the DiT learns; the text encoder stays as it is.
+This is progressive distillation (T. Salimans and J. Ho, arXiv 2202.00512) in one stage, with guidance folded in (C.
+Meng et al., arXiv 2210.03142). From noisy latents the teacher takes a few guided steps, and the student learns the
+single velocity that leads to the same point. The student therefore takes fewer steps, and evaluates its network once
+per step where the teacher evaluates it twice. Only the DiT is trained; the text encoder stays as it is.
 """
 
 from __future__ import annotations
@@ -31,8 +31,11 @@ steps work, too."""
 
 @dataclass(frozen=True, kw_only=True)
 class DistilPlan:
-    """How a student is taught: it takes `steps` steps, and the teacher takes `parts` for each of them, with `guidance`
-    on a schedule with `shift`. The last `held_out` clips are not used."""
+    """Settings of a distillation run.
+
+    The student takes `steps` steps. For each of them the teacher takes `parts` steps with `guidance`, on a schedule
+    with `shift`. The last `held_out` clips are not used.
+    """
 
     budget: Budget
     batch: int
@@ -49,8 +52,10 @@ class DistilPlan:
 def distil(
     plan: DistilPlan, teacher: Mapping[str, nn.Module], training: TrainingSet, folder: Path, *, log: Logger = print
 ) -> nn.Module:
-    """Train a student of a teacher ("umt5" and "dit") until the budget is spent, resuming from `folder`; returns its
-    moving average."""
+    """Train a student until the budget is spent, resuming from `folder`, and return its moving average.
+
+    The teacher's networks are "umt5" and "dit".
+    """
     torch.manual_seed(plan.seed)
     student = copy.deepcopy(teacher["dit"]).train().requires_grad_(True)
     run = Run({"dit": student}, plan.optimizer({"dit": student}), plan.budget, folder, plan.seed)
@@ -95,9 +100,9 @@ def _line(plan: DistilPlan, generator: torch.Generator) -> Tensor:
 def guided_walk(
     plan: DistilPlan, teacher: nn.Module, noisy: Tensor, conditions: Tensor, states: Tensor, line: Tensor
 ) -> Tensor:
-    """The one velocity that leads from `noisy` at the first time of `line` to where the teacher's Euler steps end.
+    """The single velocity that leads from `noisy`, at the first time of `line`, to where the teacher's Euler steps end.
 
-    `states` [2b, l, w] are those of the captions, then those of empty ones.
+    `states` [2b, l, w] are the text states of the captions, followed by those of empty prompts.
     """
     sigmas = flow.shifted(line, plan.shift).to(noisy)
 

@@ -1,8 +1,9 @@
 """Training a text encoder and a DiT together, from scratch, with rectified flow on cached latents.
 
-One network learns three tasks at once: in every batch some clips come with only their caption, some with their first
-picture and some with their first and last. Some batches hold shorter videos, down to single pictures, mostly early,
-because a picture teaches what things look like at a fraction of the price: more of them fill a batch.
+One network learns three tasks at once: in every batch some clips are conditioned on their caption alone, some also on
+their first frame, and some on their first and last. Some batches consist of shorter videos, down to single pictures,
+mostly early in the run, because pictures teach what things look like at a fraction of the cost: more of them fit into
+a batch.
 """
 
 from __future__ import annotations
@@ -32,28 +33,28 @@ TASKS = (0.7, 0.18, 0.12)
 """Shares of text, first picture, and first and last picture among whole clips."""
 
 SUBJECT_WEIGHT = 3.0
-"""How much more a latent cell counts in the loss that the subject fills: small, and what a person looks at."""
+"""How much more a latent cell filled by the subject counts in the loss: subjects are small, and people look at them."""
 
 VALIDATION_TIMES = (0.2, 0.5, 0.8, 0.95)
 
 
 class AuxiliaryLoss(Protocol):
-    """A loss on text states beside the velocity's; its module trains along and is not exported."""
+    """A loss on text states, added to that of the velocity; its module is trained along but not exported."""
 
     weight: float
 
     def __call__(self, states: Tensor, items: Sequence[int], texts: Sequence[str]) -> Tensor:
-        """The error for text states [b, l, w] of the captions `texts` of items of the data set."""
+        """The loss of text states [b, l, w], those of the captions `texts` of items of the data set."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiTPlan:
-    """How one DiT run goes.
+    """Settings of one DiT run.
 
-    `batch` counts whole clips in each of a step's `accumulate` parts, `shift` moves training times toward noise,
-    `pictures` is the share of the run that comes first with mostly single pictures, and `held_out` clips at the end of
-    the data set are for validation only. `start` may hold weights of "umt5" and "dit" to begin from. `compiled` lets
-    torch write kernels for the DiT first, which takes a minute or two and is meant for a GPU.
+    `batch` is the number of whole clips in each of a step's `accumulate` parts, `shift` moves training times toward
+    noise, `pictures` is the fraction of the run, at its start, that trains mostly on single pictures, and the last
+    `held_out` clips of the data set are for validation only. `start` may hold weights of "umt5" and "dit" to begin
+    from. With `compiled`, torch first compiles the DiT, which takes a minute or two and is meant for a GPU.
     """
 
     budget: Budget
@@ -71,7 +72,7 @@ class DiTPlan:
 
 
 class TrainingSet(NamedTuple):
-    """What a DiT learns from: the latents of a data set, the data set itself for its captions, and its prompts."""
+    """What a DiT is trained on: the latents of a data set, the data set itself for its captions, and its prompts."""
 
     latents: LatentStore
     data: Dataset
@@ -88,10 +89,10 @@ def train_dit(
     log: Logger = print,
     on_validation: Callable[[int, dict[str, nn.Module]], None] = lambda step, averages: None,
 ) -> tuple[UMT5, DiT]:
-    """Train until the budget is spent, resuming from `folder`; returns the averaged encoder and DiT.
+    """Train until the budget is spent, resuming from `folder`, and return the averaged text encoder and DiT.
 
-    `auxiliary` makes a module that is an `AuxiliaryLoss`, from the width of the text states. `on_validation` gets the
-    step and the averaged networks whenever they are measured.
+    `auxiliary` builds a module that is an `AuxiliaryLoss` from the width of the text states. `on_validation` receives
+    the step and the averaged networks at every validation.
     """
     torch.manual_seed(plan.seed)
     umt5, dit = UMT5(model.umt5).to(plan.device), DiT(model.dit)
@@ -106,7 +107,7 @@ def train_dit(
     if not run.resume():
         run.start_from(plan.start)
     if plan.compiled:
-        for block in dit.blocks:  # all have one code, so it is compiled once; in place, and not their averages
+        for block in dit.blocks:  # all share one code, so it compiles once; in place, and not their averages
             block.compile()
     speed = Speed(sum(parameter.numel() for parameter in dit.parameters()), plan.device)
     for step in run.steps():
@@ -133,8 +134,8 @@ def train_dit(
 
 
 class Losses(NamedTuple):
-    """The flow-matching loss of a batch, the auxiliary loss (None without one), their weighted sum, and the size of
-    the batch."""
+    """The flow-matching loss of a batch, the auxiliary loss (None without one), their weighted sum, and the batch
+    size."""
 
     velocity: Tensor
     auxiliary: Tensor | None
@@ -149,8 +150,8 @@ class Losses(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Videos of one length: the numbers of their items, latents [b, c, t, h, w], conditions [b, 4 + c, t, h, w], the
-    weight of each cell in the loss [b, 1, t, h, w], and captions."""
+    """Videos of one length: item numbers, latents [b, c, t, h, w], conditions [b, 4 + c, t, h, w], the weight of each
+    cell in the loss [b, 1, t, h, w], and captions."""
 
     items: list[int]
     clean: Tensor
@@ -164,7 +165,7 @@ def draw_batch(
 ) -> Batch:
     """`count` random videos of `length` latent frames, with random tasks and captions.
 
-    Batches of one latent frame hold pictures and first frames of clips; the last `held_out` clips are never drawn.
+    Batches of one latent frame contain pictures and first frames of clips; the last `held_out` clips are never drawn.
     """
     store = training.latents
     full, clips = store.latents.shape[2], len(store) - held_out
@@ -192,7 +193,7 @@ def draw_batch(
 
 
 def batch_loss(run: Run, plan: DiTPlan, spec: DiTSpec, training: TrainingSet) -> Losses:
-    """The losses of one random batch."""
+    """The losses on one random batch."""
     generator = run.generator()
     full = training.latents.latents.shape[2]
     length = _length(run.progress, plan, full, generator)
@@ -214,7 +215,7 @@ def batch_loss(run: Run, plan: DiTPlan, spec: DiTSpec, training: TrainingSet) ->
 
 
 def conditioned(latents: Tensor, length: int, task: int, stride: int) -> Tensor:
-    """The condition [stride + c, length, h, w] of one clip: zeros for task 0, else its mask and latents."""
+    """The condition [stride + c, length, h, w] of one clip: zeros for task 0, otherwise its mask and latents."""
     h, w = latents.shape[2:]
     if task == 0:
         return latents.new_zeros(latents.shape[0] + stride, length, h, w)
@@ -223,7 +224,7 @@ def conditioned(latents: Tensor, length: int, task: int, stride: int) -> Tensor:
 
 
 def _length(progress: float, plan: DiTPlan, full: int, generator: torch.Generator) -> int:
-    """Latent frames of this batch."""
+    """Number of latent frames of this batch."""
     chance = float(torch.rand((), generator=generator))
     share = 0.7 if progress < plan.pictures else 0.25
     if chance < share:
@@ -235,7 +236,7 @@ def _length(progress: float, plan: DiTPlan, full: int, generator: torch.Generato
 
 @torch.no_grad()
 def validate(modules: dict[str, nn.Module], training: TrainingSet, plan: DiTPlan) -> dict[str, float]:
-    """Mean squared error of the velocity on held-out clips, text to video, at fixed times with fixed noise."""
+    """Mean squared error of the velocity on held-out clips, for text to video, at fixed times and with fixed noise."""
     store, device = training.latents, plan.device
     generator = torch.Generator().manual_seed(0)
     clean = store.latents[-plan.held_out :].to(device).float()

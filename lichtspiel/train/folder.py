@@ -4,8 +4,8 @@ The caption of `cat.mp4` is in `cat.txt` beside it, or in `metadata.jsonl`, one 
 
     {"file_name": "cat.mp4", "text": "a cat jumps off a chair"}
 
-Videos are read at the model's own frame rate and cut into clips of equal length, one after the other; pictures are
-items of one frame. Both are scaled and cropped around their center. Everything is decoded once, into a cache folder.
+Videos are read at the model's own frame rate and cut into consecutive clips of equal length; pictures are items of one
+frame. Both are scaled and center-cropped. Everything is decoded once, into a cache folder.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ FILE_KEYS = ("file_name", "file", "path", "video", "image")
 
 @dataclass(frozen=True)
 class FolderDataset:
-    """The decoded clips uint8 [n, t, h, w, 3] and pictures [m, 1, h, w, 3] of a folder, and their texts.
+    """The decoded clips uint8 [n, t, h, w, 3] and pictures [m, 1, h, w, 3] of a folder, and their captions.
 
-    Items are first all pictures, then all clips.
+    All pictures come before all clips.
     """
 
     pictures: Frames
@@ -54,7 +54,7 @@ class FolderDataset:
         return len(self.texts)
 
     def length(self, index: int) -> int:
-        """Frames of an item."""
+        """Number of frames of an item."""
         return 1 if index < len(self.pictures) else self.clips.shape[1]
 
     def video(self, index: int) -> Frames:
@@ -64,7 +64,7 @@ class FolderDataset:
         return video
 
     def mask(self, index: int) -> None:
-        """Nothing says where the subject is."""
+        """None: there are no masks."""
 
     def text(self, index: int, generator: torch.Generator | None) -> str:
         """The caption of an item."""
@@ -72,7 +72,7 @@ class FolderDataset:
 
 
 def open_cache(cache: Path) -> FolderDataset:
-    """Open what `cache_folder` wrote."""
+    """Open a cache that `cache_folder` wrote."""
     texts = json.loads((cache / "texts.json").read_text(encoding="utf-8"))
     pictures, clips = (cache / "pictures.npy", cache / "clips.npy")
     empty = len(texts) == len(np.load(clips, mmap_mode="r"))
@@ -82,8 +82,8 @@ def open_cache(cache: Path) -> FolderDataset:
 def cache_folder(folder: Path, cache: Path, shape: Shape, fps: float) -> FolderDataset:
     """Decode a folder of clips and pictures into `cache` and open it.
 
-    Raises InvalidInput when the folder has no clips, when files lack captions, or when a video is too short; MediaError
-    for a file that cannot be read.
+    Raises InvalidInput when the folder has no clips, when a file has no caption, or when a video is too short, and
+    MediaError when a file cannot be read.
     """
     captions = _captions(folder)
     files = sorted(captions)
@@ -105,13 +105,13 @@ def cache_folder(folder: Path, cache: Path, shape: Shape, fps: float) -> FolderD
                 clip_frames[row] = clip
                 texts.append(captions[path])
                 row += 1
-        del picture_frames, clip_frames  # writes what is mapped
+        del picture_frames, clip_frames  # flushes the memory maps
         (draft / "texts.json").write_text(json.dumps(texts, ensure_ascii=False), encoding="utf-8")
     return open_cache(cache)
 
 
 def _create(path: Path, shape: tuple[int, ...]) -> Frames:
-    """An array in a new file, mapped into memory; an empty one cannot be mapped."""
+    """An array in a new file, mapped into memory; an empty array cannot be mapped."""
     np.save(path, np.empty((0, *shape[1:]), np.uint8))
     if shape[0]:
         np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
@@ -148,7 +148,7 @@ def _captions(folder: Path) -> dict[Path, str]:
 
 
 def _metadata(path: Path) -> dict[str, str]:
-    """Captions by file name."""
+    """The captions in `metadata.jsonl`, by file name."""
     captions = {}
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
         if not line.strip():
@@ -164,7 +164,7 @@ def _metadata(path: Path) -> dict[str, str]:
 
 
 def _clips_in(path: Path, shape: Shape, fps: float) -> int:
-    """How many clips a video is cut into. Raises InvalidInput when there is none."""
+    """How many clips a video is cut into. Raises InvalidInput if it is too short for one."""
     rate = video_info(path).fps or fps
     frames = sum(1 for _ in read_video(path))
     clips = int(frames / rate * fps + 1e-6) // shape.frames
@@ -177,7 +177,7 @@ def _clips_in(path: Path, shape: Shape, fps: float) -> int:
 
 
 def _cut(path: Path, shape: Shape, fps: float, count: int) -> Iterator[Frames]:
-    """The first `count` clips of a video, uint8 [t, h, w, 3], at `fps`: the nearest frame before each moment."""
+    """The first `count` clips of a video, uint8 [t, h, w, 3], at `fps`: for each time, the last frame before it."""
     rate = video_info(path).fps or fps
     wanted = [int(index * rate / fps + 1e-6) for index in range(count * shape.frames)]
     clip: list[Frames] = []
@@ -192,7 +192,7 @@ def _cut(path: Path, shape: Shape, fps: float, count: int) -> Iterator[Frames]:
 
 
 def _fit(frame: Frames, shape: Shape) -> Frames:
-    """Scale a frame so that it covers the size, and crop it around its center."""
+    """Scale a frame so that it covers the size, and center-crop it."""
     rows, columns = frame.shape[:2]
     scale = max(shape.width / columns, shape.height / rows)
     width, height = max(round(columns * scale), shape.width), max(round(rows * scale), shape.height)

@@ -1,7 +1,7 @@
-"""Latents of a data set, cached in one file: what the DiT learns from.
+"""Latents of a data set, cached in one file: what the DiT is trained on.
 
-A clip's latents serve every task: as the target, and shortened to their first frames as a shorter video, which is
-exact because the VAE is causal. Conditions from a first, or a first and a last, picture are cached for some clips.
+A clip's latents serve every task: whole as a target, and cut to their first frames as a shorter video, which is exact
+because the VAE is causal. For some clips the conditions from the first, or the first and last, frame are cached, too.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ BATCH = 8
 class LatentStore:
     """Normalized latents [n, c, t, h, w] of all clips and [m, c, 1, h, w] of all pictures.
 
-    `coverage` and `picture_coverage` [., 1, t, h, w] are the share of each latent cell that the subject covers.
-    `first` and `first_last` are the latents of conditions for the first clips. `clips` [n] and `picture_items` [m] are
-    the numbers of the items in the data set; `mean` and `std` [c] are the statistics that normalized the latents, and
-    `stride` is the number of frames per latent.
+    `coverage` and `picture_coverage` [., 1, t, h, w] are the fraction of each latent cell that the subject covers.
+    `first` and `first_last` are condition latents; each exists for the first few clips only. `clips` [n] and
+    `picture_items` [m] are item numbers in the data set; `mean` and `std` [c] are the statistics that normalized the
+    latents, and `stride` is the number of frames per latent.
     """
 
     latents: Tensor
@@ -55,10 +55,10 @@ class LatentStore:
 
 
 def encode_dataset(vae: VAE, data: Dataset, path: Path, *, first: int, first_last: int, device: str) -> LatentStore:
-    """Encode every item, and conditions for the first `first` and `first_last` clips; kept in `path` and read again.
+    """Encode every item, and the conditions of the first `first` and `first_last` clips; `path` caches the result.
 
-    `vae` must have neutral statistics: the data set's own are measured here. Raises InvalidInput when there is no
-    whole clip.
+    `vae` must have neutral statistics, because the data set's own are measured here. Raises InvalidInput when there
+    is no whole clip.
     """
     if path.is_file():
         return LatentStore(**load_file(path), stride=vae.spec.stride[0])
@@ -94,23 +94,25 @@ def encode_dataset(vae: VAE, data: Dataset, path: Path, *, first: int, first_las
 
 
 def condition_video(video: Tensor, *, last: bool) -> Tensor:
-    """Clips [b, 3, t, h, w] with all but their first picture, and their last if wanted, replaced by gray."""
+    """Clips [b, 3, t, h, w] in which every frame but the first, and if wanted the last, is gray."""
     ends = video[:, :, -1] if last else [None] * len(video)
     return torch.cat([video_of(clip[:, 0], end, clip.shape[1]) for clip, end in zip(video, ends, strict=True)])
 
 
 @torch.no_grad()
 def first_frame_latents(vae: VAE, frames: Frames, store: LatentStore, device: str) -> Tensor:
-    """Latents [b, c, t, h, w] of the first pictures of clips uint8 [b, t, h, w, 3], normalized as those of `store`
-    are; `vae` has neutral statistics."""
+    """Condition latents [b, c, t, h, w] from the first frames of clips uint8 [b, t, h, w, 3].
+
+    They are normalized like those of `store`; `vae` has neutral statistics.
+    """
     latents, _ = vae.moments(condition_video(pixels(np.array(frames), device), last=False))
     mean, std = (value.view(1, -1, 1, 1, 1).to(latents) for value in (store.mean, store.std))
     return (latents - mean) / std
 
 
 def coverage(data: Dataset, index: int, stride: tuple[int, int, int]) -> Tensor:
-    """The share of each latent cell of an item that the subject covers [1, 1, 1 + t, h/8, w/8]; zeros where no mask
-    says where it is."""
+    """The fraction of each latent cell of an item that the subject covers, [1, 1, 1 + t, h/8, w/8]; zeros without a
+    mask."""
     mask = data.mask(index)
     if mask is None:
         mask = np.zeros((data.length(index), data.shape.height, data.shape.width), np.uint8)

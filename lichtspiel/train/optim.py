@@ -1,7 +1,7 @@
-"""Optimizers: what a run needs of one, and Muon for matrices and convolutions with AdamW for the rest.
+"""Optimizers: the interface that a run needs, and Muon for matrices and convolutions with AdamW for the rest.
 
-Muon (K. Jordan, "Muon: an optimizer for hidden layers", 2024) replaces a matrix's momentum by the nearest
-half-orthogonal matrix. Convolutions count as matrices of outputs × everything else.
+Muon (K. Jordan, "Muon: an optimizer for hidden layers", 2024) replaces a matrix's momentum with the nearest
+semi-orthogonal matrix. A convolution's weight is treated as a matrix of outputs × everything else.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from torch import Tensor, nn
 __all__ = ["Combined", "Muon", "Optimizer", "OptimizerFactory", "adamw", "is_matrix", "muon_adamw", "orthogonal"]
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-"""Coefficients of the quintic iteration in the same source, chosen for slope at zero."""
+"""Coefficients of the quintic iteration, from the same source, chosen to maximize the slope at zero."""
 
 
 class Optimizer(Protocol):
-    """What a run needs of an optimizer; every `torch.optim.Optimizer` has it. A run sets `lr` of every group."""
+    """What a run needs from an optimizer; every `torch.optim.Optimizer` has it. The run sets every group's `lr`."""
 
     param_groups: list[dict[str, Any]]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients."""
+        """Clear the gradients."""
 
     def step(self) -> Any:
         """Update every parameter that has a gradient."""
@@ -75,7 +75,7 @@ class Combined:
         self.param_groups = [group for optimizer in optimizers for group in optimizer.param_groups]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients."""
+        """Clear the gradients."""
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none)
 
@@ -96,7 +96,7 @@ class Combined:
 
 
 def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
-    """The half-orthogonal matrix nearest to `matrix` [r, c], approximately: singular values come out near 1."""
+    """Approximately the semi-orthogonal matrix nearest to `matrix` [r, c]: its singular values are close to 1."""
     x = matrix.bfloat16() if matrix.is_cuda else matrix.float()
     x = x / (torch.linalg.matrix_norm(x) + 1e-7)
     tall = x.shape[0] > x.shape[1]
@@ -107,7 +107,7 @@ def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
 
 
 def _iterate(x: Tensor, iterations: int) -> Tensor:
-    """X <- (a + b XX' + c (XX')^2) X, again and again."""
+    """Iterate X <- (a + b XX' + c (XX')^2) X."""
     a, b, c = NEWTON_SCHULZ
     for _ in range(iterations):
         gram = x @ x.T
@@ -116,9 +116,11 @@ def _iterate(x: Tensor, iterations: int) -> Tensor:
 
 
 def _iterate_gram(x: Tensor, iterations: int) -> Tensor:
-    """The same for wide matrices, as convolutions are, with small products only: XX' of the next step is P XX' P, and
-    the Ps of all steps, which commute, are applied to X together. In float32, because XX' squares the spread of
-    singular values."""
+    """The same iteration for wide matrices, such as convolutions, with small products only.
+
+    XX' of the next step is P XX' P, and the Ps of all steps, which commute, are applied to X together. Computed in
+    float32, because XX' squares the spread of the singular values.
+    """
     a, b, c = NEWTON_SCHULZ
     wide = x.float()
     gram = wide @ wide.T
@@ -133,24 +135,25 @@ def _iterate_gram(x: Tensor, iterations: int) -> Tensor:
 
 
 def is_matrix(name: str, parameter: nn.Parameter) -> bool:
-    """Whether Muon applies: a matrix or convolution inside the network, not an embedding, a first or a last layer.
+    """Whether Muon updates this parameter: a matrix or convolution that is no embedding and no first or last layer.
 
-    The text encoder is left to AdamW as well: its attention is not scaled, which Muon upsets."""
+    AdamW updates the text encoder as well, because its attention is unscaled, which does not work with Muon.
+    """
     edges = ("umt5.", "embedding", "head", "modulation", "encoder.conv1", "decoder.conv1", "time_projection")
     inner = not any(part in name for part in edges)
     return inner and parameter.ndim >= 2 and min(parameter.flatten(1).shape) > 1
 
 
 def adamw(modules: Mapping[str, nn.Module], learning_rate: float) -> torch.optim.Optimizer:
-    """AdamW without weight decay, betas 0.9 and 0.95, for every parameter of some modules."""
+    """AdamW without weight decay, with betas 0.9 and 0.95, for every parameter of the modules."""
     parameters = [parameter for module in modules.values() for parameter in module.parameters()]
     return _adamw([parameter for parameter in parameters if parameter.requires_grad], learning_rate)
 
 
 def muon_adamw(modules: Mapping[str, nn.Module], learning_rates: tuple[float, float]) -> Optimizer:
-    """Muon for matrices and convolutions, AdamW for the rest, with their learning rates in this order.
+    """Muon for matrices and convolutions and AdamW for the rest; the learning rates are passed in this order.
 
-    The modules' names prefix the parameters' names in `is_matrix`.
+    `is_matrix` sees each parameter's name prefixed with that of its module.
     """
     named = [(f"{key}.{name}", p) for key, module in modules.items() for name, p in module.named_parameters()]
     matrices = [p for name, p in named if p.requires_grad and is_matrix(name, p)]

@@ -1,4 +1,4 @@
-"""How fast a device multiplies matrices, and what share of that training reaches."""
+"""How fast a device multiplies matrices, and what fraction of that speed training reaches."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["Speed", "ceiling"]
 
 
 def ceiling(device: str, side: int | None = None, repeats: int = 8) -> float:
-    """Operations a second of one large matrix product, in the precision that training uses: the median of `repeats`.
+    """Operations per second of a large matrix product in the precision of training: the median of `repeats` runs.
 
-    A product of n x n matrices counts 2 n^3 operations.
+    A product of n x n matrices counts as 2 n^3 operations.
     """
     cuda = torch.device(device).type == "cuda"
     side = side or (8192 if cuda else 1024)
@@ -28,10 +28,10 @@ def ceiling(device: str, side: int | None = None, repeats: int = 8) -> float:
 
 
 class Speed:
-    """Counts what training does between two readings.
+    """Counts the work that training does between two readings.
 
-    Operations, forward and backward, are six for each parameter and token (J. Kaplan et al., "Scaling Laws for Neural
-    Language Models", 2020); attention's products of tokens with tokens are left out.
+    The forward and backward passes take six operations per parameter and token (J. Kaplan et al., "Scaling Laws for
+    Neural Language Models", 2020); attention's products of tokens with tokens are not counted.
     """
 
     def __init__(self, parameters: int, device: str) -> None:
@@ -40,12 +40,12 @@ class Speed:
         self.began = time.perf_counter()
 
     def add(self, samples: int, tokens: int) -> None:
-        """One step more."""
+        """Count one more step."""
         self.samples += samples
         self.tokens += tokens
 
     def read(self) -> dict[str, float]:
-        """Samples and billions of operations a second since the last reading, and their share of the ceiling."""
+        """Samples and billions of operations per second since the last reading, and the share of the ceiling."""
         seconds = time.perf_counter() - self.began
         operations = 6.0 * self.parameters * self.tokens / seconds
         rates = {

@@ -1,8 +1,8 @@
-"""What a training run is made of between two steps, and how it survives a kill.
+"""The state of a training run between two steps, and how it survives being killed.
 
-A `Run` holds the modules, their moving averages, the optimizer, the step count and the seconds spent; a checkpoint is
-one file that appears by atomic rename. Randomness comes from `generator` alone, so a resumed run goes on exactly as if
-it had never stopped.
+A `Run` holds the modules, their moving averages, the optimizer, the step count and the seconds spent. A checkpoint is
+one file, written by atomic rename. All randomness comes from `generator`, so a resumed run continues exactly as if it
+had never stopped.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ EMA_DECAY = 0.998
 
 
 Logger = Callable[[dict[str, float]], None]
-"""Takes the numbers of a step as they come."""
+"""Receives the metrics of each step."""
 
 
 def check_device(device: str) -> None:
-    """Raise InvalidInput unless training can run on `device`: "cpu", or "cuda" where there is a GPU."""
+    """Raise InvalidInput unless training can run on `device`: "cpu", or "cuda" if there is a GPU."""
     if device not in {"cpu", "cuda"}:
         raise InvalidInput(f"--device {device}: training runs on cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
@@ -40,7 +40,7 @@ def check_device(device: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How long a run may take: either optimizer steps or minutes."""
+    """How long a run may take, in either optimizer steps or minutes."""
 
     steps: int | None = None
     minutes: float | None = None
@@ -54,8 +54,8 @@ class Budget:
 class Run:
     """The state of one training run.
 
-    A step has `accumulate` parts, whose gradients are averaged: `part` is the current one. `seconds` counts the time
-    spent training, over all resumes.
+    A step has `accumulate` parts, whose gradients are averaged; `part` is the current one. `seconds` is the time spent
+    training, over all resumes.
     """
 
     modules: dict[str, nn.Module]
@@ -76,20 +76,20 @@ class Run:
 
     @property
     def progress(self) -> float:
-        """How much of the budget is spent, 0 to 1."""
+        """The fraction of the budget that is spent, 0 to 1."""
         if self.budget.steps is not None:
             return min(self.step / self.budget.steps, 1.0)
         assert self.budget.minutes is not None
         return min(self.seconds / (60 * self.budget.minutes), 1.0)
 
     def generator(self, stream: int = 0) -> torch.Generator:
-        """Randomness of the current part of the current step; `stream` separates uses within a part."""
-        # A prime near 2^32 over the golden ratio: PyTorch's generator reads the low 32 bits of its seed only.
+        """The generator of the current part of the current step; different `stream`s are for different uses."""
+        # A prime near 2^32 divided by the golden ratio: PyTorch's generator reads only the low 32 bits of its seed.
         seed = (self.seed * 1_000_003 + self.step) * 16 + stream + self.part * 2_654_435_761
         return torch.Generator().manual_seed(seed)
 
     def steps(self, every: float = 60.0) -> Iterator[int]:
-        """Yield step numbers until the budget is spent, keeping the clock and writing a checkpoint now and then."""
+        """Yield step numbers until the budget is spent; tracks the time and writes a checkpoint at intervals."""
         saved = last = time.monotonic()
         while self.progress < 1.0:
             yield self.step
@@ -109,14 +109,17 @@ class Run:
         self.part = 0
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of one part's loss. Raises NonFinite for a loss that is no number."""
+        """Add the gradients of one part's loss. Raises NonFinite if the loss is not finite."""
         if not torch.isfinite(loss):
             raise NonFinite("training loss", f"resume from {self.folder} with a lower learning rate")
         (loss / self.accumulate if self.accumulate > 1 else loss).backward()  # type: ignore[no-untyped-call]
 
     def update(self, warmup: int = 20, decay_from: float = 0.5) -> None:
-        """One optimizer step, and the moving averages. The learning rate rises over `warmup` steps, stays, and from
-        `decay_from` of the budget on falls to zero."""
+        """Take one optimizer step and update the moving averages.
+
+        The learning rate rises over `warmup` steps, stays constant, and falls to zero after the fraction `decay_from`
+        of the budget.
+        """
         decay = min(1.0, (1.0 - self.progress) / (1.0 - decay_from))
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * min(1.0, (self.step + 1) / warmup) * decay
@@ -129,7 +132,7 @@ class Run:
                     average.lerp_(value.to(average.dtype), weight)
 
     def save(self) -> Path:
-        """Write `checkpoint.pt` in one atomic step."""
+        """Write `checkpoint.pt` atomically."""
         self.folder.mkdir(parents=True, exist_ok=True)
         state = {
             "step": self.step,
@@ -145,7 +148,7 @@ class Run:
         return path
 
     def start_from(self, weights: Weights) -> None:
-        """Begin with these weights instead of random ones. Raises InvalidInput if they do not fit."""
+        """Start from these weights instead of random ones. Raises InvalidInput if they do not fit."""
         for name, tensors in weights.items():
             try:
                 self.modules[name].load_state_dict(tensors, strict=True)
@@ -154,7 +157,7 @@ class Run:
             self.averages[name].load_state_dict(self.modules[name].state_dict(), strict=True)
 
     def resume(self) -> bool:
-        """Go on from `checkpoint.pt` if there is one; says whether there was."""
+        """Continue from `checkpoint.pt` if there is one, and return whether there was."""
         path = self.folder / "checkpoint.pt"
         if not path.is_file():
             return False

@@ -1,4 +1,4 @@
-"""Captions as a text encoder takes them, and the share of them that training leaves out."""
+"""Captions in the form that a text encoder takes, and the share of them that training drops."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def draw_text(data: Dataset, index: int, generator: torch.Generator) -> str:
 
 
 def vocabulary(texts: Iterable[str], size: int | None = None) -> list[int]:
-    """The UMT5 ids that texts use, in order, with the two that every encoder needs.
+    """The UMT5 ids that occur in texts, in order, with the two that every encoder needs.
 
-    With `size` there are exactly as many: the rarest are dropped, or unused ids fill the rest.
+    With `size` the result has exactly that many ids: the rarest are dropped, or unused ids are added.
     """
     unigram = umt5()
     counts = Counter(piece for text in texts for piece in unigram.segment(clean(text)))
@@ -41,7 +41,7 @@ def vocabulary(texts: Iterable[str], size: int | None = None) -> list[int]:
 
 
 class Prompts:
-    """Prompts as rows of a text encoder's table, each tokenized once."""
+    """Prompts as rows of a text encoder's embedding table, each tokenized once."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
@@ -54,7 +54,7 @@ class Prompts:
         return self._rows[prompt]
 
     def encode(self, encoder: nn.Module, prompts: Sequence[str], device: str) -> Tensor:
-        """Text states [b, l, w] of prompts, padded with zeros to the longest."""
+        """Text states [b, l, w] of prompts, zero-padded to the longest."""
         rows = [self.rows(prompt) for prompt in prompts]
         ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
         mask = torch.zeros_like(ids, dtype=torch.bool)

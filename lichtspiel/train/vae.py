@@ -1,8 +1,8 @@
 """Training a video VAE from scratch: reconstruction, a little KL, and PSNR on clips it has never seen.
 
-The whole clip runs through the network at once; a test of the network holds that equal to the streamed graph of
-generation. Where masks say where the subject is, crops are drawn around it and its pixels count more, because
-backdrops are easy and subjects are what a person looks at.
+The whole clip runs through the network at once; a test checks that this equals streaming, as generation does. Where a
+mask shows the subject, crops are drawn around it and its pixels count more, because backdrops are easy and people look
+at the subject.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ KL_WEIGHT = 1e-4
 
 @dataclass(frozen=True, kw_only=True)
 class VAEPlan:
-    """How one VAE run goes: crops of `crop` pixels, `batch` of them in each of a step's `accumulate` parts.
+    """Settings of one VAE run: crops of `crop` pixels, `batch` of them in each of a step's `accumulate` parts.
 
-    Each part draws one of the lengths in `frames`: short clips give more steps, but a network that saw nothing else
-    drifts later on. From `decay_from` of the budget on, while the learning rate falls to zero, all have the last of
-    them. `start` may hold weights of the module "vae" to begin from.
+    Each part draws one of the lengths in `frames`: short clips allow more steps, but a network that has seen nothing
+    else drifts later in a video. After the fraction `decay_from` of the budget, while the learning rate falls to zero,
+    every part uses the last of these lengths. `start` may hold weights of the module "vae" to begin from.
     """
 
     budget: Budget
@@ -56,9 +56,9 @@ class VAEPlan:
 def train_vae(
     plan: VAEPlan, spec: VAESpec, data: Dataset, held_out: Dataset, folder: Path, *, log: Logger = print
 ) -> VAE:
-    """Train until the budget is spent, resuming from `folder` if it holds a checkpoint; returns the averaged VAE.
+    """Train until the budget is spent, resuming from `folder` if it has a checkpoint, and return the averaged VAE.
 
-    Raises InvalidInput for crops or lengths that the network or the data do not have.
+    Raises InvalidInput for crops or lengths that the network or the data do not support.
     """
     _check(plan, spec, data)
     torch.manual_seed(plan.seed)
@@ -101,14 +101,14 @@ def _check(plan: VAEPlan, spec: VAESpec, data: Dataset) -> None:
 
 
 def blank_vae(spec: VAESpec) -> VAE:
-    """A VAE whose latents are not normalized yet."""
+    """A new VAE, which does not normalize its latents yet."""
     vae = VAE(replace(spec, latent_mean=None, latent_std=None))
-    use_cpu_kernels(vae)  # only without gradients, when clips are encoded and measured
+    use_cpu_kernels(vae)  # used only without gradients, to encode and measure clips
     return vae
 
 
 def layout(vae: VAE) -> VAE:
-    """Put convolution weights in channels-last order, which processors and tensor cores read fastest."""
+    """Convert convolution weights to channels-last order, which CPUs and tensor cores read fastest."""
     for module in vae.modules():
         if isinstance(module, nn.Conv3d):
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last_3d)
@@ -135,7 +135,7 @@ def draw_crops(
 
 
 def _window(mask: Frames, crop: int, generator: torch.Generator) -> tuple[slice, slice]:
-    """Rows and columns of a random crop of a frame [h, w]; four of five look at the subject where the mask has one."""
+    """Rows and columns of a random crop of a frame [h, w]; if the mask has a subject, four of five crops show it."""
     height, width = mask.shape
     spread = crop // 2
     rows, columns = np.nonzero(mask)
@@ -149,7 +149,7 @@ def _window(mask: Frames, crop: int, generator: torch.Generator) -> tuple[slice,
 
 
 def _below(limit: int, generator: torch.Generator) -> int:
-    """A random number from 0 to `limit` - 1."""
+    """A random integer from 0 to `limit` - 1."""
     return int(torch.randint(limit, (), generator=generator)) if limit > 0 else 0
 
 
@@ -160,18 +160,18 @@ def pixels(frames: Frames, device: str) -> Tensor:
 
 
 def frames_of(video: Tensor) -> Frames:
-    """The inverse of `pixels`: float [b, 3, t, h, w], which may leave [-1, 1], to uint8 [b, t, h, w, 3]."""
+    """The inverse of `pixels`: float [b, 3, t, h, w], which may exceed [-1, 1], to uint8 [b, t, h, w, 3]."""
     return rearrange(to_bytes(video), "b c t h w -> b t h w c").cpu().numpy()
 
 
 def weights(masks: np.ndarray, device: str) -> Tensor:
-    """The weight of a pixel: 1, or more on and right beside the subject. [b, t, h, w] to [b, 1, t, h, w]."""
+    """The weight of each pixel, from masks [b, t, h, w] to [b, 1, t, h, w]: 1, and more on or next to the subject."""
     near = F.max_pool3d(torch.from_numpy(masks).to(device).float()[:, None], (1, 5, 5), 1, (0, 2, 2))
     return 1 + SUBJECT_WEIGHT * near
 
 
 def vae_loss(vae: VAE, video: Tensor, weight: Tensor, generator: torch.Generator) -> Tensor:
-    """Weighted absolute error at full and half size and of edges in space, plus KL to the unit Gaussian."""
+    """Weighted absolute error at full size, at half size and of spatial edges, plus the KL to the unit Gaussian."""
     mean, log_variance = vae.moments(video)
     noise = torch.randn(mean.shape, generator=generator).to(mean)
     log_variance = log_variance.clamp(-20, 10)
@@ -193,7 +193,7 @@ def reconstruction(output: Tensor, video: Tensor, weight: Tensor) -> Tensor:
 
 @torch.no_grad()
 def measure(vae: nn.Module, data: Dataset, device: str, clips: int = 24) -> dict[str, float]:
-    """PSNR in decibels on held-out clips: of whole frames, of the subject where masks show one, and of first frames."""
+    """PSNR in decibels on held-out clips: of whole frames, of the subject where masks show it, and of first frames."""
     assert isinstance(vae, VAE)
     items = of_length(data, data.shape.frames)[:clips]
     whole, subject, first = [], [], []
