@@ -1,8 +1,8 @@
-"""Guards, which judge prompts after the built-in rules; one that asks an OpenAI-compatible endpoint is here.
+"""Guards, which judge prompts after the built-in rules, and one that queries an OpenAI-compatible endpoint.
 
-This module knows HTTP and the answers of three kinds of endpoint, and nothing of the rules. It fails closed: a guard
-that cannot be reached, takes too long or answers anything but a clear "safe" refuses, with the category "unchecked" and
-the reason. Neither the prompt nor the key ever appears in a verdict.
+This module knows HTTP and the response formats of three kinds of endpoint; it does not know the rules. It fails closed:
+a guard that cannot be reached, takes too long or answers anything but a clear "safe" refuses, with the category
+"unchecked" and the reason. Neither the prompt nor the key ever appears in a verdict.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """Refuses redirects: they would carry the prompt and the key to an address that nobody configured."""
 
     def redirect_request(self, *_: Any) -> None:
-        """Follow nothing; urllib then reports the status as an error."""
+        """Return None, so that urllib reports the status as an error."""
         return
 
 
@@ -45,9 +45,9 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 class HttpGuard:
     """A guard behind an OpenAI-compatible endpoint, for example vLLM on the same machine.
 
-    `url` is the full address. If it ends in /chat/completions, `model` answers as Qwen3Guard does ("Safety: Safe") or
-    as Llama Guard does ("safe"); if it ends in /moderations, the answer has `flagged` and `categories`. Qwen3Guard's
-    "Controversial" is taken as unsafe. `timeout` bounds the whole exchange, in seconds, to within one network wait.
+    `url` is the full URL. If it ends in /chat/completions, `model` must answer like Qwen3Guard ("Safety: Safe") or
+    Llama Guard ("safe"). If it ends in /moderations, the response has `flagged` and `categories`. Qwen3Guard's
+    "Controversial" counts as unsafe. `timeout` limits the whole exchange, in seconds; one network wait may overrun it.
     """
 
     url: str
@@ -65,7 +65,7 @@ class HttpGuard:
             )
 
     def judge(self, text: str) -> Verdict:
-        """Ask the endpoint about `text`; any failure is a refusal."""
+        """Send `text` to the endpoint; any failure counts as a refusal."""
         try:
             answer = json.loads(self._ask(text))
             if self._moderates:
@@ -80,7 +80,7 @@ class HttpGuard:
             return _refusal("guard.unreachable", f"cannot be reached: {reason or type(error).__name__}")
         except (ValueError, LookupError, TypeError, RecursionError) as error:
             return _refusal("guard.unreadable", f"gave an answer that cannot be read ({type(error).__name__})")
-        except Exception as error:  # http.client has errors of its own family
+        except Exception as error:  # http.client's exceptions are not OSErrors
             return _refusal("guard.unreachable", f"broke off: {type(error).__name__}")
 
     @property
@@ -102,7 +102,7 @@ class HttpGuard:
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
         request = urllib.request.Request(self.url, json.dumps(body).encode(), headers, method="POST")
-        # No proxy from the environment: prompts go where the operator configured, and nowhere else.
+        # Ignore proxies from the environment: prompts go only where the operator configured.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects())
         deadline = time.monotonic() + self.timeout
         answer = b""
@@ -127,7 +127,7 @@ def _moderation_verdict(result: dict[str, Any]) -> Verdict:
 
 
 def _chat_verdict(content: str) -> Verdict:
-    """Read the answer of Qwen3Guard-Gen or Llama Guard; only the first line decides."""
+    """Parse the response of Qwen3Guard-Gen or Llama Guard; only the first line decides."""
     lines = [line.strip() for line in content.strip().splitlines() if line.strip()]
     word = lines[0].lower().removeprefix("safety:").strip()
     rest = " ".join(lines[1:]).removeprefix("Categories:").strip()
@@ -139,7 +139,7 @@ def _chat_verdict(content: str) -> Verdict:
 
 
 def _unsafe(categories: str) -> Verdict:
-    # People see this text, which a stranger's server wrote: keep a few plain words of it.
+    # Users see this text, and it comes from an untrusted server: keep only a few plain words.
     shown = re.sub(r"[^\w ,/&-]", "", categories)[:80].strip() or "unsafe"
     return Verdict("refused", shown.lower(), "guard.unsafe", f"the guard calls it unsafe: {shown}")
 

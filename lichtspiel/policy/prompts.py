@@ -1,10 +1,10 @@
-"""Reading a prompt for the policy: which of the rules' word lists it touches, however it is spelled.
+"""Match a prompt against the word lists of the policy's rules, however it is spelled.
 
-It knows spelling and files of rules (the shipped one is `lichtspiel/data/policy.toml`, which explains their language).
-It understands nothing: it does not parse, and a meaning that none of the words carries is not found. A prompt is folded
-(case, accents, full-width and ornamental letters, invisible characters) and then read several ways at once: as it
-stands, with look-alike letters of other scripts replaced, with letters that stand apart joined, and with digits as
-letters. A word found in any reading counts.
+This module knows spelling and rule files (the one we ship is `lichtspiel/data/policy.toml`, which explains the syntax).
+It matches words, not meaning: it does not parse sentences, and misses anything that no listed word expresses. A prompt
+is folded (case, accents, full-width and ornamental letters, invisible characters) and then read in several ways: as it
+is, with look-alike letters from other scripts replaced, with spaced-out letters joined, and with digits as letters. A
+word counts if it occurs in any of these readings.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ __all__ = ["HARD_LINES", "Policy", "Rule", "load", "shipped"]
 Decision = Literal["allowed", "needs consent", "refused"]
 
 HARD_LINES = frozenset({"minors", "real person"})
-"""The categories that no file of rules can relax."""
+"""The categories that no rule file can relax."""
 
 _BLANK = r"(?:[\s\-'’·./]{1,3})"
 _GAP = r"(?:\W+\w+){0,5}\W+"
-_CLOSE_GAP = ".{0,6}"  # in scripts without blanks
+_CLOSE_GAP = ".{0,6}"  # in scripts without spaces
 _SYNTAX = {"*": r"\w*", " ": _BLANK, "(": "(?:", **{sign: sign for sign in ")|?[]"}}
 _WIDE = "[\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"  # Han and kana
 
@@ -42,7 +42,7 @@ _LEET = str.maketrans("0134578@$!€+|", "oieastbasieti")
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule of the policy: when all the word lists named in `all` are touched, `decision` applies."""
+    """A rule of the policy: if the prompt matches all the word lists named in `all`, `decision` applies."""
 
     name: str
     all: tuple[str, ...]
@@ -52,9 +52,9 @@ class Rule:
 
 
 class Policy:
-    """Rules with their word lists, compiled when they are first used.
+    """Rules with their word lists, compiled on first use.
 
-    `data` is the content of a file of rules.
+    `data` is the content of a rule file.
     """
 
     def __init__(self, data: Mapping[str, Any]) -> None:
@@ -62,7 +62,7 @@ class Policy:
 
     @functools.cached_property
     def rules(self) -> tuple[Rule, ...]:
-        """The rules in the order of the file, each with the decision that [categories] has for its category."""
+        """The rules in file order, each with the decision that [categories] sets for its category."""
         switches = self.data.get("categories", {})
         rows = (Rule(**{**row, "all": tuple(row["all"])}) for row in self.data["rules"])
         return tuple(replace(rule, decision=switches.get(rule.category, rule.decision)) for rule in rows)
@@ -73,12 +73,12 @@ class Policy:
         return str(self.data["version"])
 
     def counts(self) -> dict[str, int]:
-        """How many terms each language has."""
+        """The number of terms in each language."""
         return {language: sum(map(len, lists.values())) for language, lists in self.data["terms"].items()}
 
     def read(self, text: str, *, has_image: bool, negative: str = "") -> dict[str, str]:
-        """The word lists that a prompt touches, each with the words that did it; "image" when there is a picture, and
-        "negative clothing" when the negative prompt names clothes."""
+        """The word lists that a prompt matches, each with the words that matched; also "image" if there is a picture,
+        and "negative clothing" if the negative prompt mentions clothes."""
         touched: dict[str, str] = {"image": ""} if has_image else {}
         for reading in self._readings(text):
             spared = self._pattern("own harmless").sub(" ~ ", reading)
@@ -115,7 +115,7 @@ class Policy:
         yield from (_letters(reading) for reading in (alike, joined, single))
 
     def _named(self, reading: str) -> str:
-        """A given name and the word after it that may be a family name, or nothing."""
+        """A first name followed by a word that may be a family name, or an empty string."""
         pattern, not_surnames = self._first_names
         for match in pattern.finditer(reading):
             family = match.group(1)
@@ -132,7 +132,7 @@ class Policy:
 
     @functools.cached_property
     def _fixed(self) -> frozenset[str]:
-        """The word lists that rules of HARD_LINES use: no harmless phrases of a file of one's own touch them."""
+        """The word lists used by the HARD_LINES rules, to which a custom file's harmless phrases do not apply."""
         names = {name for rule in self.rules if rule.category in HARD_LINES for name in rule.all}
         for group, parts in self.data["groups"].items():
             names |= set(parts) if group in names else set()
@@ -154,7 +154,7 @@ class Policy:
         return {}
 
     def _pattern(self, name: str) -> re.Pattern[str]:
-        """One expression for a word list of all languages."""
+        """One regular expression for a word list in all languages."""
         if name not in self._patterns:
             terms = [term for lists in self.data["terms"].values() for term in lists.get(name, ())]
             spaced = "|".join(self._expression(term) for term in terms if not _wide(term)) or "(?!)"
@@ -164,7 +164,7 @@ class Policy:
         return self._patterns[name]
 
     def _expression(self, term: str) -> str:
-        """A term of the rules as a regular expression."""
+        """The regular expression for a term of the rules."""
         if term.startswith("~"):
             return term[1:]
         gap = _CLOSE_GAP if _wide(term) else _GAP
@@ -182,17 +182,17 @@ class Policy:
 
 @functools.cache
 def shipped() -> Policy:
-    """The rules of the package."""
+    """The rules shipped with the package."""
     file = importlib.resources.files("lichtspiel") / "data" / "policy.toml"
     return Policy(tomllib.loads(file.read_text(encoding="utf-8")))
 
 
 def load(path: Path) -> Policy:
-    """The shipped rules as a file changes them: [categories] sets what a category decides, [terms] adds to word lists
-    or brings new ones, [lists] new choices, and [[rules]] are added to the shipped ones.
+    """Load the shipped rules with the changes in a file.
 
-    Raises InvalidInput, with the remedy, for a file that cannot be read, says what is not understood, or relaxes one of
-    HARD_LINES.
+    [categories] sets the decision for a category, [terms] extends word lists or adds new ones, [lists] adds new
+    choices, and [[rules]] adds rules. Raises InvalidInput, with the remedy, for a file that cannot be read, that has
+    unknown content, or that relaxes one of HARD_LINES.
     """
     try:
         own = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -234,7 +234,7 @@ def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check(policy: Policy) -> None:
-    """Raise ValueError for rules that cannot be applied; compiles every word list."""
+    """Raise ValueError for rules that cannot be applied. Compiles every word list."""
     names = {*policy._names, *policy.data["groups"], "image", "named", "negative clothing"}
     for rule in policy.rules:
         if missing := sorted(set(rule.all) - names) or ([] if rule.all else ["(none)"]):
@@ -262,7 +262,7 @@ def _fold(text: str) -> str:
 
 
 def _letters(reading: str) -> str:
-    """Digits and signs as the letters they stand for, in words that have letters too."""
+    """Replace digits and symbols with the letters they stand for, in words that also contain letters."""
     words = re.split(r"(\s+)", reading)
     return "".join(word.translate(_LEET) if any(map(str.isalpha, word)) else word for word in words)
 

