@@ -1,1 +1,1 @@
-"""Pictures and videos that people bring, read within limits."""
+"""Read pictures and videos from users, within limits."""

@@ -1,6 +1,6 @@
-"""Animated WebP and PNG, which FFmpeg's readers do not take: bounded in bytes, pixels and frames, RGB.
+"""Read animated WebP and PNG, which FFmpeg's demuxers do not support, with limits on bytes, pixels and frames.
 
-Frames are uint8 arrays [height, width, 3]; transparency is shown over white, as `picture` does.
+Frames are uint8 arrays [height, width, 3], RGB. Transparent pixels are blended with white, as in `picture`.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ _FORMATS = ("WEBP", "PNG")
 
 
 def is_animation(path: Path) -> bool:
-    """Whether a file is a WebP or PNG of more than one frame; looks at its header only."""
+    """Whether a file is a WebP or PNG with more than one frame; reads only its header."""
     from PIL import Image
 
     try:
         check_image_file(path)
         with Image.open(path, formats=_FORMATS) as image:
             return bool(getattr(image, "is_animated", False))
-    except Exception:  # Pillow's parsers let through whatever a damaged file makes them raise
+    except Exception:  # a damaged file can make Pillow's parsers raise anything
         return False
 
 
 def read_animation(path: Path) -> Iterator[Frame]:
     """Yield the frames of an animated WebP or PNG, one at a time.
 
-    Raises MediaError when it is missing, damaged, of another kind, or larger than the limits.
+    Raises MediaError when the file is missing, damaged, of another type, or exceeds the limits.
     """
     import numpy as np
     from PIL import Image

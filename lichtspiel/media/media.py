@@ -1,7 +1,7 @@
-"""A given picture or video, opened and decoded once, so that what was judged is what is used.
+"""An input picture or video, decoded only once, so that the frames the policy judged are the frames that are used.
 
-A video is a video file, a folder of pictures in the order of their names, or one picture. Frames are kept as they were
-decoded; those that do not fit into `MEMORY_BYTES` lie in a temporary file that has no name.
+A video is a video file, a folder of pictures sorted by name, or a single picture. Decoded frames are kept as they are;
+those that exceed `MEMORY_BYTES` go to an unnamed temporary file.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ __all__ = ["Media", "media_files", "media_sha256", "read_frames"]
 _VIDEO_NAMES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".ts", ".mpg", ".mpeg", ".gif", ".apng")
 
 MEMORY_BYTES = 512 << 20
-"""Bytes of frames that one video keeps in memory."""
+"""How many bytes of frames one video keeps in memory."""
 
 
 @dataclass(frozen=True)
 class Media:
-    """What a file or folder held when it was read.
+    """The content of a file or folder when it was read.
 
-    `frames` are those that were kept, `count` is how many there were, all of one `size` (width, height). `fps` is None
-    where nothing states a rate. A `still` is one picture. `sha256` is the digest of the bytes that were decoded; that
-    of a folder is made from the digests of its pictures, in their order.
+    `frames` are the frames that were kept, and `count` is the number there were in total, all of one `size` (width,
+    height). `fps` is None if no rate is stated. A `still` is a single picture. `sha256` is the digest of the bytes that
+    were decoded; for a folder it is computed from the digests of its pictures, in order.
     """
 
     path: Path
@@ -52,7 +52,7 @@ class Media:
 
     @classmethod
     def read_picture(cls, path: Path) -> Media:
-        """Read one picture. Raises MediaError as `load_image` does."""
+        """Read one picture. Raises MediaError like `load_image`."""
         content = read_image(path)
         frame = decode_image(path, content)
         height, width, _ = frame.shape
@@ -60,8 +60,8 @@ class Media:
 
     @classmethod
     def read_video(cls, path: Path, *, first: int, every: int = 1) -> Media:
-        """Read a video, keeping every `every`-th of its first `first` frames. Raises MediaError when it cannot be read,
-        its frames are not of one size, or it changes meanwhile."""
+        """Read a video and keep every `every`-th of its first `first` frames. Raises MediaError when it cannot be read,
+        its frames differ in size, or it changes while it is being read."""
         if path.is_dir():
             return cls._read_folder(path, first=first, every=every)
         animated = is_animation(path)
@@ -97,16 +97,16 @@ class Media:
 
 
 def media_sha256(path: Path) -> str:
-    """The digest that `Media` has of a file or folder, without decoding it. Raises MediaError and OSError."""
+    """Compute `Media.sha256` of a file or folder without decoding it. Raises MediaError and OSError."""
     if not path.is_dir():
         return file_sha256(path)
     return _joined([file_sha256(picture) for picture in pictures(path)])
 
 
 def read_frames(path: str | Path) -> Iterator[Frame]:
-    """Yield the frames of a video, of a folder of pictures in the order of their names, or of one picture.
+    """Yield the frames of a video, of a folder of pictures sorted by name, or of a single picture.
 
-    Raises MediaError as `open_video` and `load_image` do, and for a folder without pictures.
+    Raises MediaError like `open_video` and `load_image`, and for a folder without pictures.
     """
     path = Path(path)
     if path.is_dir():
@@ -117,8 +117,8 @@ def read_frames(path: str | Path) -> Iterator[Frame]:
 
 
 def media_files(folder: Path) -> list[Path]:
-    """The videos and pictures in a folder and the folders in it, known by the ends of their names; hidden ones and
-    links are left out. Raises MediaError when there is none."""
+    """List the videos and pictures in a folder and its subfolders, by file extension. Skips hidden files and links.
+    Raises MediaError when there are none."""
     files = []
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
@@ -131,12 +131,13 @@ def media_files(folder: Path) -> list[Path]:
 
 
 def _read_selected(path: Path, frames: Iterable[Frame], first: int, every: int) -> tuple[list[Frame], int]:
-    """Every `every`-th of the first `first` frames, and the number of all; raises MediaError if their sizes differ."""
+    """Return every `every`-th of the first `first` frames, and the number of all frames. Raises MediaError if their
+    sizes differ."""
     import numpy as np
 
     result: list[Frame] = []
     number, used, shape = -1, 0, None
-    with contextlib.ExitStack() as stack:  # a file that is closed here stays until the arrays that map it are gone
+    with contextlib.ExitStack() as stack:  # the closed file exists until the arrays that map it are gone
         spilled = None
         for number, frame in enumerate(frames):
             shape = shape or frame.shape
@@ -162,6 +163,6 @@ def _joined(digests: list[str]) -> str:
 
 
 def _state(path: Path) -> tuple[int, int, int]:
-    """What changes when a file is written or replaced."""
+    """Properties of a file that change when it is written or replaced."""
     status = path.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns

@@ -1,6 +1,6 @@
-"""Pictures on their way in: bounded in bytes and pixels, upright, RGB.
+"""Read pictures, upright and in RGB, with limits on bytes and pixels.
 
-What cannot be used is refused with the file's name and the remedy. Pictures are uint8 arrays [height, width, 3].
+Errors name the file and the remedy. Pictures are uint8 arrays [height, width, 3].
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ __all__ = ["check_image_file", "decode_image", "is_picture", "load_image", "pict
 MAX_IMAGE_BYTES = 64 << 20
 MAX_IMAGE_PIXELS = 64_000_000
 MAX_PICTURES = 10_000
-"""Pictures of a folder that are read as one video."""
+"""The most pictures that a folder read as a video may contain."""
 
-# Nothing else is tried: every further format is one more parser exposed to strangers' files.
+# No other formats: each would expose one more parser to untrusted files.
 _IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 _IMAGE_NAMES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
 def load_image(path: str | Path) -> Frame:
-    """Read a picture as RGB, turned upright as its EXIF orientation says, transparency over white.
+    """Read a picture as RGB, rotated according to its EXIF orientation, with transparency blended with white.
 
-    Raises MediaError when it is missing, damaged, too large, animated, of 16 bits, or no picture.
+    Raises MediaError when the file is missing, damaged, too large, animated, 16-bit, or not a picture.
     """
     path = Path(path)
     return decode_image(path, read_image(path))
 
 
 def decode_image(path: Path, content: bytes) -> Frame:
-    """Decode the bytes of a picture; `path` is for messages. Raises MediaError as `load_image` does."""
+    """Decode the bytes of a picture; `path` is used in error messages. Raises MediaError like `load_image`."""
     import numpy as np
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -59,13 +59,13 @@ def decode_image(path: Path, content: bytes) -> Frame:
         raise MediaError(f"{path}: has more than {MAX_IMAGE_PIXELS:,} pixels; reduce it first") from error
     except UnidentifiedImageError as error:
         raise MediaError(f"{path}: is no picture in {', '.join(_IMAGE_FORMATS)}; convert it to PNG") from error
-    except Exception as error:  # Pillow's parsers let through whatever a damaged file makes them raise
+    except Exception as error:  # a damaged file can make Pillow's parsers raise anything
         raise MediaError(f"{path}: is damaged ({error}); copy or export it again") from error
 
 
 def _in_srgb(image: Image.Image) -> Image.Image:
-    """A picture whose colors are those of its profile, such as Display P3, as sRGB; one without a profile, or with one
-    that cannot be used, stays as it is, as every viewer shows it."""
+    """Convert a picture from its color profile, such as Display P3, to sRGB. A picture without a usable profile stays
+    as it is, which is how viewers show it."""
     from PIL import ImageCms
 
     profile = image.info.get("icc_profile")
@@ -83,13 +83,13 @@ def _in_srgb(image: Image.Image) -> Image.Image:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file's name is one of a picture; whether it is one shows when it is read."""
+    """Whether a file has the extension of a picture; its content is only checked on reading."""
     return path.suffix.lower() in _IMAGE_NAMES
 
 
 def pictures(folder: Path) -> list[Path]:
-    """The pictures in a folder, in the order of their names, in which 9 comes before 10; raises MediaError when there
-    are none, or too many."""
+    """List the pictures in a folder, sorted by name with numbers in numeric order (9 before 10). Raises MediaError when
+    there are none, or too many."""
     try:
         paths = [path for path in folder.iterdir() if is_picture(path) and not path.name.startswith(".")]
         sorted_paths = sorted(paths, key=lambda path: (_natural(path.name), path.name))
@@ -103,17 +103,17 @@ def pictures(folder: Path) -> list[Path]:
 
 
 def _natural(name: str) -> list[str | int]:
-    """A key for sorting: a name cut into texts and numbers, in turns."""
+    """A sort key: a name split into alternating texts and numbers."""
     return [int(part) if number % 2 else part for number, part in enumerate(re.split(r"([0-9]+)", name))]
 
 
 def check_image_file(path: Path) -> None:
-    """Raise MediaError when a file is missing, no regular file, empty or larger than pictures may be."""
+    """Raise MediaError when a file is missing, not a regular file, empty, or larger than the limit for pictures."""
     try:
         status = path.stat()
     except OSError as error:
         raise MediaError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if not stat.S_ISREG(status.st_mode):  # a pipe would wait for ever, a device never end
+    if not stat.S_ISREG(status.st_mode):  # a pipe could block forever, a device could be endless
         raise MediaError(f"{path}: is not a file")
     if status.st_size == 0:
         raise MediaError(f"{path}: is empty; copy or download it again")
@@ -122,7 +122,7 @@ def check_image_file(path: Path) -> None:
 
 
 def read_image(path: Path) -> bytes:
-    """The bytes of a picture's file. Raises MediaError as `check_image_file` does."""
+    """Read the bytes of a picture file. Raises MediaError like `check_image_file`."""
     check_image_file(path)
     try:
         return path.read_bytes()
@@ -131,12 +131,12 @@ def read_image(path: Path) -> bytes:
 
 
 def _check_image(path: Path, image: Image.Image) -> None:
-    # The size stands in the header, so this comes before any pixel is unpacked.
+    # The size is in the header, so this check runs before any pixels are decoded.
     if image.width * image.height > MAX_IMAGE_PIXELS:
         raise MediaError(
             f"{path}: is {image.width}x{image.height}; at most {MAX_IMAGE_PIXELS:,} pixels are read; reduce it first"
         )
     if image.mode.startswith(("I", "F")):
         raise MediaError(f"{path}: has more than 8 bits per channel ({image.mode}); convert it to 8 bits")
-    if getattr(image, "is_animated", False) and image.format != "MPO":  # MPO: a photograph and its previews
+    if getattr(image, "is_animated", False) and image.format != "MPO":  # MPO: a photograph with its previews
         raise MediaError(f"{path}: is an animation; hand it in as a video or save one frame of it")

@@ -1,8 +1,8 @@
-"""A cautious look at a file before a parser written by others reads it: is it MP4, is it whole, is it sealed at all?
+"""Probe a file before a third-party parser reads it: is it MP4, is it complete, does it contain credentials at all?
 
-It knows the box structure of ISO base media files (ISO/IEC 14496-12), the chunks of PNG, and where C2PA credentials sit
-in both; it does not know what the credentials say. It exists because the C2PA reader takes time that grows with the
-square of the number of boxes: a 4 MB file of empty boxes keeps it busy for many minutes.
+This module knows the box structure of ISO base media files (ISO/IEC 14496-12), the chunks of PNG, and where C2PA
+credentials are stored in both; it does not read the credentials. It exists because the time of the C2PA reader is
+quadratic in the number of boxes: a 4 MB file of empty boxes keeps it busy for many minutes.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _FOLDERS = frozenset(b"moov trak mdia minf stbl moof traf edts udta dinf tref tr
 
 @dataclass(frozen=True)
 class Survey:
-    """What kind of file it is: `mp4` when it is made of boxes, `png` when of chunks, `sealed` when one of them holds
-    credentials."""
+    """The type of a file: `mp4` if it consists of boxes, `png` if it consists of chunks, and `sealed` if one of them
+    contains credentials."""
 
     size: int
     mp4: bool
@@ -47,10 +47,10 @@ class _Tally:
 
 
 def survey(path: Path) -> Survey:
-    """Look at a file's structure in bounded time and memory, reading only box headers.
+    """Inspect a file's structure in bounded time and memory, reading only box headers.
 
-    Raises MediaError, with the remedy, when it is missing, not a regular file, empty, too large, cut off, or built in
-    a way that only a damaged or hostile file is. A file that is no MP4 at all is not an error here.
+    Raises MediaError, with the remedy, when the file is missing, not a regular file, empty, too large, truncated, or
+    structured as only a damaged or hostile file would be. A file that is not an MP4 at all is not an error here.
     """
     try:
         status = path.stat()
@@ -78,8 +78,8 @@ def survey(path: Path) -> Survey:
 
 
 def _walk(file: BinaryIO, start: int, end: int, depth: int, tally: _Tally) -> None:
-    """Count the boxes between two offsets. On the top level every box must end inside the file; further down a box
-    that does not fit ends the walk, as it ends the C2PA reader's."""
+    """Count the boxes between two offsets. At the top level, every box must end inside the file. Further down, a box
+    that does not fit ends the walk, as it does in the C2PA reader."""
     if depth > MAX_DEPTH:
         raise ValueError("its boxes are nested too deeply; it is damaged, re-encode it")
     at = start
@@ -108,7 +108,7 @@ def _walk(file: BinaryIO, start: int, end: int, depth: int, tally: _Tally) -> No
 
 
 def _chunks(file: BinaryIO, end: int) -> bool:
-    """Whether a PNG has a chunk of credentials. One that is cut off is not an error here: what shows it decides."""
+    """Whether a PNG has a chunk with credentials. A truncated PNG is not an error here; that is up to its decoder."""
     sealed, at = False, 8
     for _ in range(MAX_CHUNKS):
         if end - at < 12:
@@ -144,6 +144,6 @@ def _credential(file: BinaryIO, at: int, size: int, tally: _Tally) -> None:
 
 
 def _version_bytes(file: BinaryIO, at: int) -> int:
-    # QuickTime writes `meta` without version and flags; then its first child, `hdlr`, follows at once.
+    # QuickTime writes `meta` without version and flags; then its first child, `hdlr`, follows immediately.
     file.seek(at)
     return 0 if file.read(8)[4:] == b"hdlr" else 4

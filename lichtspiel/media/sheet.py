@@ -1,4 +1,4 @@
-"""The contact sheet, which shows a video at a glance, and the choice of its frames.
+"""The contact sheet, which shows a video at a glance, and how its frames are chosen.
 
 Frames are uint8 arrays [height, width, 3], RGB.
 """
@@ -24,18 +24,18 @@ __all__ = ["contact_sheet", "spread"]
 Item = TypeVar("Item")
 
 _SHEET_FRAMES = 12
-_CELL = 320  # pixels: the longer side of a frame on the sheet
+_CELL = 320  # pixels along the longer side of a frame on the sheet
 _GAP = 8
 
 
 def contact_sheet(
     frames: Iterable[Frame], columns: int = 4, path: str | Path | None = None, most: int = _SHEET_FRAMES
 ) -> Image.Image:
-    """Lay out at most `most` frames, evenly spread over the whole, as one picture; with `path`, also save it as PNG.
+    """Arrange at most `most` evenly spaced frames in one picture. With `path`, also save it as PNG.
 
-    Frames are taken one at a time and few are kept. Small ones are enlarged by a whole factor without smoothing, so
-    that the pixels of a 64x64 video can be seen; large ones are reduced. Raises MediaError when there is no frame and
-    OutputError when the picture cannot be saved.
+    Frames are read one at a time, and only a few are kept. Small frames are enlarged by an integer factor without
+    smoothing, so that the pixels of a 64x64 video stay visible; large frames are reduced. Raises MediaError when there
+    are no frames and OutputError when the picture cannot be saved.
     """
     from PIL import Image
 
@@ -56,8 +56,10 @@ def contact_sheet(
 
 
 def spread(frames: Iterable[Item], count: int) -> list[Item]:
-    """Pick at most `count` frames (or their numbers) evenly, first and last included, holding at most 2 * count + 1 of
-    them: every `stride`-th one is kept, and the stride doubles when they become too many."""
+    """Pick at most `count` evenly spaced frames (or their numbers), including the first and the last.
+
+    Holds at most 2 * count + 1 of them: it keeps every `stride`-th one, and doubles the stride when there are too many.
+    """
     samples: list[Item] = []
     last: Item | None = None
     stride, number = 1, -1

@@ -1,7 +1,7 @@
-"""Videos on their way in: bounded in bytes, pixels and frames, upright, with square pixels, RGB.
+"""Read videos, upright, with square pixels and in RGB, with limits on bytes, pixels and frames.
 
-What cannot be used is refused with the file's name and the remedy. No video is written here: `seal` does that.
-Frames are uint8 arrays [height, width, 3].
+Errors name the file and the remedy. Videos are written in `seal`, not here. Frames are uint8 arrays
+[height, width, 3].
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ MAX_VIDEO_PIXELS = 4096 * 2304
 MAX_VIDEO_FRAMES = 10_000
 
 OPTIONS = {"protocol_whitelist": "file", "format_whitelist": "mov,mp4,matroska,webm,avi,mpegts,mpeg,gif"}
-"""FFmpeg's options for every file from outside. No other format is tried: FFmpeg would also take text for a video, and
-follow playlists to other files and addresses."""
+"""FFmpeg options for untrusted files. They restrict the formats because FFmpeg would otherwise read text files as
+videos, and follow playlists to other files and URLs."""
 
-_OPENING = 5.0  # seconds that opening a video, or one read from it, may take
-_SHORT = 12  # seconds: a video that is no longer is decoded as a whole, even when only some of its frames are needed
+_OPENING = 5.0  # seconds that opening a video, or a single read from it, may take
+_SHORT = 12  # seconds: up to this length a video is decoded completely, even if only some of its frames are needed
 _PLACES = 8
-_HD = 1920 * 1088  # pixels: of larger frames no more are decoded at once than needed
+_HD = 1920 * 1088  # pixels: larger frames are not decoded ahead in parallel
 
-_MOST_FPS = 120  # a declared rate above is the unit of time stamps, as browsers write it
-_LATE = 0.1  # seconds: encoders delay the first frame by one or two
+_MOST_FPS = 120  # a higher declared rate is really the time base, as browsers write it
+_LATE = 0.1  # seconds: encoders delay the first frame by one or two frames
 _HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics of ITU-T H.273
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoInfo:
-    """A video as it is shown: size after rotation and with square pixels, frames per second, and the number of frames
-    that its container declares (0 when it does not say)."""
+    """A video as displayed: the size after rotation and with square pixels, the frames per second, and the number of
+    frames that the container declares (0 if it does not)."""
 
     width: int
     height: int
@@ -57,7 +57,7 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class Video:
-    """An open video: what it declares, and its frames, which can be read once."""
+    """An open video: its declared properties, and its frames, which can be read only once."""
 
     info: VideoInfo
     frames: Iterator[Frame]
@@ -66,8 +66,9 @@ class Video:
 def open_video(path: str | Path, *, max_frames: int = MAX_VIDEO_FRAMES) -> Video:
     """Open a video and decode its first frame; the others are decoded as `frames` is read.
 
-    Raises MediaError when it is missing, damaged, cut off, no video, larger than the limits in pixels or bytes, or has
-    more than `max_frames` frames: here if that shows in what it declares or in the first frame, else while reading.
+    Raises MediaError when the file is missing, damaged, truncated, not a video, over the limits in pixels or bytes, or
+    has more than `max_frames` frames. The error comes immediately if the declared properties or the first frame show
+    it, otherwise while the frames are read.
     """
     path = Path(path)
     with contextlib.ExitStack() as stack:
@@ -96,21 +97,21 @@ def open_video(path: str | Path, *, max_frames: int = MAX_VIDEO_FRAMES) -> Video
 
 
 def video_info(path: str | Path) -> VideoInfo:
-    """What a video's first frame and its container say. Raises MediaError as `open_video` does."""
+    """The properties of a video, from its container and first frame. Raises MediaError like `open_video`."""
     return open_video(path).info
 
 
 def read_video(path: str | Path, *, max_frames: int = MAX_VIDEO_FRAMES) -> Iterator[Frame]:
-    """Yield a video's frames, upright and with square pixels, one at a time. Raises MediaError as `open_video` does."""
+    """Yield a video's frames, upright and with square pixels, one at a time. Raises MediaError like `open_video`."""
     return open_video(path, max_frames=max_frames).frames
 
 
 def read_paced(path: str | Path) -> tuple[Fraction, Iterator[Frame]]:
-    """A video's frames per second, and its frames at that constant rate, beginning when its sound begins.
+    """Return a video's frame rate, and its frames at that constant rate, starting when its sound starts.
 
-    A video of even pace keeps its frames as they are. In one of uneven pace, as telephones, screen recorders and
-    browsers write them, frames are repeated or dropped so that each is shown when its time stamp says; the first one
-    is shown from the start. Raises MediaError as `open_video` does.
+    A video with a constant frame rate keeps its frames unchanged. Phones, screen recorders and browsers write variable
+    frame rates; for these, frames are repeated or dropped so that each is shown at its time stamp. The first frame is
+    shown from the start. Raises MediaError like `open_video`.
     """
     path = Path(path)
     stamps, declared = _stamps(path)
@@ -127,7 +128,7 @@ def read_paced(path: str | Path) -> tuple[Fraction, Iterator[Frame]]:
 
 
 def _stamps(path: Path) -> tuple[list[float], Fraction | None]:
-    """When each frame is shown, in seconds from the start of the file, counted without decoding; and the declared
+    """Each frame's time stamp in seconds from the start of the file, read without decoding; and the declared frame
     rate."""
     import av
 
@@ -143,14 +144,14 @@ def _stamps(path: Path) -> tuple[list[float], Fraction | None]:
 
 
 def _even(stamps: list[float], fps: Fraction) -> bool:
-    """Whether frames follow each other at a rate, within half an interval, and begin with the sound."""
+    """Whether the frames have a constant rate, within half an interval, and start together with the sound."""
     if fps > _MOST_FPS or stamps[0] > _LATE:
         return False
     return all(abs(stamp - stamps[0] - number / fps) < 0.5 / fps for number, stamp in enumerate(stamps))
 
 
 def _at_rate(path: Path, fps: float) -> Iterator[Frame]:
-    """Each frame as often as its turn lasts at a rate."""
+    """Yield the frames at a constant rate, each repeated or dropped according to its duration."""
     times: list[float] = []
     with _opened(path) as (container, stream):
         start = (container.start_time or 0) / 1e6
@@ -165,10 +166,10 @@ def _at_rate(path: Path, fps: float) -> Iterator[Frame]:
 
 
 def sample_video(path: str | Path, count: int) -> Iterator[Frame]:
-    """Yield about `count` frames of a video, in bounded time however long it is.
+    """Yield about `count` frames of a video, in bounded time regardless of its length.
 
-    From a short video they are spread over the whole. A long one is sampled at eight places, each time from a key frame
-    on, because only there can decoding begin. Raises MediaError as `read_video` does.
+    In a short video they are spread over the whole length. A long one is sampled at eight places, each starting at a
+    key frame, because decoding can only start there. Raises MediaError like `read_video`.
     """
     path = Path(path)
     with _opened(path) as (container, stream):
@@ -191,9 +192,9 @@ def sample_video(path: str | Path, count: int) -> Iterator[Frame]:
 
 
 def _packets(path: Path) -> tuple[list[int], int]:
-    """The numbers of the key frames' packets of a video, and how many packets there are: about one per frame.
+    """The indices of a video's key-frame packets, and the number of packets, which is about one per frame.
 
-    They are counted without decoding: Matroska and WebM need not say how long they are, and others may lie.
+    Packets are counted without decoding: Matroska and WebM need not declare a length, and other containers may lie.
     """
     import av
 
@@ -204,7 +205,7 @@ def _packets(path: Path) -> tuple[list[int], int]:
                 if packet.is_keyframe and packet.size:
                     keys.append(count)
                 count += 1
-                coded += bool(packet.size)  # the last one is empty
+                coded += bool(packet.size)  # the last packet is empty
         except av.FFmpegError as error:
             raise MediaError(f"{path}: is damaged or cut off ({error.strerror}); copy or export it again") from error
     return keys, coded
@@ -213,7 +214,7 @@ def _packets(path: Path) -> tuple[list[int], int]:
 def _decoded_runs(
     container: av.container.InputContainer, stream: Any, starts: set[int], length: int
 ) -> Iterator[av.VideoFrame]:
-    """Up to `length` frames from each of the packets with the numbers `starts`, which are key frames."""
+    """Yield up to `length` frames from each of the packets at the indices `starts`, which are key frames."""
     left = 0
     for number, packet in enumerate(container.demux(stream)):
         if number in starts:
@@ -227,8 +228,8 @@ def _decoded_runs(
 
 
 def _upright(pixels: Frame, frame: av.VideoFrame) -> Frame:
-    """A frame as its display matrix says (ISO/IEC 14496-12, 8.3.2: x' = ax + cy, y' = bx + dy), in quarter turns and
-    mirrored or not, which is all that cameras write."""
+    """Apply a frame's display matrix (ISO/IEC 14496-12, 8.3.2: x' = ax + cy, y' = bx + dy). Supports quarter turns,
+    with or without mirroring, which is all that cameras write."""
     side: Any = frame.side_data.get("DISPLAYMATRIX")
     if side is None:
         return pixels
@@ -246,12 +247,12 @@ def _check_transfer(path: Path, stream: Any) -> None:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, Any]]:
-    """The container and its first video stream, with FFmpeg's refusal turned into MediaError."""
+    """Open the container and its first video stream; FFmpeg's errors become MediaError."""
     import av
 
-    survey(path)  # FFmpeg plays an MP4 that was cut off as a shorter one
+    survey(path)  # FFmpeg would play a truncated MP4 as a shorter video
     try:
-        # FFmpeg's time for tags grows with the square of their number: without a limit 12 MB of them take an hour.
+        # FFmpeg's time is quadratic in the number of tags: without a limit, 12 MB of tags take an hour.
         container = av.open(f"file:{path.absolute()}", options=OPTIONS, timeout=_OPENING)
     except (av.FFmpegError, ValueError) as error:
         raise MediaError(f"{path}: is no video that can be read, or is damaged; export it as MP4") from error
@@ -268,10 +269,10 @@ def _frames(
     threads: Literal["AUTO", "SLICE"] = "AUTO",
     times: list[float] | None = None,
 ) -> Iterator[Frame]:
-    """The frames of `decoded` upright, with square pixels, in RGB; sets the decoder up before the first is decoded.
+    """Yield the frames of `decoded` upright, with square pixels, in RGB. Configures the decoder before the first frame.
 
-    Frame threads, which AUTO may use, hold back as many frames as there are threads. `times` takes the time of each
-    frame in seconds.
+    Frame threads, which AUTO may use, hold back as many frames as there are threads. The time of each frame, in
+    seconds, is stored in `times`.
     """
     import av
     import numpy as np
@@ -282,8 +283,8 @@ def _frames(
     limit = f"{path}: frames of at most {MAX_VIDEO_PIXELS:,} pixels are read; reduce the video first"
     if context.width * context.height > MAX_VIDEO_PIXELS:
         raise MediaError(limit)
-    if not context.is_open:  # it is from the second place on that a long video is looked at
-        context.options = {"max_pixels": str(MAX_VIDEO_PIXELS + (1 << 20))}  # it may grow later; codecs pad a little
+    if not context.is_open:  # already open from the second sampled place of a long video on
+        context.options = {"max_pixels": str(MAX_VIDEO_PIXELS + (1 << 20))}  # sizes may grow later; codecs pad a little
         context.thread_type = threads
     ratio = float(stream.sample_aspect_ratio or 1)
     if not 0.1 <= ratio <= 10:
