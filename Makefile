@@ -26,7 +26,7 @@ demo: $(READY)
 	@echo
 	@$(BIN)/lichtspiel verify demo.mp4
 	@echo
-	@echo 'Next: $(BIN)/lichtspiel generate "a taxi drives to the left on a road at night" -o taxi.mp4'
+	@echo 'Next: $(BIN)/lichtspiel generate "a big sailboat sails to the left on the sea on a sunny day" -o sailboat.mp4'
 
 test: $(READY_TO_TEST)
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
