@@ -40,8 +40,8 @@ def test_a_job_from_end_to_end(jobs: Jobs, clock: Clock) -> None:
     jobs.complete(job, video="v/1.mp4", result={"seed": 7})
     done = jobs.get(job.id, "a")
     assert (done.state, done.ended, done.expires, done.progress, done.eta) == ("completed", 1025.0, 1525.0, 1.0, None)
-    assert (done.video, done.latents, done.result) == ("v/1.mp4", "l/1.safetensors", {"seed": 7})
-    assert done.files == ["up/1.png", "up/2.png", "l/1.safetensors", "v/1.mp4", "p/1.png"]
+    assert (done.video, done.latents, done.result) == ("v/1.mp4", None, {"seed": 7})  # latents are for another attempt
+    assert done.files == ["up/1.png", "up/2.png", "v/1.mp4", "p/1.png"]
     assert jobs.counts() == {"queued": 0, "in_progress": 0, "completed": 1, "failed": 0, "cancelled": 0}
 
 

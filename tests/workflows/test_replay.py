@@ -85,7 +85,7 @@ def test_what_this_machine_cannot_do_is_said_with_the_remedy(
     with pytest.raises(InvalidInput, match=r"a\.mp4.* in int8 on cuda:9.*this machine has.*add --device "):
         request_of(out, device="cuda:9")
     monkeypatch.setattr(replay, "choose_device", torch.device)
-    with pytest.raises(InvalidInput, match=r"in int8 on cuda.*for processors.*add --dtype bfloat16"):
+    with pytest.raises(InvalidInput, match=r"in int8 on cuda.*on processors only.*add --dtype bfloat16"):
         request_of(out, device="cuda")
     assert request_of(out, device="cuda", dtype="bfloat16").dtype == "bfloat16"
 
