@@ -161,14 +161,14 @@ class LoRAHook:
     def __init__(self, module: nn.Module, several: Sequence[Change], patch: tuple[int, int, int] | None) -> None:
         self.several = list(several)
         self.patch = patch
-        self.kept: dict[tuple[torch.device, torch.dtype], list[tuple[Tensor, ...]]] = {}
-        self.kept_bias: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+        self.cached: dict[tuple[torch.device, torch.dtype], list[tuple[Tensor, ...]]] = {}
+        self.cached_bias: dict[tuple[torch.device, torch.dtype], Tensor] = {}
         self.handle = module.register_forward_hook(self)
 
     def more(self, several: Sequence[Change]) -> None:
         """Add further changes."""
         self.several += several
-        self.kept, self.kept_bias = {}, {}
+        self.cached, self.cached_bias = {}, {}
 
     def remove(self) -> None:
         """Leave the layer's output as it is."""
@@ -177,16 +177,16 @@ class LoRAHook:
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """Return `output` with the changes added; pairs follow its device and precision and stay there."""
         target = (output.device, output.dtype)
-        if target not in self.kept:
+        if target not in self.cached:
             self._bring(*target)
         x = inputs[0].to(output.dtype)
-        for first, *rest in self.kept[target]:
+        for first, *rest in self.cached[target]:
             h = F.conv3d(x, first, stride=self.patch) if self.patch else F.linear(x, first)
             for matrix in rest:
                 h = F.conv3d(h, matrix[..., None, None, None]) if self.patch else F.linear(h, matrix)
             output = output + h
-        if target in self.kept_bias:
-            bias = self.kept_bias[target]
+        if target in self.cached_bias:
+            bias = self.cached_bias[target]
             output = output + (bias[:, None, None, None] if self.patch else bias)
         return output
 
@@ -206,5 +206,5 @@ class LoRAHook:
             if delta.bias is not None:
                 bias = strength * delta.bias.float()
                 total = bias if total is None else total + bias
-        self.kept = {(device, dtype): chains}
-        self.kept_bias = {} if total is None else {(device, dtype): total.to(device, dtype)}
+        self.cached = {(device, dtype): chains}
+        self.cached_bias = {} if total is None else {(device, dtype): total.to(device, dtype)}
