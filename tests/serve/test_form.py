@@ -14,7 +14,7 @@ from PIL import Image
 from lichtspiel.errors import LichtspielError, MediaError, RequestError
 from lichtspiel.request import OPTIONS
 from lichtspiel.serve.api.body import PROPERTIES, folder
-from lichtspiel.serve.api.form import FIELDS, FILES, Asked, read_form
+from lichtspiel.serve.api.form import FIELDS, FILES, Submission, read_form
 from lichtspiel.serve.settings import Settings
 from lichtspiel.spec import MODELS
 from tests.lora.files import keys, linear_layers, pairs, save
@@ -43,7 +43,7 @@ def picture() -> bytes:
     return held.getvalue()
 
 
-def asked(fields: Mapping[str, Any], settings: Settings, **files: Sequence[bytes]) -> Asked:
+def asked(fields: Mapping[str, Any], settings: Settings, **files: Sequence[bytes]) -> Submission:
     uploads: dict[str, list[BinaryIO]] = {name: [io.BytesIO(one) for one in sent] for name, sent in files.items()}
     with folder() as place:
         found = read_form(fields, uploads, place, settings)

@@ -24,7 +24,7 @@ from lichtspiel.serve.errors import TooLarge
 from lichtspiel.serve.settings import Settings
 from lichtspiel.workflows.terms import MAX_CONSENT
 
-__all__ = ["FIELDS", "FILES", "Asked", "client_name", "read_form", "restore", "stored"]
+__all__ = ["FIELDS", "FILES", "Submission", "client_name", "read_form", "restore", "stored"]
 
 FILES = {
     "input_reference": "image",
@@ -52,7 +52,7 @@ LORA = re.compile(r"[\w][\w.-]*")
 
 
 @dataclass(frozen=True)
-class Asked:
+class Submission:
     """A checked request, with its files in a folder of this server, and a digest of all that was sent."""
 
     request: Request
@@ -64,7 +64,7 @@ class Asked:
 
 def read_form(
     fields: Mapping[str, Any], uploads: Mapping[str, Sequence[BinaryIO]], folder: Path, settings: Settings
-) -> Asked:
+) -> Submission:
     """Check what a client sent; uploads are written into `folder`.
 
     Raises RequestError that names a field, MediaError for a file that cannot be read, and TooLarge.
@@ -94,7 +94,7 @@ def read_form(
     values |= {name: path for name, path in files.items() if "/" not in name}
     values["references"] = [path for name, path in files.items() if "/" in name] or None
     request, inputs = resolve_request(judge_only=True, **values)
-    return Asked(request, inputs, consent, files, digest.hexdigest())
+    return Submission(request, inputs, consent, files, digest.hexdigest())
 
 
 def _check_names(values: Mapping[str, Any]) -> None:
@@ -166,7 +166,7 @@ def _lora(value: Any, settings: Settings) -> dict[str, Any]:
 FILE_FIELDS = ("image", "last_image", "video", "mask", "references")
 
 
-def stored(submission: Asked, verdict: Verdict | None = None) -> dict[str, Any]:
+def stored(submission: Submission, verdict: Verdict | None = None) -> dict[str, Any]:
     """What is kept of a request in the database: its fields without paths, the consent, and what the policy said, so
     that no worker asks it again."""
     fields = submission.request.model_dump(mode="json", exclude={*FILE_FIELDS})

@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from lichtspiel.errors import LichtspielError
 from lichtspiel.serve.api.detector import Detector
-from lichtspiel.serve.api.form import Asked, stored
+from lichtspiel.serve.api.form import Submission, stored
 from lichtspiel.serve.api.metrics import Metrics
 from lichtspiel.serve.api.objects import video_object
 from lichtspiel.serve.errors import Busy, InvalidKey
@@ -53,7 +53,9 @@ class Server:
             raise InvalidKey("a key of this server is needed: Authorization: Bearer ls_…")
         return ""
 
-    def create(self, submission: Asked, owner: str, idempotency: str | None, remixed_from: str | None = None) -> Job:
+    def create(
+        self, submission: Submission, owner: str, idempotency: str | None, remixed_from: str | None = None
+    ) -> Job:
         """Judge a request and put it into the queue, with its files."""
         terms = replace(self.settings.terms, consent=submission.consent)
         verdict = admit(submission.request, terms, submission.inputs).inspection.before

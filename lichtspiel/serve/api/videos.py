@@ -15,7 +15,7 @@ from lichtspiel.inference.inputs import read_inputs
 from lichtspiel.serve.api.body import BODY, REMIX, Fields, Uploads, folder, handled
 from lichtspiel.serve.api.content import content
 from lichtspiel.serve.api.events import events
-from lichtspiel.serve.api.form import Asked, read_form, restore
+from lichtspiel.serve.api.form import Submission, read_form, restore
 from lichtspiel.serve.api.schemas import DELETED, VIDEO, VIDEOS, answers
 from lichtspiel.serve.api.state import OwnerDep, SecretDep, Server, ServerDep
 from lichtspiel.serve.errors import NotFound
@@ -106,7 +106,7 @@ def _remixed(
     )
     stored_fields["consent"] = fields.get("consent")  # what was stated for one request says nothing about another
     request, consent = restore(stored_fields, files, server.settings)
-    submission = Asked(request, read_inputs(request), consent, files, f"{first.id} {fields}")
+    submission = Submission(request, read_inputs(request), consent, files, f"{first.id} {fields}")
     return server.create(submission, owner, idempotency or None, first.id)
 
 
