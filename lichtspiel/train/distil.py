@@ -25,7 +25,7 @@ from lichtspiel.train.state import Budget, Logger, Run
 __all__ = ["DistilPlan", "distil"]
 
 ON_GRID = 0.5
-"""Share of training times that are exactly the student's own; the others lie between them, so that other numbers of
+"""Fraction of training times that are exactly the student's own; the others lie between them, so that other numbers of
 steps work, too."""
 
 

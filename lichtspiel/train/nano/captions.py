@@ -1,4 +1,4 @@
-"""The captions that training draws for a scene of the toybox: languages and wordings by chance."""
+"""The captions that training draws for a scene of the toybox, in random languages and wordings."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Rendered clips of the toybox on disk, memory-mapped: nano's data set. It knows scenes, not networks.
+"""Rendered clips of the toybox on disk, memory-mapped: nano's data set. Knows scenes, not networks.
 
 A store is a folder with `frames.npy` (uint8 [n, t, h, w, 3]), `masks.npy` (uint8 [n, t, h, w]) and `scenes.jsonl`
-(one scene a line, in the same order). It appears by atomic rename when every clip is rendered.
+(one scene per line, in the same order). An atomic rename puts it in place once every clip is rendered.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from lichtspiel.train.nano.captions import draw_caption
 
 @dataclass(frozen=True)
 class ClipStore:
-    """All clips of one store, as a `Dataset`; `frames` and `masks` are read from disk as they are used."""
+    """All clips of one store, as a `Dataset`; `frames` and `masks` are read from disk on use."""
 
     frames: Frames
     masks: Frames
@@ -65,7 +65,7 @@ class ClipStore:
 
 
 def open_store(folder: Path) -> ClipStore:
-    """Open a store; raises InvalidInput when `folder` holds none."""
+    """Open a store; raises InvalidInput when `folder` is not one."""
     if not (folder / "scenes.jsonl").is_file():
         raise InvalidInput(f"{folder} holds no rendered clips; render some with `render_store` or the nano recipe")
     lines = (folder / "scenes.jsonl").read_text(encoding="utf-8").splitlines()
@@ -98,7 +98,7 @@ def render_store(
         jobs = [
             (draft, start, seeds[start : start + 64], vocabulary, shape, held_out) for start in range(0, len(seeds), 64)
         ]
-        # Fresh processes: forking one that already runs torch threads can hang.
+        # Spawn, because forking a process that already runs torch threads can hang.
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             lines = [line for part in pool.map(_render_part, jobs) for line in part]
         (draft / "scenes.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")

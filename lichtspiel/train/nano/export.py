@@ -1,4 +1,4 @@
-"""Weights of a run as files that the package loads, and back again to start another run."""
+"""Exports the weights of a run to files that the package loads, and reads them back to start another run."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from lichtspiel.train.latents import LatentStore
 __all__ = ["export", "load_exported"]
 
 FILE_BYTES = 15_000_000
-"""Larger weights are written as several files of at most this size, so that each can be carried anywhere."""
+"""Larger weights are split into files of at most this size, which are easier to move."""
 
 EXTRA = ("latent_mean", "latent_std", "vocabulary")
-"""Tensors that the files hold beside the networks' own."""
+"""Tensors that the files contain besides those of the networks."""
 
 
 def export(networks: dict[str, nn.Module], store: LatentStore, vocabulary: list[int], folder: Path) -> list[Path]:
-    """Write "vae", "umt5" and "dit" in 16 bits, with the statistics of the latents and the vocabulary; returns the
-    paths of the files."""
+    """Write "vae", "umt5" and "dit" in 16-bit precision, with the latent statistics and the vocabulary.
+
+    Returns the paths of the files.
+    """
     tensors = {name: _half(network.state_dict()) for name, network in networks.items()}
     tensors["vae"] |= {"latent_mean": store.mean.float(), "latent_std": store.std.float()}
     tensors["umt5"]["vocabulary"] = torch.tensor(vocabulary, dtype=torch.int32)
@@ -32,9 +34,9 @@ def export(networks: dict[str, nn.Module], store: LatentStore, vocabulary: list[
 
 
 def load_exported(folder: Path | None, *parts: str) -> dict[str, dict[str, Tensor]]:
-    """The weights of some parts that `export` wrote, to start another run from; none without a folder.
+    """Weights of some parts that `export` wrote, to start another run from; none without a folder.
 
-    Raises InvalidInput if they are not there.
+    Raises InvalidInput if they do not exist.
     """
     weights: dict[str, dict[str, Tensor]] = {}
     if folder is None:
@@ -50,7 +52,7 @@ def load_exported(folder: Path | None, *parts: str) -> dict[str, dict[str, Tenso
 
 
 def _write(tensors: dict[str, Tensor], folder: Path, name: str) -> list[Path]:
-    """One file, or several of at most `FILE_BYTES`, named as the published shards are."""
+    """Write one file, or several of at most `FILE_BYTES`, named like the published shards."""
     shards: list[dict[str, Tensor]] = [{}]
     size = 0
     for key, value in tensors.items():

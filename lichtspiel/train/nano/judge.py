@@ -1,11 +1,10 @@
 """A judge: a small network that names what a clip shows, attribute by attribute, to score generated clips.
 
-It looks at pixels alone and never at the prompt. A head may judge only if it is right about at least `RELIABLE` of real
-renders it never saw; the others are reported and left out. It does not know how a clip was made.
+It looks only at pixels, never at the prompt, and does not know how a clip was made. A head counts only if it is right
+on at least `RELIABLE` of held-out real renders; the others are reported and left out.
 
-Two things a picture gives away are taken from it, because they would let a still picture pass for a moving one: clips
-run backwards and frozen clips are in its training, so direction and action are judged by movement and not by which way
-a subject faces.
+Its training includes reversed and frozen clips, so that it judges direction and action by movement and not by which way
+a subject faces. Otherwise a still picture could pass for a moving one.
 
 Letters: b batch, c channels, t time, h height, w width.
 """
@@ -57,13 +56,13 @@ __all__ = [
 ATTRIBUTES = ("subject", "size", "action", "direction", "place", "time", "weather", "camera")
 
 RELIABLE = 0.97
-"""The share of held-out real renders a head must name correctly before it may judge."""
+"""The fraction of held-out real renders that a head must get right before it counts."""
 
 STRIDE = 2
-"""The judge sees every second frame: the fastest movement that matters, a hop, still takes three of them."""
+"""The judge sees every second frame: the fastest movement that matters, a hop, still spans three of them."""
 
 GRID = 8
-"""Rows and columns of the map of features from which a frame's layout is read."""
+"""Rows and columns of the feature map from which a frame's layout is read."""
 
 Changes = dict[str, str]
 
@@ -73,23 +72,23 @@ MIRRORED: Changes = {"left": "right", "right": "left", "pan-left": "pan-right", 
 REVERSED: Changes = MIRRORED | {
     "grow": "shrink", "shrink": "grow", "zoom-in": "zoom-out", "zoom-out": "zoom-in", "fall": "",
 }  # fmt: skip
-"""What a value turns into when the clip runs backwards; nothing has a name for falling up."""
+"""What a value turns into when the clip runs backwards; there is no name for falling up."""
 
 FROZEN: Changes = {"left": "none", "right": "none", "zoom-in": "still", "zoom-out": "still"} | {
     "pan-left": "still", "pan-right": "still", **dict.fromkeys(("walk", "hop", "drive", "bounce"), "stand"),
     **dict.fromkeys(("fly", "swim", "sail", "spin", "fall", "grow", "shrink"), ""),
 }  # fmt: skip
-"""What a value turns into when the clip is one picture; a bird that hangs in the air does nothing that has a name."""
+"""What a value turns into when the clip is frozen; there is no name for what a bird does that hangs in the air."""
 
 MANNERS = (0.7, 0.2, 0.1)
-"""Shares of training clips that run forwards, backwards and not at all."""
+"""Fractions of training clips that run forward, backward and not at all."""
 
 UNKNOWN = -100
-"""The target that the loss ignores: the attribute cannot be seen in this clip, or has no name for what it shows."""
+"""The target that the loss ignores: the attribute is not visible in this clip, or there is no name for its value."""
 
 
 def values(vocabulary: Vocabulary) -> dict[str, tuple[str, ...]]:
-    """The values of every attribute; one with a single value is no question and gets no head."""
+    """The values of every attribute; an attribute with a single value gets no head."""
     moving = [action in MOVING for action in vocabulary.actions]
     directions = (("left", "right") if any(moving) else ()) + (() if all(moving) else ("none",))
     return {
@@ -105,7 +104,7 @@ def values(vocabulary: Vocabulary) -> dict[str, tuple[str, ...]]:
 
 
 def labels(scene: Scene, vocabulary: Vocabulary) -> dict[str, str]:
-    """What is true of a scene with one actor, for every attribute that is a question and can be seen.
+    """The labels of a scene with one actor: its value of every visible attribute that has more than one.
 
     Indoors and under water there is neither time of day nor weather.
     """
@@ -122,9 +121,9 @@ def labels(scene: Scene, vocabulary: Vocabulary) -> dict[str, str]:
 class Judge(nn.Module):
     """Logits for every attribute of a vocabulary that has more than one value, from every `STRIDE`-th frame of a clip.
 
-    Each frame goes through strided convolutions and becomes one vector, of what is seen and where; convolutions over
-    time then look at how the vectors change. `measured` is each head's share of correct answers on held-out renders.
-    Raises InvalidInput for a vocabulary with two actors, because a question would have two answers.
+    Strided convolutions turn each frame into one vector, of what is visible and where; convolutions over time then see
+    how these vectors change. `measured` is each head's accuracy on held-out renders. Raises InvalidInput for a
+    vocabulary with two actors, because an attribute would then have two values.
     """
 
     def __init__(self, vocabulary: Vocabulary, width: int = 24) -> None:
@@ -153,7 +152,7 @@ class Judge(nn.Module):
 
     @property
     def reliable(self) -> tuple[str, ...]:
-        """The attributes this judge may judge."""
+        """The attributes whose heads are accurate enough to count."""
         return tuple(name for name in self.names if self.measured.get(name, 0.0) >= RELIABLE)
 
     def forward(self, video: Tensor) -> dict[str, Tensor]:
@@ -172,7 +171,7 @@ class Judge(nn.Module):
 
 
 def save_judge(judge: Judge, path: Path) -> None:
-    """Write one safetensors file in half precision, with the vocabulary and the measured accuracies as metadata."""
+    """Write one safetensors file in half precision; its metadata holds the vocabulary and the measured accuracies."""
     metadata = {"vocabulary": asdict(judge.vocabulary), "measured": judge.measured, "width": judge.width}
     with atomic_write(path) as draft:
         save_file(
@@ -183,7 +182,7 @@ def save_judge(judge: Judge, path: Path) -> None:
 
 
 def load_judge(path: Path) -> Judge:
-    """Read a judge; raises WeightsError when there is none at `path` or the file is of another kind."""
+    """Read a judge; raises WeightsError when there is no file at `path` or it is not a judge."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
@@ -216,8 +215,8 @@ def answers(judge: Judge, frames: Frames, batch: int = 16) -> dict[str, list[str
 def verdicts(
     judge: Judge, frames: Frames, scenes: Sequence[Scene], names: Collection[str]
 ) -> dict[str, NDArray[np.float64]]:
-    """For every attribute in `names` and every clip: 1 where the judge sees what the scene says, 0 where it sees
-    something else, NaN where the scene leaves nothing to see."""
+    """For every attribute in `names` and every clip: 1 if the judge agrees with the scene, 0 if it does not, and NaN
+    if the attribute is not visible in the scene."""
     truths = [labels(scene, judge.vocabulary) for scene in scenes]
     answered = answers(judge, frames)
     marks = {}
@@ -228,14 +227,14 @@ def verdicts(
 
 
 def accuracy(judge: Judge, frames: Frames, scenes: Sequence[Scene], names: Collection[str]) -> dict[str, float]:
-    """The share of right answers for every attribute in `names`; one that can be seen in no clip is left out."""
+    """The accuracy on every attribute in `names`; those that are visible in no clip are left out."""
     marks = verdicts(judge, frames, scenes, names)
     return {name: float(np.nanmean(mark)) for name, mark in marks.items() if not np.isnan(mark).all()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class JudgePlan:
-    """How one judge's run goes; the learning rate falls to zero from `decay_from` of the run on."""
+    """Settings of a judge's run; the learning rate falls to zero after the fraction `decay_from` of the run."""
 
     budget: Budget
     batch: int
@@ -257,11 +256,11 @@ def train_judge(
 ) -> Judge:
     """Train `judge` until the budget is spent, resuming from `folder`; returns the average, measured on `held_out`.
 
-    With `soft`, clips that went through a VAE, every second clip is taken from there.
+    With `soft`, a store of clips that went through a VAE, every second clip comes from there.
     """
     judge = judge.to(plan.device).train().requires_grad_(True)
     for module in judge.modules():
-        if isinstance(module, nn.Conv2d):  # the order that processors read fastest
+        if isinstance(module, nn.Conv2d):  # the order that CPUs read fastest
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
     run = Run({"judge": judge}, plan.optimizer({"judge": judge}), plan.budget, folder, plan.seed)
     run.resume()
@@ -282,7 +281,7 @@ def train_judge(
 
 
 def judge_loss(logits: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
-    """The sum over all heads of the mean cross-entropy over the clips in which the attribute can be seen."""
+    """The sum over all heads of the mean cross-entropy over the clips in which the attribute is visible."""
     total = torch.zeros(())
     for name, target in targets.items():
         loss = F.cross_entropy(logits[name], target, ignore_index=UNKNOWN, reduction="sum")
@@ -293,7 +292,7 @@ def judge_loss(logits: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
 def draw(
     vocabulary: Vocabulary, stores: Sequence[ClipStore], plan: JudgePlan, generator: torch.Generator
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """A batch of disturbed clips [b, 3, t, h, w], and for every attribute the index of its value, or UNKNOWN."""
+    """A batch of augmented clips [b, 3, t, h, w], and for every attribute the index of its value, or UNKNOWN."""
     clips, truths = [], []
     for _ in range(plan.batch):
         frames, truth = _draw_clip(vocabulary, stores, generator)
@@ -310,7 +309,7 @@ def draw(
 def _draw_clip(
     vocabulary: Vocabulary, stores: Sequence[ClipStore], generator: torch.Generator
 ) -> tuple[Frames, dict[str, str]]:
-    """A random clip, perhaps mirrored, reversed or frozen, and what is true of it then."""
+    """A random clip, possibly mirrored, reversed or frozen, and the labels that it then has."""
     store = stores[int(torch.randint(len(stores), (), generator=generator))]
     clip = int(torch.randint(len(store), (), generator=generator))
     frames, truth = np.asarray(store.frames[clip, ::STRIDE]), labels(store.scenes[clip], vocabulary)
@@ -325,13 +324,13 @@ def _draw_clip(
 
 
 def changed(truth: dict[str, str], change: Changes) -> dict[str, str]:
-    """What is true of a clip after it was mirrored, reversed or frozen."""
+    """The labels of a clip after mirroring, reversing or freezing."""
     moved = ("action", "direction", "camera")
     return {name: change.get(value, value) if name in moved else value for name, value in truth.items()}
 
 
 def disturb(video: Tensor, generator: torch.Generator) -> Tensor:
-    """Blur, brightness, contrast and noise of random mild strength for every clip [b, 3, t, h, w]."""
+    """Change every clip [b, 3, t, h, w] by mild random blur, brightness, contrast and noise."""
     shape = (len(video), 1, 1, 1, 1)
     blur, contrast, light, grain = torch.rand(4, *shape, generator=generator).to(video)
     kernel = torch.tensor([1.0, 2.0, 1.0]).to(video) / 4
@@ -358,7 +357,7 @@ def reconstruct_store(vae: VAE, store: ClipStore, folder: Path, count: int, devi
 
 @torch.no_grad()
 def reconstructed(vae: VAE, frames: Frames, device: str) -> Frames:
-    """Clips uint8 [n, t, h, w, 3] as a VAE gives them back."""
+    """Clips uint8 [n, t, h, w, 3] as a VAE reconstructs them."""
     result = np.empty(frames.shape, np.uint8)
     for begin in range(0, len(frames), 4):  # a batch of one takes torch's slow 3-D convolution
         video = pixels(np.array(frames[begin : begin + 4]), device)

@@ -1,8 +1,8 @@
 """An auxiliary loss for the text encoder: every fact of a scene must be readable from every state of its caption.
 
-An encoder that learns from the velocity's error alone learns places quickly, because they fill the picture, and hardly
-learns subjects, because they fill an eighth of it. So linear heads predict the facts from every single state, and
-their error is added to the loss. They exist in training only.
+An encoder trained on the velocity loss alone learns places quickly, because they fill the picture, but hardly learns
+subjects, which fill an eighth of it. So linear heads predict the facts from every single state, and their loss is added
+to that of the velocity. They exist only during training.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from lichtspiel.toybox.scene import Scene
 __all__ = ["SceneProbe", "facts"]
 
 WEIGHT = 0.1
-"""Weight of the probe's error beside the velocity's."""
+"""Weight of the probe's loss relative to that of the velocity."""
 
 
 def facts(scene: Scene) -> dict[str, str]:
-    """What captions say about a scene: about its first actor, and about the scene itself."""
+    """What captions say about a scene and its first actor."""
     actor = scene.actors[0]
     values = {"subject": actor.subject, "size": actor.size, "action": actor.action, "direction": actor.direction}
     return values | {"place": scene.place, "time": scene.time, "weather": scene.weather}
 
 
 class SceneProbe(nn.Module):
-    """One linear head for each fact that differs between `scenes`, on states that are `width` wide."""
+    """One linear head for each fact that differs between `scenes`, for states of width `width`."""
 
     weight = WEIGHT
 
@@ -41,8 +41,10 @@ class SceneProbe(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(width, len(several)) for name, several in self.values.items()})
 
     def forward(self, states: Tensor, items: Sequence[int], texts: Sequence[str]) -> Tensor:
-        """Mean cross-entropy over facts and states [b, l, w] of the scenes numbered `items`; states that are zero are
-        padding, and those of empty captions do not count."""
+        """Mean cross-entropy over facts and states [b, l, w] of the scenes numbered `items`.
+
+        Padding (states of zeros) and the states of empty captions do not count.
+        """
         padding = states.detach().abs().sum(dim=-1) == 0
         counted = ~padding & torch.tensor([text != "" for text in texts], device=states.device)[:, None]
         errors = []

@@ -1,4 +1,4 @@
-"""Contact sheets of fixed prompts during training: numbers alone do not show what goes wrong."""
+"""Contact sheets of fixed prompts during training, because metrics alone do not show what goes wrong."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PROMPTS = (
 
 @dataclass(frozen=True)
 class Sampler:
-    """Networks ("umt5" and "dit"), and how clips are sampled from them."""
+    """The networks "umt5" and "dit", and how to sample clips from them."""
 
     modules: Mapping[str, nn.Module]
     prompts: Prompts
@@ -46,8 +46,10 @@ class Sampler:
         image_conditions: Tensor | None = None,
         seed: int = 0,
     ) -> Tensor:
-        """Normalized latents [n, c, t, h, w] for prompts, from noise of a fixed seed; `shape` is (c, t, h, w), and
-        `image_conditions` [n, 4 + c, t, h, w] if there are any."""
+        """Normalized latents [n, c, t, h, w] for prompts, from noise with a fixed seed.
+
+        `shape` is (c, t, h, w); `image_conditions`, if given, are [n, 4 + c, t, h, w].
+        """
         count, dit, sampling = len(texts), self.modules["dit"], self.sampling
         noise = torch.randn((count, *shape), generator=torch.Generator().manual_seed(seed)).to(device)
         conditions = (
@@ -68,13 +70,13 @@ class Sampler:
 
 @torch.no_grad()
 def decoded(vae: VAE, latents: Tensor, mean: Tensor, std: Tensor) -> Frames:
-    """Clips uint8 [n, t, h, w, 3] of normalized latents; `vae` has neutral statistics."""
+    """Clips uint8 [n, t, h, w, 3] decoded from normalized latents; `vae` has neutral statistics."""
     raw = latents * std.view(1, -1, 1, 1, 1).to(latents) + mean.view(1, -1, 1, 1, 1).to(latents)
     return frames_of(vae.reconstruct(raw))
 
 
 def sheet(frames: Frames, path: Path) -> None:
-    """Write five frames of each clip, one clip a row."""
+    """Write a sheet with five frames of each clip, one row per clip."""
     rows = [clip[index] for clip in frames for index in np.linspace(0, len(clip) - 1, 5).astype(int)]
     path.parent.mkdir(parents=True, exist_ok=True)
     contact_sheet(rows, columns=5, path=path, most=len(rows))

@@ -1,8 +1,8 @@
 """How good a run's clips are, in numbers: held-out scenes are generated from their captions, and a judge names them.
 
-Beside what was generated stand chance (always naming the commonest value), the judge on real renders of the same
-scenes, and the ceiling: the same renders after the VAE, which no DiT on top of it can beat. It does not know where
-clips come from: the columns of a table are arrays of frames.
+The table compares generated clips with chance (always naming the most common value), with the judge on real renders of
+the same scenes, and with the ceiling: the same renders after the VAE, which no DiT on top of it can beat. Does not know
+where clips come from: the columns of a table are arrays of frames.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ FIRST_SEED = 20_000_000
 TRAINING_SEEDS = range(30_000_000, 30_009_000)
 TEST_SEEDS = range(29_000_000, 29_000_512)
 SOFT_CLIPS = 600
-"""This many of the judge's training clips also go through the VAE, because the clips that it judges are soft."""
+"""How many of the judge's training clips also go through the VAE, because the clips that it judges are soft."""
 
 STATIC = 0.25
-"""A clip with less than this share of the rendered clip's change from frame to frame counts as static."""
+"""A clip whose change between frames is below this fraction of the rendered clip's counts as static."""
 
 Marks = dict[str, NDArray[np.float64]]
 
@@ -79,7 +79,7 @@ class Trial:
 
     @classmethod
     def draw(cls, vocabulary: Vocabulary, shape: Shape, count: int) -> Trial:
-        """Held-out scenes, the same for everybody."""
+        """Held-out scenes, the same for every run."""
         seeds = range(FIRST_SEED, FIRST_SEED + count)
         scenes = [sample(seed, vocabulary, held_out=True) for seed in seeds]
         assert all(map(is_held_out, scenes))
@@ -89,7 +89,7 @@ class Trial:
 
 
 def judge_of(variant: Variant, vae: VAE, budget: Budget, folder: Path, device: str) -> Judge:
-    """A judge for a variant's world, trained in `folder` on clips of its own; one that was begun there is resumed.
+    """A judge for a variant's world, trained in `folder` on its own clips; resumes a judge that was started there.
 
     Some of the clips go through `vae`, whose statistics are neutral or its own.
     """
@@ -113,7 +113,7 @@ def judge_of(variant: Variant, vae: VAE, budget: Budget, folder: Path, device: s
 
 @torch.no_grad()
 def generated(sampler: Sampler, vae: VAE, cached: LatentStore, trial: Trial, device: str) -> dict[str, Frames]:
-    """The columns of a run's table: the renders, the ceiling, and clips from text alone and from a first picture."""
+    """The columns of a run's table: the renders, the ceiling, and clips from text alone and from a first frame."""
     text: list[Frames] = []
     image: list[Frames] = []
     prompts = [caption(scene, "en", 0) for scene in trial.scenes]
@@ -136,20 +136,20 @@ BATCH = 16
 
 
 def rows_of(judge: Judge, trial: Trial, columns: dict[str, Frames]) -> list[list[str]]:
-    """The whole table: attributes, motion, and how the first frame fits the picture where there was one."""
+    """The whole table: attributes, motion, and how well the first frame matches the given picture, if there is one."""
     compared = [title for title in columns if title in {"ceiling", "image"}]
     rows = attribute_rows(judge, trial, columns) + motion_rows(trial, columns)
     return [*rows, first_frame_row(trial, columns, compared)]
 
 
 def chance(scenes: Sequence[Scene], vocabulary: Vocabulary, name: str) -> float:
-    """How often the commonest value is true, among the scenes in which the attribute can be seen."""
+    """How often the most common value is right, among the scenes in which the attribute is visible."""
     truths = [truth[name] for truth in (labels(scene, vocabulary) for scene in scenes) if name in truth]
     return max(Counter(truths).values()) / len(truths) if truths else float("nan")
 
 
 def all_right(marks: Marks) -> float:
-    """The share of clips in which every attribute that can be seen is right."""
+    """The share of clips in which every visible attribute is right."""
     return float(np.mean(np.nan_to_num(np.stack(list(marks.values())), nan=1.0).min(axis=0)))
 
 
@@ -165,7 +165,7 @@ def change(frames: Frames) -> NDArray[np.float64]:
 
 
 def motion(frames: Frames, trial: Trial) -> tuple[float, float]:
-    """How much clips change against their renders, and the share of static ones where the prompt asks for movement."""
+    """How much clips change relative to their renders, and how many are static though the prompt asks for movement."""
     changes, real = change(frames), change(trial.renders)
     moving = np.array([scene.actors[0].action != "stand" for scene in trial.scenes])
     still = (changes < STATIC * real)[moving]
@@ -173,12 +173,12 @@ def motion(frames: Frames, trial: Trial) -> tuple[float, float]:
 
 
 def percent(share: float) -> str:
-    """A share as a table shows it; a dash where there is none."""
+    """A share in the form that a table shows; a dash if there is none."""
     return "–" if np.isnan(share) else f"{100 * share:.1f} %"
 
 
 def attribute_rows(judge: Judge, trial: Trial, columns: dict[str, Frames]) -> list[list[str]]:
-    """One row per attribute, and one for all of them: chance, then the share of right answers in every column."""
+    """One row per attribute, and one for all of them: chance, then the share of correct clips in every column."""
     names = judge.reliable
     marks = {title: verdicts(judge, frames, trial.scenes, names) for title, frames in columns.items()}
     rows = []
@@ -197,7 +197,7 @@ def attribute_rows(judge: Judge, trial: Trial, columns: dict[str, Frames]) -> li
 
 
 def motion_rows(trial: Trial, columns: dict[str, Frames]) -> list[list[str]]:
-    """Two rows: change from frame to frame against the renders, and static clips."""
+    """Two rows: change between frames relative to the renders, and static clips."""
     motions = [motion(frames, trial) for frames in columns.values()]
     return [
         ["motion against renders", "–", *[f"{ratio:.2f}" for ratio, _ in motions]],
@@ -206,7 +206,7 @@ def motion_rows(trial: Trial, columns: dict[str, Frames]) -> list[list[str]]:
 
 
 def first_frame_row(trial: Trial, columns: dict[str, Frames], compared: Sequence[str]) -> list[str]:
-    """One row: PSNR of the first frame against the picture, in the columns that were conditioned on it."""
+    """One row: PSNR of the first frame against the given picture, in the columns that were conditioned on it."""
     first_frames = trial.renders[:, 0]
     shown = [
         f"{psnr(frames[:, 0], first_frames):.1f} dB" if title in compared else "–" for title, frames in columns.items()
@@ -215,7 +215,7 @@ def first_frame_row(trial: Trial, columns: dict[str, Frames], compared: Sequence
 
 
 def judged_by(judge: Judge) -> str:
-    """How much the judge can be trusted, in a sentence."""
+    """A sentence on how far the judge can be trusted."""
     lowest = min((judge.measured[name] for name in judge.reliable), default=float("nan"))
     return (
         f"The judge's weakest head is right about {percent(lowest)} of {len(TEST_SEEDS)} renders it never saw; below "
@@ -224,7 +224,7 @@ def judged_by(judge: Judge) -> str:
 
 
 def table(head: list[str], rows: list[list[str]], markdown: bool) -> str:
-    """Aligned columns, as Markdown or plain."""
+    """The rows as aligned columns, in Markdown or plain text."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = []
     for row in [head, *rows]:

@@ -1,7 +1,7 @@
-"""nano's stages: data, VAE, latents, text encoder and DiT, distillation, weights, scores. Each resumes by itself.
+"""nano's stages: data, VAE, latents, text encoder and DiT, distillation, weights, scores. Each can resume on its own.
 
-A run is one folder; the command line and `recipes/nano.py` call these functions in this order. It trains on rendered
-clips of the toybox, or on a person's own clips and pictures.
+A run is one folder. The command line and `recipes/nano.py` call these functions in this order. A run trains on
+rendered clips of the toybox, or on a person's own clips and pictures.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ from lichtspiel.train.vae import VAEPlan, blank_vae, layout, train_vae
 HELD_OUT_CLIPS = range(10_000_000, 10_000_256)
 
 CAPTION_SEEDS = range(40_000_000, 40_003_000)
-"""Scenes from whose captions the vocabulary is read."""
+"""Number of scenes from whose captions the vocabulary is built."""
 
 
 def print_metrics(values: dict[str, float], file: TextIO | None = None) -> None:
-    """Print one line of numbers, to the standard output or to `file`."""
+    """Print one line of metrics, to standard output or to `file`."""
     numbers = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
     print(f"{time.strftime('%H:%M:%S')}  {numbers}", file=file, flush=True)
 
@@ -58,7 +58,7 @@ def print_metrics(values: dict[str, float], file: TextIO | None = None) -> None:
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """How a stage runs: for how long, of which variant if the run has none yet, and from which exported weights (a
-    folder) instead of random ones; `compiled` is for the DiT. Raises InvalidInput for a device that is not there."""
+    folder) instead of random ones; `compiled` is for the DiT. Raises InvalidInput if the device is not available."""
 
     budget: Budget
     variant: str | None = None
@@ -73,7 +73,7 @@ class Stage:
 
 
 class Log:
-    """What a stage logs: printed with the time left, kept as JSON lines, and as TensorBoard scalars if installed."""
+    """The log of a stage: printed with the time left, written as JSON lines, and to TensorBoard if it is installed."""
 
     def __init__(self, folder: Path, log: Logger) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ class Log:
         self.began: tuple[float, float] | None = None
 
     def __call__(self, values: dict[str, float]) -> None:
-        """Take one set of numbers; `step` and `progress` are among them."""
+        """Log one set of metrics, which includes `step` and `progress`."""
         now, progress = time.monotonic(), values["progress"]
         self.began = self.began or (now, progress)
         done = progress - self.began[1]
@@ -105,8 +105,8 @@ class Log:
 
 @dataclass(frozen=True)
 class RunData:
-    """The data of a run: all items, those that the VAE trains on, and clips that it is measured on. The last
-    `held_out` clips of all items are kept from the DiT."""
+    """The data of a run: all items, those that the VAE trains on, and clips that it is measured on. The DiT does not
+    see the last `held_out` clips of all items."""
 
     items: Dataset
     training: Dataset
@@ -117,7 +117,7 @@ class RunData:
 def open_data(run: Path, variant: Variant, *, count: int | None = None, source: Path | None = None) -> RunData:
     """The data of a run. A new run decodes the folder `source`, or renders `count` clips of the variant's world.
 
-    Raises InvalidInput when the run has other data already, or is new and neither is given.
+    Raises InvalidInput when the run already has other data, or when it is new and neither is given.
     """
     clips = run / "clips"
     if source is not None or (clips / "texts.json").is_file():
@@ -137,7 +137,7 @@ def open_data(run: Path, variant: Variant, *, count: int | None = None, source: 
 
 
 def _own_data(run: Path, variant: Variant, source: Path | None) -> RunData:
-    """A person's own clips and pictures; a tenth of the clips, and at least one, is held out."""
+    """A person's own clips and pictures; a tenth of the clips, but at least one, is held out."""
     clips = run / "clips"
     if source is not None and not clips.is_dir():
         run.mkdir(parents=True, exist_ok=True)
@@ -155,13 +155,13 @@ def _own_data(run: Path, variant: Variant, source: Path | None) -> RunData:
 
 
 def toybox(run: Path) -> ClipStore:
-    """The rendered clips of a run; raises InvalidInput when it has been started on other data."""
+    """The rendered clips of a run; raises InvalidInput if it was started on other data."""
     return open_store(run / "clips")
 
 
 def vae_stage(run: Path, stage: Stage, *, clips: int | None = None, source: Path | None = None) -> dict[str, float]:
     """Train the VAE on the folder `source`, or on `clips` rendered clips (by default the variant's number, or as many
-    as the run has). Returns the last measurements."""
+    as the run has). Returns the last metrics."""
     variant = variant_of(run, stage.variant)
     count = clips if clips or source or (run / "clips").is_dir() else variant.clips
     data = open_data(run, variant, count=count, source=source)
@@ -183,8 +183,8 @@ def trained_vae(folder: Path, spec: VAESpec, device: str) -> VAE:
 
 
 def latents(run: Path, variant: Variant, data: RunData, device: str) -> LatentStore:
-    """Latents of all items under the frozen encoder, and conditions for a part of the clips that are not held out: a
-    quarter and an eighth, or all where there are few."""
+    """Latents of all items from the frozen encoder, and the conditions of some of the clips that are not held out: a
+    quarter and an eighth, or all if there are few."""
     vae = trained_vae(run / "vae", variant.model.vae, device)
     path = run / "latents.safetensors"
     clips = len(of_length(data.items, data.items.shape.frames))
@@ -203,7 +203,7 @@ def captions_of(world: Vocabulary) -> Iterable[str]:
 
 
 def training_set(run: Path, variant: Variant, data: RunData, device: str) -> TrainingSet:
-    """What the DiT learns from, with prompts tokenized by the run's own vocabulary."""
+    """What the DiT is trained on, with prompts tokenized by the run's own vocabulary."""
     rows, expected = run_vocabulary(run, variant, data), variant.model.umt5.vocabulary
     if len(rows) != expected:
         raise InvalidInput(
@@ -214,7 +214,7 @@ def training_set(run: Path, variant: Variant, data: RunData, device: str) -> Tra
 
 
 def run_vocabulary(run: Path, variant: Variant, data: RunData) -> list[int]:
-    """The vocabulary of a run's captions, computed once and kept in its folder."""
+    """The vocabulary of a run's captions, computed once and cached in its folder."""
     path = run / "vocabulary.json"
     if not path.is_file():
         if isinstance(data.items, ClipStore):
@@ -229,7 +229,7 @@ def run_vocabulary(run: Path, variant: Variant, data: RunData) -> list[int]:
 
 
 def dit_stage(run: Path, stage: Stage) -> dict[str, float]:
-    """Train text encoder and DiT on the run's latents. Returns the last measurements."""
+    """Train the text encoder and the DiT on the run's latents. Returns the last metrics."""
     variant, device = variant_of(run, stage.variant), stage.device
     data = open_data(run, variant)
     training = training_set(run, variant, data, device)
@@ -257,14 +257,14 @@ def dit_stage(run: Path, stage: Stage) -> dict[str, float]:
 
 
 def _plain_captions(data: RunData) -> list[str]:
-    """Captions of up to six held-out clips."""
+    """The plain captions of up to six held-out clips."""
     return [data.measured.text(index, None) for index in range(min(len(data.measured), 6))]
 
 
 def trained(run: Path, variant: Variant, device: str, *, teacher: bool = False) -> dict[str, nn.Module]:
-    """The averaged "umt5" and "dit" of a run: the student's where the variant has one, unless `teacher` is set.
+    """The averaged "umt5" and "dit" of a run: the student's if the variant has one, unless `teacher` is set.
 
-    Raises InvalidInput when they have not been trained yet.
+    Raises InvalidInput if they have not been trained yet.
     """
     state = _averages(run / "dit", "text encoder and DiT", "lichtspiel train dit")
     if variant.distilled and not teacher:
@@ -285,7 +285,7 @@ def _averages(folder: Path, what: str, remedy: str) -> dict[str, dict[str, Tenso
 
 
 def distil_stage(run: Path, stage: Stage) -> dict[str, float]:
-    """Teach a student the variant's fewer steps; nothing happens where its model is used as it was trained."""
+    """Distill a student with the variant's fewer steps; does nothing if the variant's model is not distilled."""
     variant, device = variant_of(run, stage.variant), stage.device
     if not variant.distilled:
         return {}
@@ -305,9 +305,9 @@ def distil_stage(run: Path, stage: Stage) -> dict[str, float]:
 
 
 def score_stage(run: Path, stage: Stage, count: int, *, teacher: bool = False) -> str:
-    """Measure a run, or its teacher, on `count` scenes of held-out combinations; the table is kept in `quality.md`.
+    """Measure a run, or its teacher, on `count` scenes of held-out combinations, and write the table to `quality.md`.
 
-    The budget is for the judge, which the first measurement trains.
+    The budget is for the judge, which is trained before the first measurement.
     """
     variant, device = variant_of(run, stage.variant), stage.device
     training = training_set(run, variant, open_data(run, variant), device)
@@ -326,8 +326,7 @@ def score_stage(run: Path, stage: Stage, count: int, *, teacher: bool = False) -
 
 
 def export_stage(run: Path, folder: Path, *, teacher: bool = False) -> list[Path]:
-    """Write the averaged weights of a run, or of its teacher, as the files that the package loads; returns their
-    paths."""
+    """Write the averaged weights of a run, or of its teacher, to files that the package loads; returns their paths."""
     variant = variant_of(run)
     data = open_data(run, variant)
     networks = {
@@ -338,7 +337,7 @@ def export_stage(run: Path, folder: Path, *, teacher: bool = False) -> list[Path
 
 
 def generate_command(run: Path, weights: Path, *, teacher: bool = False) -> str | None:
-    """What to type to generate a video with exported weights; None where the package has no model of their shape."""
+    """The command that generates a video with exported weights; None if the package has no model of their shape."""
     variant = variant_of(run)
     registered = MODELS["nano"]
     if (variant.model.dit, variant.model.vae, variant.model.umt5) != (registered.dit, registered.vae, registered.umt5):

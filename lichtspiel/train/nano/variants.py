@@ -1,6 +1,6 @@
-"""The variants of nano that the recipe can train: networks, world and batch sizes for a machine and its time.
+"""The variants of nano that the recipe can train: networks, world and batch sizes that suit a machine and a time.
 
-`SMALL` is in the package and trains in hours on two processor cores. `LARGE` is for one GPU. The folder of a run says
+`SMALL` is in the package and trains in hours on two CPU cores. `LARGE` is for one GPU. The folder of a run records
 which variant it is.
 """
 
@@ -21,9 +21,10 @@ __all__ = ["LARGE", "SMALL", "VARIANTS", "Variant", "variant_of"]
 class Variant:
     """One way to train nano.
 
-    The VAE trains on `vae_batch` crops of `crop` pixels and `vae_frames` frames at once, at the end only on the
-    longest; `batch` counts whole clips for the DiT. Learning rates are Muon's and AdamW's. `teacher` is how the trained
-    DiT is sampled; where its model is sampled differently, in fewer steps without guidance, a student is distilled.
+    The VAE trains on batches of `vae_batch` crops of `crop` pixels and `vae_frames` frames, toward the end only the
+    longest; `batch` is the number of whole clips for the DiT. Learning rates are Muon's and AdamW's. `teacher` is how
+    the trained DiT is sampled; if its model is sampled differently, in fewer steps without guidance, a student is
+    distilled.
     """
 
     name: str
@@ -72,7 +73,7 @@ SMALL = Variant(
     batch=32,
     teacher=_TEACHER,
 )
-"""The variant in the package. Its world is small: two processor cores do not get further in a few hours."""
+"""The variant in the package. Its world is small, because two CPU cores cannot learn more in a few hours."""
 
 LARGE = Variant(
     name="large",
@@ -98,9 +99,9 @@ VARIANTS = {variant.name: variant for variant in (SMALL, LARGE)}
 
 
 def variant_of(run: Path, name: str | None = None) -> Variant:
-    """The variant of a run; a new run becomes one of variant `name`, or of the small one.
+    """The variant of a run; a new run gets the variant `name`, or the small one without a name.
 
-    Raises InvalidInput for a name that does not exist, or another than the run's.
+    Raises InvalidInput for a name that does not exist or that differs from the run's.
     """
     path = run / "variant"
     stored = path.read_text().strip() if path.is_file() else None
