@@ -58,8 +58,8 @@ TITLES: dict[Part, str] = {
 class Checkpoint:
     """The files of one model; each method loads one network, in a precision and on a device.
 
-    Of networks with many blocks the first `resident` stay, all if it is None; the others come from the file each time
-    they run (`offload.load_with_offload`).
+    The first `resident` blocks of a network stay in memory, or all of them if it is None; the others are read from the
+    file each time they run (`offload.load_with_offload`).
     """
 
     model: Model

@@ -91,8 +91,10 @@ class GGUFFile(TensorFile):
 
 
 def _check_header(content: memoryview) -> None:
-    """Hold every count of the metadata against the size of the file, because the package believes them: without this a
-    file of 176 bytes may take minutes and all memory. Raises ValueError."""
+    """Check every count in the metadata against the file's size; raises ValueError.
+
+    The package trusts these counts: without this check a file of 176 bytes may take minutes and all memory.
+    """
     position = 4
 
     def number(form: str) -> int:

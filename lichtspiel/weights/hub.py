@@ -151,7 +151,7 @@ def _noted(path: Path) -> str:
 
 
 def _twin(file: Published, folder: Path) -> Path | None:
-    """The same file in another checkpoint's folder beside this one."""
+    """The same file in the folder of another checkpoint."""
     if not file.sha256:
         return None
     candidates = (other / file.name for other in folder.parent.iterdir() if other != folder)
@@ -180,7 +180,7 @@ def _fetch(model: Model, file: Published, folder: Path, commit: str, endpoint: s
 
 
 def _check(path: Path, file: Published) -> None:
-    """Compare a file with what the hub says of it, and note that down; what differs is removed."""
+    """Check a file against the hub's description and record the result; a file that differs is removed."""
     digest = file_sha256(path)
     if path.stat().st_size != file.size or (file.sha256 and digest != file.sha256):
         path.unlink()

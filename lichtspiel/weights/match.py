@@ -53,12 +53,12 @@ class Mismatch:
 
     @property
     def size(self) -> int:
-        """How many names it is about."""
+        """The number of names affected."""
         return len(self.missing) + len(self.unexpected) + len(self.other)
 
 
 def compare(part: Component, spec: Spec) -> Mismatch:
-    """Hold the names and shapes of a stored part against those of a specification."""
+    """Compare the names and shapes of a stored part with those of a specification."""
     need, have = shapes(spec), bare(part.shapes(), spec)
     have = {name: need[name] if _folded(name, shape, need.get(name)) else shape for name, shape in have.items()}
     return Mismatch(

@@ -87,7 +87,7 @@ def _blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 class _Stream:
-    """The blocks that come and go, and the thread that fetches them."""
+    """The blocks that do not stay in memory, and the thread that loads them."""
 
     def __init__(
         self, blocks: dict[str, nn.Module], tensors: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device
@@ -95,7 +95,7 @@ class _Stream:
         self.tensors, self.dtype, self.device = tensors, dtype, device
         self.source = {block: _named(block, name) for name, block in blocks.items()}
         order = list(self.source)
-        # What comes after what; corrected when blocks run in another order, as those of two lists do.
+        # Which block follows which; corrected when blocks run in another order, as those of two lists do.
         self.follows = dict(zip(order, [*order[1:], order[0]], strict=True))
         self.filled: dict[nn.Module, dict[str, Tensor]] = {}
         self.spare: list[dict[str, Tensor]] = []
@@ -108,7 +108,7 @@ class _Stream:
             block.register_forward_hook(self.after, always_call=True)
 
     def before(self, block: nn.Module, _: Any) -> None:
-        """Fill the block that is about to run and send for the one after it."""
+        """Fill the block that is about to run and start loading the one after it."""
         if self.last is not None:
             self.follows[self.last] = block
         self.last = block
@@ -131,7 +131,7 @@ class _Stream:
             self.ahead = (coming, self.worker.submit(self.prepare, coming))
 
     def after(self, block: nn.Module, *_: Any) -> None:
-        """Let the weights of a block go; also when it failed."""
+        """Release the weights of a block, even if it failed."""
         state = self.filled.pop(block, None)
         if state is not None and self.side is None:
             self.spare.append(state)
