@@ -54,12 +54,12 @@ class Delta:
 
     @property
     def scale(self) -> float:
-        """What the pair's product is multiplied with."""
+        """The factor of the pair's product."""
         return 1.0 if self.alpha is None or self.down is None else self.alpha / self.down.shape[0]
 
     @property
     def changes(self) -> bool:
-        """Whether the layer would be another one: not if all is zero, as in a file of a training that never began."""
+        """Whether this changes the layer at all: not if everything is zero, as in a file saved before training."""
         pair = (self.down, self.up)
         if self.scale and all(part is not None and bool(part.float().any()) for part in pair):
             return True
@@ -143,7 +143,7 @@ class LoRA:
         return sum(not delta.misfit(layer, have) for layer, delta in self.layers.items())
 
     def describe(self) -> dict[str, object]:
-        """All there is to say about the file, as values that JSON can hold."""
+        """A full description of the file, as values that JSON can hold."""
         deltas = self.layers.values()
         blocks = Counter(".".join(name.split(".")[:2]) for name in self.layers if "blocks." in name)
         dtypes = Counter(str(part.dtype).removeprefix("torch.") for delta in deltas for part in _parts(delta))

@@ -29,10 +29,10 @@ __all__ = ["apply", "remove"]
 MERGEABLE = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 Change = tuple[Delta, float]
-"""A layer's change and how strongly it is wanted."""
+"""A layer's change and its strength."""
 
 _ATTACHED: WeakKeyDictionary[nn.Module, dict[str, LoRAHook | ParameterSwap]] = WeakKeyDictionary()
-"""What hangs on each model, by the layer or the small parameter that it changes."""
+"""What is attached to each model, by the layer or the small parameter that it changes."""
 
 
 def apply(dit: DiT, loras: Sequence[tuple[LoRA, float]], *, merge: bool, partial: bool = False) -> list[Report]:
@@ -59,7 +59,7 @@ def apply(dit: DiT, loras: Sequence[tuple[LoRA, float]], *, merge: bool, partial
 
 
 def remove(dit: DiT) -> None:
-    """Take off every LoRA that was attached unmerged; the model computes exactly what it did before."""
+    """Detach every LoRA that was attached unmerged; the model then computes exactly what it did before."""
     for hook in _ATTACHED.pop(dit, {}).values():
         hook.remove()
 

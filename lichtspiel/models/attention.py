@@ -20,7 +20,7 @@ __all__ = ["AttentionFn", "attention", "rotary_angles", "rotate"]
 
 
 class AttentionFn(Protocol):
-    """What may stand in the place of `attention`; only cross-attention passes a bias."""
+    """What may replace `attention`; only cross-attention passes a bias."""
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, /) -> Tensor:
         """See `attention`."""

@@ -53,7 +53,7 @@ def upsample_conv2d(frames: Tensor, weight: Tensor, bias: Tensor | None) -> Tens
 
 
 def zeros_before(x: Tensor, frames: int) -> Tensor:
-    """Black frames to stand in front of [b, c, t, h, w], in the same order in memory."""
+    """Frames of zeros to put in front of [b, c, t, h, w], in the same memory format."""
     zeros = x.new_zeros(*x.shape[:2], frames, *x.shape[3:])
     channels_last = torch.channels_last_3d
     return zeros.contiguous(memory_format=channels_last) if x.is_contiguous(memory_format=channels_last) else zeros
