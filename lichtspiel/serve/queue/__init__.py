@@ -1,1 +1,1 @@
-"""Jobs that survive: the database, leases, limits, keys and stored files."""
+"""The job queue: the database, leases, limits, API keys and stored files. Jobs survive restarts."""

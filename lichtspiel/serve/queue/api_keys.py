@@ -1,7 +1,7 @@
-"""Keys of the HTTP API: made and revoked by whoever runs the server, known by their digests.
+"""API keys. Whoever runs the server creates and revokes them; the database stores only their digests.
 
-A secret is 256 random bits, so a plain SHA-256 of it tells nothing and needs no salt. It is shown once; what stays is
-the digest, and the first characters, by which a person tells keys apart.
+A secret is 256 random bits, so a plain SHA-256 digest reveals nothing and needs no salt. The secret is shown once. The
+database keeps its digest and its first characters, which let a person tell keys apart.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from lichtspiel.serve.queue.schema import api_key
 __all__ = ["KeyRow", "Keys"]
 
 PREFIX = len("ls_") + 8
-"""Characters of a secret that are kept; the other 35 still hold 210 bits."""
+"""How many characters of a secret are stored; the other 35 still hold 210 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KeyRow:
-    """A key without its secret. `id` is the owner of the jobs made with it; `limit` is like 20/h, or None."""
+    """A key without its secret. `id` is the `owner` of its jobs; `limit` is a rate such as 20/h, or None."""
 
     id: str
     name: str
@@ -43,15 +43,16 @@ _COLUMNS = [api_key.c[each.name] for each in fields(KeyRow)]
 
 
 class Keys:
-    """The keys in the database of these jobs."""
+    """The API keys, which are stored in the same database as the jobs."""
 
     def __init__(self, jobs: Jobs) -> None:
         self._database, self._clock = jobs.database, jobs.clock
 
     def create(self, name: str, limit: str | None = None) -> tuple[KeyRow, str]:
-        """A new key and its secret, which is nowhere else. Raises InvalidInput, or Conflict if the name is in use.
+        """Create a key; returns it and its secret, which is not stored.
 
-        The name of a revoked key can be used again, but the jobs of the old key stay with that.
+        The name of a revoked key can be reused, but the jobs of the old key still belong to the old key. Raises
+        InvalidInput for an invalid name or limit, and Conflict if the name is in use.
         """
         if not re.fullmatch(r"\w[\w .@-]{0,63}", name):
             raise InvalidInput(f"name: {name!r} is not valid: up to 64 letters, digits, spaces and any of . _ - @")
@@ -74,8 +75,10 @@ class Keys:
         return row, secret
 
     def find(self, secret: str) -> KeyRow | None:
-        """The key with this secret, unless it was revoked. Any string may be asked for; the time it takes says only
-        whether the part that is no secret is right."""
+        """The key with this secret, or None if there is none or it was revoked. Accepts any string.
+
+        Timing reveals only whether the prefix, which is not secret, belongs to a key.
+        """
         if not re.fullmatch(r"ls_[A-Za-z0-9_-]{43}", secret):
             return None
         same = select(*_COLUMNS, api_key.c.digest).where(api_key.c.prefix == secret[:PREFIX])
@@ -88,13 +91,13 @@ class Keys:
         return None
 
     def list(self) -> Sequence[KeyRow]:
-        """All keys, the revoked ones included, oldest first."""
+        """All keys, including revoked ones, oldest first."""
         with self._database.reading() as connection:
             rows = connection.execute(select(*_COLUMNS).order_by(api_key.c.created, api_key.c.id))
             return [_row(row) for row in rows]
 
     def revoke(self, name: str) -> KeyRow:
-        """Make a key useless from now on; its jobs stay. Raises NotFound if no key in use has this name."""
+        """Revoke a key; its jobs stay. Raises NotFound if no active key has this name."""
         with self._database.writing(alone=True) as connection:
             live = api_key.c.name == name, api_key.c.revoked.is_(None)
             row = connection.execute(select(*_COLUMNS).where(*live)).one_or_none()

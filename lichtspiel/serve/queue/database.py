@@ -1,10 +1,11 @@
 """The server's database: SQLite in one file, or PostgreSQL for several machines.
 
-It opens the database, brings its layout up to date, and hands out transactions; it knows no table. On SQLite one
-transaction writes at a time, from its beginning. On PostgreSQL rows are locked one by one, and what must not happen
-twice at once, as counting the queue and adding to it, asks for a lock of its own.
+This module opens the database, migrates its schema and hands out transactions; it knows no tables. On SQLite only one
+transaction can write at a time, and it takes the write lock when it begins. PostgreSQL locks single rows; operations
+that must not run concurrently, such as counting the queue and then adding to it, also take an advisory lock.
 
-Requests are in this database, prompts included: a file that is made is for its owner's eyes, and no error tells values.
+The database holds requests, including their prompts. So a new file is readable only by its owner, and error messages
+never contain values.
 """
 
 from __future__ import annotations
@@ -33,20 +34,21 @@ from lichtspiel.serve.errors import DatabaseError
 __all__ = ["Database"]
 
 PATIENCE = 30.0
-"""Seconds to wait for other processes, which hold the database for milliseconds."""
+"""Seconds to wait for a lock. Other processes hold one only for milliseconds."""
 
-_MIGRATING, _ALONE = 0x4C494348, 0x4C494349  # numbers of PostgreSQL's advisory locks, which belong to one database
+_MIGRATING, _ALONE = 0x4C494348, 0x4C494349  # keys of PostgreSQL's advisory locks, which are per database
 
-# One thread at a time: alembic keeps what it works on in a module, and a process that closes a file loses its locks on
-# it, so no other thread may have opened a file that is being made.
+# One thread at a time. Alembic keeps its state in a module, and a process that closes a file loses all its locks on it,
+# so no other thread may have a database file open while it is being created.
 _opening = threading.Lock()
 
 
 class Database:
-    """An open database of the present layout; safe to share between threads, not between forks.
+    """An open database with the current schema. Threads may share it; forked processes may not.
 
     `url` is `sqlite:///file` (four slashes for an absolute path) or `postgresql://user:password@host/name`. Raises
-    InvalidInput for any other, and DatabaseError when it cannot be reached, is damaged or has a later layout.
+    InvalidInput for any other URL, and DatabaseError if the database cannot be reached, is damaged or was migrated by a
+    later version.
     """
 
     def __init__(self, url: str) -> None:
@@ -58,7 +60,7 @@ class Database:
                 _make(Path(str(where.database)))
             self._engine = _engine(where)
             self._writing = self._engine.execution_options(writes=True)
-            # SQLite lets one write at a time, and whoever waits for it sleeps longer and longer between two looks.
+            # SQLite allows one writer at a time, and a waiting connection sleeps longer after each failed attempt.
             self._turn = threading.Lock()
             try:
                 self._migrate()
@@ -68,13 +70,13 @@ class Database:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A transaction that only reads, and sees one state of the database."""
+        """A read-only transaction, which sees one consistent state of the database."""
         with self._explained(), self._engine.begin() as connection:
             yield connection
 
     @contextlib.contextmanager
     def writing(self, *, alone: bool = False) -> Iterator[Connection]:
-        """A transaction that writes, all or nothing; of those that want to be `alone` there is one at a time."""
+        """A transaction that commits all of its writes or none. Only one `alone` transaction runs at a time."""
         with self._explained(), self._in_turn(), self._writing.begin() as connection:
             if alone and self._postgresql:
                 connection.execute(select(func.pg_advisory_xact_lock(_ALONE)))
@@ -82,7 +84,7 @@ class Database:
 
     @contextlib.contextmanager
     def _in_turn(self) -> Iterator[None]:
-        """On SQLite, the turn of one thread to write. Those that wait for a held database wait side by side."""
+        """On SQLite, let one thread of this process write at a time."""
         if self._postgresql:
             yield
             return
@@ -94,7 +96,7 @@ class Database:
             self._turn.release()
 
     def close(self) -> None:
-        """Close all connections; nothing may use them any more."""
+        """Close all connections. The database must not be used afterwards."""
         self._engine.dispose()
 
     def _migrate(self) -> None:
@@ -107,7 +109,7 @@ class Database:
             config.attributes["connection"] = connection
             try:
                 upgrade(config, "head")
-            except CommandError as error:  # it names a version that is not among ours
+            except CommandError as error:  # the database has a revision that we do not know
                 raise DatabaseError(
                     f"{self.name} has a layout that this version of Lichtspiel does not know; "
                     "update Lichtspiel, or use another database"
@@ -115,7 +117,7 @@ class Database:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn what the database says into one line, without the values of the statement."""
+        """Turn errors of the database into a DatabaseError with a one-line message that contains no values."""
         try:
             yield
         except DBAPIError as error:
@@ -128,7 +130,7 @@ class Database:
 def _parse_url(url: str) -> URL:
     try:
         where = make_url(url)
-    except (ArgumentError, ValueError) as error:  # a port that is no number is a plain ValueError
+    except (ArgumentError, ValueError) as error:  # a port that is not a number raises a plain ValueError
         raise InvalidInput(f"{url!r} is no address of a database; write sqlite:///FILE or postgresql://...") from error
     name = where.render_as_string(hide_password=True)
     if where.drivername in {"postgresql", "postgres", "postgresql+psycopg"}:
@@ -143,7 +145,7 @@ def _parse_url(url: str) -> URL:
 
 
 def _make(path: Path) -> None:
-    """A file that only its owner may read, with a write-ahead log, so that readers never wait for a writer."""
+    """Create a file that only its owner can read, with a write-ahead log, so that readers never wait for a writer."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
@@ -151,10 +153,10 @@ def _make(path: Path) -> None:
     with contextlib.closing(sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)) as base:
         while True:
             try:
-                base.execute("PRAGMA journal_mode = WAL")  # written into the file
+                base.execute("PRAGMA journal_mode = WAL")  # stored in the file
                 return
             except sqlite3.OperationalError as error:
-                # SQLite does not wait by itself when two processes change the journal at once
+                # SQLite does not wait when two processes change the journal mode at once
                 busy = getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
                 if not busy or time.monotonic() > end:
                     raise
@@ -162,7 +164,7 @@ def _make(path: Path) -> None:
 
 
 def _engine(where: URL) -> Engine:
-    # ASCII, in which any string can be written, also half a surrogate pair
+    # ASCII can represent any string, even half a surrogate pair
     dumps = partial(json.dumps, allow_nan=False)
     if where.get_backend_name() == "postgresql":
         return create_engine(where, json_serializer=dumps, hide_parameters=True, pool_pre_ping=True)
@@ -171,10 +173,10 @@ def _engine(where: URL) -> Engine:
     )
 
     def connected(base: Any, _: object) -> None:
-        base.execute("PRAGMA secure_delete = ON")  # forgotten prompts are overwritten, not just unlinked
+        base.execute("PRAGMA secure_delete = ON")  # deleted prompts are overwritten, not just unlinked
 
     def begun(connection: Connection) -> None:
-        # A transaction that first reads and then writes fails when another one wrote in between, without waiting.
+        # A transaction that reads and then writes fails immediately if another one wrote in between.
         writes = connection.get_execution_options().get("writes", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 

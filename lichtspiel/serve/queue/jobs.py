@@ -1,15 +1,16 @@
-"""The queue: every job from the moment it is accepted until its row goes, in a database that processes share.
+"""The queue: every job from the moment it is accepted until its row is deleted, in a database that processes share.
 
     queued ──claim──> in_progress ──> completed | failed | cancelled
        ^                   │
-       └── give_back, or the lease ran out
+       └── give_back, or the lease expired
 
-A worker holds a job by a lease that it renews. If it dies, the lease runs out and the next claim of anyone puts that
-right, so every job ends as long as somebody claims or sweeps. `attempt` counts claims and fences: a worker whose job
-was taken away can write nothing to it. Cancelling is asked for here and done by the worker, at its next beat.
+A worker holds a job by a lease, which it renews. If the worker dies, the lease expires, and the next claim by any
+worker cleans up. So every job ends as long as somebody claims or sweeps. `attempt` counts the claims and serves as a
+fencing token: a worker that has lost its job can no longer write to it. A request to cancel is recorded here; the
+worker acts on it at its next heartbeat.
 
-It knows no pipeline and no files, only their names. Times are UTC seconds of the clock that is given; where several
-machines share a database, their clocks must agree to much less than a lease.
+This module knows no pipeline, and only the names of files. Times are UTC seconds from `clock`. Where several machines
+share a database, their clocks must differ by much less than a lease.
 """
 
 from __future__ import annotations
@@ -34,17 +35,18 @@ __all__ = ["ENDED", "Job", "Jobs", "State"]
 State = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 
 ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
-"""The states that a job never leaves."""
+"""The final states."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One row as it was when it was read.
+    """A snapshot of one row.
 
-    `owner` is the id of an API key, or empty where none is needed. `request` has the fields of a `Request` without
-    files; `inputs` names those, by the field they are for ("image", "references/1"). `lease` is when the worker's hold
-    ends, `cancel` says that the job is to stop but has not yet. `latents`, `video`, `preview` are names in `Files`.
-    `result` is what the finished work says of itself. What was asked stays out of `repr`, and so out of logs.
+    `owner` is the id of an API key, or empty where the server needs none. `request` holds the fields of a `Request`
+    except its files; `inputs` holds the names of the files by field ("image", "references/1"). `lease` is when the
+    worker's lease expires. `cancel` means that the job was asked to stop but has not stopped yet. `latents`, `video`
+    and `preview` are names in `Files`. `result` describes the finished video. The request is left out of `repr`, and
+    so out of logs.
     """
 
     id: str
@@ -77,16 +79,16 @@ class Job:
 
     @property
     def files(self) -> list[str]:
-        """The names of all files that belong to this job, which go when it goes."""
+        """The names of all files that belong to this job and are deleted with it."""
         return [name for name in (*self.inputs.values(), self.latents, self.video, self.preview) if name is not None]
 
 
 STAGES = ("load", "encode", "denoise", "decode", "upscale", "seal")
-"""The stages of a job, as its result names them."""
+"""The stages of a job, under the names that its result uses."""
 
 _COLUMNS = [table.c[each.name] for each in fields(Job)]
 
-# Built once, see `claims`
+# Built once, see `leases`
 _READ = select(*_COLUMNS).where(leases.BY_ID)
 _READ_LOCKED = _READ.with_for_update()
 _KNOWN = select(table.c.digest, *_COLUMNS).where(
@@ -119,9 +121,9 @@ class Jobs:
         keep_seconds: float = 30 * 86400,
         clock: Callable[[], float] = time.time,
     ) -> Jobs:
-        """The jobs at `url` (see `Database`), which is made or brought up to date if it has to be.
+        """The jobs in the database at `url` (see `Database`), which is created or migrated if necessary.
 
-        At most `queue_limit` jobs wait; a job is tried `attempts` times when its workers die; one that ended expires
+        At most `queue_limit` jobs can wait. A job whose workers die is tried `attempts` times. An ended job expires
         after `keep_seconds`.
         """
         return cls(Database(url), queue_limit, attempts, keep_seconds, clock)
@@ -137,10 +139,11 @@ class Jobs:
         idempotency: str | None = None,
         digest: str = "",
     ) -> tuple[Job, bool]:
-        """A job that waits, and whether it is new: an `idempotency` key that this owner used before gives that job.
+        """Add a job to the queue; returns it and whether it is new.
 
-        `digest` stands for everything that was asked, files included; with the same key it must be the same. A repeated
-        request counts for no limit. Raises IdempotencyError, LimitReached, or QueueFull.
+        If this owner has used the `idempotency` key before, the job from back then is returned. `digest` identifies
+        the whole request, including its files, and must be the same whenever the key is the same. Repeating a request
+        does not count against any limit. Raises IdempotencyError, LimitReached or QueueFull.
         """
         key = None if idempotency is None else hashlib.sha256(idempotency.encode("utf-8", "surrogatepass")).hexdigest()
         with self.database.writing(alone=True) as connection:
@@ -167,16 +170,16 @@ class Jobs:
             return _read(connection, id, None), True
 
     def get(self, id: str, owner: str | None) -> Job:
-        """The job with this id. Raises NotFound if there is none, or `owner` is given and it is another's."""
+        """The job with this id. Raises NotFound if there is none, or if it belongs to somebody other than `owner`."""
         with self.database.reading() as connection:
             return _read(connection, id, owner)
 
     def page(
         self, owner: str | None, *, limit: int = 20, after: str | None = None, order: Literal["asc", "desc"] = "desc"
     ) -> tuple[list[Job], bool]:
-        """Up to `limit` jobs by arrival, those that follow the job `after` in this order, and whether there are more.
+        """Up to `limit` jobs in order of arrival, and whether there are more. With `after`, start behind that job.
 
-        Raises NotFound when there is no job `after`, as it may have been deleted.
+        Raises NotFound if the job `after` does not exist; it may have been deleted.
         """
         assert limit > 0, limit
         number, rising = table.c.number, order == "asc"
@@ -191,10 +194,10 @@ class Jobs:
         return jobs[:limit], len(jobs) > limit
 
     def claim(self, worker: str, models: Collection[str], lease: float) -> Job | None:
-        """The next job for a worker that can run `models`, held for `lease` seconds, or None. No two get the same.
+        """Claim the next job for a worker that can run `models`, for `lease` seconds; None if no job waits.
 
-        The owner whose last start is longest ago comes first, and of an owner the oldest job. Before that, whatever is
-        left by workers whose leases ran out is put right, see `sweep`.
+        No two workers get the same job. The owner whose last job started longest ago comes first, with their oldest
+        job. Jobs whose lease has expired are cleaned up before that, see `sweep`.
         """
         with self.database.writing(alone=True) as connection:
             now = self.clock()
@@ -208,10 +211,10 @@ class Jobs:
             return _read(connection, id, None)
 
     def sweep(self) -> None:
-        """Put right what dead workers left, for any model; `claim` does so, too.
+        """Clean up after dead workers, for all models; `claim` does this too.
 
-        A job whose lease ran out is cancelled if that was asked for, failed as "interrupted" if its attempts are used
-        up, and else waits again, at its old place.
+        A job whose lease has expired is cancelled if that was requested, fails as "interrupted" if its attempts are
+        used up, and otherwise returns to its old place in the queue.
         """
         with self.database.writing(alone=True) as connection:
             leases.sweep(connection, self.clock(), self._attempts, self._keep)
@@ -221,10 +224,10 @@ class Jobs:
         with self.database.reading() as connection:
             ids = list(connection.scalars(leases.QUEUE_ORDER_OF, {"models": list(models), "limit": limit}))
             jobs = {row.id: _job(row) for row in connection.execute(select(*_COLUMNS).where(table.c.id.in_(ids)))}
-        return [jobs[id] for id in ids if id in jobs]  # on PostgreSQL one may be deleted between
+        return [jobs[id] for id in ids if id in jobs]  # on PostgreSQL one may be deleted between the two queries
 
     def positions(self) -> dict[str, int]:
-        """The position in the queue of every job that waits, from 1, if nobody else comes and all models take turns."""
+        """The position in the queue, from 1, of every waiting job, if no more jobs arrive and all models run."""
         with self.database.reading() as connection:
             return {id: position for position, id in enumerate(connection.scalars(leases.QUEUE_ORDER), start=1)}
 
@@ -240,9 +243,9 @@ class Jobs:
         eta: float | None = None,
         preview: str | None = None,
     ) -> Literal["go on", "cancel", "lost"]:
-        """Hold the job for `lease` seconds from now, and say how far it is; the answer says what the worker must do.
+        """Renew the lease for `lease` seconds from now and report progress; returns what the worker must do.
 
-        `progress` is 0 to 1. A `preview` stays until there is another one.
+        `progress` runs from 0 to 1. A `preview` stays until the next one replaces it.
         """
         assert 0 <= progress <= 1, progress
         values: dict[str, Any] = {"stage": stage, "progress": progress, "step": step, "steps": steps, "eta": eta}
@@ -255,29 +258,29 @@ class Jobs:
         return "lost" if cancel_requested is None else "cancel" if cancel_requested else "go on"
 
     def keep_latents(self, job: Job, name: str) -> None:
-        """Note where the latents are, so that another attempt need only decode. Raises Lost."""
+        """Record where the latents are, so that another attempt only has to decode them. Raises Lost."""
         self._write(job, latents=name)
 
     def complete(self, job: Job, *, video: str, result: Mapping[str, Any], preview: str | None = None) -> None:
-        """End the job with its video, also when it was to be cancelled: it is done. Raises Lost."""
+        """Complete the job with its video, even if it was asked to cancel: the work is done. Raises Lost."""
         ended = {**leases.ended("completed", self.clock(), self._keep), "progress": 1.0, "result": dict(result)}
-        ended["latents"] = None  # they are for another attempt
+        ended["latents"] = None  # only another attempt would need them
         self._write(job, **ended, video=video, **({} if preview is None else {"preview": preview}))
 
     def fail(self, job: Job, code: str, message: str) -> None:
-        """End the job with an error for its owner. Raises Lost."""
-        # Names of files may not be text, and PostgreSQL knows no zero character.
+        """Fail the job with an error that its owner will see. Raises Lost."""
+        # A file name need not be valid text, and PostgreSQL accepts no NUL character.
         message = message.encode("utf-8", "replace").decode().replace("\0", "?")
         self._write(job, **leases.ended("failed", self.clock(), self._keep), error_code=code, error_message=message)
 
     def end_cancelled(self, job: Job) -> None:
-        """Confirm that the job has stopped because that was asked for. Raises Lost."""
+        """Confirm that the job has stopped as requested. Raises Lost."""
         self._write(job, **leases.ended("cancelled", self.clock(), self._keep))
 
     def give_back(self, job: Job) -> None:
-        """Let the job wait again, for a worker that is asked to stop; the attempt does not count. Raises Lost.
+        """Return the job to the queue because this worker cannot go on; the attempt does not count. Raises Lost.
 
-        If it was to be cancelled, it is. Its latents are kept.
+        A job that was asked to cancel is cancelled instead. Its latents are kept.
         """
         with self.database.writing() as connection:
             cancel_requested = leases.lock_held(connection, job.id, job.attempt, job.worker)
@@ -289,9 +292,9 @@ class Jobs:
                 leases.requeue_uncounted(connection, job.id)
 
     def cancel(self, id: str, owner: str | None) -> Job:
-        """Stop a job: at once if it waits or its worker is gone, else at the worker's next beat. Raises NotFound.
+        """Cancel a job: at once if it waits or its lease has expired, otherwise at the worker's next heartbeat.
 
-        One that has ended stays as it is.
+        A job that has ended stays as it is. Raises NotFound.
         """
         with self.database.writing() as connection:
             job, now = _read(connection, id, owner, lock=True), self.clock()
@@ -303,9 +306,9 @@ class Jobs:
             return _read(connection, id, owner)
 
     def delete(self, id: str, owner: str | None) -> Job:
-        """Remove a job that waits or has ended; it is returned because its files are to go, too.
+        """Delete a job that waits or has ended; returns it so that the caller can delete its files.
 
-        Raises NotFound, or Busy when a worker is at it.
+        Raises NotFound, or Busy if a worker is working on it.
         """
         with self.database.writing() as connection:
             job = _read(connection, id, owner, lock=True)
@@ -315,20 +318,20 @@ class Jobs:
             return job
 
     def expired(self, limit: int = 100) -> list[Job]:
-        """Jobs that ended and are past their time, those first that are longest; remove their files, then `forget`."""
+        """Ended jobs that have expired, longest expired first. Remove their files, then call `forget`."""
         query = select(*_COLUMNS).where(table.c.state.in_(ENDED), table.c.expires <= self.clock())
         with self.database.reading() as connection:
             return [_job(row) for row in connection.execute(query.order_by(table.c.expires).limit(limit))]
 
     def forget(self, id: str) -> None:
-        """Remove the row of a job that has ended; nothing happens if it is gone already. Raises Busy if it has not."""
+        """Delete the row of an ended job; does nothing if it is already gone. Raises Busy if the job has not ended."""
         with self.database.writing() as connection:
             gone = connection.execute(delete(table).where(table.c.id == id, table.c.state.in_(ENDED)))
             if not gone.rowcount and connection.scalar(select(table.c.id).where(table.c.id == id)) is not None:
                 raise Busy(f"{id} has not ended; cancel it first")
 
     def counts(self) -> dict[State, int]:
-        """How many jobs are in each state; all states are there."""
+        """How many jobs are in each state, including states that no job is in."""
         states: tuple[State, ...] = ("queued", "in_progress", "completed", "failed", "cancelled")
         with self.database.reading() as connection:
             query = select(table.c.state, func.count().label("jobs")).group_by(table.c.state)
@@ -336,15 +339,17 @@ class Jobs:
         return {state: counts.get(state, 0) for state in states}
 
     def waiting_by_model(self) -> dict[str, tuple[int, float]]:
-        """How many jobs wait for each model, and for how many seconds the oldest of them does."""
+        """By model: how many jobs wait, and for how many seconds the oldest of them has waited."""
         query = select(table.c.model, func.count(), func.min(table.c.created)).where(table.c.state == "queued")
         with self.database.reading() as connection:
             rows = connection.execute(query.group_by(table.c.model)).all()
         return {row[0]: (row[1], max(self.clock() - row[2], 0.0)) for row in rows}
 
     def histograms(self, bounds: Sequence[float]) -> dict[str, list[tuple[list[int], float]]]:
-        """By model, two histograms of completed jobs: seconds from asking to start, and from start to end. Each has
-        the numbers of jobs up to each bound and in all, and the sum."""
+        """By model, two histograms of completed jobs: seconds from request to start, and from start to end.
+
+        Each holds the number of jobs up to each bound, then the number of all jobs, and the sum of the seconds.
+        """
         spans = (table.c.started - table.c.created, table.c.ended - table.c.started)
         columns: list[ColumnElement[Any]] = []
         for span in spans:
@@ -358,7 +363,7 @@ class Jobs:
         return {model: [([*map(int, half[:-1])], float(half[-1])) for half in pair] for model, pair in halves.items()}
 
     def totals(self) -> tuple[dict[str, int], dict[str, float]]:
-        """How many jobs failed, by code, and seconds spent in finished ones, by stage; of jobs that are still kept."""
+        """Failed jobs by error code, and seconds spent on completed jobs by stage; counts only jobs not yet deleted."""
         timings = table.c.result["timings"]
         sums = [func.sum(timings[stage].as_float()) for stage in STAGES]
         with self.database.reading() as connection:
@@ -372,7 +377,7 @@ class Jobs:
         self.database.close()
 
     def _write(self, job: Job, **values: Any) -> None:
-        """Write to a job that is still held as it is in `job`, or raise Lost."""
+        """Write to a job if the attempt in `job` still holds it, otherwise raise Lost."""
         with self.database.writing() as connection:
             if leases.write_held(connection, job.id, job.attempt, job.worker, **values) is None:
                 raise Lost(job.id, job.attempt)
@@ -386,7 +391,7 @@ def _job(row: Sequence[Any]) -> Job:
 
 
 def _read(connection: Connection, id: str, owner: str | None, *, lock: bool = False) -> Job:
-    """The job, its row locked if it is to be changed. Any string may be asked for, also one that no database takes."""
+    """Read a job and, with `lock`, lock its row. Accepts any string as id, even one that no database accepts."""
     query = _READ_LOCKED if lock else _READ
     row = connection.execute(query, {"this_id": id}).one_or_none() if id.isascii() and id.isprintable() else None
     if row is None or owner not in {None, row.owner}:

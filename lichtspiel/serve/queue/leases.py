@@ -1,7 +1,8 @@
-"""Whose turn it is, who holds a job, and how it ends: the statements that `jobs` is made of.
+"""Whose turn it is, who holds a job and how a job ends: the SQL statements behind `jobs`.
 
-All work inside a transaction that is handed in. They know rows, no policy: durations and counts are arguments.
-Statements are built once, with places for their values: to build one takes SQLAlchemy longer than SQLite to run it.
+All functions work inside a transaction that the caller passes. They know rows but no policy: durations and counts are
+arguments. Each statement is built once, with bound parameters, because SQLAlchemy takes longer to build one than SQLite
+takes to run it.
 """
 
 from __future__ import annotations
@@ -39,19 +40,19 @@ REQUEUED: dict[str, Any] = {
     "steps": 0,
     "eta": None,
 }
-"""What a job says that waits once more. Latents and preview stay: their files are there."""
+"""The columns of a job that returns to the queue. Its latents and preview stay, because their files still exist."""
 
 
 def ended(state: str, now: float, keep: float) -> dict[str, Any]:
-    """What every job says that has ended."""
+    """The columns of a job that has ended."""
     return {"state": state, "ended": now, "expires": now + keep, "lease": None, "cancel": False, "eta": None}
 
 
 BY_ID = job.c.id == bindparam("this_id")
-"""Holds for the job with this id."""
+"""Matches the job with the bound id."""
 
 _OURS = (BY_ID, job.c.state == "in_progress", job.c.attempt == bindparam("ours"), job.c.worker == bindparam("us"))
-"""Hold for a job that this worker still has since this claim, even if its lease ran out and nobody noticed."""
+"""Match a job that this worker still holds from this claim, even if the lease has expired and nobody noticed."""
 
 _LOCK_HELD = select(job.c.cancel).where(*_OURS).with_for_update()
 _WRITE = update(job).where(BY_ID)
@@ -59,12 +60,12 @@ _WRITE_HELD = update(job).where(*_OURS).returning(job.c.cancel)
 
 
 def lock_held(connection: Connection, id: str, attempt: int, worker: str | None) -> bool | None:
-    """Whether a job that is held is to be cancelled, or None if it is not held; its row is locked until the end."""
+    """Whether a held job was asked to cancel, or None if it is not held. Locks its row until the transaction ends."""
     return connection.scalar(_LOCK_HELD, {"this_id": id, "ours": attempt, "us": worker})
 
 
 def write_held(connection: Connection, id: str, attempt: int, worker: str | None, **values: Any) -> bool | None:
-    """Write to a job that is held; the answer is that of `lock_held`, and None means that nothing was written."""
+    """Write to a held job. Returns what `lock_held` returns; None means that nothing was written."""
     cancel_requested: bool | None = connection.scalar(
         _WRITE_HELD, {"this_id": id, "ours": attempt, "us": worker, **values}
     )
@@ -76,12 +77,12 @@ _REQUEUE_UNCOUNTED = update(job).where(BY_ID).values(**REQUEUED, uncounted_attem
 
 
 def acquire(connection: Connection, id: str, worker: str, now: float, lease: float) -> None:
-    """Give a job that waits to a worker, until `lease` at first."""
+    """Assign a waiting job to a worker, with a lease until `lease`."""
     connection.execute(_ACQUIRE, {"this_id": id, "worker": worker, "lease": lease, "started": now})
 
 
 def requeue_uncounted(connection: Connection, id: str) -> None:
-    """Let a job wait again, and not count this attempt."""
+    """Return a job to the queue without counting this attempt."""
     connection.execute(_REQUEUE_UNCOUNTED, {"this_id": id})
 
 
@@ -103,9 +104,9 @@ _NEXT = (
 
 
 def next_queued(connection: Connection, models: Collection[str]) -> tuple[str, str] | None:
-    """Id and owner of the next job for one of `models`, its row locked.
+    """Id and owner of the next job for one of `models`; locks its row.
 
-    A row that another transaction changes just now, as to cancel it, is passed over instead of waited for.
+    Skips rows that another transaction is changing, for example to cancel the job, instead of waiting for them.
     """
     row = connection.execute(_NEXT, {"models": list(models)}).one_or_none()
     return None if row is None else (row.id, row.owner)
@@ -116,7 +117,7 @@ _FIRST_SERVED = insert(turn)
 
 
 def record_turn(connection: Connection, owner: str, now: float) -> None:
-    """Note that a job of `owner` was started; the caller is alone."""
+    """Record that a job of `owner` was started. The caller's transaction must be `alone`."""
     if not connection.execute(_SERVED, {"this_owner": owner, "started": now}).rowcount:
         connection.execute(_FIRST_SERVED, {"owner": owner, "started": now})
 
@@ -140,14 +141,14 @@ def _queue_order(*which: ColumnElement[bool]) -> Select[Any]:
 
 
 QUEUE_ORDER = _queue_order()
-"""The ids of the jobs that wait, in the order in which they would be claimed.
+"""The ids of the waiting jobs, in the order in which they would be claimed.
 
-Owners take turns, so the second job of one comes after the first of all others. Among owners it is as in
-`next_queued`, and those who were never served come by their oldest job in every round.
+Owners take turns, so the second job of one owner comes after the first job of every other. Owners are ordered as in
+`next_queued`; in every round, those whose jobs were never started are ordered by their oldest job.
 """
 
 QUEUE_ORDER_OF = _queue_order(_MODELS).limit(bindparam("limit"))
-"""The same of the jobs that wait for one of `models`, the first `limit` of them."""
+"""The same, but only the first `limit` of the jobs that wait for one of `models`."""
 
 _LAPSED = job.c.state == "in_progress", job.c.lease <= bindparam("now")
 _CANCELLED = update(job).where(*_LAPSED, job.c.cancel)
@@ -156,7 +157,7 @@ _REQUEUE = update(job).where(*_LAPSED)
 
 
 def sweep(connection: Connection, now: float, attempts: int, keep: float) -> None:
-    """Cancel, fail or queue again every job whose lease ran out."""
+    """Cancel, fail or requeue every job whose lease has expired."""
     connection.execute(_CANCELLED, {"now": now, **ended("cancelled", now, keep)})
     used_up = {
         **ended("failed", now, keep),

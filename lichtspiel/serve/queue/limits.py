@@ -1,6 +1,7 @@
-"""How much may be asked for: the limit of a key, and the length of the queue. Counts rows, and keeps none itself.
+"""Limits: the rate limit of a key and the length of the queue. Both are checked by counting rows.
 
-Both say when to come back. For a key that is known; for the queue it is a guess from how long recent videos took.
+Both errors say when to try again. For a key that time is known; for the queue it is estimated from how long recent
+videos took.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ __all__ = ["check_limit", "check_queue", "parse_limit"]
 SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 
 RECENT = 20
-"""Finished videos that the guess looks at; before there is one, a place is promised in a minute."""
+"""Completed videos that the estimate is based on; without any, the estimate is one minute."""
 
 
 def parse_limit(limit: str) -> tuple[int, int]:
-    """How many, and in how many seconds: 20 and 3600 for `20/h`. Raises InvalidInput for what is no limit."""
+    """Parse a limit into a count and a number of seconds: 20 and 3600 for `20/h`. Raises InvalidInput."""
     match = re.fullmatch(r"([1-9][0-9]{0,5})/(s|min|h|d)", limit)
     if match is None:
         raise InvalidInput(f"limit: {limit!r} is not valid: a number, a slash and one of s, min, h, d, as in 20/h")
@@ -33,16 +34,16 @@ def parse_limit(limit: str) -> tuple[int, int]:
 _FORGET = delete(arrival).where(arrival.c.created <= bindparam("before"))
 _LIMIT = select(api_key.c.limit).where(api_key.c.id == bindparam("owner"))
 _IN_WINDOW = arrival.c.owner == bindparam("owner"), arrival.c.created > bindparam("since")
-# Of the newest so many that are still in the window the oldest one, which is the next to leave it
+# With a limit of n, the n-th newest arrival in the window: when it leaves, there is room for one more
 _OLDEST = select(arrival.c.created).where(*_IN_WINDOW).order_by(arrival.c.created.desc())
 _NEXT_TO_LEAVE = _OLDEST.offset(bindparam("newer")).limit(1)
 _NOTE = insert(arrival)
 
 
 def check_limit(connection: Connection, owner: str, now: float) -> None:
-    """Note that `owner` asks for a video now; raises LimitReached when the key's limit does not allow it.
+    """Record that `owner` requests a video now; raises LimitReached if the key's limit does not allow it.
 
-    The window slides: 20/h are twenty in any sixty minutes. What was asked for stays counted when it is deleted.
+    The window slides: 20/h means twenty in any sixty minutes. Requests still count after their jobs are deleted.
     """
     connection.execute(_FORGET, {"before": now - max(SECONDS.values())})
     limit = connection.scalar(_LIMIT, {"owner": owner})
@@ -63,10 +64,10 @@ _OWNERS = select(job.c.owner, func.count()).where(job.c.state == "queued").group
 
 
 def check_queue(connection: Connection, limit: int, owner: str) -> None:
-    """Raise QueueFull when `limit` jobs or more are waiting, unless `owner` has fewer than its share of them.
+    """Raise QueueFull if `limit` or more jobs wait, unless `owner` has fewer of them than their share.
 
-    So nobody can keep others out: the share is the limit divided among all who wait, and with such latecomers the
-    queue grows to twice its limit at most.
+    The share is the limit divided by the number of owners who wait, so nobody can lock others out. Because of these
+    latecomers the queue can grow to at most twice its limit.
     """
     waiting = connection.scalar(_OF_STATE, {"state": "queued"}) or 0
     if waiting < limit:

@@ -1,7 +1,7 @@
 """The tables of the server's database.
 
-A migration makes them (`migrations/`), and a test holds both equal. Times are UTC seconds. It knows columns, not what
-is done with them.
+Migrations create them (`migrations/`); a test checks that both agree. Times are UTC seconds. This module knows the
+columns, not what they are used for.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ from sqlalchemy import (
 __all__ = ["VERSION_TABLE", "api_key", "arrival", "job", "metadata", "turn"]
 
 VERSION_TABLE = "lichtspiel_version"
-"""Where alembic keeps the version of the layout; not its default, so that a database can be shared."""
+"""The table in which Alembic keeps the schema version. Not its default name, so that a database can be shared."""
 
 metadata = MetaData()
 
-Number = BigInteger().with_variant(Integer(), "sqlite")  # SQLite counts up by itself only in an INTEGER
+Number = BigInteger().with_variant(Integer(), "sqlite")  # SQLite autoincrements only an INTEGER
 
-# JSON and not JSONB: PostgreSQL refuses some texts in JSONB, as a zero character, that a prompt may contain.
+# JSON, not JSONB: JSONB rejects some characters that a prompt may contain, such as NUL.
 Document = JSON(none_as_null=True)
 
 job = Table(
     "job",
     metadata,
-    Column("number", Number, primary_key=True, autoincrement=True),  # the order of arrival
+    Column("number", Number, primary_key=True, autoincrement=True),  # order of arrival
     Column("id", String(38), nullable=False, unique=True),
     Column("owner", String(64), nullable=False),
     Column("model", Text, nullable=False),
     Column("request", Document, nullable=False),
     Column("inputs", Document, nullable=False),
     Column("remixed_from", String(38)),
-    Column("idempotency", String(64)),  # SHA-256 of the client's key, which has any length
-    Column("digest", Text, nullable=False),  # of what was asked with that key
+    Column("idempotency", String(64)),  # SHA-256 of the client's key, which can have any length
+    Column("digest", Text, nullable=False),  # of the request that used this key
     Column("state", String(16), nullable=False),
     Column("created", Double, nullable=False),
     Column("started", Double),
     Column("ended", Double),
     Column("expires", Double),
-    Column("attempt", Integer, nullable=False),  # never goes down, because it fences
-    Column("uncounted_attempts", Integer, nullable=False),  # attempts that were given back and do not count
+    Column("attempt", Integer, nullable=False),  # never decreases: it is the fencing token
+    Column("uncounted_attempts", Integer, nullable=False),  # attempts that were given back
     Column("worker", Text),
     Column("lease", Double),
     Column("cancel", Boolean, nullable=False),
@@ -72,7 +72,7 @@ job = Table(
     Index("job_by_state", "state", "number"),
     Index("job_by_owner", "owner", "number"),
     Index("job_by_expiry", "expires"),
-    sqlite_autoincrement=True,  # a number is not used again after a delete
+    sqlite_autoincrement=True,  # never reuse a number after a delete
 )
 
 turn = Table(
@@ -85,7 +85,7 @@ turn = Table(
 arrival = Table(
     "arrival",
     metadata,
-    # Jobs can be deleted by their owner; what counts for a key's limit cannot.
+    # Owners can delete their jobs, but not what counts against a key's limit.
     Column("number", Number, primary_key=True, autoincrement=True),
     Column("owner", String(64), nullable=False),
     Column("created", Double, nullable=False),

@@ -1,9 +1,10 @@
-"""The folders in which jobs are made: one per attempt, in the data folder of the machine that makes it.
+"""Scratch folders for jobs: one per attempt, in the data folder of the machine that works on it.
 
     $LICHTSPIEL_HOME/serve/scratch/DATABASE/JOB_ATTEMPT/    mode 0700
 
-They hold what clients sent, so a folder that a killed worker left must go: each is named by its job, and `sweep`
-removes those whose attempt is over. The name of the database keeps servers apart that share a data folder.
+They hold files that clients sent, so a folder that a killed worker left behind has to be removed. Each is named after
+its job and attempt, and `sweep` removes those whose attempt is over. The hash of the database's name keeps servers
+apart that share a data folder.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def _parent(jobs: Jobs) -> Path:
 
 @contextmanager
 def scratch(jobs: Jobs, job: Job) -> Iterator[Path]:
-    """An empty folder for this attempt, which goes with all its files in the end."""
+    """Create an empty folder for this attempt, and remove it with all its files in the end."""
     folder = _parent(jobs) / f"{job.id}_{job.attempt}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, mode=0o700)
@@ -38,13 +39,13 @@ def scratch(jobs: Jobs, job: Job) -> Iterator[Path]:
 
 
 def remove(jobs: Jobs, id: str) -> None:
-    """Remove what attempts at a job left on this machine."""
+    """Remove the scratch folders of a job on this machine."""
     for folder in _parent(jobs).glob(f"{id}_*"):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep(jobs: Jobs) -> int:
-    """Remove the folders of attempts that are over on this machine; returns how many."""
+    """Remove the folders of finished attempts on this machine; returns how many."""
     count = 0
     for folder in sorted(_parent(jobs).glob("video_*_*")):
         id, _, attempt = folder.name.rpartition("_")

@@ -1,7 +1,7 @@
-"""Where the files of jobs are: a folder, or a bucket that several machines share. Knows names, not what is in them.
+"""Storage for the files of jobs: a folder, or a bucket that several machines share. Knows names, not contents.
 
-A file is there completely or not at all. Files in a folder are for their owner's eyes; who may read a bucket is for its
-owner to say. The credentials for it are found where the tools of S3 look for them.
+A file is stored completely or not at all. In a folder, only the owner of the process can read the files; who can read a
+bucket is up to its owner. Credentials for S3 are found where S3 tools usually look for them.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ __all__ = ["Files"]
 CHUNK = 1 << 20
 RETRIES = 10
 
-# A part never begins with a dot, so none is `..` and none is taken for a file that is not finished.
+# No part begins with a dot, so none is `..`, and none looks like an unfinished file.
 _NAME = re.compile(r"[a-z0-9_]+(/[a-z0-9_-][a-z0-9_.-]*)*")
 
 
 class Files:
-    """The files below `url`: a folder, which is made if it is not there, or `s3://bucket/prefix`.
+    """The files below `url`: a folder, which is created if it does not exist, or `s3://bucket/prefix`.
 
-    All methods take names such as `video_1f/input.png`. They raise BadName for any other form, NotFound for a file that
-    is not there, and StorageError when the place cannot be read or written.
+    All methods take names such as `video_1f/input.png`. They raise BadName for a name of any other form, NotFound for
+    a file that does not exist, and StorageError if the folder or bucket cannot be read or written.
     """
 
     def __init__(self, url: str | Path) -> None:
@@ -50,7 +50,7 @@ class Files:
             try:
                 from botocore.exceptions import BotoCoreError
 
-                # Another machine writes, too, so what was seen before must not be believed.
+                # Other machines write too, so cached listings would be stale.
                 self._system = fsspec.filesystem("s3", use_listings_cache=False, skip_instance_cache=True)
             except ImportError as error:
                 raise InvalidInput(f"{url}: S3 needs more packages; run: pip install 'lichtspiel[s3]'") from error
@@ -59,7 +59,7 @@ class Files:
             raise InvalidInput(f"files: {str(url)!r} is not valid: a folder, or s3://bucket/prefix")
 
     def put(self, local: Path, name: str) -> None:
-        """Copy a file here under this name, in place of what has it; it is on the disk when this returns."""
+        """Store a copy of a local file under this name, replacing any other; it is on disk when this returns."""
         path = self._full_path(name)
         with self._explained(name):
             if self._folder is None:
@@ -68,23 +68,23 @@ class Files:
                 _copy_into(local, self._folder, Path(path))
 
     def open(self, name: str) -> BinaryIO:
-        """The file, open for reading; it can seek."""
+        """Open the file for reading; the result is seekable."""
         with self._explained(name):
             return self._opened(name)
 
     def read(self, name: str, start: int, end: int) -> Iterator[bytes]:
-        """The bytes from `start` up to `end`, not included, or up to the end of the file, in pieces of up to 1 MiB.
+        """Read the bytes from `start` to `end` (exclusive) or to the end of the file, in pieces of up to 1 MiB.
 
-        Whether the file is there is known at once, and not when the first piece is asked for.
+        A missing file raises NotFound at once, not when the first piece is requested.
         """
         assert 0 <= start <= end, (start, end)
         with self._explained(name):
-            # Without read-ahead: from a bucket just these bytes come, a request a piece.
+            # No read-ahead: a bucket sends only these bytes, with one request per piece.
             file = self._opened(name, block_size=CHUNK, cache_type="none")
         return self._pieces(name, file, start, end)
 
     def fetch(self, name: str, local: Path) -> None:
-        """Copy the file to this path, which has it completely or not at all, for its owner's eyes."""
+        """Copy the file to a local path, completely or not at all, readable only by its owner."""
         with (
             self._explained(name),
             atomic_write(local, mode=0o600) as draft,
@@ -94,7 +94,7 @@ class Files:
             shutil.copyfileobj(source, target, CHUNK)
 
     def size(self, name: str) -> int:
-        """Its length in bytes."""
+        """The size of the file in bytes."""
         with self._explained(name):
             info = self._system.info(self._full_path(name))
             if info["type"] != "file":
@@ -102,26 +102,26 @@ class Files:
             return int(info["size"])
 
     def exists(self, name: str) -> bool:
-        """Whether there is such a file."""
+        """Whether the file exists."""
         with self._explained(name):
             return bool(self._system.isfile(self._full_path(name)))
 
     def named(self, prefix: str) -> list[str]:
-        """The names of all files that begin with this; its last part is the beginning of a name, not a folder."""
+        """The names of all files in one folder that begin with `prefix`, whose last part is the beginning of a name."""
         with self._explained(prefix):
             self._check_root()
             paths = self._system.glob(f"{self._full_path(prefix)}*")
             return [str(path).removeprefix(f"{self._root}/") for path in paths]
 
     def probe(self) -> None:
-        """Write a small file and remove it. Raises StorageError when that is not possible."""
+        """Write a small file and remove it, to check that this works. Raises StorageError."""
         name = f"probes/{uuid.uuid4().hex}"
         with tempfile.NamedTemporaryFile() as file:
             self.put(Path(file.name), name)
         self.remove([name])
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove these files, and in a folder the folders that become empty; those that are gone already do no harm."""
+        """Remove these files and any folders that this leaves empty. Files that do not exist are ignored."""
         self._check_root()
         for name, path in [(name, self._full_path(name)) for name in names]:
             with self._explained(name), contextlib.suppress(FileNotFoundError):
@@ -132,13 +132,13 @@ class Files:
                         (self._folder / parent).rmdir()
 
     def _check_root(self) -> None:
-        """Tell a folder that is away, as when it is not mounted, from files that are gone."""
+        """Raise StorageError if the whole folder is missing, for example not mounted, rather than one file in it."""
         if self._folder is not None and not self._folder.is_dir():
             raise StorageError(f"{self._folder}: cannot be read or written: it is gone; see that it is there")
 
     def _opened(self, name: str, **options: object) -> BinaryIO:
         file = self._system.open(self._full_path(name), "rb", **options)
-        if self._folder is None and file.details["type"] != "file":  # what names in a bucket begin with opens as empty
+        if self._folder is None and file.details["type"] != "file":  # a prefix of other names opens as an empty file
             file.close()
             raise IsADirectoryError(name)
         return cast(BinaryIO, file)
@@ -177,7 +177,7 @@ def _copy_into(local: Path, root: Path, target: Path) -> None:
                 with atomic_write(target, mode=0o600) as draft, draft.open("wb") as copy:
                     shutil.copyfileobj(source, copy, CHUNK)
                 return
-            except FileNotFoundError:  # another thread removed the last file here, and so the folder
+            except FileNotFoundError:  # another thread removed the last file here, and the folder with it
                 if not left:
                     raise
                 source.seek(0)
