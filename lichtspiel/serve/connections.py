@@ -1,4 +1,4 @@
-"""Connections that come to nothing are closed: uvicorn waits for a request's head for ever."""
+"""A limit on the time that the head of a request may take to arrive. uvicorn by itself would wait forever."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ HEAD_SECONDS = 10.0
 """How long the head of a request may take to arrive."""
 
 CONNECTIONS = 500
-"""Connections at once; more are answered with 503. Common limits of open files are twice as high."""
+"""How many connections may be open at once; any more get a 503. Common limits on open files are twice this."""
 
 
 class PatientProtocol(H11Protocol):
-    """HTTP/1.1 with a limit on the time that the head of a request takes, the first byte of a connection included."""
+    """HTTP/1.1 that closes a connection if the head of a request, or its first byte, takes too long to arrive."""
 
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """Start to wait for the first head."""
+        """Start the timer for the first head."""
         super().connection_made(transport)
         self._start()
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; stop waiting once they make a head."""
+        """Process bytes; stop the timer once the head is complete."""
         super().data_received(data)
         if not self._idle():
             self._stop()
@@ -35,7 +35,7 @@ class PatientProtocol(H11Protocol):
             self._start()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
+        """Stop the timer."""
         self._stop()
         super().connection_lost(exc)
 

@@ -1,4 +1,4 @@
-"""What can go wrong with the queue, its keys and its files; part of the tree in `lichtspiel.errors`.
+"""The errors of the queue, its API keys and its files; part of the tree in `lichtspiel.errors`.
 
     LichtspielError
     ├── InvalidInput
@@ -9,17 +9,17 @@
     │   └── Conflict             conflict         409
     │       ├── IdempotencyError
     │       └── Busy
-    ├── QueueFull                queue_full       429   says when to come back
-    ├── LimitReached             limit_reached    429   says when to come back
-    ├── TooBusy                  busy         503   says when to come back
+    ├── QueueFull                queue_full       429   says when to try again
+    ├── LimitReached             limit_reached    429   says when to try again
+    ├── TooBusy                  busy             503   says when to try again
     ├── Interrupted, Cancelled
-    │   └── Lost                 interrupted      500   meant for workers, not for clients
-    ├── StoreError               failed           503   the queue's state cannot be reached; `public` says what of it
+    │   └── Lost                 interrupted      500   for workers, not for clients
+    ├── StoreError               failed           503   the data cannot be reached; `public` is for clients
     │   ├── DatabaseError
     │   └── StorageError
-    └── MachineFault             failed           503   meant for workers: the machine, not the job, is at fault
+    └── MachineFault             failed           503   for workers: the machine is at fault, not the job
 
-`code` is what the HTTP API says and `status` its HTTP status. No message contains a prompt.
+`code` and `status` are the error code and the status of the HTTP response. No message contains a prompt.
 """
 
 from __future__ import annotations
@@ -46,50 +46,50 @@ __all__ = [
 
 
 class NotFound(InvalidInput):
-    """There is no such thing, or it belongs to somebody else; which of the two is not said."""
+    """It does not exist or belongs to somebody else; the error does not reveal which."""
 
     code = "not_found"
     status = 404
 
 
 class BadName(InvalidInput):
-    """A name of a file that this server would not have made."""
+    """A file name that this server would never generate."""
 
     code = "invalid_request"
     status = 400
 
 
 class TooLarge(InvalidInput):
-    """More was sent than this server takes."""
+    """The client sent more than this server accepts."""
 
     code = "too_large"
     status = 413
 
 
 class InvalidKey(InvalidInput):
-    """The request has no key, or one that is not known here or was revoked."""
+    """The request has no API key, or one that is unknown or revoked."""
 
     code = "invalid_key"
     status = 401
 
 
 class Conflict(InvalidInput):
-    """It contradicts what is there already."""
+    """The request conflicts with what already exists."""
 
     code = "conflict"
     status = 409
 
 
 class IdempotencyError(Conflict):
-    """The idempotency key was used before, for another request."""
+    """The idempotency key was already used for a different request."""
 
 
 class Busy(Conflict):
-    """The job has not ended, so it cannot be removed; cancel it first."""
+    """The job has not ended, so it cannot be deleted; cancel it first."""
 
 
 class QueueFull(LichtspielError):
-    """As many jobs wait as may wait; `retry_after` is a guess, in seconds, of when the next one starts."""
+    """The queue is full; `retry_after` estimates in how many seconds the next job starts."""
 
     code = "queue_full"
     status = 429
@@ -100,7 +100,7 @@ class QueueFull(LichtspielError):
 
 
 class LimitReached(LichtspielError):
-    """The key has made as many jobs as it may; `retry_after` is in how many seconds it may make the next one."""
+    """The key has reached its rate limit; in `retry_after` seconds it can create the next job."""
 
     code = "limit_reached"
     status = 429
@@ -111,7 +111,7 @@ class LimitReached(LichtspielError):
 
 
 class TooBusy(LichtspielError):
-    """The server does as much of this as it may at once; `retry_after` is in how many seconds to try again."""
+    """The server has too much of this kind of work at once; try again in `retry_after` seconds."""
 
     code = "busy"
     status = 503
@@ -122,7 +122,7 @@ class TooBusy(LichtspielError):
 
 
 class Lost(Cancelled):
-    """The job is not this worker's any more: its lease ran out, or the job has ended. Nothing was written."""
+    """This worker no longer holds the job: its lease expired, or the job has ended. Nothing was written."""
 
     code = "interrupted"
     status = 500
@@ -134,7 +134,7 @@ class Lost(Cancelled):
 class StoreError(LichtspielError):
     """The database or the stored files cannot be read or written.
 
-    The message says why and names addresses of this server, so it is for the log; clients read `public`.
+    The message gives the reason and internal addresses, so it goes to the log; clients see `public`.
     """
 
     code = "failed"
@@ -149,13 +149,13 @@ class DatabaseError(StoreError):
 
 
 class StorageError(StoreError):
-    """The folder or bucket of the files cannot be read or written."""
+    """The folder or bucket that stores the files cannot be read or written."""
 
     public = "the server cannot read or write its files"
 
 
 class MachineFault(LichtspielError):
-    """Something of this machine failed, not the job, which was given back. The message is fit for clients."""
+    """The machine failed, not the job, which was given back. The message may be shown to clients."""
 
     code = "failed"
     status = 503

@@ -1,4 +1,4 @@
-"""Logs of the server and its workers, as lines of text or of JSON. No prompt and no key is ever in them."""
+"""Logging for the server and its workers, as lines of text or JSON. Logs never contain prompts or keys."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 __all__ = ["FIELDS", "configure"]
 
 FIELDS = ("request", "job", "model", "worker", "method", "path", "status", "seconds", "code")
-"""What a message may carry beside its text (`extra`): ids of the request and the job, and how either ended."""
+"""The fields that a message may carry in `extra`: ids of the request and the job, and how they ended."""
 
 
 class _Json(logging.Formatter):
-    """One JSON object a line."""
+    """One JSON object per line."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as JSON."""
@@ -26,7 +26,7 @@ class _Json(logging.Formatter):
 
 
 class _Text(logging.Formatter):
-    """Time, level and message, and then what else the record carries."""
+    """Time, level and message, followed by the other fields of the record."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as text."""
@@ -35,7 +35,7 @@ class _Text(logging.Formatter):
 
 
 def configure(as_json: bool) -> None:
-    """Write what `lichtspiel` and uvicorn log to stderr, from level INFO on."""
+    """Send the logs of `lichtspiel` (INFO and above) and uvicorn (WARNING and above) to stderr."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Json() if as_json else _Text("%(asctime)s %(levelname)s %(message)s"))
     for name, level in (("lichtspiel", logging.INFO), ("uvicorn", logging.WARNING)):

@@ -1,4 +1,4 @@
-"""Start a server: one process for the API and the page, and workers beside it. The API answers while models load."""
+"""Start a server: one process for the API and the page, plus workers. The API answers while models still load."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from lichtspiel.spec import model
 __all__ = ["open_server", "serve", "sweep"]
 
 SWEEP = 60.0
-"""Seconds between two searches for jobs whose time is over."""
+"""Seconds between two searches for expired jobs."""
 
 log = logging.getLogger("lichtspiel.serve")
 
 
 def open_server(settings: Settings) -> Server:
-    """Everything that the API needs, without a worker."""
+    """Open everything that the API needs, without starting workers."""
     jobs = open_jobs(settings)
     return Server(settings, jobs, Files(settings.storage), Keys(jobs))
 
 
 def sweep(server: Server) -> int:
-    """Remove jobs whose time is over, files first, and what killed workers left; returns how many jobs."""
+    """Remove expired jobs, files first, and the scratch folders of killed workers; returns the number of jobs."""
     scratch.sweep(server.jobs)
     gone = server.jobs.expired()
     for job in gone:
@@ -53,10 +53,10 @@ def sweep(server: Server) -> int:
 def serve(
     settings: Settings, backend: Backend | None = None, announce: Callable[[str], None] = lambda address: None
 ) -> None:
-    """Serve until Ctrl-C or SIGTERM, with workers on this machine if no other backend is given.
+    """Serve until Ctrl-C or SIGTERM. Without a `backend`, workers run on this machine.
 
-    `announce` hears the address once it is bound. Raises InvalidInput for models that this machine cannot load, and for
-    an address that cannot be had.
+    `announce` is called with the URL once the socket is bound. Raises InvalidInput for models that this machine cannot
+    load and for an address that cannot be bound.
     """
     configure(settings.log_json)
     if backend is None:
@@ -97,7 +97,7 @@ def serve(
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that is bound to the address. Raises InvalidInput when that is in use or not this machine's."""
+    """Bind a socket to the address. Raises InvalidInput if it is in use or does not belong to this machine."""
     try:
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, _, _, address = addresses[0]
@@ -116,15 +116,16 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def address_of(listener: socket.socket) -> str:
-    """The URL at which a bound socket is reached."""
+    """The URL of a bound socket."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def check_models(settings: Settings) -> None:
-    """Raise InvalidInput if the models on offer cannot be loaded on the workers' devices.
+    """Raise InvalidInput if the offered models cannot be loaded on the workers' devices.
 
-    That takes PyTorch, which this process does without, so a child process looks; not for what always loads.
+    The check needs PyTorch, which this process does not import, so a child process does it. It is skipped for models
+    that ship with the package on devices that every machine has.
     """
     shipped = not settings.weights and all(model(name).embedded for name in settings.models)
     devices = sorted({*settings.devices} - ({"auto", "cpu"} if shipped else set()))
@@ -137,7 +138,7 @@ def check_models(settings: Settings) -> None:
     sender.close()
     try:
         problem = receiver.recv()
-    except EOFError:  # it died, as for lack of memory; the workers will say more
+    except EOFError:  # it died, for example for lack of memory; the workers will report why
         problem = None
     child.join()
     if problem is not None:
@@ -145,7 +146,7 @@ def check_models(settings: Settings) -> None:
 
 
 def _check_models(settings: Settings, devices: Sequence[str], answer: Connection) -> None:
-    from lichtspiel.serve.workers import faults  # torch: only here
+    from lichtspiel.serve.workers import faults  # imports torch, so only here
 
     problem = None
     for device in devices:
@@ -157,7 +158,7 @@ def _check_models(settings: Settings, devices: Sequence[str], answer: Connection
 
 
 def _warm(server: Server, app: FastAPI) -> None:
-    """What is done at first use, the first clients need not wait for: reading the rules, building endpoints and SQL."""
+    """Do now what would delay the first clients: read the policy rules, and build the endpoints and the SQL."""
     judge_prompt("", has_image=False)
     app.openapi()
     server.jobs.positions()

@@ -1,4 +1,4 @@
-"""What a server is started with. It is handed to worker processes, so it holds plain values only."""
+"""The settings of a server. They are passed to worker processes, so they hold only plain values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lichtspiel.workflows.terms import Terms
 __all__ = ["Settings"]
 
 LIMIT_BODY = 256_000_000
-"""Bytes of a request at most; a given video is the largest part of one."""
+"""The largest request, in bytes; most of a large request is a video."""
 
 
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
@@ -26,10 +26,10 @@ class Settings:
     """The settings of one server.
 
     `database` is an SQLAlchemy URL and `storage` a folder or an fsspec URL. `models` are the checkpoints on offer,
-    `weights` their files where `pull` did not put them, and `loras` a folder whose files requests may name. `devices`
-    has one entry per worker: the first `min_workers` always run, the others while jobs wait. `cores` is what each
-    worker requests from a cluster. `open_probes` lets anybody read `/ready` and `/metrics`. Raises InvalidInput when
-    others could reach the server without a key.
+    `weights` are their files if they are not where `pull` puts them, and `loras` is a folder whose files requests may
+    name. `devices` has one entry per worker: the first `min_workers` always run, the others only while jobs wait.
+    `cores` is what each worker requests from a cluster. `open_probes` lets anybody read `/ready` and `/metrics`.
+    Raises InvalidInput for invalid values, and if others could reach the server without a key.
     """
 
     host: str = "127.0.0.1"

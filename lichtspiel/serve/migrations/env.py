@@ -1,4 +1,4 @@
-"""What alembic runs: the versions that are missing, on a connection and inside a transaction that are handed in.
+"""Run the missing migrations. Alembic calls this with a connection on which the caller has begun a transaction.
 
 Only `lichtspiel.serve.queue.database` starts it, which holds the lock that keeps two processes from doing so at once.
 """

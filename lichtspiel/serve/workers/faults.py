@@ -1,8 +1,8 @@
-"""Faults of the machine: which errors are not the job's, and probes that tell when a fault is over.
+"""Faults of the machine: how to tell them from errors of a job, and probes that detect when a fault is over.
 
-A full disk, a damaged record, an unreadable key, missing weights or a broken device would fail every job alike. A
-worker that meets one gives its job back, claims nothing, and probes until the machine works again. The sentences below
-are what clients and `/ready` may read; paths and details go to the log.
+A full disk, a damaged record, an unreadable key, missing weights or a broken device would make every job fail. A
+worker that runs into one gives its job back, claims nothing and probes until the machine works again. Clients and
+`/ready` see the sentences below; paths and details go to the log.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from lichtspiel.weights.checkpoint import checkpoint
 __all__ = ["check_models", "fault_of", "probe"]
 
 LOW_DISK = 64_000_000
-"""Free bytes below which the data folder counts as full: a video with its latents takes about this much."""
+"""Free bytes below which the disk of the data folder counts as full; about the size of a video with its latents."""
 
 FULL = "the disk is full"
 DISK = "the disk cannot be read or written"
@@ -50,15 +50,16 @@ DEVICE = "the device of the worker does not work"
 LIBRARY = "a library cannot be loaded"
 
 OWN: tuple[type[Exception], ...] = (Refused, NonFinite, OutOfMemory, Cancelled, NotFound)
-"""Errors that belong to a job, whatever caused them."""
+"""Errors that always belong to the job, whatever caused them."""
 
 log = logging.getLogger("lichtspiel.serve")
 
 
 def fault_of(error: BaseException, *, loras: bool = False) -> str | None:
-    """The fault of the machine behind an error, as a sentence for clients; None if it is the job's, or unknown.
+    """The machine fault that caused an error, as a sentence for clients; None if the job caused it or nobody knows.
 
-    The first cause decides. Weights that fail to load may be the fault of a LoRA, if the job asks for some.
+    The innermost cause that is a known fault decides. If the job uses LoRAs, weights that fail to load do not count as
+    a machine fault, because a LoRA may be to blame.
     """
     if isinstance(error, OWN):
         return None
@@ -92,12 +93,12 @@ def _fault(error: BaseException, loras: bool) -> str | None:
         return LIBRARY
     if type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error):
         return DEVICE
-    # Seal and record raise the plain error when this installation's key or record cannot be used.
+    # Seal and record raise a plain LichtspielError if this installation's key or record cannot be used.
     return RECORD if type(error) is LichtspielError and error.__cause__ is None else None
 
 
 def probe(settings: Settings, files: Files, device: str) -> str | None:
-    """The first fault that shows now: of data folder, storage, key, record or weights; None if there is none."""
+    """Check data folder, storage, key, record and weights; returns the first fault, or None if there is none."""
     looks: Sequence[Callable[[], object]] = (
         _data_folder,
         files.probe,
@@ -115,9 +116,9 @@ def probe(settings: Settings, files: Files, device: str) -> str | None:
 
 
 def check_models(settings: Settings, device: str) -> None:
-    """Raise WeightsError or RequestError if a model that is on offer could not be loaded on this device.
+    """Raise WeightsError or RequestError if one of the offered models could not be loaded on this device.
 
-    Only the headers of the files are read.
+    Reads only the headers of the files.
     """
     choose_device(device)
     for name in settings.models:
@@ -125,7 +126,7 @@ def check_models(settings: Settings, device: str) -> None:
 
 
 def _data_folder() -> None:
-    """Write to the folder of this installation as sealing does."""
+    """Write to the data folder, as sealing does; raises OSError if that fails or little space is left."""
     folder = home()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-") as file:

@@ -1,6 +1,6 @@
-"""Workers as actors of a Ray cluster, which decides on what machine each runs, and may start machines for them.
+"""Workers as actors on a Ray cluster, which decides where each one runs and may start machines for them.
 
-Nothing else changes: jobs are taken from the database, so it does not matter to a job what kind of worker makes it.
+Nothing else changes: workers take their jobs from the database, so it does not matter what kind of worker runs a job.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from lichtspiel.errors import InvalidInput
 from lichtspiel.serve.settings import Settings
 from lichtspiel.serve.workers.supervisor import States, WorkerHandle, run_worker
 
-# Ray reports how it is used to its makers unless it is told not to; a server of videos tells nobody anything.
+# Ray sends usage statistics to its developers by default; this server sends nothing to anybody.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
@@ -24,10 +24,10 @@ __all__ = ["Cluster", "check_shared", "resources"]
 
 
 class Cluster:
-    """Workers on the Ray cluster at `address`: "auto" for the one that this machine belongs to, ray://HOST:10001 for
-    another, "local" for one of its own.
+    """Workers on the Ray cluster at `address`.
 
-    Raises InvalidInput when there is none, or when its machines could not share the database.
+    `address` is "auto" for the cluster that this machine belongs to, ray://HOST:10001 for another one, or "local" to
+    start one. Raises InvalidInput if there is no cluster, or if its machines could not share the database.
     """
 
     def __init__(self, address: str, settings: Settings) -> None:
@@ -42,16 +42,16 @@ class Cluster:
         self.states: States = Queue(actor_options={"num_cpus": 0})
 
     def start(self, settings: Settings, number: int) -> WorkerHandle:
-        """Ask the cluster for one of them; it starts when there is room for it."""
+        """Request a worker from the cluster; it starts once there is room for it."""
         return ActorHandle(settings, number, self.states)
 
     def close(self) -> None:
-        """Leave the cluster, or end it if it is this server's own."""
+        """Leave the cluster, or shut it down if this server started it."""
         ray.shutdown()
 
 
 def check_shared(settings: Settings, machines: int) -> None:
-    """Raise InvalidInput if workers elsewhere could not reach what they share, or are told which GPU to take."""
+    """Raise InvalidInput if workers on other machines could not reach the database, or if a device names a GPU."""
     for device in settings.devices:
         if device.startswith("cuda:"):
             raise InvalidInput(f"device: {device} is not valid: the cluster chooses the GPU; nearest valid value: cuda")
@@ -63,7 +63,7 @@ def check_shared(settings: Settings, machines: int) -> None:
 
 
 def resources(device: str, cores: int) -> dict[str, float]:
-    """What a worker for a device asks the cluster for. Ray gives PyTorch as many threads as it was asked for cores."""
+    """The resources to request for a worker. Ray gives PyTorch as many threads as the worker has cores."""
     if device == "auto":
         available: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         device = "cuda" if available.get("GPU", 0) >= 1 else "cpu"
@@ -71,17 +71,17 @@ def resources(device: str, cores: int) -> dict[str, float]:
 
 
 class ActorWorker:
-    """A worker inside the cluster."""
+    """The actor: a worker inside the cluster."""
 
     def __init__(self) -> None:
         self.over = threading.Event()
 
     def run(self, settings: Settings, number: int, states: States) -> None:
-        """Work until told to stop."""
+        """Work until `stop` is called."""
         run_worker(settings, number, self.over, states)
 
     def stop(self) -> None:
-        """Stop after the step it is in."""
+        """Stop after the current step."""
         self.over.set()
 
 
@@ -95,7 +95,7 @@ class ActorHandle:
 
     @property
     def exitcode(self) -> object:
-        """0 after a normal end, else the name of the error that ended it."""
+        """0 after a normal exit, otherwise the name of the exception that ended it."""
         try:
             ray.get(self.running, timeout=0)
         except Exception as error:
@@ -103,13 +103,13 @@ class ActorHandle:
         return 0
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait until it has ended, at most `timeout` seconds, then free its process."""
+        """Wait until it has exited, for at most `timeout` seconds; then free its process."""
         ray.wait([self.running], timeout=timeout)
         if not self.is_alive():
             self.kill()
 
     def is_alive(self) -> bool:
-        """Whether it has not ended."""
+        """Whether it is still running."""
         return not ray.wait([self.running], timeout=0)[0]
 
     def terminate(self) -> None:

@@ -1,7 +1,7 @@
-"""Keeping workers running: as many as are wanted, each in a process of its own, wherever that is.
+"""The supervisor: keeps the desired number of workers running, each in its own process, on this machine or elsewhere.
 
-A worker that ends, whatever ended it, is started again; its job is taken up when its lease runs out. Where more workers
-are allowed than are always there, waiting jobs bring them and idleness takes them away.
+A worker that exits for any reason is restarted; its job is claimed again once its lease expires. If the maximum number
+of workers is above the minimum, waiting jobs start more of them, and idle ones are stopped again.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from lichtspiel.serve.settings import Settings
 __all__ = ["Backend", "Processes", "States", "WorkerHandle", "Workers", "desired_workers", "open_jobs", "run_worker"]
 
 RESTART = 1.0
-"""Seconds before a worker that ended is started again; twice as long each time it ends within a minute, up to 60."""
+"""Seconds before a worker is restarted; doubles each time it exits within a minute, up to 60."""
 
 LOOK = 2.0
-"""Seconds between two looks at the queue, where the number of workers follows it."""
+"""Seconds between two looks at the queue, when the number of workers depends on it."""
 
 QUIET = 60.0
-"""Seconds without a job after which a worker that is not always wanted goes."""
+"""Seconds without a job after which an extra worker is stopped."""
 
 NICE = 19
-"""How far workers stand back behind the API where both want one processor: a video takes long, an answer does not."""
+"""The niceness of workers: the API gets the processor first, because an answer is short and a video is not."""
 
 log = logging.getLogger("lichtspiel.serve")
 
 
 class WorkerHandle(Protocol):
-    """A running worker, whatever runs it; the interface is that of `multiprocessing.Process`."""
+    """A running worker on any backend; has the interface of `multiprocessing.Process`."""
 
     @property
     def exitcode(self) -> object:
-        """How it ended."""
+        """How it exited."""
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait until it has ended, at most `timeout` seconds."""
+        """Wait until it has exited, for at most `timeout` seconds."""
 
     def is_alive(self) -> bool:
-        """Whether it has not ended."""
+        """Whether it is still running."""
 
     def terminate(self) -> None:
         """Ask it to stop after its current step."""
@@ -59,7 +59,7 @@ class WorkerHandle(Protocol):
 
 
 class States(Protocol):
-    """The channel by which workers report their number and state to the server."""
+    """The channel through which workers report their number and state to the server."""
 
     def put(self, item: tuple[int, str], /) -> None:
         """Report a state."""
@@ -73,7 +73,7 @@ class Backend(Protocol):
 
     @property
     def states(self) -> States:
-        """The channel of their states."""
+        """The channel through which its workers report their states."""
 
     def start(self, settings: Settings, number: int) -> WorkerHandle:
         """Start the worker with this number."""
@@ -83,13 +83,13 @@ class Backend(Protocol):
 
 
 def open_jobs(settings: Settings) -> Jobs:
-    """The queue of a server; its workers open it for themselves."""
+    """Open the queue of a server. Each worker opens it for itself."""
     return Jobs.open(settings.database, queue_limit=settings.queue_limit, keep_seconds=settings.keep_days * 86400)
 
 
 def run_worker(settings: Settings, number: int, stop: threading.Event, states: States) -> None:
     """Run a worker in this process until `stop` is set or it runs out of memory."""
-    from lichtspiel.serve.workers.worker import Worker  # torch: only here
+    from lichtspiel.serve.workers.worker import Worker  # imports torch, so only here
 
     configure(settings.log_json)
     jobs = open_jobs(settings)
@@ -104,7 +104,7 @@ def run_worker(settings: Settings, number: int, stop: threading.Event, states: S
 
 
 class Processes:
-    """Workers as processes of this machine."""
+    """Workers as processes on this machine."""
 
     def __init__(self) -> None:
         self.context = multiprocessing.get_context("spawn")
@@ -118,7 +118,7 @@ class Processes:
         return process
 
     def close(self) -> None:
-        """Nothing to release: processes that ended leave nothing behind."""
+        """Do nothing: processes that have exited leave nothing to release."""
 
 
 def _work(settings: Settings, number: int, states: States) -> None:
@@ -126,13 +126,13 @@ def _work(settings: Settings, number: int, states: States) -> None:
         os.nice(NICE)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the server, which then tells its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the server too, which then stops its workers
     threading.Thread(target=_stop_with_server, args=(stop,), daemon=True).start()
     run_worker(settings, number, stop, states)
 
 
 def _stop_with_server(stop: threading.Event) -> None:
-    """A server that was killed tells nobody; the next one has workers of its own."""
+    """Stop once the server process is gone. A killed server cannot stop its workers; the next one starts its own."""
     server = multiprocessing.parent_process()
     if server is not None:
         server.join()
@@ -140,12 +140,12 @@ def _stop_with_server(stop: threading.Event) -> None:
 
 
 def desired_workers(least: int, most: int, busy: int, waiting: int) -> int:
-    """How many workers there should be: one for every job that is made or waits, within bounds."""
+    """How many workers there should be: one per running or waiting job, within the bounds."""
     return max(least, min(most, busy + waiting))
 
 
 class Workers:
-    """The workers of one server. `state` tells what each is doing, by its number; `waiting` counts jobs."""
+    """The workers of one server. `state` maps the number of a worker to its state; `waiting` counts waiting jobs."""
 
     def __init__(self, settings: Settings, state: dict[int, str], backend: Backend, waiting: Callable[[], int]) -> None:
         self.settings, self.state, self.backend, self.waiting = settings, state, backend, waiting
@@ -154,7 +154,7 @@ class Workers:
         self.stopping = threading.Event()
 
     def start(self) -> None:
-        """Start those that are always there, and begin to follow the queue if there may be more."""
+        """Start the minimum number of workers; if more are allowed, also start to follow the queue."""
         threading.Thread(target=self._listen, daemon=True).start()
         for number in range(self.settings.min_workers):
             self._add(number)
@@ -162,7 +162,7 @@ class Workers:
             threading.Thread(target=self._follow, daemon=True).start()
 
     def stop(self, patience: float = 10.0) -> None:
-        """Tell all of them to stop after the step they are in, and end those that do not."""
+        """Ask all workers to stop after their current step; after `patience` seconds, kill those still running."""
         self.stopping.set()
         for worker in [*self.started.values()]:
             worker.terminate()
@@ -180,7 +180,7 @@ class Workers:
         threading.Thread(target=self._keep, args=(number,), daemon=True).start()
 
     def _keep(self, number: int) -> None:
-        """Start a worker, and start it again whenever it ends."""
+        """Start a worker, and restart it whenever it exits."""
         pause = RESTART
         while not self.stopping.is_set() and number not in self.retired:
             began = time.monotonic()
@@ -197,23 +197,23 @@ class Workers:
         del self.state[number]
 
     def _run(self, number: int) -> object:
-        """Start a worker and wait for its end; says how it ended."""
+        """Start a worker and wait until it exits; returns how it exited."""
         try:
             worker = self.started[number] = self.backend.start(self.settings, number)
             if self.stopping.is_set():
                 worker.terminate()
             worker.join()
             return worker.exitcode
-        except Exception as error:  # the backend is away, as a cluster may be
+        except Exception as error:  # the backend, such as a cluster, cannot be reached
             return error
 
     def _follow(self) -> None:
-        """Now and then, start workers for jobs that wait, and let idle ones go."""
+        """Every `LOOK` seconds, start workers for waiting jobs and stop idle ones."""
         idle: dict[int, float] = {}
         while not self.stopping.wait(LOOK):
             try:
                 waiting = self.waiting()
-            except Exception:  # a database that is away for a moment
+            except Exception:  # the database is briefly unavailable
                 log.exception("the queue could not be counted")
                 continue
             now, states = time.monotonic(), dict(self.state)

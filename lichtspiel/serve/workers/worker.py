@@ -1,8 +1,8 @@
-"""A worker: takes one job after another from the store, and brings each to an end.
+"""A worker: claims one job after another from the queue and runs it to its end.
 
-It keeps the last pipeline loaded, encodes the prompts of waiting jobs together, tells the store how far it is, and
-stops within one step when a job is cancelled or was taken from it. Latents go to the shared files before decoding, so
-that another worker can finish what this one began. It knows no HTTP.
+It keeps the last pipeline loaded, encodes the prompts of waiting jobs together, reports its progress, and stops within
+one step if a job is cancelled or lost. It stores latents in the shared files before it decodes them, so that another
+worker can finish what this one started. It knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -42,28 +42,28 @@ if TYPE_CHECKING:
 __all__ = ["Worker", "code_of"]
 
 LEASE = 30.0
-"""Seconds for which a job belongs to a worker that is not heard of."""
+"""Seconds for which a worker holds a job without sending a heartbeat."""
 
 BEAT = 0.5
-"""Seconds between two words to the store."""
+"""Seconds between two heartbeats."""
 
 PREVIEW = 3.0
 """Seconds between two previews."""
 
 TOGETHER = 16
-"""Waiting jobs whose prompts are encoded with the one that is begun."""
+"""How many waiting jobs have their prompts encoded together with the current one."""
 
 PAUSE, LONGEST_PAUSE = 1.0, 60.0
-"""Seconds before the first probe after a fault of the machine, and at most between two."""
+"""Seconds before the first probe after a machine fault, and the longest time between two probes."""
 
 UNCOUNTED = 20
-"""Attempts that one job may lose to faults of the machine; then they count, because the job may be what causes them."""
+"""How many attempts a job may lose to machine faults uncounted. After that they count: the job may cause the faults."""
 
 FAULT = "fault: "
-"""What the state of a worker begins with that cannot work."""
+"""Prefix of the state of a worker that cannot work."""
 
 CODES: tuple[tuple[type[Exception], str], ...] = (
-    (NotFound, "failed"),  # a file of the job is gone, which is not its owner's fault
+    (NotFound, "failed"),  # a file of the job is missing, which is not its owner's fault
     (Refused, "refused_by_policy"),
     (OutOfMemory, "out_of_memory"),
     (NonFinite, "non_finite"),
@@ -74,12 +74,12 @@ log = logging.getLogger("lichtspiel.serve")
 
 
 def code_of(error: Exception) -> str:
-    """The code by which clients know an error."""
+    """The code that clients get for an error."""
     return next((code for kind, code in CODES if isinstance(error, kind)), "failed")
 
 
 class Worker:
-    """One device's worker. `say` hears whether it is "loading", "ready" or "working"."""
+    """The worker of one device. It calls `say` with its state: "loading", "ready", "working" or "fault: ..."."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Worker:
         self.pause = PAUSE
 
     def run(self, stop: threading.Event, *, idle: float = 0.3) -> None:
-        """Work until `stop` is set. Raises OutOfMemory after a job that ended so: a fresh process has it back."""
+        """Work until `stop` is set. Raises OutOfMemory after a job ran out of memory; a new process gets it back."""
         self._await_machine(probe(self.settings, self.files, self.device), stop)
         sweep(self.jobs)
         self.say("ready")
@@ -111,10 +111,10 @@ class Worker:
                 stop.wait(idle)
 
     def once(self, stop: threading.Event | None = None) -> bool:
-        """Claim one job and bring it to an end; returns whether there was one.
+        """Claim one job and run it to its end; returns whether there was one.
 
-        Raises MachineFault when something other than the job failed; the job waits again, and the attempt does not
-        count.
+        Raises MachineFault if the machine failed rather than the job. The job then returns to the queue, and the
+        attempt does not count.
         """
         job = self.jobs.claim(self.name, self.settings.models, LEASE)
         if job is None:
@@ -135,8 +135,10 @@ class Worker:
         return True
 
     def _await_machine(self, fault: str | None, stop: threading.Event) -> None:
-        """Claim nothing until a fault is over: probe after a second, then after twice as long each time, up to a
-        minute. A fault that no probe finds, but that comes back with the next job, makes the pauses longer, too."""
+        """Claim nothing until a fault is over. Probe after a second, then after twice as long each time, up to 60 s.
+
+        A fault that no probe finds but that recurs with the next job also makes the pauses longer.
+        """
         confirmed = False
         while fault is not None and not stop.is_set():
             self.say(f"{FAULT}{fault}")
@@ -167,8 +169,11 @@ class Worker:
                 return code
 
     def _fail(self, job: Job, error: Exception, stop: threading.Event) -> str:
-        """End a job with an error that its owner can mend. Other errors are for the log, since they may name files of
-        this machine. Raises MachineFault, having given the job back, when the machine is at fault."""
+        """Fail a job; returns the error code.
+
+        The owner sees only errors that they can fix. Others go to the log, because they may name files of this machine.
+        If the machine is at fault, this gives the job back and raises MachineFault.
+        """
         fault = fault_of(error, loras=bool(job.request.get("lora")))
         if fault is not None and job.uncounted_attempts < UNCOUNTED:
             self._persist(lambda: self.jobs.give_back(job), stop)
@@ -181,7 +186,7 @@ class Worker:
         return code
 
     def _persist(self, write: Callable[[], None], stop: threading.Event) -> None:
-        """Write how a job ended, however long the database is away; meanwhile the job stays held."""
+        """Write how a job ended, retrying for as long as the database is unavailable; the job stays held meanwhile."""
         pause = PAUSE
         while True:
             try:
@@ -194,11 +199,11 @@ class Worker:
                 pause = min(2 * pause, LONGEST_PAUSE)
 
     def _tidy(self, job: Job, keep: Collection[str | None]) -> None:
-        """Remove what attempts at a finished job left in the storage, latents with the prompt among it."""
+        """Remove what earlier attempts at a finished job left in storage, such as latents, which contain the prompt."""
         try:
             for kind in ("latents", "previews", "videos"):
                 self.files.remove([name for name in self.files.named(f"{kind}/{job.id}_") if name not in keep])
-        except StoreError as error:  # deleting the job removes them, too
+        except StoreError as error:  # deleting the job removes them too
             log.warning("files of %s stay until it is deleted: %s", job.id, error)
 
     def _make(self, job: Job, folder: Path, heartbeat: Heartbeat) -> tuple[Result, Path]:
@@ -230,7 +235,7 @@ class Worker:
         return finish(work, latents, path), out
 
     def _fetch_latents(self, job: Job, path: Path) -> bool:
-        """Fetch the latents of an earlier attempt; returns whether there are any."""
+        """Fetch the latents of an earlier attempt into `kept`; returns whether there are any."""
         if job.latents is None:
             return False
         try:
@@ -241,22 +246,22 @@ class Worker:
         return True
 
     def _pipeline(self, request: Request) -> Pipeline:
-        """The one of the last job if it serves this one, too; else a new one in its place."""
+        """The pipeline of the last job if it serves this request too, otherwise a new one that replaces it."""
         if self.pipeline is None or not self.pipeline.serves(request):
-            self.pipeline = None  # first, so that two are never in memory
+            self.pipeline = None  # release it first, so that two are never in memory at once
             self.say("loading")
             self.pipeline = load(request, self.settings.weights or None)
         self.say("working")
         return self.pipeline
 
     def _encode_with_others(self, job: Job, request: Request, pipeline: Pipeline) -> None:
-        """If the text encoder has to load anyway, let it read the prompts of waiting jobs, too."""
+        """If the text encoder has to be loaded anyway, encode the prompts of waiting jobs as well."""
         if not pipeline.uncached_prompts([request]):
             return
         requests = []
         for waiting in self.jobs.waiting([job.model], TOGETHER):
             if not waiting.inputs:
-                with suppress(LichtspielError):  # what is wrong with it is told when its turn comes
+                with suppress(LichtspielError):  # its error is reported when its turn comes
                     requests.append(restore(waiting.request, {}, self.settings)[0])
         pipeline.encode_prompts([request, *requests])
 
@@ -287,7 +292,7 @@ class Worker:
 
 
 class Heartbeat:
-    """What the store hears of a job while it is made, and what it answers: go on, cancel, or it is lost."""
+    """Reports a running job to the database, which answers whether to go on, to cancel, or that the job is lost."""
 
     def __init__(self, worker: Worker, job: Job, stop: threading.Event) -> None:
         self.worker, self.job, self.stop = worker, job, stop
@@ -304,17 +309,17 @@ class Heartbeat:
 
     @property
     def stopping(self) -> bool:
-        """Whether it is this worker that ends, and not the job."""
+        """Whether the worker is stopping, rather than the job."""
         return self.stop.is_set() and self.answer == "go on"
 
     def end(self) -> None:
-        """Say no more; the job's end is said by somebody else."""
+        """Send no more heartbeats. The end of the job is reported elsewhere."""
         self.over.set()
         if self.thread.is_alive() and threading.current_thread() is not self.thread:
             self.thread.join()
 
     def progress(self, stage: str, done: float) -> None:
-        """How far the work is; raises when it is not to go on."""
+        """Take note of the progress; raises Lost or Cancelled if the work must not go on."""
         self.stage, self.done = stage, done
         if self.answer == "lost":
             raise Lost(self.job.id, self.job.attempt)
@@ -322,7 +327,7 @@ class Heartbeat:
             raise Cancelled("cancelled")
 
     def watch(self, step: Step) -> None:
-        """A step is done; now and then a preview is made of it."""
+        """Take note of a finished step; every `PREVIEW` seconds, store a preview of it."""
         self.step = step.index
         self.previewed = self.previewed or time.monotonic()
         due = time.monotonic() - self.previewed >= PREVIEW
@@ -331,8 +336,10 @@ class Heartbeat:
             self.previewed = time.monotonic()
 
     def picture(self, draw: Callable[[], Frame], name: str) -> str | None:
-        """Keep a picture of the work in the place of the last one, sealed like everything that leaves; returns its
-        name, or None if there is none, for the video matters more than a look at it."""
+        """Store a picture of the work in place of the last one, sealed like all output; returns its name.
+
+        If that fails, returns the name of the last picture, or None: the video matters more than a picture of it.
+        """
         assert self.work is not None
         name = f"previews/{self.job.id}_{self.job.attempt}_{name}.png"
         try:
@@ -356,13 +363,13 @@ class Heartbeat:
                     self.job, LEASE, stage=self.stage, progress=self.done, step=self.step, steps=self.steps, eta=eta,
                     preview=self.preview,
                 )  # fmt: skip
-            except Exception:  # a database that is away for a moment; the lease is longer than that
+            except Exception:  # the database is briefly unavailable; the lease lasts longer than that
                 log.exception("the store could not be told of %s", self.job.id)
             self.over.wait(BEAT)
 
 
 def middle(path: Path) -> Frame:
-    """The frame of a video in its middle; of a picture, itself."""
+    """The middle frame of a video; a picture itself."""
     if path.suffix == ".png":
         return load_image(path)
     frames = list(sample_video(path, 3))

@@ -1,1 +1,1 @@
-"""One module a version of the layout."""
+"""The migrations, one module per schema version."""

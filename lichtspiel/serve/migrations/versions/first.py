@@ -1,4 +1,4 @@
-"""The first layout: jobs, whose turn it is, what counts for limits, and keys.
+"""The first schema: jobs, turns, arrivals and API keys.
 
 A version never changes once it was released, so it repeats what `schema.py` says. There is no way back but a backup.
 """
@@ -15,7 +15,7 @@ NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """Make all tables."""
+    """Create all tables."""
     _job()
     op.create_table(
         "turn",

@@ -1,4 +1,4 @@
-"""The second layout: attempts that do not count are named for what they are."""
+"""The second schema: rename the column of attempts that do not count."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Rename the column, in a statement that SQLite (since 3.25) and PostgreSQL share."""
+    """Rename the column with a statement that both SQLite (since 3.25) and PostgreSQL accept."""
     op.execute("ALTER TABLE job RENAME COLUMN spared TO uncounted_attempts")
