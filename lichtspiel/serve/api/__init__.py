@@ -1,1 +1,1 @@
-"""The HTTP interface: routes, bodies, answers and what stands before them."""
+"""The HTTP API: routes, request bodies, responses and middleware."""

@@ -1,6 +1,7 @@
-"""The application: the endpoints, what stands before them, how errors are answered, and the page.
+"""The FastAPI application: endpoints, middleware, error handlers and the page.
 
-It knows no torch and no weights: it writes jobs into the store and reads them there. Workers do the rest.
+It imports no torch and loads no weights: it only writes jobs to the queue and reads them from there. Workers do the
+rest.
 """
 
 from __future__ import annotations
@@ -35,21 +36,21 @@ queue: it is queued, in_progress, completed, failed or cancelled. Errors are `{"
 """
 
 FRESH = {"Cache-Control": "no-cache"}
-"""Browsers ask whether a file has changed, so that they never mix files of two versions."""
+"""Makes browsers revalidate files, so that they never mix files of two versions."""
 
 
 class Page(StaticFiles):
     """The files of the page."""
 
     def file_response(self, *args: Any, **more: Any) -> Response:
-        """A file, with the header that keeps it fresh."""
+        """A file, with the header that makes browsers revalidate it."""
         response = super().file_response(*args, **more)
         response.headers.update(FRESH)
         return response
 
 
 def create_app(server: Server) -> FastAPI:
-    """The application; it serves what `server` holds."""
+    """Create the application for `server`."""
     app = FastAPI(title="Lichtspiel", version=__version__, description=ABOUT, docs_url=None, redoc_url=None)
     app.add_middleware(SecurityMiddleware, settings=server.settings)
     app.add_middleware(TimingMiddleware, metrics=server.metrics)

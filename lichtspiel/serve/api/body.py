@@ -1,4 +1,4 @@
-"""Bodies of requests: fields and uploads of JSON and multipart alike, and what the OpenAPI document says of them."""
+"""Request bodies: the fields and uploads of JSON and multipart requests, and their OpenAPI schemas."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ __all__ = ["BODY", "FILE", "PROPERTIES", "REMIX", "Fields", "Uploads", "folder",
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    """A folder for as long as a request takes. Errors about files in it name the client's fields, not this server's
-    paths."""
+    """A temporary folder for the duration of a request.
+
+    Errors about files in it name the client's fields instead of this server's paths.
+    """
     with tempfile.TemporaryDirectory(prefix="lichtspiel-") as name:
         try:
             yield Path(name)
@@ -44,7 +46,7 @@ def folder() -> Iterator[Path]:
 
 
 def _in_fields(text: str, folder: str) -> str:
-    """A text with the client's names of fields in place of files in a folder."""
+    """Replace the paths of files in a folder by the client's field names."""
     return re.sub(rf"{re.escape(folder)}/(\w+)([\w-]*)\.\w+", lambda match: client_name(match[1]) + match[2], text)
 
 
@@ -53,21 +55,21 @@ Uploads = dict[str, list[BinaryIO]]
 
 
 MAX_JSON = 32_000_000
-"""Bytes of a JSON body; a picture that does not fit is sent as an upload."""
+"""The largest JSON body, in bytes. A picture that does not fit has to be sent as an upload."""
 
 MAX_VALUES = 10_000
-"""Values in a JSON body, about. Python's parser holds all threads up, for a second with ten million of them."""
+"""The approximate limit of values in a JSON body. Python's parser blocks all threads, for a second per ten million."""
 
 SMALL, MAX_HELD = 1_000_000, 128_000_000
-"""Bytes of a body that count for nothing, and of all other bodies that are in memory at once."""
+"""Bodies of at most `SMALL` bytes are not counted; all others together may take `MAX_HELD` bytes of memory."""
 
 _held = 0
 _threads = ThreadPoolExecutor(8, thread_name_prefix="body")
-"""Threads for what clients send, so that a slow guard or a hard picture keeps nobody from asking after their video."""
+"""Threads that process bodies, so that a slow guard or a large picture never delays queries about videos."""
 
 
 async def handled(request: Request, work: Callable[[Fields, Uploads], dict[str, Any]]) -> dict[str, Any]:
-    """What `work` makes of the fields and uploads of a JSON or multipart request, in a thread of its own."""
+    """Call `work` with the fields and uploads of a JSON or multipart request, in a separate thread."""
     if "json" not in request.headers.get("content-type", ""):
         async with request.form(max_files=16, max_fields=64) as form:
             return await _elsewhere(work, *_sorted(form))
@@ -80,7 +82,7 @@ async def _elsewhere(work: Callable[..., dict[str, Any]], *args: object) -> dict
 
 
 async def _received(request: Request) -> bytes:
-    """The body; raises TooLarge for a long one, and TooBusy when others' bodies fill the memory that there is."""
+    """Read the body. Raises TooLarge if it is too long, and TooBusy if other bodies take up the memory."""
     global _held  # noqa: PLW0603  (all requests of this process share its memory)
     body, held = bytearray(), 0
     try:
@@ -98,7 +100,7 @@ async def _received(request: Request) -> bytes:
 
 
 def _parsed(body: bytes) -> Fields:
-    """The object in a JSON body. Raises RequestError for anything else."""
+    """Parse a JSON body. Raises RequestError if it is not an object."""
     if sum(body.count(mark) for mark in (b"[", b"{", b",")) > MAX_VALUES:
         raise RequestError("body", f"{len(body):,} bytes", f"it holds more than {MAX_VALUES:,} values")
     try:
@@ -129,13 +131,13 @@ def _sorted(form: FormData) -> tuple[Fields, Uploads]:
 
 
 def schema(properties: dict[str, Any], required: list[str], kinds: tuple[str, ...]) -> dict[str, Any]:
-    """The part of an operation that describes its body."""
+    """The part of an OpenAPI operation that describes its body."""
     schema = {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
     return {"requestBody": {"required": True, "content": {kind: {"schema": schema} for kind in kinds}}}
 
 
 def _property(name: str) -> dict[str, Any]:
-    """The schema of an option as clients set it."""
+    """The schema of an option, as the API accepts it."""
     if name == "consent":
         about = "Who is shown and that they agreed, where the policy asks for it; it is recorded."
         return {"type": "string", "maxLength": MAX_CONSENT, "description": about}
@@ -161,7 +163,7 @@ def _upload(field: str) -> dict[str, Any]:
 
 TEXT, UPLOAD = {"type": "string"}, {"type": "string", "format": "binary"}
 PROPERTIES: dict[str, dict[str, Any]] = {name: _property(name) for name in FIELDS}
-"""What a client may set beside files, with types, bounds, choices and defaults, all of them from `Request`."""
+"""The schemas of the fields that a client may set besides files. Types, bounds and defaults come from `Request`."""
 
 BODY = schema(PROPERTIES, ["prompt"], ("application/json",))
 MULTIPART = {**PROPERTIES, **{field: _upload(field) for field in FILES}}

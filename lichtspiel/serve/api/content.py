@@ -1,4 +1,4 @@
-"""Files over HTTP: whole or in one range, with an ETag by which a copy is known to be current (RFC 9110)."""
+"""Files over HTTP: whole or as a single range, with an ETag for conditional requests (RFC 9110)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ __all__ = ["content"]
 
 
 def content(files: Files, name: str, digest: str, request: Request, *, download: str | None = None) -> Response:
-    """The answer to a request for a stored file with this digest; `download` is the name that browsers give it. HEAD
-    is answered without the content."""
+    """The response to a request for a stored file with this digest.
+
+    `download` is the name under which browsers save the file. The response to HEAD has no content.
+    """
     etag, headers = f'"{digest}"', request.headers
     answer_headers = {"ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": "private, no-cache"}
     if download is not None:
@@ -42,7 +44,7 @@ def content(files: Files, name: str, digest: str, request: Request, *, download:
 
 
 def _span(header: str, size: int) -> tuple[int, int] | None:
-    """First byte and the one after the last; None for no range, or one that is not understood, which is ignored."""
+    """The first byte and the one after the last; None for no range or for an invalid one, which is ignored."""
     match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", header.strip())
     if match is None or match[0] == "bytes=-":
         return None

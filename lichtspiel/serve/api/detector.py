@@ -1,6 +1,6 @@
-"""Verification of strangers' files, each in a child process with bounded memory and time, and few at once.
+"""Verification of untrusted files, each in a child process with limited memory and time, and only a few at once.
 
-A video of a few kilobytes may decode to gigabytes, so what reads it must not be the process that answers everybody.
+A video of a few kilobytes can decode to gigabytes, so the process that serves the API must not read it.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from lichtspiel.serve.errors import TooBusy, TooLarge
 __all__ = ["Detector"]
 
 MEMORY = 800_000_000
-"""Bytes that one verification may take beyond the libraries."""
+"""How many bytes one verification may take in addition to the libraries."""
 
 SECONDS = 120.0
 """How long one verification may take."""
 
 AT_ONCE, WAITING = 1, 8
-"""How many verifications run, and how many requests may wait for one."""
+"""How many verifications run at once, and how many requests may wait."""
 
 PRELOADED = ["lichtspiel.seal.verify", "lichtspiel.seal.detect", "numpy", "cv2", "av", "PIL.Image"]
 
 
 class Detector:
-    """Runs `lichtspiel.seal.verify` elsewhere. Threads share one."""
+    """Runs `lichtspiel.seal.verify` in child processes. Threads may share one detector."""
 
     def __init__(self) -> None:
         forks = "forkserver" in multiprocessing.get_all_start_methods()
@@ -42,10 +42,10 @@ class Detector:
         self._waiting = threading.BoundedSemaphore(AT_ONCE + WAITING)
 
     def verify(self, path: Path) -> dict[str, Any]:
-        """The report on a file, without what this installation remembers of it.
+        """The report on a file, without this installation's record of it.
 
-        Raises TooBusy when too many wait, TooLarge when the file takes more memory or time than there is for one, and
-        MediaError when it cannot be read.
+        Raises TooBusy if too many requests wait, TooLarge if the file takes more memory or time than is allowed, and
+        MediaError if it cannot be read.
         """
         if not self._waiting.acquire(blocking=False):
             raise TooBusy("too many files are being verified", retry_after=10)
@@ -69,7 +69,7 @@ class Detector:
                 answer: tuple[str, Any] = receiver.recv()
                 return answer
             return "too large", f"file: it takes more than {SECONDS:.0f} seconds to verify; run `lichtspiel verify`"
-        except EOFError:  # it was killed, or a library brought it down
+        except EOFError:  # it was killed, or a library crashed it
             return "too large", "file: verifying it failed for lack of memory; run `lichtspiel verify` on it"
         finally:
             receiver.close()
@@ -85,7 +85,7 @@ def _verify(path: str, answer: Connection) -> None:
     try:
         outcome = "report", verify(path, with_record=False).to_json()
     except LichtspielError as error:
-        # FFmpeg says the last two when it gets no memory for a frame or a thread.
+        # FFmpeg reports these when it cannot allocate memory for a frame or a thread.
         words = ("Cannot allocate memory", "Resource temporarily unavailable")
         short = isinstance(error, OutOfMemory) or any(word in str(error) for word in words)
         text = f"file: it takes more than {MEMORY // 1_000_000} MB of memory to verify; run `lichtspiel verify` on it"
@@ -94,7 +94,7 @@ def _verify(path: str, answer: Connection) -> None:
 
 
 def _limit() -> None:
-    """Bound the memory of this process, and stand back behind others."""
+    """Limit the memory of this process and lower its priority."""
     if hasattr(os, "nice"):
         os.nice(10)
     with contextlib.suppress(ImportError, OSError, StopIteration):  # not Linux

@@ -1,4 +1,4 @@
-"""Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html): a job as it changes."""
+"""Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html) about a job."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from lichtspiel.serve.queue.jobs import ENDED
 __all__ = ["events"]
 
 PAUSE = 0.5
-"""Seconds between two looks; a step of a model takes longer."""
+"""Seconds between two polls; a step of a model takes longer."""
 
 QUIET = 15.0
-"""After so many seconds without news a comment keeps the connection open."""
+"""Seconds without an event after which a comment is sent to keep the connection open."""
 
 
 async def events(read: Callable[[], dict[str, Any]]) -> AsyncIterator[str]:
-    """The object that `read` returns, as an event whenever it changed, until its state is an end or it is gone."""
+    """Send the object that `read` returns as an event whenever it changes, until its state is final or it is gone."""
     last, quiet = "", 0.0
     while True:
         try:

@@ -1,6 +1,6 @@
-"""From what a client sends to a checked request: fields, uploaded files, and the limits on both.
+"""Turn what a client sends, fields and uploads, into a validated request.
 
-Names of files never come from a client, and nothing is fetched from addresses that it sends.
+Clients never choose file names, and nothing is fetched from URLs that they send.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ FILES = {
     "mask": "mask",
     "references": "references",
 }
-"""Fields of uploads, and what they are in a `Request`."""
+"""The names of upload fields, and the fields of `Request` that they stand for."""
 
 
 FIELDS = (*(name for name in OPTIONS if name not in {*FILES.values(), "device"}), "consent")
-"""What a client may set beside files."""
+"""The fields that a client may set besides files."""
 
 
 def client_name(field: str) -> str:
-    """The name by which clients know a field of a `Request`."""
+    """The client's name for a field of `Request`."""
     return next((name for name, attribute in FILES.items() if attribute == field), field)
 
 
 SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp"}
-"""File names of pictures by their first bytes; everything else is opened as a video."""
+"""The suffixes of pictures by their first bytes; everything else is opened as a video."""
 
 LORA = re.compile(r"[\w][\w.-]*")
 
 
 @dataclass(frozen=True)
 class Submission:
-    """A checked request, with its files in a folder of this server, and a digest of all that was sent."""
+    """A validated request, with its files in a local folder and a digest of everything that was sent."""
 
     request: Request
     inputs: Inputs
@@ -65,9 +65,9 @@ class Submission:
 def read_form(
     fields: Mapping[str, Any], uploads: Mapping[str, Sequence[BinaryIO]], folder: Path, settings: Settings
 ) -> Submission:
-    """Check what a client sent; uploads are written into `folder`.
+    """Validate what a client sent, and write uploads to `folder`.
 
-    Raises RequestError that names a field, MediaError for a file that cannot be read, and TooLarge.
+    Raises a RequestError that names the field, MediaError for a file that cannot be read, and TooLarge.
     """
     values = {name: value for name, value in fields.items() if value is not None}
     digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
@@ -98,7 +98,7 @@ def read_form(
 
 
 def _check_names(values: Mapping[str, Any]) -> None:
-    """Refuse names that no client may set; files of this server are not to be named by clients."""
+    """Reject names that clients may not set. In particular, they may not name files of this server."""
     for name, value in values.items():
         if name in FIELDS:
             continue
@@ -120,7 +120,7 @@ def _write(content: bytes, path: Path, digest: Any) -> Path:
 
 
 def _inline(field: str, reference: Any) -> bytes | None:
-    """The picture in OpenAI's `{"image_url": "data:image/png;base64,…"}`; other addresses are not fetched."""
+    """Decode the picture in OpenAI's `{"image_url": "data:image/png;base64,…"}`; other URLs are not fetched."""
     if reference is None:
         return None
     if isinstance(reference, str):
@@ -148,7 +148,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def _lora(value: Any, settings: Settings) -> dict[str, Any]:
-    """A LoRA by its name in the operator's folder, such as "style" or "style:0.8"."""
+    """Find a LoRA in the operator's folder by a name such as "style" or "style:0.8"."""
     name, colon, strength = str(value).rpartition(":")
     adapter = (
         value if isinstance(value, dict) else {"path": name, "strength": strength} if colon else {"path": strength}
@@ -167,8 +167,10 @@ FILE_FIELDS = ("image", "last_image", "video", "mask", "references")
 
 
 def stored(submission: Submission, verdict: Verdict | None = None) -> dict[str, Any]:
-    """What is kept of a request in the database: its fields without paths, the consent, and what the policy said, so
-    that no worker asks it again."""
+    """What the database stores of a request: its fields without paths, the consent, and the verdict of the policy.
+
+    The verdict is stored so that workers need not judge the request again.
+    """
     fields = submission.request.model_dump(mode="json", exclude={*FILE_FIELDS})
     fields["lora"] = [{**one, "path": Path(one["path"]).stem} for one in fields["lora"]]
     return {**fields, "consent": submission.consent, "verdict": verdict and verdict.to_json()}
@@ -177,7 +179,7 @@ def stored(submission: Submission, verdict: Verdict | None = None) -> dict[str, 
 def restore(
     stored_fields: Mapping[str, Any], files: Mapping[str, Path], settings: Settings
 ) -> tuple[Request, str | None]:
-    """The request again, with its files where they lie now, and the consent."""
+    """Restore a request, with its files at their current paths; returns it and the consent."""
     fields: dict[str, Any] = dict(stored_fields)
     consent = fields.pop("consent", None)
     fields.pop("verdict", None)

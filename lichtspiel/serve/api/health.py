@@ -1,4 +1,4 @@
-"""The routes for whoever runs the server: whether it is alive, whether it can work, and its metrics."""
+"""Routes for operators: whether the server is alive, whether it is ready, and its metrics."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Numbers for Prometheus: how long the queue is, how jobs end, how long stages take, how fast the API answers.
+"""Prometheus metrics: the length of the queue, how jobs end, how long stages take and how fast the API responds.
 
-Everything about jobs is read from the store, so that it counts jobs of all workers on all machines.
+Everything about jobs comes from the database, so it covers all workers on all machines.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ __all__ = ["Metrics", "TimingMiddleware"]
 
 
 QUIET = frozenset({"/health", "/ready", "/metrics", "/page", "/v1/videos/{id}"})
-"""Routes that are asked so often that each answer is not worth a line."""
+"""Routes that are requested too often to log every response."""
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-"""Methods that are told apart; clients can make up others without end."""
+"""Methods that get a label of their own. Clients can make up any number of others, which share one label."""
 
 
 BUCKETS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
-"""Upper bounds of the histograms of jobs, in seconds."""
+"""Upper bounds of the buckets of the job histograms, in seconds."""
 
 log = logging.getLogger("lichtspiel.serve")
 
 
 class Metrics:
-    """The numbers of one server."""
+    """The metrics of one server."""
 
     def __init__(self, jobs: Jobs, workers: Mapping[int, str]) -> None:
         self.jobs, self.workers = jobs, workers
@@ -46,7 +46,7 @@ class Metrics:
         self.registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
-        """What the store says now."""
+        """The current metrics, most of them read from the database."""
         depth = GaugeMetricFamily("lichtspiel_jobs", "Jobs by state", labels=["state"])
         for state, count in self.jobs.counts().items():
             depth.add_metric([state], count)
@@ -90,17 +90,17 @@ class Metrics:
 
 
 class TimingMiddleware:
-    """ASGI middleware that takes the time until every answer begins.
+    """ASGI middleware that measures the time until each response starts.
 
-    As a decorator of Starlette's it would start a task and a queue for each request, which take longer than most
-    answers here.
+    Starlette's `BaseHTTPMiddleware` would start a task and a queue for each request, which take longer than most
+    responses here.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app, self.answers = app, metrics.answers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
+        """Handle a request and time its response."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

@@ -1,4 +1,4 @@
-"""What stands before every request: its size, where it comes from, and the headers of every answer."""
+"""Security middleware: limits on body size and time, checks of Host and Origin, and security headers."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ LOCAL = {"localhost", "127.0.0.1", "::1"}
 
 
 BODY_SECONDS, SLOWEST = 60.0, 10_000
-"""Seconds that a body may take to arrive, and one more for so many bytes."""
+"""How many seconds a body may take to arrive, plus one second for every `SLOWEST` bytes."""
 
 
 class _TooSlow(Exception):
-    """A body takes longer to arrive than it may."""
+    """The body takes too long to arrive."""
 
 
 class _TooMuch(Exception):
-    """More bytes came than a request may have."""
+    """The body is larger than allowed."""
 
 
 class SecurityMiddleware:
     """ASGI middleware around the application.
 
-    A server on loopback needs no key, so pages of other sites must not use it through somebody's browser: requests
-    with a foreign `Host` (a name that was made to point here) or a foreign `Origin` are refused.
+    A server on loopback needs no key, so other websites must not be able to use it through somebody's browser.
+    Requests with a foreign `Host` (DNS rebinding) or a foreign `Origin` are refused.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -65,7 +65,7 @@ class SecurityMiddleware:
 
         async def counted() -> Message:
             nonlocal came, whole
-            if whole:  # what still comes is that the client went away
+            if whole:  # the only message still to come is the disconnect
                 return await receive()
             left = BODY_SECONDS + came / SLOWEST - (time.monotonic() - start)
             try:

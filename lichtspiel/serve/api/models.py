@@ -1,4 +1,4 @@
-"""The routes of the models that this server offers."""
+"""Routes for the models that this server offers."""
 
 from __future__ import annotations
 

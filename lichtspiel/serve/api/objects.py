@@ -1,4 +1,4 @@
-"""What clients read: a job as OpenAI's video object, models, and errors in OpenAI's shape."""
+"""The JSON objects that clients read: jobs as OpenAI's video objects, models, and errors in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from lichtspiel.spec import Model
 __all__ = ["error_response", "model_object", "video_object"]
 
 HIDDEN = ("prompt", "consent", "verdict")
-"""Fields that stand elsewhere in the video object, or are nobody's business."""
+"""Fields that are elsewhere in the video object, or private."""
 
 CHOSEN = ("device", "dtype")
-"""Fields that may be left to the worker, and are known when it is done."""
+"""Fields that the worker may choose, and that are known only once it is done."""
 
 
 def video_object(job: Job, position: int | None = None) -> dict[str, Any]:
-    """A job as clients see it; `position` counts from 1 in the queue."""
+    """A job as clients see it; `position` is its place in the queue, from 1."""
     options: Mapping[str, Any] = job.request
     result = job.result or {}
     error = {"code": job.error_code, "message": job.error_message} if job.error_code else None
@@ -61,7 +61,7 @@ def _seconds(moment: float | None) -> int | None:
 
 
 def model_object(row: Model, states: Collection[str]) -> dict[str, Any]:
-    """A checkpoint as clients see it; `states` are those of the workers."""
+    """A checkpoint as clients see it; `states` are the states of the workers."""
     sampling = row.sampling
     state = "loading" if "loading" in states else "ready" if states else "idle"
     if states and all(one.startswith("fault") for one in states):
@@ -69,7 +69,7 @@ def model_object(row: Model, states: Collection[str]) -> dict[str, Any]:
     return {
         "id": row.name,
         "object": "model",
-        "created": 1740441600,  # 2025-02-25, when Wan2.1 was published
+        "created": 1740441600,  # 2025-02-25, when Wan2.1 was released
         "owned_by": row.repository.partition("/")[0] or "lichtspiel",
         "title": row.title,
         "tasks": sorted(row.tasks),
@@ -91,7 +91,7 @@ def model_object(row: Model, states: Collection[str]) -> dict[str, Any]:
 def error_response(error: LichtspielError) -> tuple[int, dict[str, Any]]:
     """HTTP status and body of an error."""
     status, code, param = getattr(error, "status", 500), getattr(error, "code", "failed"), None
-    if isinstance(error, StoreError):  # its message names addresses of this server
+    if isinstance(error, StoreError):  # its message contains internal addresses
         return status, error_body(f"{error.public}; try again later", code, status)
     if isinstance(error, Refused):
         status, code = 403, "refused_by_policy"

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of answers; the objects themselves are made in `objects`, and a test compares both."""
+"""OpenAPI schemas of responses. The objects themselves are built in `objects`; a test compares both."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ ERROR = _object(error=_object(message=TEXT, type=TEXT, param=_maybe(TEXT, "The f
 
 
 def answers(schema: Schema) -> dict[int | str, dict[str, Any]]:
-    """The part of an operation that describes its answer."""
+    """The part of an OpenAPI operation that describes its response."""
     return {200: {"description": "Done.", "content": {"application/json": {"schema": schema}}}}
 
 

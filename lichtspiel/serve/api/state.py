@@ -1,6 +1,6 @@
-"""What the endpoints share: settings, jobs, files, keys, and how a request becomes a job.
+"""What the endpoints share: settings, jobs, files and keys, and how a request becomes a job.
 
-It knows HTTP only as far as finding out who asks.
+All that it knows of HTTP is how to find out who sent a request.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["OwnerDep", "ProberDep", "SecretDep", "Server", "ServerDep"]
 
 @dataclass
 class Server:
-    """What the endpoints share; `workers` holds the state of each worker, by its number."""
+    """What the endpoints share; `workers` maps the number of each worker to its state."""
 
     settings: Settings
     jobs: Jobs
@@ -45,7 +45,7 @@ class Server:
         self.metrics = Metrics(self.jobs, self.workers)
 
     def owner(self, secret: str | None) -> str:
-        """Who asks: the id of the key with this secret, or empty where no key is needed. Raises InvalidKey."""
+        """The owner of a request: the id of its key, or empty where no key is needed. Raises InvalidKey."""
         key = self.keys.find(secret.strip()) if secret else None
         if key is not None:
             return key.id
@@ -56,7 +56,7 @@ class Server:
     def create(
         self, submission: Submission, owner: str, idempotency: str | None, remixed_from: str | None = None
     ) -> Job:
-        """Judge a request and put it into the queue, with its files."""
+        """Judge a request, store its files and add it to the queue."""
         terms = replace(self.settings.terms, consent=submission.consent)
         verdict = admit(submission.request, terms, submission.inputs).inspection.before
         prefix = f"inputs/{uuid.uuid4().hex}"
@@ -79,20 +79,20 @@ class Server:
         return job
 
     def delete(self, id: str, owner: str | None) -> None:
-        """Delete a job: its files first, so that a job whose files cannot be removed now can be deleted later.
+        """Delete a job, files first: if its files cannot be removed now, the job can still be deleted later.
 
         Raises NotFound, Busy for one in progress, or StorageError.
         """
         job = self.jobs.get(id, owner)
         if job.state == "queued":
-            job = self.jobs.cancel(id, owner)  # nobody takes it up without its files
+            job = self.jobs.cancel(id, owner)  # so that no worker claims it without its files
         if job.state not in ENDED:
             raise Busy(f"{id} is being made; cancel it first, and delete it when it has ended")
         self.remove(job)
         self.jobs.delete(id, owner)
 
     def remove(self, job: Job) -> None:
-        """Remove all files of a job, those included that attempts left whose workers were killed."""
+        """Remove all files of a job, including those that killed workers left behind."""
         left = [self.files.named(f"{kind}/{job.id}_") for kind in ("latents", "previews", "videos")]
         self.files.remove({*job.files, *(name for names in left for name in names)})
         scratch.remove(self.jobs, job.id)
@@ -102,7 +102,7 @@ class Server:
         return video_object(job, self.jobs.positions().get(job.id) if job.state == "queued" else None)
 
 
-# Both run on the event loop, for a thread costs more than they do; only a key is looked up in the database.
+# Dependencies run on the event loop, because a thread would cost more than they do; only a key needs the database.
 async def _server(request: Request) -> Server:
     server = request.app.state.server
     assert isinstance(server, Server)
@@ -110,7 +110,7 @@ async def _server(request: Request) -> Server:
 
 
 ServerDep = Annotated[Server, Depends(_server)]
-"""What this application serves."""
+"""The `Server` of this application."""
 
 
 async def _secret(
@@ -123,7 +123,7 @@ async def _secret(
 
 
 SecretDep = Annotated[str | None, Depends(_secret)]
-"""The secret that came with a request."""
+"""The secret that was sent with a request, if any."""
 
 
 async def _who(server: ServerDep, secret: SecretDep) -> str:
@@ -131,7 +131,7 @@ async def _who(server: ServerDep, secret: SecretDep) -> str:
 
 
 OwnerDep = Annotated[str, Depends(_who)]
-"""Who asks."""
+"""The owner of a request; see `Server.owner`."""
 
 
 async def _prober(server: ServerDep, secret: SecretDep) -> None:
@@ -140,4 +140,4 @@ async def _prober(server: ServerDep, secret: SecretDep) -> None:
 
 
 ProberDep = Annotated[None, Depends(_prober)]
-"""Whoever may see how the server does: owners of keys, or with `open_probes` anybody."""
+"""Access to the state of the server: owners of keys or, with `open_probes`, anybody."""

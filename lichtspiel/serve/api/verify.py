@@ -1,4 +1,4 @@
-"""The route of the public detector."""
+"""The route of the public detector, which verifies files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def verify_file(request: Request, server: ServerDep, _owner: OwnerDep) -> 
             with path.open("wb") as file:
                 shutil.copyfileobj(uploads["file"][0], file)
             report = server.detector.verify(path)
-        # What this machine remembers of it (prompts, paths) is not for strangers.
+        # The record of this machine (prompts, paths) is not for strangers.
         return {**report, "path": None, "record": None}
 
     return await handled(request, work)

@@ -1,4 +1,4 @@
-"""The routes of videos: OpenAI's Videos API, plus cancel, events and preview."""
+"""Routes for videos: OpenAI's Videos API, plus cancel, events and preview."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _remixed(
     stored_fields = {**first.request, "prompt": fields["prompt"]} | (
         {"seed": fields["seed"]} if "seed" in fields else {}
     )
-    stored_fields["consent"] = fields.get("consent")  # what was stated for one request says nothing about another
+    stored_fields["consent"] = fields.get("consent")  # consent to one request does not cover another
     request, consent = restore(stored_fields, files, server.settings)
     submission = Submission(request, read_inputs(request), consent, files, f"{first.id} {fields}")
     return server.create(submission, owner, idempotency or None, first.id)
