@@ -1,1 +1,1 @@
-"""From a request to decoded frames: the plan, the inputs, the conditions and the pipeline."""
+"""Inference, from a request to decoded frames: the plan, the inputs, the conditions and the pipeline."""

@@ -1,7 +1,7 @@
-"""How long each stage of the work takes.
+"""A clock that measures how long each stage takes.
 
-At every moment exactly one stage is running: a stage that begins inside another one interrupts it. So the stages add up
-to the total, and no second is counted twice or lost.
+Exactly one stage runs at any moment: a stage that begins inside another one interrupts it. So the stages add up to the
+total, and no time is counted twice or lost.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from contextlib import contextmanager
 __all__ = ["STAGES", "Clock"]
 
 STAGES = ("load", "encode", "denoise", "decode", "seal")
-"""What every result reports; others, such as "upscale", appear where they ran."""
+"""The stages that every result reports; others, such as "upscale", appear only if they ran."""
 
 
 class Clock:
-    """Seconds by stage. It starts in the stage "load"; `since` is an earlier moment of `time.perf_counter` to count
-    from, such as the start of the process."""
+    """Seconds by stage. The clock starts in the stage "load".
+
+    `since` is an earlier value of `time.perf_counter` to count from, such as the start of the process.
+    """
 
     def __init__(self, since: float | None = None) -> None:
         self.seconds: dict[str, float] = {}
@@ -34,7 +36,7 @@ class Clock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Count the time spent inside for a stage, except for the stages that interrupt it."""
+        """Count the time spent inside the block as this stage, except for stages that interrupt it."""
         outer = self._switch(name)
         try:
             yield
@@ -42,12 +44,12 @@ class Clock:
             self._switch(outer)
 
     def timings(self) -> dict[str, float]:
-        """The seconds of each stage until now, and their total."""
+        """The seconds spent in each stage so far, and their total."""
         self._switch(self._current)
         return {**dict.fromkeys(STAGES, 0.0), **self.seconds, "total": sum(self.seconds.values())}
 
     def _switch(self, name: str) -> str:
-        """Make another stage the current one; returns the one before."""
+        """Switch to another stage; returns the previous one."""
         now, before = time.perf_counter(), self._current
         self.seconds[before] = self.seconds.get(before, 0.0) + now - self._since
         self._current, self._since = name, now

@@ -1,10 +1,10 @@
-"""From pictures and videos to the conditions of a DiT.
+"""Turn pictures and videos into the conditions of a DiT.
 
-    first and last picture     [mask 4 | latents 16], beside the noise
+    first and last picture     [mask 4 | latents 16], concatenated to the noise
     VACE                       [inactive 16 | reactive 16 | mask 64], for the blocks of its second stream
 
-Follows `wan/image2video.py`, `wan/first_last_frame2video.py`, `wan/vace.py` and `wan/utils/vace_processor.py`. It opens
-no files; pictures come as tensors in [-1, 1], masks in [0, 1], where 1 is generated.
+Follows `wan/image2video.py`, `wan/first_last_frame2video.py`, `wan/vace.py` and `wan/utils/vace_processor.py`. This
+module opens no files; pictures are tensors in [-1, 1], masks are in [0, 1], where 1 means "generate this".
 
 Letters: c channels, t latent frames, n frames in a latent, f frames, h and w latent height and width, y and x pixels
 along a latent's sides.
@@ -39,9 +39,9 @@ WHITE, BLACK = 1.0, -1.0
 def match_aspect(image: Tensor, width: int, height: int, fit: FitMode, slack: int = 0) -> Tensor:
     """Bring [3, H, W] to the aspect ratio of width to height, at its own resolution.
 
-    "crop" cuts around the center, "pad" puts black bars beside, "stretch" leaves the picture whole. So does "crop" when
-    fewer than `slack` pixels of the result would be lost: sizes are rounded down to a grid, and what that costs a
-    picture's aspect ratio is squeezed in the official code, not cut.
+    "crop" cuts around the center, "pad" adds black bars, and "stretch" leaves the picture as it is. So does "crop" if
+    fewer than `slack` pixels of the result would be lost: sizes are rounded down to a grid, and the official code
+    squeezes a picture by that small difference in aspect ratio instead of cropping it.
     """
     rows, columns = image.shape[1:]
     scale = max(width / columns, height / rows)
@@ -57,13 +57,13 @@ def match_aspect(image: Tensor, width: int, height: int, fit: FitMode, slack: in
 
 
 def center_crop(image: Tensor, width: int, height: int) -> Tensor:
-    """Cut [3, H, W] to a size around its center."""
+    """Crop [3, H, W] to a size around its center."""
     top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
     return image[:, top : top + height, left : left + width]
 
 
 def _paste_centered(image: Tensor, width: int, height: int, color: float) -> Tensor:
-    """Lay [3, H, W] in the middle of a canvas of one color."""
+    """Paste [3, H, W] into the middle of a canvas of one color."""
     rows, columns = image.shape[1:]
     top, left = (height - rows) // 2, (width - columns) // 2
     canvas = image.new_full((3, height, width), color)
@@ -72,7 +72,7 @@ def _paste_centered(image: Tensor, width: int, height: int, color: float) -> Ten
 
 
 def fit_frame(image: Tensor, width: int, height: int, fit: FitMode) -> Tensor:
-    """Bring a frame [3, H, W] of VACE's video or mask to a size, as `resize_crop` of `VaceVideoProcessor` does."""
+    """Fit a frame [3, H, W] of VACE's video or mask to a size, as `resize_crop` of `VaceVideoProcessor` does."""
     if image.shape[1:] == (height, width):
         return image
     if fit == "crop":
@@ -85,7 +85,7 @@ def fit_frame(image: Tensor, width: int, height: int, fit: FitMode) -> Tensor:
 
 
 def letterbox(image: Tensor, width: int, height: int) -> Tensor:
-    """Lay a reference [3, H, W] whole on a white canvas of a size, as `prepare_source` in `wan/vace.py` does."""
+    """Fit a whole reference [3, H, W] onto a white canvas of a size, as `prepare_source` in `wan/vace.py` does."""
     rows, columns = image.shape[1:]
     if (rows, columns) == (height, width):
         return image
@@ -96,12 +96,12 @@ def letterbox(image: Tensor, width: int, height: int) -> Tensor:
 
 
 def resize(image: Tensor, width: int, height: int, *, antialias: bool) -> Tensor:
-    """Resize [3, H, W] bicubically; what overshoots [-1, 1] stays, as in the official code."""
+    """Resize [3, H, W] bicubically; values that overshoot [-1, 1] are not clipped, as in the official code."""
     return F.interpolate(image[None], (height, width), mode="bicubic", antialias=antialias)[0]
 
 
 def video_of(first: Tensor, last: Tensor | None, frames: int) -> Tensor:
-    """A video [1, 3, frames, H, W] of the known pictures [3, H, W] with mid-gray (zeros) where nothing is known."""
+    """A video [1, 3, frames, H, W] of the known pictures [3, H, W]; all other frames are mid-gray (zeros)."""
     video = first.new_zeros(1, 3, frames, *first.shape[1:])
     video[0, :, 0] = first
     if last is not None:
@@ -112,7 +112,7 @@ def video_of(first: Tensor, last: Tensor | None, frames: int) -> Tensor:
 def known_frames(frames: int, last: bool, height: int, width: int, stride: int) -> Tensor:
     """The mask [stride, t, h, w] of known frames (1) and unknown ones (0), for latents of `height` by `width` cells.
 
-    Its channels are the `stride` frames of a latent; the first latent holds one frame, which is repeated.
+    Its channels are the `stride` frames of a latent frame; the first latent frame holds one frame, which is repeated.
     """
     is_known = torch.zeros(frames)
     is_known[0] = 1
@@ -124,7 +124,7 @@ def known_frames(frames: int, last: bool, height: int, width: int, stride: int) 
 
 
 def image_condition(vae: VAE, first: Tensor, last: Tensor | None, frames: int) -> Tensor:
-    """The condition [1, 4 + c, t, h, w] of pictures [3, H, W] that have the video's size already."""
+    """The condition [1, 4 + c, t, h, w] for pictures [3, H, W] that already have the size of the video."""
     latents = vae.encode(video_of(first, last, frames))
     height, width = latents.shape[3:]
     mask = known_frames(frames, last is not None, height, width, vae.spec.stride[0])
@@ -132,10 +132,11 @@ def image_condition(vae: VAE, first: Tensor, last: Tensor | None, frames: int) -
 
 
 def vace_context(vae: VAE, video: Tensor, mask: Tensor, references: Sequence[Tensor]) -> Tensor:
-    """VACE's context [1, 2c + 64, r + t, h, w] of a video [1, 3, f, H, W], a mask [f, H, W] and r references [3, H, W]:
-    the inactive and the reactive part of the video, each encoded by itself, and the mask.
+    """VACE's context [1, 2c + 64, r + t, h, w].
 
-    References are latents of one frame each, in their order in front of the video's, and inactive.
+    It is made from a video [1, 3, f, H, W], a mask [f, H, W] and r references [3, H, W]. Its channels are the inactive
+    and the reactive part of the video, encoded separately, and the mask. Each reference becomes one inactive latent
+    frame; they precede the video's, in order.
     """
     reactive = (mask > 0.5).to(video)[None, None]
     latents = torch.cat([vae.encode(video * (1 - reactive)), vae.encode(video * reactive)], dim=1)
@@ -150,7 +151,7 @@ def vace_context(vae: VAE, video: Tensor, mask: Tensor, references: Sequence[Ten
 
 
 def mask_cells(mask: Tensor, stride: tuple[int, int, int]) -> Tensor:
-    """A mask [f, H, W] as [64, t, h, w]: the pixels of a cell are channels, and of four frames one is taken."""
+    """Turn a mask [f, H, W] into [64, t, h, w]: the pixels of a cell become channels; one in four frames is kept."""
     cells = rearrange(mask, "f (h y) (w x) -> (y x) f h w", y=stride[1], x=stride[2])
     size = ((mask.shape[0] + stride[0] - 1) // stride[0], *cells.shape[2:])
     return F.interpolate(cells[None], size, mode="nearest-exact")[0]

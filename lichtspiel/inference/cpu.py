@@ -1,9 +1,9 @@
-"""Faster ways to run the networks on a processor, attached to them by `use_cpu_kernels`.
+"""Faster kernels for running the networks on a CPU, attached to them by `use_cpu_kernels`.
 
-The networks are plain PyTorch and name the functions that may be replaced. The replacements compute the same sums in
-an order that takes less time there: convolution of video, upsampling, the VAE's norm (float32 without gradients only;
-anything else goes to the plain function) and rotary positions. Convolutions want tensors that are channels-last in
-memory. `tests/inference/test_cpu.py` compares them all with PyTorch.
+The networks are plain PyTorch with attributes for the functions that can be replaced. The replacements compute the same
+sums in an order that is faster on a CPU: video convolution, upsampling and the VAE's norm (only in float32 without
+gradients; everything else goes to the plain function), and rotary position embedding. Convolutions expect tensors in
+the channels-last memory format. `tests/inference/test_cpu.py` compares all of them with PyTorch.
 
 Letters: c channels in, o channels out, t time, h height, w width, y and x tiles down and across, a and b factors
 of a tile down and across, p and q outputs of a tile down and across, i, j and k taps down, across and in
@@ -28,18 +28,18 @@ from lichtspiel.models.vae import VAE, CausalConv3d, RMSNorm, Upsample, conv3d, 
 __all__ = ["convolve", "fast", "norm", "rotate", "upsample", "use_cpu_kernels"]
 
 SLAB_BYTES = 8_000_000
-"""Winograd works on groups of rows whose factors fit into the processor's cache; measured in steps of two."""
+"""Winograd works on slabs of rows whose factors fit into the CPU cache; found by measuring in powers of two."""
 
 WINOGRAD_CHANNELS, WINOGRAD_CELLS = 64, 4096
-"""Fewest channels on either side, and fewest cells of output, for which Winograd's extra work pays; measured."""
+"""The smallest numbers of input or output channels and of output cells for which Winograd pays off; measured."""
 
 POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
-"""Where the polynomials of F(4, 3) are evaluated, besides at infinity: those with the smallest rounding errors that
-Barabasz, Anderson, Soodhalter and Gregg 2020 found (arXiv:1803.10986)."""
+"""Where the polynomials of F(4, 3) are evaluated, in addition to infinity. These points have the smallest rounding
+errors that Barabasz, Anderson, Soodhalter and Gregg found (2020, arXiv:1803.10986)."""
 
 
 def use_cpu_kernels(model: nn.Module) -> None:
-    """Let the layers of a VAE or a DiT use the functions of this file from now on; the weights stay as they are."""
+    """Make the layers of a VAE or DiT use the functions of this module; the weights do not change."""
     for module in model.modules():
         if isinstance(module, CausalConv3d):
             module.conv_fn = convolve
@@ -55,13 +55,13 @@ def use_cpu_kernels(model: nn.Module) -> None:
 
 
 def _channels_last(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Bring the channels of a module's first input together in memory; layers keep the order."""
+    """Convert a module's first input to channels-last memory format, which the layers preserve."""
     x, *rest = inputs
     return (x.contiguous(memory_format=torch.channels_last_3d) if fast(x) else x, *rest)
 
 
 def fast(x: Tensor) -> bool:
-    """Whether the convolutions and the norm of this file can be used for `x`."""
+    """Whether the convolutions and the norm of this module can be used for `x`."""
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
@@ -73,11 +73,11 @@ def fast(x: Tensor) -> bool:
 def convolve(
     x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int, int], cached: Tensor | None = None
 ) -> Tensor:
-    """`conv3d` of the VAE, of [b, c, t, h, w] behind the frames `cached`.
+    """The VAE's `conv3d` of [b, c, t, h, w], which follows the frames `cached`.
 
-    PyTorch leaves its fast library for a plain loop when the batch is 1 and c·t·h is at most 20480 (`use_mkldnn` in
-    `aten/src/ATen/native/Convolution.cpp`, which forgets the width): up to seven times as slow. Here that library is
-    called by its name. Large 3x3x3 kernels are split further, by `winograd`.
+    When the batch is 1 and c·t·h is at most 20480, PyTorch switches from oneDNN to a plain loop, which is up to seven
+    times slower (`use_mkldnn` in `aten/src/ATen/native/Convolution.cpp`, which ignores the width). So this calls oneDNN
+    directly. Large 3x3x3 convolutions go to `winograd` instead.
     """
     if not fast(x):
         return conv3d(x, weight, bias, padding, cached)
@@ -88,7 +88,7 @@ def convolve(
         pairs = zip(torch.split(cached, 1), torch.split(x, 1), strict=True)
         videos = [winograd(pair, weight, bias) for pair in pairs]
         return torch.cat(videos) if len(videos) > 1 else videos[0]
-    if cached.shape[2]:  # channels last, or else the memory format may be lost where an axis has length 1
+    if cached.shape[2]:  # concatenate channels-last: otherwise an axis of length 1 can lose the memory format
         x = torch.cat([part.movedim(1, -1) for part in (cached, x)], dim=1).movedim(-1, 1)
     one = [1, 1, 1]
     result: Tensor = torch.mkldnn_convolution(x, weight, bias, list(padding), one, one, 1)
@@ -96,12 +96,11 @@ def convolve(
 
 
 def winograd(parts: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A 3x3x3 convolution of [1, c, t, h, w], given in parts that follow one another, to [1, o, t - 2, h, w]: as
-    F(4x4, 3x3) in space, plain in time.
+    """A 3x3x3 convolution from [1, c, t, h, w] to [1, o, t - 2, h, w]: Winograd's F(4x4, 3x3) in space, direct in time.
 
-    36 products make 16 outputs instead of 144; the sums over channels and time are products of matrices (Lavin and Gray
-    2015, arXiv:1509.09308, section 4). Its rounding errors are those of the direct sum. Tiles of 6x6 overlap by two and
-    give 4x4 outputs; what the last ones give beyond the picture is cut off.
+    `parts` are consecutive in time. 16 outputs take 36 products instead of 144; the sums over channels and time are
+    matrix products (Lavin and Gray 2015, arXiv:1509.09308, section 4). Rounding errors are about those of the direct
+    sum. Tiles of 6x6 overlap by two and yield 4x4 outputs; outputs beyond the picture are cut off.
     """
     videos = [rearrange(part, "1 c t h w -> t h w c") for part in parts]
     t, (_, h, w, c), o = sum(map(len, videos)), videos[0].shape, len(weight)
@@ -112,7 +111,7 @@ def winograd(parts: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> Te
     taps = taps.contiguous()
     rows = min(max(4, SLAB_BYTES // (9 * t * w * c) // 4 * 4), h + below)
     slab = result.new_zeros(t, rows + 2, w + right + 2, c)
-    # New memory costs as much as a pass over it, so all slabs share what they need.
+    # Allocating memory costs as much as a pass over it, so all slabs share two buffers.
     size = 36 * (rows // 4) * (-(-w // 4) + 1) * t * max(c, o)
     spare = (result.new_empty(size), result.new_empty(size))
     for top in range(0, h, rows):
@@ -130,7 +129,7 @@ def winograd(parts: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> Te
 def _winograd_slab(
     slab: Tensor, taps: Tensor, bias: Tensor | None, result: Tensor, spare: tuple[Tensor, Tensor]
 ) -> None:
-    """From padded rows [t, h + 2, w + 2, c] to `result` [t - 2, h, w, o]; `spare` are two pieces of memory."""
+    """Convolve padded rows [t, h + 2, w + 2, c] into `result` [t - 2, h, w, o]; `spare` are two scratch buffers."""
 
     def space(index: int, *shape: int) -> Tensor:
         return spare[index][: math.prod(shape)].view(shape)
@@ -156,11 +155,11 @@ def _winograd_slab(
 @cache
 @torch.inference_mode(False)
 def transforms() -> tuple[Tensor, Tensor, Tensor]:
-    """G [6, 3], Bᵀ [6, 6] and Aᵀ [4, 6] of F(4, 3), which map three taps and six neighbours to six factors each, and
-    their six products to four outputs.
+    """The matrices G [6, 3], Bᵀ [6, 6] and Aᵀ [4, 6] of F(4, 3).
 
-    That is multiplication of polynomials at `POINTS` and infinity (Toom and Cook), transposed: a Vandermonde matrix for
-    the taps, one for the outputs, and the inverse of one for the neighbours.
+    G and Bᵀ map three taps and six neighboring inputs to six factors each; Aᵀ maps the six products to four outputs.
+    This is Toom-Cook multiplication of polynomials at `POINTS` and infinity, transposed: a Vandermonde matrix for the
+    taps, one for the outputs, and the inverse of one for the inputs.
     """
     points = torch.tensor(POINTS, dtype=torch.float64, device="cpu")
 
@@ -172,7 +171,7 @@ def transforms() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def norm(x: Tensor, gamma: Tensor) -> Tensor:
-    """`rms_norm` of the VAE, in half the time of PyTorch's."""
+    """The VAE's `rms_norm`, in half the time."""
     if not fast(x):
         return rms_norm(x, gamma)
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(1e-12)
@@ -181,18 +180,20 @@ def norm(x: Tensor, gamma: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """`rotate` of `models.attention` as a product of complex numbers: one pass over memory instead of seven. On other
-    devices complex numbers are slow, and compilers do not know them."""
+    """`rotate` of `models.attention` as a complex product, which takes one pass over memory instead of seven.
+
+    Complex numbers are slow on other devices, and compilers do not support them.
+    """
     turn = rearrange(torch.complex(angles[0], angles[1]), "l d -> l 1 d")
     pairs = torch.view_as_complex(rearrange(x.float(), "b l n (d two) -> b l n d two", two=2).contiguous())
     return rearrange(torch.view_as_real(pairs * turn), "b l n d two -> b l n (d two)")
 
 
 def upsample(frames: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`upsample_conv2d` of the VAE: double [n, c, h, w] by repeating cells, then convolve 3x3 with a padding of 1.
+    """The VAE's `upsample_conv2d`: double [n, c, h, w] by repeating cells, then convolve 3x3 with a padding of 1.
 
-    Two of three taps along an axis fall on the same cell. Adding their weights first leaves a 2x2 kernel for each of
-    the four outputs of a cell: four ninths of the work, and the doubled input is never made.
+    Along each axis, two of the three taps see the same cell. Adding their weights first leaves a 2x2 kernel for each of
+    the four outputs of a cell. That is four ninths of the work, and the doubled input is never materialized.
     """
     if not fast(frames):
         return upsample_conv2d(frames, weight, bias)

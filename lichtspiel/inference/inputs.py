@@ -1,8 +1,8 @@
-"""The files that a request brings: what they decide where the request leaves it open, and whether they fit together.
+"""The input files of a request: the defaults they provide, and whether they fit together.
 
-`resolve_request` makes a request and lets the given files decide its size and number of frames, as the official code
-does. Every file is opened and decoded once, into `Inputs`: what the policy judges is what a model sees. This module
-knows files and rules, no tensors and no models; `preprocess` turns frames into what a model sees.
+`resolve_request` builds a request and takes the size and the number of frames from its files where they are not set, as
+the official code does. Every file is opened and decoded once, into `Inputs`, so the policy judges exactly what a model
+sees. This module knows files and rules, but no tensors or networks; `preprocess` turns frames into tensors.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 __all__ = ["Inputs", "picture_size", "read_inputs", "resolve_request", "video_size"]
 
 JUDGED_EVERY = 8
-"""The policy judges every eighth frame of a given video: two a second at Wan's rate."""
+"""The policy judges every eighth frame of an input video: two per second at Wan's frame rate."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The given files of one request as they were decoded; of a video, the frames that are used.
+    """The decoded files of one request; of a video, only the frames that are used.
 
-    Where only every `every`-th frame of a video was kept, the policy can judge it but no model can be given it.
+    If only every `every`-th frame of a video was kept, the policy can judge it, but no model can use it.
     """
 
     image: Media | None = None
@@ -43,13 +43,13 @@ class Inputs:
 
     @property
     def by_role(self) -> dict[str, Media]:
-        """All files by the roles that the record gives them."""
+        """All files, by the role names that the record uses."""
         named = {"first-frame": self.image, "last-frame": self.last_image, "video": self.video, "mask": self.mask}
         numbered = {f"reference-{number}": media for number, media in enumerate(self.references, start=1)}
         return {role: media for role, media in {**named, **numbered}.items() if media is not None}
 
     def judged(self, request: Request) -> Iterator[Frame]:
-        """The pictures, some of the used frames of the video, and the references, for the policy."""
+        """What the policy judges: the pictures, every `JUDGED_EVERY`-th used frame of the video, and the references."""
         yield from (media.frames[0] for media in (self.image, self.last_image) if media is not None)
         if self.video is not None:
             used = self.video.frames[: -(-request.frames // self.every)]
@@ -63,13 +63,13 @@ class Inputs:
         return self.video.frames[: request.frames]
 
     def mask_frames(self, request: Request) -> list[Frame]:
-        """The mask for each frame that is used; one picture holds for all of them."""
+        """One mask per frame that is used; a single picture serves for all frames."""
         assert self.mask is not None
         assert self.every == 1
         return self.mask.frames * request.frames if self.mask.still else self.mask.frames[: request.frames]
 
     def check(self, request: Request) -> list[str]:
-        """Check that lengths and sizes agree, and return notes for the requester. Raises RequestError."""
+        """Check that lengths and sizes agree; returns notes for the user. Raises RequestError."""
         notes = []
         size = f"{request.size[0]}x{request.size[1]}"
         for media in (self.image, self.last_image):
@@ -86,16 +86,15 @@ class Inputs:
 
 
 def resolve_request(*, seconds: float | None = None, judge_only: bool = False, **fields: Any) -> tuple[Request, Inputs]:
-    """`Request.of`, with size and number of frames taken from the given files where they are left open; also
-    returns what the files hold.
+    """Build a request, taking the size and the number of frames from its files where they are not set.
 
-    The first picture's aspect ratio and the checkpoint's area give the size (`picture_size`), a video's likewise
-    (`video_size`); the result has as many frames as the video. Checkpoints with fixed sizes keep theirs. With
-    `judge_only` few frames of a video are kept, which suffices for the policy. Raises MediaError for a file that cannot
-    be read and RequestError for one that leads to no valid request.
+    Returns the request and its decoded files. The size follows from the checkpoint's area and the aspect ratio of the
+    first picture (`picture_size`) or the video (`video_size`); the number of frames is that of the video. Checkpoints
+    with fixed sizes keep theirs. With `judge_only`, only the few frames of a video that the policy needs are kept.
+    Raises MediaError for a file that cannot be read, and RequestError if no valid request results.
     """
     row = model(fields.get("model") or "nano")
-    request = Request.of(seconds=seconds, **fields)  # before anything is read: all that files do not decide
+    request = Request.of(seconds=seconds, **fields)  # before reading any file, check what does not depend on them
     open_length = fields.get("frames") is None and seconds is None
     first = row.sampling.max_frames if open_length else request.frames
     inputs = _read(fields, first, JUDGED_EVERY if judge_only else 1)
@@ -111,7 +110,7 @@ def resolve_request(*, seconds: float | None = None, judge_only: bool = False, *
 
 
 def read_inputs(request: Request) -> Inputs:
-    """What the files of a request hold. Raises MediaError for one that cannot be read."""
+    """Read and decode the files of a request. Raises MediaError for a file that cannot be read."""
     return _read({name: getattr(request, name) for name in Request.model_fields}, request.frames, 1)
 
 
@@ -127,8 +126,10 @@ def _read(fields: Mapping[str, Any], first: int, every: int) -> Inputs:
 
 
 def picture_size(area: int, width: int, height: int, grid: int) -> tuple[int, int]:
-    """The size of about `area` pixels with a picture's aspect ratio, rounded down to tokens as `wan/image2video.py`
-    does. It multiplies before it divides: the official order loses a bit, and with it 16 rows of a picture of 832x480.
+    """The size with about `area` pixels and a picture's aspect ratio, rounded down to tokens (`wan/image2video.py`).
+
+    This multiplies before it divides. The official order loses a bit to rounding, which costs a picture of 832x480
+    16 rows.
     """
     sides = math.sqrt(area * width / height), math.sqrt(area * height / width)
     columns, rows = (round(side // (grid // 2) // 2 * 2) * (grid // 2) for side in sides)
@@ -136,7 +137,7 @@ def picture_size(area: int, width: int, height: int, grid: int) -> tuple[int, in
 
 
 def video_size(area: int, width: int, height: int, grid: int) -> tuple[int, int]:
-    """The same for a video that VACE is given, which is never enlarged (`VaceVideoProcessor` in
+    """The same for a video that goes to VACE. It is never enlarged (`VaceVideoProcessor` in
     `wan/utils/vace_processor.py`)."""
     tokens = min(area // grid**2, (height // grid) * (width // grid))
     rows = round(math.sqrt(tokens * height / width))
@@ -151,7 +152,7 @@ def _checked_size(width: int, height: int, value: str) -> tuple[int, int]:
 
 
 def _length(video: Media, row: Model) -> int:
-    """The number of frames of a video, if the checkpoint can make as many."""
+    """The number of frames of a video. Raises RequestError if the checkpoint cannot make that many."""
     count, most = video.count, _most_frames(video.count, row)
     if most != count:
         limits = f"{row.name} makes {row.frame_rule} frames (1 to {row.sampling.max_frames})"
@@ -163,7 +164,7 @@ def _length(video: Media, row: Model) -> int:
 
 
 def _most_frames(count: int, row: Model) -> int:
-    """The largest valid number of frames that a video of `count` frames has."""
+    """The largest valid number of frames that is no more than `count`."""
     nearest = row.nearest_frames(count)
     return nearest if nearest <= count else nearest - row.vae.stride[0]
 

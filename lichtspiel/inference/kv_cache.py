@@ -1,6 +1,7 @@
-"""What is the same in every step of a run is computed in the first: the text, the image, and their keys and values.
+"""A cache for what is the same in every step: the embedded text and image, and their keys and values.
 
-Attached to a DiT from outside, and removed again. What comes out is the same bit for bit.
+They are computed in the first step. The cache is attached to a DiT from outside and removed afterwards. Results are the
+same bit for bit.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ from lichtspiel.models.dit import Context, CrossAttention, DiT, embed_context, k
 __all__ = ["kv_cache"]
 
 KEPT = 2
-"""How many different texts are kept: the prompt and the negative prompt of classifier-free guidance."""
+"""How many texts the cache holds: the prompt and the negative prompt of classifier-free guidance."""
 
 Pairs = list[tuple[Tensor, Tensor]]
 
 
 @contextmanager
 def kv_cache(model: DiT) -> Iterator[None]:
-    """Inside, `model` embeds a text and an image once, however often it is called with them, for inference only.
+    """Inside the block, `model` embeds each text and image only once. For inference only.
 
-    Texts are compared by content, so a caller may build the same batch again for each step. The last two are kept;
-    each takes twice its tokens times the width times the layers in numbers (1.3B, 20 tokens: 8 MB; 14B with 257 tokens
-    of an image in bfloat16: 220 MB). Weights must not change inside.
+    Texts are compared by content, so a caller may build the same batch again for each step. The cache holds the last
+    two; each takes 2 · tokens · width · layers numbers (1.3B, 20 tokens: 8 MB; 14B with 257 image tokens in bfloat16:
+    220 MB). Weights must not change inside the block.
     """
     cache = _Cache()
     layers = [module for module in model.modules() if isinstance(module, CrossAttention)]
@@ -43,7 +44,7 @@ def kv_cache(model: DiT) -> Iterator[None]:
 
 
 class _Cache:
-    """The last texts and images with their contexts, and the keys and values of these in each layer."""
+    """The last texts and images with their contexts, and the keys and values of those contexts in each layer."""
 
     def __init__(self) -> None:
         self.contexts: list[tuple[Tensor, Tensor | None, Context]] = []

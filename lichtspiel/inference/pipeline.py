@@ -1,9 +1,9 @@
-"""The road from a request to frames: encode, denoise, decode. Each is a function of what stands left of it.
+"""The pipeline from a request to frames: encode, denoise, decode.
 
     Request ─encode→ Conditions ─denoise→ Latents ─decode→ Frames
 
-One pipeline serves every checkpoint; a task is which conditions are present. It writes no file: latents and frames are
-handed back, so that a caller can keep, preview, cancel or move them.
+One pipeline serves every checkpoint; the task follows from which conditions are present. The pipeline writes no files:
+it returns latents and frames, so that callers can store or preview them, or cancel the work.
 
 Letters: b batch, c channels, t time, h height, w width.
 """
@@ -57,9 +57,10 @@ Network = TypeVar("Network", bound=nn.Module)
 class Conditions:
     """What the DiT is conditioned on.
 
-    `text` are the text states [1, l, w], `negative` those of the negative prompt (None without guidance),
-    `image_condition` the known pictures [1, 4 + c, t, h, w] (None for models that take none), `clip` features
-    [i, 257, w], and `vace` the context [1, 2c + 64, r + t, h, w], in which r references precede the video's latents.
+    `text` holds the text states [1, l, w] and `negative` those of the negative prompt (None without guidance).
+    `image_condition` holds the known pictures [1, 4 + c, t, h, w] (None for models that take none), `clip` the CLIP
+    features [i, 257, w], and `vace` the context [1, 2c + 64, r + t, h, w], in which r references precede the video's
+    latents.
     """
 
     text: Tensor
@@ -71,7 +72,7 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Step:
-    """The state after one solver step: `index` of `total` steps is done, `latents` are the video's, [1, c, t, h, w]."""
+    """The state after a solver step: `index` of `total` steps are done; `latents` [1, c, t, h, w] are the video's."""
 
     index: int
     total: int
@@ -80,10 +81,10 @@ class Step:
 
 @dataclass
 class Pipeline:
-    """The networks of one checkpoint on one device, for any number of requests that it `serves`.
+    """The networks of one checkpoint on one device, for all requests that it `serves`.
 
-    Each stage loads the networks it needs and first releases those that the plan has no room for, so a caller only
-    walks the road:
+    Each stage first releases the networks that the plan has no room for, and then loads those it needs. So callers
+    only need to run the stages:
 
         conditions = pipeline.encode(request)
         for step in pipeline.denoise(conditions, request):
@@ -91,9 +92,9 @@ class Pipeline:
         for frame in pipeline.decode(step.latents):
             ...
 
-    `precision` names what the DiT computes in; with int8 everything else is float32. `notes` say what a person should
-    know before the work begins: how the LoRAs fit, and what may not fit into memory. `clock` times the stages; a caller
-    may put in a clock of its own. Every stage raises OutOfMemory when the memory does not suffice.
+    `precision` is what the DiT computes in; with int8, everything else is float32. `notes` tell the user, before the
+    work starts, how well the LoRAs match and what may not fit into memory. `clock` times the stages; callers may
+    replace it with their own. Every stage raises OutOfMemory if memory runs out.
     """
 
     model: Model
@@ -109,21 +110,21 @@ class Pipeline:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of all tensors except the VAE's, which are float32, as it was published."""
+        """The dtype of all tensors except the VAE's, which are float32, as in its published checkpoint."""
         return getattr(torch, self.precision) if self.precision != "int8" else torch.float32
 
     @property
     def loaded(self) -> frozenset[Part]:
-        """The networks that are in memory now."""
+        """The networks that are currently in memory."""
         return frozenset(self._networks)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """Prompt to ids."""
+        """The tokenizer, which turns a prompt into token ids."""
         return self.checkpoint.tokenizer()
 
     def serves(self, request: Request) -> bool:
-        """Whether a request wants these networks with these LoRAs, and no more memory than was planned for."""
+        """Whether a request needs exactly these networks and LoRAs, and no more pixels than were planned for."""
         device = choose_device(request.device)
         wanted = [(adapter.path, adapter.strength) for adapter in request.lora]
         return (
@@ -134,7 +135,7 @@ class Pipeline:
         )
 
     def uncached_prompts(self, requests: Iterable[Request]) -> list[str]:
-        """The texts of some requests that the text encoder has not encoded yet, in this run or an earlier one."""
+        """The texts of some requests that have not been encoded yet, in this run or an earlier one."""
         texts = dict.fromkeys(text for request in requests for text in _texts(request))
         missing = [text for text in texts if text not in self._text_states]
         for text in missing:
@@ -144,8 +145,10 @@ class Pipeline:
 
     @torch.inference_mode()
     def encode_prompts(self, requests: Iterable[Request]) -> None:
-        """Encode the texts of many requests while the text encoder is loaded; `encode` then finds them. It does not
-        load where all texts are cached."""
+        """Encode the texts of many requests while the text encoder is loaded; `encode` then finds them in the cache.
+
+        If all texts are cached, the text encoder is not loaded.
+        """
         texts = self.uncached_prompts(requests)
         if not texts:
             return
@@ -158,8 +161,11 @@ class Pipeline:
 
     @torch.inference_mode()
     def encode(self, request: Request, inputs: Inputs | None = None) -> Conditions:
-        """Turn texts, and pictures or a video where they are given, into conditions. `inputs` are the request's files
-        as they were read before; without them they are read now, and MediaError is raised for one that cannot be."""
+        """Encode the texts of a request, and its pictures or video if it has any, into conditions.
+
+        `inputs` are the decoded files of the request. Without them, the files are read now; raises MediaError for a
+        file that cannot be read.
+        """
         inputs = read_inputs(request) if inputs is None else inputs
         self.encode_prompts([request])
         with self._stage("encode", "vae", "clip"):
@@ -177,9 +183,9 @@ class Pipeline:
             return Conditions(text, negatives[0] if negatives else None, condition, clip, vace)
 
     def _pictures(self, request: Request, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
-        """The given pictures as latents, and their CLIP features; CLIP sees them at their own resolution."""
+        """The condition made from the pictures, and their CLIP features; CLIP sees them at their own resolution."""
         pictures = [picture.to(self.device) for picture in pictures_of(request, inputs)]
-        # The official code resizes without antialiasing; a picture that shrinks to nano's size looks better with it.
+        # The official code resizes without antialiasing, but pictures shrunk to nano's size look better with it.
         sized = [resize(picture, *request.size, antialias=self.model.embedded) for picture in pictures]
         last = sized[1] if len(sized) == 2 else None
         condition = _finite("picture encoding", image_condition(self._vae(), sized[0], last, request.frames))
@@ -189,22 +195,27 @@ class Pipeline:
         return condition, _finite("picture encoding", self._clip()(pixels.to(self.dtype)))
 
     def _context(self, request: Request, inputs: Inputs) -> Tensor:
-        """VACE's context. A request without files has one, too: everything is generated."""
+        """VACE's context. A request without files has one too: all of the video is generated."""
         edit = vace_inputs(request, inputs)
         references = [reference.to(self.device) for reference in edit.references]
         video, mask = edit.video[None].to(self.device), edit.mask.to(self.device)
         return _finite("video encoding", vace_context(self._vae(), video, mask, references))
 
     def noise(self, request: Request) -> Tensor:
-        """The starting noise [1, c, r + t, h, w], with a frame for each of r references: drawn on the CPU, so that a
-        seed means the same on every device."""
+        """The initial noise [1, c, r + t, h, w], which includes a latent frame for each of r references.
+
+        It is drawn on the CPU, so that a seed gives the same noise on every device.
+        """
         frames, rows, columns = self.model.latent_shape(request.frames, request.size)
         shape = (1, self.model.dit.out_channels, len(request.references) + frames, rows, columns)
         return torch.randn(shape, generator=torch.Generator().manual_seed(request.seed)).to(self.device)
 
     def denoise(self, conditions: Conditions, request: Request, start: Tensor | None = None) -> Iterator[Step]:
-        """Go from noise (or `start`, of the same shape) to latents, one solver step at a time; a caller that stops
-        iterating stops the computation. The latents of references are computed along and left out of each `Step`."""
+        """Denoise from noise (or from `start`, of the same shape) to latents, one solver step at a time.
+
+        The computation ends when the caller stops iterating. The latents of references are computed too, but left out
+        of each `Step`.
+        """
         noise = self.noise(request) if start is None else start
         batched = self.model.dit.tokens(noise.shape[2:]) <= BATCHED_TOKENS
         with self._stage("denoise", "dit"):
@@ -223,7 +234,7 @@ class Pipeline:
             yield from self._within("denoise", "dit", steps())
 
     def decode(self, latents: Tensor) -> Iterator[NDArray[np.uint8]]:
-        """Frames [h, w, 3] of latents [1, c, t, h, w], one after another; memory does not grow with their number."""
+        """Decode latents [1, c, t, h, w] to frames [h, w, 3], one at a time; memory does not grow with their number."""
         with self._stage("decode", "vae"):
             vae = self._vae()
 
@@ -235,13 +246,15 @@ class Pipeline:
         yield from self._within("decode", "vae", frames())
 
     def preview(self, latents: Tensor) -> NDArray[np.uint8] | None:
-        """The first frame of unfinished latents, or None where decoding it would push the DiT out of memory."""
+        """The first frame of unfinished latents, or None if the DiT would have to be released to decode it."""
         return next(self.decode(latents[:, :, :1])) if self.plan.keep_dit_resident else None
 
     @contextmanager
     def _stage(self, name: str, *parts: Part) -> Iterator[None]:
-        """Time a stage that needs some networks, after releasing what it has no room for: the others, except that DiT
-        and VAE stay where the plan has room for both."""
+        """Release the networks that a stage does not need, and time the stage.
+
+        The DiT and the VAE both stay if the plan has room for both.
+        """
         keep = {*parts, "dit", "vae"} if self.plan.keep_dit_resident else {*parts}
         if released := self.loaded - keep:
             for part in released:
@@ -251,7 +264,7 @@ class Pipeline:
             yield
 
     def _within(self, stage: str, part: Part, items: Iterator[Item]) -> Iterator[Item]:
-        """Compute each of some items within a stage; the time between two of them belongs to the caller."""
+        """Compute each item within a stage; the time between two items belongs to the caller."""
         end = object()
         while True:
             with self._stage(stage, part), torch.inference_mode():
@@ -261,7 +274,7 @@ class Pipeline:
             yield cast("Item", item)
 
     def _network(self, part: Part, build: Callable[[], Network]) -> Network:
-        """A network, loaded now if it is not in memory."""
+        """A network, which is loaded now if it is not in memory."""
         if part not in self._networks:
             with self.clock.stage("load"):
                 network = build()
@@ -278,7 +291,7 @@ class Pipeline:
         return self._network("clip", lambda: self.checkpoint.clip(self.dtype, self.device))
 
     def _dit(self) -> DiT:
-        """The DiT with its LoRAs: merged into the weights where all of these are resident, else beside them."""
+        """The DiT with its LoRAs, merged into the weights if these are resident and not int8, else on the fly."""
 
         def build() -> DiT:
             stage, int8 = self.plan.stage("dit"), self.precision == "int8"
@@ -299,7 +312,7 @@ class Pipeline:
 
     @cached_property
     def _encoder(self) -> str:
-        """A name for the text encoder, under which its states are kept on disk."""
+        """The name of the text encoder in the prompt cache."""
         return prompt_cache.fingerprint(self.checkpoint.parts["umt5"].paths, f"{self.dtype} on {self.device.type}")
 
 
@@ -308,7 +321,7 @@ def _with_conditions(dit: DiT, conditions: Conditions, request: Request) -> flow
     image_channels, clip, vace = conditions.image_condition, conditions.clip, conditions.vace
 
     def network(latents: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
-        count = len(latents)  # 2 where both branches of guidance are one batch
+        count = len(latents)  # 2 if both branches of guidance are in one batch
         inputs = (
             latents
             if image_channels is None
@@ -325,13 +338,13 @@ def _with_conditions(dit: DiT, conditions: Conditions, request: Request) -> flow
 
 
 def _texts(request: Request) -> list[str]:
-    """What the text encoder reads: the prompt, and the negative prompt where there is guidance."""
+    """What the text encoder reads: the prompt and, with guidance, the negative prompt."""
     return [request.prompt] if request.guidance == 1 else [request.prompt, request.negative]
 
 
 @contextmanager
 def _within_memory(stage: str) -> Iterator[None]:
-    """Tell a lack of memory, which torch reports in three ways, from all other errors."""
+    """Turn the three kinds of out-of-memory errors that torch raises into OutOfMemory; let other errors pass."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -350,7 +363,7 @@ def _finite(stage: str, values: Tensor) -> Tensor:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" means a GPU if there is one. Raises RequestError when this machine lacks it."""
+    """The device with this name; "auto" is a GPU if there is one. Raises RequestError if the machine lacks it."""
     available = ["cpu"]
     if torch.cuda.is_available():
         available = ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count())), *available]
@@ -364,18 +377,20 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """The precision of that name; "auto" is the fastest without loss (`memory.computing_dtype`). Raises RequestError
-    for int8 on a GPU."""
+    """The precision with this name; "auto" is the fastest without loss (`host.computing_dtype`).
+
+    Raises RequestError for int8 on a GPU.
+    """
     if name == "int8" and device.type != "cpu":
         raise RequestError("dtype", name, "int8 layers run on processors only", "bfloat16")
     return str(computing_dtype(device.type)).removeprefix("torch.") if name == "auto" else name
 
 
 def load(request: Request, weights: Files = None) -> Pipeline:
-    """The pipeline for a request's checkpoint, LoRAs, device and precision; networks load when they are first used.
+    """Create the pipeline for a request's checkpoint, LoRAs, device and precision; networks load on first use.
 
-    Raises WeightsError when files are missing or do not fit, RequestError when the device is not there, and
-    OutOfMemory when it is certain that the memory does not suffice.
+    Raises WeightsError if files are missing or do not match, RequestError if the machine does not have the device, and
+    OutOfMemory if the memory is certain not to suffice.
     """
     row = model(request.model)
     device = choose_device(request.device)
@@ -396,8 +411,10 @@ def load(request: Request, weights: Files = None) -> Pipeline:
 def estimate(
     row: Model, size: tuple[int, int], frames: int, *, device: str, dtype: str, gigabytes: float | None, weights: Files
 ) -> Plan:
-    """The plan for a job before there is one, with times from a measurement of this machine's speed. `gigabytes` is
-    planned with instead of what is free now; the weights' files count as they are where `weights` are given."""
+    """Plan a job without a request, with times based on the measured speed of this machine.
+
+    `gigabytes` replaces the memory that is currently free. With `weights`, the plan uses the actual sizes of the files.
+    """
     torch_device = choose_device(device)
     precision = choose_precision(dtype, torch_device)
     sizes = checkpoint(row, weights).sizes() if weights or row.embedded else None

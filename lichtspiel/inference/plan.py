@@ -1,8 +1,8 @@
-"""The plan: what goes where, in which precision, and how much memory each stage takes, before anything loads.
+"""The plan: where each network runs, in which precision and with how much memory, worked out before anything loads.
 
-Sizes of weights are counted from their shapes; activations follow from formulas that name every tensor
-alive at the peak. Estimates warn. Only what is certain refuses: a stage whose largest block and residual stream alone
-exceed the memory. Networks run one after another, so stages do not add up.
+The sizes of weights are counted from their shapes; activations follow from formulas that name every tensor alive at the
+peak. Estimates only lead to warnings. A job is refused only if it is certain to fail: if the largest block and the
+residual stream of a stage alone exceed the memory. Networks run one after another, so their memory does not add up.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from lichtspiel.spec import DiTSpec, Model, Part, UMT5Spec, VAESpec
 __all__ = ["BATCHED_TOKENS", "Plan", "Stage", "plan"]
 
 BATCHED_TOKENS = 4096
-"""Up to this many tokens both branches of guidance run as one batch; above, twice the memory buys no speed."""
+"""Up to this many tokens, both branches of guidance run as one batch; above, doubling the memory gains no speed."""
 
 MARGIN = 0.9
-"""Share of free memory that is planned with; the rest is for fragments and for the rest of the machine."""
+"""The share of free memory to plan with; the rest is left for fragmentation and for other programs."""
 
 UNKNOWN_BYTES = 4_000_000_000
-"""What is planned with where the free memory is not known: what a laptop of 8 GB has left."""
+"""What to plan with if the free memory is not known: about what is free on a laptop with 8 GB."""
 
 LARGE = 1_000_000_000
-"""A text encoder of more parameters runs from its file: each block is used once, so that loading gains nothing."""
+"""A text encoder with more parameters is streamed from its file, because each block is used only once."""
 
 GIGABYTE = 1e9
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One network's turn.
+    """One run of one network.
 
-    `file_bytes` is the size of its weights on disk. In memory, `other_bytes` are the weights outside the blocks,
-    `block_bytes` those of the largest resident block and `streamed_block_bytes` those of the largest streamed one,
-    which is larger with int8 because only resident blocks are quantized. `activation_bytes` is the peak without
-    weights, and `minimum_bytes` is less than any way of running it needs. `flops` is for one prompt or one step, and 0
-    where it was not counted.
+    `file_bytes` is the size of the weights on disk. In memory, `other_bytes` is the size of the weights outside the
+    blocks, `block_bytes` that of the largest block when resident, and `streamed_block_bytes` that of the largest block
+    when streamed, which is larger with int8 because only resident blocks are quantized. `activation_bytes` is the peak
+    without weights, and `minimum_bytes` a lower bound for any way to run it. `flops` counts one prompt or one step, and
+    is 0 if not counted.
     """
 
     name: str
@@ -65,25 +65,25 @@ class Stage:
 
     @property
     def streamed(self) -> int:
-        """How many blocks come from the file each time they run."""
+        """How many blocks are read from the file each time they run."""
         return self.blocks - self.resident
 
     @property
     def peak(self) -> int:
-        """Estimated bytes at the peak; a streamed block has the next one beside it."""
+        """Estimated bytes at the peak; while a streamed block runs, the next one is already being loaded."""
         return self.weights + min(self.streamed, 2) * self.streamed_block_bytes + self.activation_bytes
 
     @property
     def weights(self) -> int:
-        """Bytes of weights that stay."""
+        """Bytes of weights that stay in memory."""
         return self.other_bytes + self.resident * self.block_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All stages of one job on one device, with warnings, and the reason why it cannot run if that is certain.
+    """All stages of one job on one device, with warnings. `refusal` is the reason if the job certainly cannot run.
 
-    `chunk_frames` is how many frames the largest layers of the VAE take at once: fewer than 4 where memory is short.
+    `chunk_frames` is how many frames the largest layers of the VAE process at once: fewer than 4 if memory is short.
     """
 
     model: str
@@ -98,22 +98,22 @@ class Plan:
 
     @property
     def peak(self) -> int:
-        """The largest of all stages, in bytes."""
+        """The largest peak of all stages, in bytes."""
         return max(stage.peak for stage in self.stages)
 
     @property
     def keep_dit_resident(self) -> bool:
-        """Whether the DiT's weights may stay while the VAE decodes, which saves loading them for the next video."""
+        """Whether the DiT can stay in memory while the VAE decodes, so that the next video need not reload it."""
         dit, decoding = self.stage("dit"), self.stages[-1]
         total = dit.weights + min(dit.streamed, 2) * dit.streamed_block_bytes + decoding.peak
         return self.free_bytes is not None and total <= MARGIN * self.free_bytes
 
     def stage(self, part: Part) -> Stage:
-        """The first stage in which that network runs."""
+        """The first stage in which this network runs."""
         return next(stage for stage in self.stages if stage.part == part)
 
     def table(self) -> str:
-        """The plan as lines of text, for people."""
+        """The plan as a table for people to read."""
         rows = [("stage", "network", "precision", "file GB", "blocks", "streamed", "peak GB", "time")]
         for stage in self.stages:
             unit = " a step" if stage.part == "dit" else ""
@@ -132,7 +132,7 @@ class Plan:
         return "\n".join([*lines, f"cannot run: {self.refusal}"] if self.refusal else lines)
 
     def to_json(self) -> dict[str, Any]:
-        """The plan as plain values; bytes are whole numbers."""
+        """The plan as JSON values; bytes are integers."""
         stages = [
             {
                 "name": stage.name, "part": stage.part, "dtype": stage.dtype, "parameters": stage.parameters,
@@ -162,11 +162,11 @@ def plan(
 ) -> Plan:
     """Plan a job of `frames` frames of `size` (width, height) on `device` with `free_bytes` free.
 
-    `free_bytes` is None where it is not known: the plan is then one for `UNKNOWN_BYTES`, and refuses nothing. `dtype`
-    is that of text encoder and DiT; the VAE always computes in float32. With `torch.int8` the resident blocks of the
-    DiT are in bytes, and everything else is float32. `files_bytes` is the size of the weights' files where it is known,
-    else 16 bit per parameter are assumed (VAE: 32). `rate` is a measured speed in operations per second
-    (`measure_rate`); without it there are no times.
+    If `free_bytes` is None (not known), the plan assumes `UNKNOWN_BYTES` and refuses nothing. `dtype` is the precision
+    of the text encoder and the DiT; the VAE always computes in float32. With `torch.int8`, the resident blocks of the
+    DiT are int8 and everything else is float32. `files_bytes` holds the sizes of the weight files if they are known;
+    otherwise 16 bits per parameter are assumed (VAE: 32). `rate` is a measured speed in operations per second
+    (`measure_rate`); without it, the plan has no times.
     """
     tokens = model.dit.tokens(model.latent_shape(frames, size))
     batch = 2 if tokens <= BATCHED_TOKENS else 1
@@ -183,7 +183,7 @@ def plan(
         stages.append(_stage("picture", "vae", model.vae, torch.float32, video, 0))
     step = _stage("denoise", "dit", model.dit, dtype, _denoise(model.dit, tokens, wide) * batch, 2.0 * tokens)
     attention = 4.0 * tokens**2 * model.dit.width * (model.dit.layers + len(model.dit.vace_layers))
-    # Guidance asks twice a step. Before the first block there is the residual stream, whatever else is done.
+    # Guidance runs the DiT twice per step. In any case, the residual stream exists before the first block.
     stages.append(
         replace(
             step, flops=2 * (step.flops + attention), minimum_bytes=step.minimum_bytes + 4 * tokens * model.dit.width
@@ -204,18 +204,18 @@ def plan(
 
 
 BLOCK = re.compile(r"(vace_)?blocks\.\d+\.")
-"""How the parameters of blocks begin that may come and go."""
+"""The beginning of the names of parameters in blocks, which can be streamed."""
 
 
 def _stage(name: str, part: Part, spec: Spec, dtype: torch.dtype, activations: int, twice: float) -> Stage:
-    """A stage with nothing resident yet; `twice` is two operations for every token that meets each weight of blocks."""
-    counts: Counter[str] = Counter()  # parameters by block, and of everything else by ""
+    """A stage with no resident blocks yet; `twice` is twice the number of tokens that pass through each block."""
+    counts: Counter[str] = Counter()  # parameters per block; "" stands for everything else
     for parameter, shape in shapes(spec).items():
         block_name = BLOCK.match(parameter)
         counts[block_name[0] if block_name else ""] += math.prod(shape)
     total, other = counts.total(), counts.pop("", 0)
     if isinstance(spec, UMT5Spec) and total > LARGE:
-        other -= spec.vocabulary * spec.width  # its rows are read where they are
+        other -= spec.vocabulary * spec.width  # rows of the embedding are read from the file
     block, in_blocks = max(counts.values(), default=0), counts.total()
     wide = 4 if dtype == torch.int8 else dtype.itemsize
     return Stage(
@@ -227,7 +227,7 @@ def _stage(name: str, part: Part, spec: Spec, dtype: torch.dtype, activations: i
 
 
 def _placed(stage: Stage, budget: int) -> Stage:
-    """As many blocks resident as fit, with two streamed ones beside them if not all do."""
+    """Make as many blocks resident as fit. If not all do, leave room for two streamed ones."""
     if not stage.block_bytes or (stage.part == "umt5" and stage.parameters > LARGE):
         return stage
     room = int(MARGIN * budget) - stage.other_bytes - stage.activation_bytes
@@ -259,9 +259,9 @@ def _judge(stages: list[Stage], free_bytes: int | None, device: str) -> tuple[tu
 def _denoise(spec: DiTSpec, tokens: int, wide: int) -> int:
     """Bytes alive at the peak of a block of the DiT, for one video.
 
-    In self-attention (`SelfAttention.forward`): the residual stream in float32, its normed copy, v, q, k before and
-    after norm and rotation in float32. In the feed-forward network: stream, copy, its result in pieces and whole, and
-    the hidden layer of one piece before and after GELU. VACE holds a second stream.
+    In self-attention (`SelfAttention.forward`): the residual stream in float32, its normalized copy, v, and q and k
+    before and after norm and rotation in float32. In the feed-forward network: the stream, its copy, the result in
+    chunks and whole, and the hidden layer of one chunk before and after GELU. VACE keeps a second stream.
     """
     attention = tokens * spec.width * (4 + 4 * wide + 8)
     feed = tokens * spec.width * (4 + 3 * wide) + 2 * min(tokens, FeedForward.chunk_tokens) * spec.ffn_width * wide
@@ -270,26 +270,30 @@ def _denoise(spec: DiTSpec, tokens: int, wide: int) -> int:
 
 
 def _text(spec: UMT5Spec, length: int, wide: int) -> int:
-    """Bytes alive at the peak of a block of the text encoder: stream and copy beside three hidden layers, or beside q,
-    k, v and the logits in the computing precision and in float32 twice."""
+    """Bytes alive at the peak of a block of the text encoder.
+
+    The residual stream and its copy, plus either three hidden layers, or q, k, v and the logits, once in the computing
+    precision and twice in float32.
+    """
     feed = length * (2 * spec.width + 3 * spec.ffn_width) * wide
     attention = length * (2 * spec.width + 3 * spec.attention_width) * wide + spec.heads * length**2 * (wide + 8)
     return max(feed, attention)
 
 
 def _chunk_frames(spec: VAESpec, size: tuple[int, int], budget: int) -> int:
-    """Frames that the VAE's largest layers take at once: four, as the official code does, if they fit, else one."""
+    """How many frames the VAE's largest layers process at once: four if they fit, as in the official code, else one."""
     weights = 4 * sum(math.prod(shape) for shape in shapes(spec).values())
     fit = weights + _video(spec, size, spec.stride[0]) <= MARGIN * budget
     return spec.stride[0] if fit else 1
 
 
 def _video(spec: VAESpec, size: tuple[int, int], chunk_frames: int) -> int:
-    """Bytes alive at the peak of the decoder (the encoder has less): what its layers remember, the four frames before
-    the last doubling of height and width, and at full size either input, normed input and result of a layer, or around
-    the last layer, which is not split, its normed input, alone and joined to two remembered frames.
+    """Bytes alive at the peak of the decoder; the encoder needs less.
 
-    Every 3x3x3 layer remembers two frames of its input (`CausalConv3d`); stages run from the lowest resolution up.
+    They are the frames that its layers cache, the four frames before height and width double for the last time, and at
+    full size either the input, normalized input and result of one layer, or, for the last layer, which is not split,
+    its normalized input, alone and joined to two cached frames. Every 3x3x3 layer caches two frames of its input
+    (`CausalConv3d`); stages run from the lowest resolution up.
     """
     width, height = size
     widths = [spec.width * multiplier for multiplier in (spec.multipliers[-1], *reversed(spec.multipliers))]

@@ -1,6 +1,6 @@
-"""From the files of a request to tensors of its size: what a model will see, and a contact sheet of it.
+"""Preprocessing: turn the files of a request into tensors of its size, and preview them on a contact sheet.
 
-It loads no weights, so a preview takes seconds. `conditioning` describes what is encoded, and how.
+This module loads no weights, so a preview takes seconds. `conditioning` describes what is encoded, and how.
 
 Letters: f frames, h and w height and width.
 """
@@ -26,13 +26,16 @@ from lichtspiel.spec import model
 __all__ = ["VACEInputs", "pictures_of", "preview", "vace_inputs"]
 
 SHOWN = 6
-"""Frames of a video in a row of the preview."""
+"""How many frames of a video one row of the preview shows."""
 
 
 @dataclass(frozen=True)
 class VACEInputs:
-    """What VACE is given, at the request's size: a video [3, f, h, w] in [-1, 1], a mask [f, h, w] in [0, 1], where 1
-    is generated, and references [3, h, w]."""
+    """The inputs of VACE at the request's size.
+
+    A video [3, f, h, w] in [-1, 1], a mask [f, h, w] in [0, 1], where 1 means "generate this", and references
+    [3, h, w] in [-1, 1].
+    """
 
     video: Tensor
     mask: Tensor
@@ -40,8 +43,10 @@ class VACEInputs:
 
 
 def pictures_of(request: Request, inputs: Inputs) -> list[Tensor]:
-    """The given first and last picture, [3, H, W] at their own resolution and the request's aspect
-    ratio."""
+    """The first and the last picture of a request, each [3, H, W].
+
+    They keep their own resolution but get the aspect ratio of the request.
+    """
     row = model(request.model)
     slack = row.grid if row.sampling.free_size else 0
     frames = [media.frames[0] for media in (inputs.image, inputs.last_image) if media is not None]
@@ -49,8 +54,11 @@ def pictures_of(request: Request, inputs: Inputs) -> list[Tensor]:
 
 
 def vace_inputs(request: Request, inputs: Inputs) -> VACEInputs:
-    """Video, mask and references. Without a mask all of the video is generated; without a video that is mid-gray
-    (zeros), as in `prepare_source` of `wan/vace.py`."""
+    """Video, mask and references as tensors.
+
+    Without a mask, the whole video is generated. Without a video, the video is mid-gray (zeros), as in
+    `prepare_source` of `wan/vace.py`.
+    """
     width, height = request.size
 
     def fitted(frames: Iterable[Frame]) -> list[Tensor]:
@@ -67,8 +75,12 @@ def vace_inputs(request: Request, inputs: Inputs) -> VACEInputs:
 
 
 def preview(request: Request, inputs: Inputs, path: Path) -> None:
-    """Write a PNG of what the model will see: first and last picture; or what is kept of the video, what is replaced
-    and the mask (white is replaced), one row each, and the references. Raises RequestError when no file is given."""
+    """Write a PNG that shows what the model will see.
+
+    That is the first and the last picture; or, for VACE, one row each for the part of the video that is kept, the part
+    that is replaced and the mask (white is replaced), and then the references. Raises RequestError if the request has
+    no files.
+    """
     if request.task == "text":
         raise RequestError("preview", str(path), "there is nothing to preview: set <image>, <video> or <references>")
     if request.task != "edit":

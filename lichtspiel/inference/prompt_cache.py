@@ -1,9 +1,9 @@
-"""Text states on disk, so that a text encoder loads only for texts that it has not seen.
+"""An on-disk cache of text states, so that the text encoder is loaded only for texts that it has not seen.
 
-A state belongs to a text and to an encoder, named by a digest: of its published file, or the `fingerprint` of the
-files at hand. The cache is never a source of errors: a damaged or missing file is a text not seen yet, and a full disk
-one that is not kept. Texts can be private: files are for the user's eyes, their names tell nothing, and they hold no
-text.
+A state belongs to a text and an encoder. The encoder is named by the digest of its published file, or by the
+`fingerprint` of local files. The cache never raises errors: a damaged or missing file counts as a text not seen yet,
+and if the disk is full, nothing is stored. Texts can be private, so only the user can read the files; neither the files
+nor their names contain the text.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from lichtspiel.storage import atomic_write, by_age, home
 __all__ = ["fingerprint", "get", "put"]
 
 LIMIT_BYTES = 256_000_000
-"""What the folder may hold; the longest state of the published encoder takes 8 MB, a usual one 0.5 MB."""
+"""The limit for the whole folder. The longest state of the published encoder takes 8 MB, a typical one 0.5 MB."""
 
 EDITION = 1
-"""Part of every name; to be raised when tokenizer or encoder change their numbers."""
+"""Part of every file name. Increase it when the tokenizer or the encoder changes its output."""
 
 
 def fingerprint(paths: Iterable[Path], precision: str) -> str:
-    """A name for the encoder in these files at this precision: changes when a file is replaced, without reading it."""
+    """A name for the encoder in these files at this precision. It changes if a file is replaced; no file is read."""
     parts = [precision]
     for path in sorted(path.resolve() for path in paths):
         status = path.stat()
@@ -39,18 +39,18 @@ def fingerprint(paths: Iterable[Path], precision: str) -> str:
 
 
 def get(text: str, encoder: str) -> Tensor | None:
-    """The states [1, l, w] of `text` by the encoder of that digest, on the CPU, or None if they are not there."""
+    """The states [1, l, w] of `text`, on the CPU, from the encoder with that digest; None if they are not cached."""
     path = _path(text, encoder)
     try:
         states = load(path.read_bytes())["states"]
-        os.utime(path)  # it was used last
+        os.utime(path)  # mark it as the most recently used
     except (OSError, SafetensorError, KeyError, ValueError):
         return None
     return states if states.ndim == 3 and states.is_floating_point() and states.isfinite().all() else None
 
 
 def put(text: str, encoder: str, states: Tensor) -> None:
-    """Keep the states [1, l, w] of `text`, and remove those that were unused for longest when there are too many."""
+    """Store the states [1, l, w] of `text`, and evict the least recently used ones if there are too many."""
     assert states.ndim == 3
     path = _path(text, encoder)
     content = save({"states": states.detach().to("cpu", copy=True).contiguous()})
@@ -67,7 +67,7 @@ def _path(text: str, encoder: str) -> Path:
 
 
 def _trim(folder: Path) -> None:
-    """Remove the oldest files until the rest fits."""
+    """Remove the least recently used files until the rest fits."""
     files = by_age(folder)
     total = sum(size for _, size, _ in files)
     for _, size, path in files:

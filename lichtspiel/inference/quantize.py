@@ -1,9 +1,9 @@
-"""Eight-bit integers for linear layers on a processor: about twice as fast, and not exact.
+"""Int8 quantization of linear layers on a CPU: about twice as fast, but not exact.
 
-It quantizes a whole network, or one block at a time while weights load (`each` of `offload.load_with_offload`). Weights
-have one scale per row and inputs one per token, from the largest absolute value. oneDNN does the products through
-PyTorch. Compare it with the exact network before you trust the results of a new checkpoint
-(`tests/inference/test_quantize.py`).
+`quantize` works on a whole network, or on one block at a time while weights load (`each` of
+`offload.load_with_offload`). Weights have one scale per row and inputs one per token, taken from the largest absolute
+value. oneDNN computes the products, through PyTorch. Before you trust the results of a new checkpoint, compare it with
+the exact network (`tests/inference/test_quantize.py`).
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from lichtspiel.errors import RequestError
 __all__ = ["Int8Linear", "quantize"]
 
 SMALLEST = 64
-"""Layers with fewer inputs or outputs stay exact: converting costs more than it saves."""
+"""Layers with fewer inputs or outputs stay exact, because quantizing their inputs costs more than it saves."""
 
 LEVELS = 63
-"""Inputs go from -63 to 63: seven bits. With eight, two products could overflow the sixteen bits in which processors
-without VNNI add them up."""
+"""Inputs are quantized to seven bits, from -63 to 63. With eight bits, the sum of two products could overflow the
+sixteen bits in which CPUs without VNNI add them."""
 
 CACHED = 500_000
-"""How many numbers are turned into bytes at a time (2 MB)."""
+"""How many numbers are quantized at a time (2 MB), so that they stay in the CPU cache."""
 
 ZERO = LEVELS + 1
-"""Added to inputs, because the kernels take unsigned bytes."""
+"""The zero point, added to inputs because the kernels take unsigned bytes."""
 
 
 class Int8Linear(nn.Module):
-    """A linear layer with packed eight-bit weights; takes and returns float32. It cannot be trained or saved."""
+    """A linear layer with packed int8 weights; takes and returns float32. It cannot be trained or saved."""
 
     scales: Tensor
     zeros: Tensor
@@ -41,13 +41,13 @@ class Int8Linear(nn.Module):
         weight = layer.weight.detach().float()
         scales = weight.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
         rounded = (weight / scales[:, None]).round().to(torch.int8)
-        self.packed = torch.ops.onednn.qlinear_prepack(rounded, None)  # its layout has no name: no buffer
+        self.packed = torch.ops.onednn.qlinear_prepack(rounded, None)  # an opaque layout, so it is not a buffer
         self.register_buffer("scales", scales, persistent=False)
         self.register_buffer("zeros", torch.zeros(len(scales), dtype=torch.long), persistent=False)
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map the last dimension of `x`."""
+        """Apply the layer to the last dimension of `x`."""
         rounded, scale = to_bytes(x.reshape(-1, x.shape[-1]))
         result: Tensor = torch.ops.onednn.qlinear_pointwise(
             rounded, 1.0, ZERO, self.packed, self.scales, self.zeros, None, 1.0, 0, torch.float32, "none", [], ""
@@ -57,9 +57,9 @@ class Int8Linear(nn.Module):
 
 
 def to_bytes(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens [l, d] as bytes, and the scale [l, 1] of each: x = scale · (byte - ZERO).
+    """Quantize tokens [l, d] to bytes; returns these and the scale [l, 1] of each token: x = scale · (byte - ZERO).
 
-    In groups of tokens that fit into the processor's cache, because there are five passes over them.
+    Works on groups of tokens that fit into the CPU cache, because it makes five passes over them.
     """
     rounded = torch.empty_like(x, dtype=torch.uint8)
     scale = x.new_empty(len(x), 1)
@@ -72,10 +72,10 @@ def to_bytes(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def quantize(module: nn.Module) -> int:
-    """Replace every plain linear layer within `module` and return how many there were.
+    """Quantize every plain linear layer in `module` in place; returns how many were replaced.
 
-    Layers that are linear in float32 by design (the time embedding and the head of a DiT) are of another class, and
-    stay. Raises RequestError where PyTorch was built without these kernels.
+    Layers that always compute in float32 (the time embedding and the head of a DiT) are of another class and stay as
+    they are. Raises RequestError if PyTorch was built without the int8 kernels.
     """
     if not hasattr(torch.ops.onednn, "qlinear_prepack"):
         raise RequestError("dtype", "int8", "this build of PyTorch has no eight-bit kernels", "float32")

@@ -1,6 +1,6 @@
-"""Larger frames, after decoding and before sealing, by a network that ships with this package.
+"""Upscaling of decoded frames, before sealing, with a network that ships with this package.
 
-It invents edges, no content, and suits drawn pictures best.
+It sharpens edges, adds no content, and works best on drawn pictures.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from lichtspiel.models.upscaler import LAYERS, SCALE, RealESRGAN
 __all__ = ["Upscaler"]
 
 WEIGHTS = Path(__file__).parent.parent / "data" / "realesr_animevideov3.safetensors"
-"""Made by `scripts/make_upscaler.py` from a published package."""
+"""Created by `scripts/make_upscaler.py` from a published package."""
 
 STRIP = 512 * 512
-"""Pixels that are enlarged at once; their features take 64 MB."""
+"""How many pixels are upscaled at once; their features take 64 MB."""
 
 
 class Upscaler:
-    """Makes frames 2 or 4 times as wide and high; twice is four times, halved by averaging."""
+    """Makes frames 2 or 4 times as wide and high. A factor of 2 upscales by 4, then halves by averaging."""
 
     def __init__(self, factor: int, device: torch.device) -> None:
         assert factor in {2, 4}
@@ -33,18 +33,18 @@ class Upscaler:
         self.network = RealESRGAN().to(device).eval()
         self.network.load_state_dict(load_file(WEIGHTS))
         for parameter in self.network.convolutions.parameters():
-            if parameter.ndim == 4:  # the layout that convolutions run fastest in
+            if parameter.ndim == 4:  # convolutions are fastest in this layout
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def __call__(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """One frame [h, w, 3] as [factor * h, factor * w, 3]; in strips, with the same result as at once."""
+        """Upscale a frame [h, w, 3] to [factor * h, factor * w, 3], in strips. The result is the same as in one go."""
         picture = torch.from_numpy(frame).to(self.device).permute(2, 0, 1)[None].float() / 255
         height, rows = frame.shape[0], max(STRIP // frame.shape[1] - 2 * LAYERS, 16)
         strips = []
         for top in range(0, height, rows):
             bottom = min(top + rows, height)
-            above, below = max(top - LAYERS, 0), min(bottom + LAYERS, height)  # what a pixel's neighbourhood reaches
+            above, below = max(top - LAYERS, 0), min(bottom + LAYERS, height)  # the receptive field of a pixel
             strip = self.network(picture[:, :, above:below].contiguous(memory_format=torch.channels_last))
             strips.append(strip[:, :, SCALE * (top - above) : SCALE * (bottom - above)])
         large = torch.cat(strips, dim=2)
