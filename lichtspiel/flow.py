@@ -1,8 +1,8 @@
-"""Flow matching: from noise to latents with a solver, and noisy latents with their velocity for training.
+"""Flow matching: solvers that turn noise into latents, and training pairs of noisy latents and velocity.
 
 A sample at time t is (1 - t)·clean + t·noise, its velocity noise - clean; t = sigma runs from 1 (noise) to 0 (clean),
-and a model gets 1000·t. Nothing here knows of models, prompts, tasks or files: solvers see only velocities, and the
-caller draws the noise. Solvers keep scalars in float64 and latents in float32.
+and a model gets 1000·t. This module knows no models, prompts, tasks or files: solvers see only velocities, and the
+caller draws the noise. Solvers compute scalars in float64 and latents in float32.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ TIMESTEPS = 1000
 """The timestep that a model gets at sigma 1 (`num_train_timesteps` in `wan/configs/shared_config.py`)."""
 
 UNIFORM_SHARE = 0.1
-"""Share of training times drawn uniformly, so that both ends of the schedule are trained."""
+"""The share of training times drawn uniformly, so that both ends of the schedule are trained."""
 
 CLOSEST = 1e-5
 """Training times keep this distance from 0 and 1."""
 
 
 def shifted(times: Tensor, shift: float) -> Tensor:
-    """Move `times` in 0..1 toward noise, s·t / (1 + (s - 1)·t): larger frames need it (arXiv 2403.03206)."""
+    """Shift `times` in 0..1 toward noise, s·t / (1 + (s - 1)·t), as larger frames need it (arXiv 2403.03206)."""
     return shift * times / (1 + (shift - 1) * times)
 
 
 def schedule(solver: SolverName, steps: int, shift: float) -> Tensor:
-    """The falling sigmas of a run, [steps + 1] in float64: one for each evaluation of the velocity, then 0.
+    """The decreasing sigmas of a run, [steps + 1] in float64: one for each evaluation of the velocity, then 0.
 
-    All solvers take `steps` equal parts of a straight line from `first_sigma` to 0, and shift them.
+    All solvers divide the interval from `first_sigma` to 0 into `steps` equal parts, and then shift the points.
     """
     start = SOLVERS[solver].first_sigma
     line = start + torch.arange(steps + 1, dtype=torch.float64) * (-start / steps)
@@ -64,7 +64,7 @@ def schedule(solver: SolverName, steps: int, shift: float) -> Tensor:
 def timesteps(solver: SolverName, sigmas: Tensor) -> Tensor:
     """The timesteps that a model gets at every sigma but the last, [steps] in float32, in 0..1000.
 
-    The two official solvers cut the fraction off, and the published models are sampled that way.
+    The two official solvers truncate them to whole numbers, and the published models are sampled that way.
     """
     times = sigmas[:-1].double() * TIMESTEPS
     return (times.trunc() if SOLVERS[solver].whole_timesteps else times).float()
@@ -83,10 +83,11 @@ Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def guided(network: Network, text: Tensor, negative: Tensor | None, scale: float, *, batched: bool) -> Velocity:
-    """The velocity under guidance from text states [b, l, w] and those of the negative prompt, for `sample`.
+    """The guided velocity for `sample`, from text states [b, l, w] and those of the negative prompt.
 
-    Without negative states there is only one branch. `batched` computes both branches in one batch of 2b, the
-    conditional one first, with the shorter text padded with zeros: faster where a batch of b leaves the device idle.
+    Without negative states, there is only one branch. `batched` computes both branches in one batch of 2b, the
+    conditional one first, and pads the shorter text with zeros. That is faster if a batch of b does not keep the device
+    busy.
     """
     if negative is None:
         return lambda latents, timestep: network(latents, timestep, text)
@@ -106,10 +107,10 @@ def guided(network: Network, text: Tensor, negative: Tensor | None, scale: float
 
 
 class Solver(ABC):
-    """One run along a schedule, from its first index to its last; a multistep solver keeps what earlier steps gave.
+    """One run along a schedule, from the first index to the last. A multistep solver keeps results of earlier steps.
 
-    `first_sigma` is where a run starts before the shift, and `whole_timesteps` says whether a network gets timesteps
-    without their fractions.
+    `first_sigma` is where a run starts before the shift, and `whole_timesteps` says whether timesteps are truncated to
+    whole numbers.
     """
 
     first_sigma: ClassVar[float] = 1.0
@@ -124,7 +125,7 @@ class Solver(ABC):
 
 
 class Euler(Solver):
-    """Straight ahead; exact where the flow is straight. The official code does not have it."""
+    """The Euler method, which is exact if the flow is straight. The official code does not have it."""
 
     whole_timesteps = False
 
@@ -136,8 +137,8 @@ class Euler(Solver):
 class DPM(Solver):
     """DPM-Solver++ of second order, midpoint (arXiv 2211.01095); first order in the first and in the last step.
 
-    Works on the clean latents that a velocity foretells, in the logarithm of the signal-to-noise ratio
-    λ = log((1 - σ) / σ), which is -∞ at sigma 1 and +∞ at 0: the formulae below hold in these limits.
+    Works on the clean latents that a velocity predicts, in terms of the log signal-to-noise ratio
+    λ = log((1 - σ) / σ), which is -∞ at sigma 1 and +∞ at 0; the formulas below are valid in these limits.
     """
 
     def __init__(self, sigmas: Tensor) -> None:
@@ -154,23 +155,23 @@ class DPM(Solver):
         return self.predict(index, latents)
 
     def remember(self, clean: Tensor) -> None:
-        """Keep the newest two forecasts of the clean latents."""
+        """Keep the two newest predictions of the clean latents."""
         self.cleans = [*self.cleans[-1:], clean]
 
     def first_order(self, start: int, latents: Tensor, clean: Tensor) -> tuple[Tensor, float]:
-        """From `start` one step on, as if `clean` were the truth; and the weight of whatever is to be added to it."""
+        """One step from `start` as if `clean` were exact; also returns the weight of any correction to `clean`."""
         sigma, next_sigma = self.sigmas[start], self.sigmas[start + 1]
         weight = -(1 - next_sigma) * math.expm1(self.lambdas[start] - self.lambdas[start + 1])
         return next_sigma / sigma * latents + weight * clean, weight
 
     def slope(self, start: int, clean: Tensor, before: Tensor) -> tuple[Tensor, float]:
-        """Change of the clean latents over the step from `start`, going by the step before; and the ratio of both."""
+        """Extrapolate the change of the clean latents to the step from `start`; also returns the ratio of the steps."""
         step = self.lambdas[start + 1] - self.lambdas[start]
         ratio = (self.lambdas[start - 1] - self.lambdas[start]) / step
         return (before - clean) / ratio, ratio
 
     def predict(self, index: int, latents: Tensor) -> Tensor:
-        """Latents at `index + 1` from those at `index` and the forecasts."""
+        """The latents at `index + 1`, from those at `index` and the predictions."""
         clean = self.cleans[-1]
         result, weight = self.first_order(index, latents, clean)
         last = index == len(self.sigmas) - 2
@@ -180,10 +181,10 @@ class DPM(Solver):
 
 
 class UniPC(DPM):
-    """UniPC of second order, with B(h) = e^h - 1 (arXiv 2302.04867): it predicts as DPM-Solver++ does, and uses every
-    velocity once more, to correct the step that led to it before the next one is taken.
+    """UniPC of second order, with B(h) = e^h - 1 (arXiv 2302.04867): it predicts like DPM-Solver++, and uses every
+    velocity a second time, to correct the step that led to it before taking the next one.
 
-    It starts at 0.999, kept in float32 (`set_timesteps` in `wan/utils/fm_solvers_unipc.py`); DPM-Solver++ starts at 1
+    It starts at 0.999 in float32 (`set_timesteps` in `wan/utils/fm_solvers_unipc.py`); DPM-Solver++ starts at 1
     (`get_sampling_sigmas` in `wan/utils/fm_solvers.py`).
     """
 
@@ -204,7 +205,7 @@ class UniPC(DPM):
         return self.predict(index, latents)
 
     def correct(self, index: int, start: Tensor, arrived: Tensor) -> Tensor:
-        """Latents at `index` once more, from those at `index - 1`, now that the forecast `arrived` there is known."""
+        """Recompute the latents at `index` from those at `index - 1` and `arrived`, the prediction made at `index`."""
         clean = self.cleans[-1]
         result, weight = self.first_order(index - 1, start, clean)
         if len(self.cleans) == 1:
@@ -219,7 +220,7 @@ class UniPC(DPM):
 
 
 SOLVERS: dict[SolverName, type[Solver]] = {"unipc": UniPC, "dpm++": DPM, "euler": Euler}
-"""Every solver by the name that a request calls it."""
+"""All solvers, by the names that requests use."""
 
 
 def sample(
@@ -240,7 +241,7 @@ def sample(
 def sample_times(count: int, shift: float, generator: torch.Generator) -> Tensor:
     """Draw training times in (0, 1), [count] in float32 on the CPU.
 
-    The sigmoid of a normal variable (arXiv 2403.03206), shifted toward noise; a tenth is uniform instead.
+    Each is the sigmoid of a normal variable (arXiv 2403.03206), shifted toward noise; a tenth are uniform instead.
     """
     times = shifted(torch.randn(count, generator=generator).sigmoid(), shift)
     uniform = torch.rand(count, generator=generator)
@@ -249,13 +250,13 @@ def sample_times(count: int, shift: float, generator: torch.Generator) -> Tensor
 
 
 def training_pair(clean: Tensor, noise: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
-    """Noisy latents at `times` [b] between `clean` and `noise` [b, ...], and the velocity that a model is to learn."""
+    """Noisy latents at `times` [b] between `clean` and `noise` [b, ...], and the velocity to learn."""
     t = times.to(clean)[(...,) + (None,) * (clean.ndim - 1)]
     return (1 - t) * clean + t * noise, noise - clean
 
 
 def loss(velocity: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Mean squared error in float32, of elements weighted by `weight`, which broadcasts to them."""
+    """The mean squared error in float32; `weight`, which is broadcast, weights the elements."""
     if weight is None:
         return F.mse_loss(velocity.float(), target.float())
     weight = weight.float().expand_as(target)

@@ -1,4 +1,4 @@
-"""The array type of a picture, as every room of the package passes it on."""
+"""The array type of pictures and video frames that the whole package uses."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ import numpy.typing as npt
 __all__ = ["Frame"]
 
 Frame: TypeAlias = npt.NDArray[np.uint8]
-"""A picture or a frame of a video: uint8 [height, width, 3], RGB."""
+"""A picture or video frame: uint8 [height, width, 3], RGB."""

@@ -1,4 +1,4 @@
-"""What the machine can do: free and peak memory, the precision that suits it, and its measured speed."""
+"""The capabilities of this machine: free and peak memory, the best precision, and the measured speed."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ import torch
 __all__ = ["computing_dtype", "free_memory", "measure_rate", "peak_memory"]
 
 PROCESSOR = Path("/proc/cpuinfo")
-"""Where Linux says what the processor can do."""
+"""Where Linux lists the features of the CPU."""
 
 
 def computing_dtype(device: str) -> torch.dtype:
-    """The precision that is fastest without loss: bfloat16 on GPUs and on processors that have units for it, else
-    float32, which there is several times as fast as 16 bit."""
+    """The fastest precision without loss of quality.
+
+    That is bfloat16 on GPUs and on CPUs with bfloat16 units. On other CPUs it is float32, which is several times as
+    fast there as 16 bits.
+    """
     if device != "cpu":
         return torch.bfloat16
     return torch.bfloat16 if _has_bfloat16(PROCESSOR) else torch.float32
 
 
 def _has_bfloat16(description: Path) -> bool:
-    """Whether the processor multiplies bfloat16: AVX-512 BF16 or AMX on x86, BF16 of Armv8.6 (Linux only, else no)."""
+    """Whether the CPU multiplies bfloat16: AVX-512 BF16 or AMX on x86, BF16 of Armv8.6. False except on Linux."""
     try:
         lines = description.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
@@ -38,8 +41,11 @@ def _has_bfloat16(description: Path) -> bool:
 
 
 def free_memory(device: str, groups: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes that are free now: of a GPU with memory of its own, else of the machine, within the limit of this
-    process's control group (Linux). None where the system does not say."""
+    """Bytes of memory that are free now; None if the system does not say.
+
+    For a GPU with its own memory, that is the GPU's; otherwise the machine's, within the limit of this process's
+    control group (Linux).
+    """
     if device.startswith("cuda"):
         return int(torch.cuda.mem_get_info(torch.device(device))[0])
     try:
@@ -51,7 +57,7 @@ def free_memory(device: str, groups: Path = Path("/sys/fs/cgroup")) -> int | Non
 
 
 def _group_limit(groups: Path) -> int | None:
-    """Bytes that a control group leaves; what it counts for the cache of files is free as soon as it is needed."""
+    """Bytes left within a control group. Its inactive page cache counts as free, because it is dropped when needed."""
     try:
         limit, used = ((groups / name).read_text(encoding="ascii") for name in ("memory.max", "memory.current"))
         if limit.strip() == "max":
@@ -66,21 +72,21 @@ def _group_limit(groups: Path) -> int | None:
 
 
 def peak_memory(device: str) -> int:
-    """The most bytes that this process has used, of its GPU or of the machine; 0 where that is not known."""
+    """The peak memory of this process in bytes, on its GPU or on the machine; 0 if it is not known."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(torch.device(device))
-    if sys.platform == "linux":  # not getrusage, which begins with what the process that started this one had
+    if sys.platform == "linux":  # not getrusage, which starts at the peak of the parent process
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
         return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
     info = psutil.Process().memory_info()
-    return int(getattr(info, "peak_wset", info.rss))  # Windows has the peak, macOS only what is resident now
+    return int(getattr(info, "peak_wset", info.rss))  # Windows reports the peak, macOS only what is resident now
 
 
 def measure_rate(device: str, dtype: torch.dtype, seconds: float = 0.2) -> float:
-    """Operations per second of matrix products, on which a DiT spends its time, measured for `seconds`."""
+    """Measure for `seconds` the operations per second of matrix products, which dominate the time of a DiT."""
     side = 1024
     a, b = torch.ones(side, side, device=device, dtype=dtype), torch.ones(side, side, device=device, dtype=dtype)
-    float((a @ b)[0, 0])  # starts threads or the GPU
+    float((a @ b)[0, 0])  # warm up the threads or the GPU
     count, began = 0, time.perf_counter()
     while (spent := time.perf_counter() - began) < seconds or not count:
         float((a @ b)[0, 0])

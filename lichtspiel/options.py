@@ -1,6 +1,6 @@
-"""How an option is shown to people: its place on the command line, and what it takes, in words made from its schema.
+"""How options are shown to people: their place on the command line, and their valid values in words.
 
-It knows JSON schemas and no option by name; `request.OPTIONS` lists them.
+The words are derived from JSON schemas. This module knows no option by name; `request.OPTIONS` lists them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ FILES, SHAPE, SAMPLING, COMPUTING = "Pictures, videos and LoRA", "Size and lengt
 
 @dataclass(frozen=True)
 class Hint:
-    """How the command line shows an option: under which heading, as which flag (the field's name if empty), and with
-    which word for its value. `rule` says what is valid where type and bounds do not say it well.
+    """How the command line shows an option.
+
+    `group` is its heading, `flag` its name (that of the field if empty) and `metavar` the placeholder for its value.
+    `rule` says which values are valid if type and bounds do not say it well.
     """
 
     group: str
@@ -29,7 +31,7 @@ class Hint:
 
 
 def values_of(schema: Mapping[str, Any]) -> str:
-    """Which values a JSON schema allows, such as "a whole number from 1 to 1000"."""
+    """Describe the values that a JSON schema allows, such as "a whole number from 1 to 1000"."""
     if "enum" in schema:
         *values, last = map(str, schema["enum"])
         return f"{', '.join(values)} or {last}"
@@ -53,6 +55,6 @@ def values_of(schema: Mapping[str, Any]) -> str:
 
 
 def closest(value: object, choices: Collection[Any]) -> Any:
-    """The choice that is spelled most like a value; None if none is."""
+    """The choice whose spelling is closest to a value; None if none is close."""
     names = {str(choice): choice for choice in choices}
     return next((names[name] for name in difflib.get_close_matches(str(value).lower(), names, n=1)), None)

@@ -1,9 +1,10 @@
-"""The one description of a job: what the command line, a server, a manifest and a replay all speak.
+"""The description of a job that the command line, the server, manifests and replays share.
 
-A `Request` is complete: whatever was not asked for is filled in from the checkpoint's row in `spec.MODELS`, so that
-what is recorded is what was used. Nothing is clamped or swapped; what breaks a rule is refused with the nearest valid
-value. Its fields are also the only list of options: the flags of the command line, the bodies that the server accepts
-and the choices on its page are made from `OPTIONS`. It opens no file and loads no torch.
+A `Request` is complete: fields that were not set are filled in from the checkpoint's row in `spec.MODELS`, so that what
+is recorded is what was used. Nothing is clamped or swapped: an invalid value is refused, and the error names the
+nearest valid one. The fields are also the only list of options: the flags of the command line, the bodies that the
+server accepts and the choices on its page are generated from `OPTIONS`. This module opens no files and does not import
+torch.
 """
 
 from __future__ import annotations
@@ -46,11 +47,11 @@ MAX_STEPS = 1000
 MAX_REFERENCES = 8
 MAX_LORAS = 8
 MAX_PROMPT = 8000
-"""Characters of a prompt that are accepted at all; what the text encoder reads is limited by its tokens."""
+"""The longest accepted prompt, in characters. How much of it the text encoder reads is limited in tokens."""
 
 
 def _size(value: object) -> object:
-    """Accept "832x480" beside a pair of numbers."""
+    """Accept "832x480" as well as a pair of numbers."""
     if isinstance(value, str):
         width, cross, height = value.lower().replace("*", "x").partition("x")
         if not (cross and width.strip().isdigit() and height.strip().isdigit()):
@@ -60,17 +61,17 @@ def _size(value: object) -> object:
 
 
 def _number(value: object) -> object:
-    """Accept "2" where one of a few numbers is asked for, as forms and command lines send it."""
+    """Accept "2" for a choice of numbers, because forms and command lines send text."""
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 def _several(value: object) -> object:
-    """Accept one value where several are allowed."""
+    """Accept a single value where several are allowed."""
     return (value,) if isinstance(value, str | Path | Mapping) else value
 
 
 def _adapter(value: object) -> object:
-    """Accept "FILE" and "FILE:0.8" beside an object; a colon that no number follows belongs to the name."""
+    """Accept "FILE" and "FILE:0.8" as well as an object; a colon without a number after it is part of the name."""
     if not isinstance(value, str | Path):
         return value
     path, _, number = str(value).rpartition(":")
@@ -97,16 +98,16 @@ Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
 
 class Request(BaseModel):
-    """One video to make. Create it with `Request.of`, which raises `RequestError` with one readable line.
+    """A request for one video. Create it with `Request.of`, which raises `RequestError` with a one-line message.
 
-    The files decide the task: `image` and `last_image` are the first and the last picture; `video`, `mask` (white is
-    made anew) and `references` are for VACE. A video or mask is an MP4, a picture or a folder of pictures. `size` is
-    (width, height) in pixels, `frames` is 4n+1, and `Request.of` takes `seconds` instead; `inputs.resolve_request`
-    takes both from the files where they are left open. `device` and `dtype` may be "auto" until weights are loaded;
-    "int8" computes linear layers of the DiT in eight bits, on a processor.
+    The files determine the task: `image` and `last_image` are the first and the last picture; `video`, `mask` (white is
+    generated anew) and `references` are for VACE. A video or mask is an MP4, a picture or a folder of pictures. `size`
+    is (width, height) in pixels; `frames` is 4n+1, and `Request.of` accepts `seconds` instead. If they are not set,
+    `inputs.resolve_request` takes both from the files. `device` and `dtype` may be "auto" until weights are loaded;
+    "int8" computes the linear layers of the DiT in int8, on a CPU.
 
-    Descriptions are the help of the command line and the text of the server's schema, so they name other fields as
-    `<frames>`, which each of them replaces by its own name (`errors.name_fields`).
+    Field descriptions appear in the help of the command line and in the server's schema. They refer to other fields as
+    `<frames>`, which each interface replaces by its own name for the field (`errors.name_fields`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -181,12 +182,12 @@ class Request(BaseModel):
 
     @property
     def pixels(self) -> int:
-        """Pixels of all frames together."""
+        """The total number of pixels in all frames."""
         return self.size[0] * self.size[1] * self.frames
 
     @property
     def task(self) -> Task:
-        """Which conditions are present."""
+        """The task, which follows from the conditions that are present."""
         if self.video is not None or self.mask is not None or self.references:
             return "edit"
         if self.image is None:
@@ -195,10 +196,10 @@ class Request(BaseModel):
 
     @classmethod
     def of(cls, *, seconds: float | str | None = None, **fields: Any) -> Request:
-        """Build a request from some of its fields; None stands for the checkpoint's default.
+        """Build a request from some of its fields; None means the checkpoint's default.
 
-        Values may be texts, as forms and command lines send them. Raises RequestError, naming the field, its value, the
-        rule and the nearest valid value.
+        Values may be strings, as forms and command lines send them. Raises a RequestError that names the field, its
+        value, the rule and the nearest valid value.
         """
         options = {name: value for name, value in fields.items() if value is not None}
         for name, value in options.items():
@@ -240,7 +241,7 @@ class Request(BaseModel):
 
 
 class _Duration(BaseModel):
-    """The one option that is no field of a request: it becomes `frames`."""
+    """The only option that is not a field of a request: it is converted to `frames`."""
 
     seconds: Annotated[float, Hint(SHAPE), WithJsonSchema({"type": "number", "exclusiveMinimum": 0})] = Field(
         gt=0, allow_inf_nan=False, description="Duration, instead of <frames>."
@@ -255,8 +256,7 @@ def _options() -> dict[str, FieldInfo]:
 
 
 OPTIONS: dict[str, FieldInfo] = _options()
-"""Everything that may be asked for, by name: the fields of a request, without the frame rate, which no checkpoint
-leaves open, and with `seconds`."""
+"""All options by name: the fields of a request, except the frame rate, which every checkpoint fixes, plus `seconds`."""
 
 
 def hint_of(name: str) -> Hint:
@@ -266,7 +266,7 @@ def hint_of(name: str) -> Hint:
 
 
 def default_of(name: str) -> Any:
-    """The default of an option; None where it depends on the checkpoint or is drawn."""
+    """The default of an option; None if it depends on the checkpoint or is random."""
     field = (Request.model_fields | _Duration.model_fields)[name]
     return None if field.is_required() else field.default
 
@@ -283,7 +283,7 @@ def schema_of(name: str) -> dict[str, Any]:
 
 
 def rule_of(name: str) -> str:
-    """Which values an option takes, in words."""
+    """The valid values of an option, in words."""
     return (hint_of(name).rule or values_of(schema_of(name))) if name in OPTIONS else "something else"
 
 
@@ -295,7 +295,7 @@ def _type(name: str) -> TypeAdapter[Any]:
 
 
 def value_of(name: str, value: object) -> Any:
-    """The value of an option, from a text if need be; raises RequestError as a request would."""
+    """Validate the value of an option, which may be a string; raises RequestError as a request would."""
     try:
         return _type(name).validate_python(value)
     except ValidationError as error:
@@ -303,7 +303,7 @@ def value_of(name: str, value: object) -> Any:
 
 
 def extent(row: Model, size: object = None, frames: object = None) -> tuple[tuple[int, int], int]:
-    """Size and number of frames as a request of this checkpoint would have them; raises RequestError as that would."""
+    """The size and number of frames that a request for this checkpoint would have; raises RequestError likewise."""
     chosen: tuple[int, int] = row.sampling.sizes[0] if size is None else value_of("size", size)
     _check_size(chosen, row)
     count: int = row.sampling.frames if frames is None else value_of("frames", frames)
@@ -316,7 +316,7 @@ def _row(options: Mapping[str, Any]) -> Model:
 
 
 def _frames_of(seconds: float, row: Model) -> int:
-    """The valid number of frames whose duration is `seconds`, to the frame."""
+    """The valid number of frames whose duration is nearest to `seconds`."""
     frames = round(min(seconds * row.sampling.fps, 10.0**6))
     nearest = row.nearest_frames(frames)
     if abs(nearest - frames) > row.vae.stride[0] // 2:
@@ -363,7 +363,7 @@ _NEEDS: dict[Task, str] = {
 
 
 def _check_files(request: Request) -> None:
-    """Whether the files go together."""
+    """Check that the files go together, and that options about files have their files. Raises RequestError."""
     if request.last_image is not None and request.image is None:
         raise RequestError("last_image", str(request.last_image), "a last picture needs a first one: add <image>")
     if request.task == "edit" and request.image is not None:
@@ -394,7 +394,7 @@ def _check_task(task: Task, row: Model) -> None:
 
 
 def _first(error: ValidationError, name: str = "request") -> RequestError:
-    """The first problem that pydantic reports, as one of our errors."""
+    """Turn the first problem that pydantic reports into a RequestError."""
     problem = error.errors()[0]
     context = problem.get("ctx", {})
     if isinstance(inner := context.get("error"), RequestError):

@@ -1,4 +1,4 @@
-"""Where Lichtspiel keeps the data of this installation, and how files are written so that none is ever half there.
+"""The data folder of this installation, and atomic writes, which never leave a file half written.
 
 The only environment variables that the package reads are read here, and they name folders.
 """
@@ -22,17 +22,16 @@ __all__ = ["atomic_folder", "atomic_write", "by_age", "draft_path", "file_sha256
 
 
 def home() -> Path:
-    """The data folder of this installation, which need not exist yet: $LICHTSPIEL_HOME, else the platform's folder for
-    a user's data.
+    """The data folder of this installation: $LICHTSPIEL_HOME if set, else the platform's folder for user data.
 
-    On Linux that is $XDG_DATA_HOME/lichtspiel or ~/.local/share/lichtspiel. Raises LichtspielError when the user has no
-    home folder.
+    On Linux, that is $XDG_DATA_HOME/lichtspiel or ~/.local/share/lichtspiel. The folder need not exist yet. Raises
+    LichtspielError if the user has no home folder.
     """
     try:
         if chosen := os.environ.get("LICHTSPIEL_HOME"):
             return Path(chosen).expanduser().absolute()
         folder = platformdirs.user_data_path("lichtspiel", appauthor=False)
-        if not folder.is_absolute():  # a relative XDG_DATA_HOME, which the XDG rules say to ignore, or no home folder
+        if not folder.is_absolute():  # a relative XDG_DATA_HOME, which XDG says to ignore, or no home folder
             folder = Path.home() / ".local" / "share" / "lichtspiel"
     except RuntimeError as error:
         raise LichtspielError("this user has no home folder; set LICHTSPIEL_HOME to a folder") from error
@@ -40,7 +39,7 @@ def home() -> Path:
 
 
 def pulled(repository: str) -> Path:
-    """The folder that `lichtspiel pull` puts a hub repository such as Wan-AI/Wan2.1-T2V-1.3B into."""
+    """The folder where `lichtspiel pull` puts a hub repository such as Wan-AI/Wan2.1-T2V-1.3B."""
     return home() / "weights" / repository.rpartition("/")[2]
 
 
@@ -55,18 +54,21 @@ def by_age(folder: Path) -> list[tuple[int, int, Path]]:
 
 
 def draft_path(path: Path) -> Path:
-    """A new name beside `path` for a file that is not finished: in the same folder, because a rename is atomic only
-    within one file system, and hidden."""
+    """A new, hidden name next to `path` for an unfinished file.
+
+    It is in the same folder because a rename is atomic only within one file system.
+    """
     return path.parent / f".{uuid.uuid4().hex}.partial"
 
 
 @contextmanager
 def atomic_write(path: Path, mode: int | None = None) -> Iterator[Path]:
-    """Yield a draft to write; when the block ends without an error, the draft replaces `path`.
+    """Yield the path of a draft to write; when the block ends without an error, the draft replaces `path`.
 
-    Readers see the old file or the whole new one, also after a power cut: file and folder are synced. After an error
-    or an interrupt the draft is removed and `path` is as it was. With `mode` the draft exists from the start with these
-    permissions; without, whoever writes it creates it, as the umask says. Raises OSError like any write.
+    Readers see either the old file or the complete new one, even after a power failure: the file and its folder are
+    synced. After an error or an interrupt, the draft is removed and `path` is unchanged. With `mode`, the draft exists
+    from the start with these permissions; without, the caller creates it, with permissions from the umask. Raises
+    OSError like any write.
     """
     draft = draft_path(path)
     try:
@@ -86,8 +88,8 @@ def atomic_write(path: Path, mode: int | None = None) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder to fill; when the block ends without an error, it is renamed to `path`, which must be free.
 
-    Its name beside `path` is always the same, so that a run that was killed leaves one such folder at most: the next
-    run removes it. Two processes must not fill the same folder at once.
+    Its temporary name next to `path` is always the same, so a killed run leaves at most one such folder, which the
+    next run removes. Two processes must not fill the same folder at the same time.
     """
     draft = path.with_name(f".{path.name}.partial")
     shutil.rmtree(draft, ignore_errors=True)
@@ -117,7 +119,7 @@ def _sync(path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    # A rename survives a power cut once its folder is synced, which Windows neither needs nor allows.
+    # A rename survives a power failure once its folder is synced. Windows neither needs nor allows that.
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,12 +1,12 @@
-"""From a prompt to token ids: the official cleaning and the UMT5 tokenizer. Knows nothing of models or tensors.
+"""Turn a prompt into token ids: the official cleaning and the UMT5 tokenizer. Knows nothing of models or tensors.
 
 UMT5 uses a SentencePiece unigram vocabulary: a word is cut into the pieces whose log probabilities add up to the
-most (Kudo 2018, arXiv:1804.10959). The search is short enough to stand here, and reads its table five times faster
-than the `tokenizers` library builds its own; a test holds the two together.
+most (Kudo 2018, arXiv:1804.10959). The search is short enough to implement here, and loads its table five times
+faster than the `tokenizers` library builds its own; a test checks that both agree.
 
 `data/umt5_pieces.safetensors` is the vocabulary of google/umt5-xxl (Apache-2.0): all 256,300 pieces joined by line
-feeds in the order of their ids (`pieces`, UTF-8), and their log probabilities (`scores`, float32, which they are in
-the source, too). Its metadata holds the SHA-256 of the `tokenizer.json` that it was taken from.
+feeds in the order of their ids (`pieces`, UTF-8), and their log probabilities (`scores`, float32, as in the source).
+Its metadata holds the SHA-256 of the `tokenizer.json` that it was made from.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from safetensors.numpy import load
 __all__ = ["Tokenizer", "Unigram", "clean", "umt5"]
 
 END = 1
-"""Id of `</s>`, which closes every prompt."""
+"""The id of `</s>`, which ends every prompt."""
 
 UNKNOWN = 3
-"""Id of `<unk>`, for characters that no piece covers."""
+"""The id of `<unk>`, for characters that no piece covers."""
 
 UNKNOWN_PENALTY = 10.0
-"""How far below the rarest piece an unknown character is rated (`kUnkPenalty` in SentencePiece)."""
+"""How far below the rarest piece an unknown character scores (`kUnkPenalty` in SentencePiece)."""
 
 SPACE = "▁"
-"""How SentencePiece spells the space in front of a word."""
+"""How SentencePiece writes the space before a word."""
 
 SPECIAL = re.compile(r"(<pad>|</s>|<s>|<unk>|<extra_id_(?:0|[1-9][0-9]?|[12][0-9]{2})>)")
-"""Names that stand for one id wherever they are in a prompt (the added tokens of google/umt5-xxl)."""
+"""Names that stand for a single id anywhere in a prompt (the added tokens of google/umt5-xxl)."""
 
 
 def clean(prompt: str) -> str:
-    """Repair a prompt before it is cut into tokens.
+    """Clean up a prompt before it is split into tokens.
 
     Undoes mojibake, HTML entities (twice, because captions from the web are often escaped twice) and odd white space:
     the `whitespace` mode of `wan/modules/tokenizers.py`. Full-width letters and punctuation become ASCII on the way,
@@ -60,7 +60,7 @@ class Unigram:
         self._longest = max(map(len, pieces))
 
     def segment(self, text: str) -> list[int]:
-        """Cut a cleaned text into ids, without `</s>` at the end.
+        """Split a cleaned text into ids, without `</s>` at the end.
 
         Every word carries the space before it, and no piece spans two words. A special name starts a new word.
         """
@@ -75,8 +75,8 @@ class Unigram:
         return ids
 
     def _word(self, word: str) -> list[int]:
-        """Find the most probable cut of one word (Viterbi); neighbouring unknown characters become one `<unk>`."""
-        score = [0.0] + [-math.inf] * len(word)  # of the best cut up to here
+        """Find the most probable split of a word (Viterbi); adjacent unknown characters become one `<unk>`."""
+        score = [0.0] + [-math.inf] * len(word)  # of the best split up to here
         last = [(0, UNKNOWN)] * (len(word) + 1)  # its last piece: where it starts, and its id
         for start in range(len(word)):
             for end in range(start + 1, min(start + self._longest, len(word)) + 1):
@@ -97,7 +97,7 @@ class Unigram:
 
 @cache
 def umt5() -> Unigram:
-    """Read the UMT5 vocabulary that comes with the package; about 0.2 s the first time, kept afterwards."""
+    """Load the UMT5 vocabulary that ships with the package; takes about 0.2 s the first time and is cached."""
     table = load(files("lichtspiel").joinpath("data", "umt5_pieces.safetensors").read_bytes())
     return Unigram(table["pieces"].tobytes().decode().split("\n"), table["scores"].tolist())
 
@@ -105,9 +105,9 @@ def umt5() -> Unigram:
 class Tokenizer:
     """Turns a prompt into the ids, or the table rows, that a text encoder takes.
 
-    `unigram` is called at the first prompt, so that making a tokenizer costs nothing. `length` is the largest number
-    of ids, with `</s>`. `vocabulary` is for encoders with a smaller table: row n of the table stands for the id
-    `vocabulary[n]`, ids that it lacks are given the row of `<unk>`; None means that rows and ids are the same.
+    `unigram` is called for the first prompt, so that creating a tokenizer costs nothing. `length` is the maximum number
+    of ids, including `</s>`. `vocabulary` is for encoders with a smaller table: row n of the table is for the id
+    `vocabulary[n]`, and ids that it lacks get the row of `<unk>`. None means that rows and ids are the same.
     """
 
     def __init__(self, unigram: Callable[[], Unigram], length: int, vocabulary: Sequence[int] | None = None) -> None:
@@ -121,18 +121,18 @@ class Tokenizer:
 
     @classmethod
     def umt5(cls, length: int, vocabulary: Sequence[int] | None = None) -> Tokenizer:
-        """Make a tokenizer of the published UMT5 vocabulary; the official `length` is 512."""
+        """Create a tokenizer with the published UMT5 vocabulary; the official `length` is 512."""
         return cls(umt5, length, vocabulary)
 
     def __call__(self, prompt: str) -> list[int]:
-        """Clean a prompt and return its ids or rows: at most `length`, of which the last is always `</s>`."""
+        """Clean a prompt and return its ids or rows: at most `length`, the last of which is always `</s>`."""
         ids = [*self._unigram().segment(clean(prompt))[: self._length - 1], END]
         if self._rows is None:
             return ids
         return [self._rows.get(piece, self._rows[UNKNOWN]) for piece in ids]
 
     def unknown_words(self, prompt: str) -> list[str]:
-        """Name the words of a prompt that the encoder cannot read in full, in their order and each once.
+        """The words of a prompt that the encoder cannot read in full, in order and each only once.
 
         A word is what stands between spaces after cleaning. It is unknown if one of its pieces is `<unk>` or has no
         row in `vocabulary`.
