@@ -1,7 +1,7 @@
 """The networks of one checkpoint, each loaded from its own files on request.
 
 The files may be in any published layout: the official folder, a Diffusers folder, ComfyUI's single files, GGUF. Which
-file holds what is read from names and shapes of tensors (`group`). It chooses no precision and no device.
+file holds what follows from the names and shapes of tensors (`group`). Chooses neither precision nor device.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = ["EMBEDDED", "TITLES", "Checkpoint", "Files", "checkpoint"]
 Module = TypeVar("Module", bound=nn.Module)
 
 Files = Path | str | Sequence[Path | str] | None
-"""Where a checkpoint lies: a folder, a file, or several; None is where this package keeps them."""
+"""Where a checkpoint is: a folder, a file, or several; None is where this package keeps them."""
 
 CPU = torch.device("cpu")
 
@@ -78,8 +78,8 @@ class Checkpoint:
         return {part: sum(path.stat().st_size for path in stored.paths) for part, stored in self.parts.items()}
 
     def fingerprints(self) -> dict[Part, str]:
-        """A digest of each part's files from samples of them, which takes milliseconds however large they are: training
-        and quantizing change it, copying and renaming do not."""
+        """A digest of samples of each part's files, which takes milliseconds whatever their size. Training and
+        quantizing change it, copying and renaming do not."""
         digests: dict[Part, str] = {}
         for part, component in self.parts.items():
             digest = hashlib.sha256()
@@ -146,8 +146,8 @@ def checkpoint(model: Model, weights: Files = None) -> Checkpoint:
     `weights` is a folder (with its subfolders) or a file, or several of them that together hold all parts. Where they
     hold more than one of a part, the one that fits the model is taken.
 
-    Raises WeightsError with what to do when a part is not there, is incomplete, or belongs to another model; nothing
-    is loaded before all parts are known to fit.
+    Raises WeightsError, with the remedy, when a part is missing, is incomplete, or belongs to another model; nothing
+    is loaded until all parts are known to fit.
     """
     if weights is None:
         weights = EMBEDDED if model.embedded else _local(model)
@@ -160,7 +160,7 @@ def checkpoint(model: Model, weights: Files = None) -> Checkpoint:
 
 
 def _refuse_strangers(paths: list[Path], scanned: Scan) -> None:
-    """Refuse files that were named one by one and are no part of any model, because nothing would come of them."""
+    """Refuse files that the user named but that belong to no model, because they would be ignored."""
     strangers = {file.path: file for file in scanned.foreign}
     for path in paths:
         if path in scanned.failures and path.is_file():

@@ -40,7 +40,7 @@ WAN22 = re.compile(r"wan[-_. ]?2[-_. ]?2|(high|low)[-_ ]?noise", re.IGNORECASE)
 """Names of files and folders of Wan2.2's experts, which nothing in the files tells from Wan2.1."""
 
 VACE = "vace_"
-"""How all names begin that VACE adds to a text-to-video model."""
+"""The prefix of all names that VACE adds to a text-to-video model."""
 
 SHARD = re.compile(r"-(\d+)-of-(\d+)\.")
 """The number of a shard, and how many there are, in the name of a file."""
@@ -86,7 +86,7 @@ class Piece:
 
 @dataclass
 class Component:
-    """One part in its files. Iterating yields every tensor with its official name, read when it is its turn."""
+    """One part in its files. Iterating yields every tensor with its official name; each is read on demand."""
 
     part: Part
     dialect: Dialect
@@ -119,7 +119,7 @@ class Component:
 
     @property
     def source(self) -> str:
-        """The files as a message names them."""
+        """The files, as messages name them."""
         first, *more = self.paths
         return f"{first} (and {len(more)} more)" if more else str(first)
 
@@ -206,7 +206,7 @@ class Component:
             )
 
     def overlaps(self, names: dict[str, str]) -> bool:
-        """Whether one of the names is here already, so that another file with them is no shard of this part."""
+        """Whether this part already has one of the names, so that the file they come from is no shard of it."""
         places = (self.dialect.slot(name) for name in names)
         return any(slot is not None and slot.index in self._pieces.get(slot.name, {}) for slot in places)
 
@@ -348,7 +348,7 @@ class Scan:
 
 
 def scan(paths: Sequence[Path]) -> Scan:
-    """Open everything that `paths` stand for; see `weight_files`, `open_file` and `group`."""
+    """Open everything that `paths` refer to; see `weight_files`, `open_file` and `group`."""
     files: list[TensorFile] = []
     failures: dict[Path, WeightsError] = {}
     for file in (file for path in paths for file in weight_files(path)):

@@ -1,7 +1,7 @@
 """Published checkpoints from the Hugging Face hub, whole and verified, into this installation's folder.
 
-An interrupted download resumes. A file that another checkpoint here has already, such as the text
-encoder of all of them, is linked and not fetched again. Every file is compared with the digest that the hub states.
+An interrupted download resumes. A file that another local checkpoint already has, such as the text encoder that all
+share, is linked instead of downloaded. Every file is checked against the digest that the hub states.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lichtspiel.storage import file_sha256, pulled
 __all__ = ["Published", "pull"]
 
 MARGIN = 1_000_000_000
-"""Bytes that stay free on the disk."""
+"""Bytes to leave free on the disk."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def pull(
     token: str | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Path]:
-    """Fetch what is not there yet of a checkpoint's files, and check all of them; returns their paths.
+    """Download the missing files of a checkpoint, and check all of them; returns their paths.
 
     `endpoint` is the hub or a mirror that speaks as it does; without it, `HF_ENDPOINT` or the hub itself. Raises
     RequestError for a model that ships with this package, OutputError when the disk is too small, WeightsError for a
@@ -93,14 +93,14 @@ def cached(model: Model) -> Path | None:
 
 def _matches(name: str, pattern: str) -> bool:
     """Whether a published file is one of those wanted. Its name comes from the hub or a mirror and becomes a path, so
-    that it may lead nowhere else than the pattern does."""
+    it must not lead anywhere but where the pattern does."""
     parts, wanted = name.split("/"), pattern.split("/")
     safe = ".." not in parts and not any(character in name for character in "\\:\0")
     return safe and len(parts) == len(wanted) and fnmatch(name, pattern)
 
 
 def _listed(model: Model, folder: Path, endpoint: str, token: str | None) -> tuple[str, list[Published]]:
-    """The commit that is current, and the files of the checkpoint in it."""
+    """The current commit, and the files of the checkpoint in it."""
     from huggingface_hub import HfApi, constants
 
     try:
@@ -133,7 +133,7 @@ def _check_space(folder: Path, files: list[Published]) -> None:
 
 
 def _whole(path: Path, file: Published) -> bool:
-    """Whether a file is here in full; its digest was checked after the download, and is noted beside it."""
+    """Whether a file is complete; its digest was checked after the download and is recorded beside it."""
     return path.is_file() and path.stat().st_size == file.size and (not file.sha256 or _noted(path) == file.sha256)
 
 
@@ -142,7 +142,7 @@ def _note(path: Path) -> Path:
 
 
 def _noted(path: Path) -> str:
-    """The digest that was found for a file as it is now."""
+    """The digest recorded for a file, if the file has not changed since."""
     try:
         digest, changed = _note(path).read_text(encoding="ascii").split()
     except (OSError, ValueError):

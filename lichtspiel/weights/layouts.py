@@ -59,7 +59,7 @@ QUANTIZERS = {
 """Names by which files of quantizers are known that cannot be read here."""
 
 LORA = re.compile(r"lora_(A|B|up|down|unet|te)|\.lora\.|lora_linear|\.alpha$|\.diff(_[bm])?$|\.hada_w|\.lokr_w")
-"""What stands in the names of adapters in any dialect, and in those of no checkpoint."""
+"""Parts of names that occur in adapters of every dialect, and in no checkpoint."""
 
 ENOUGH = 0.5
 """Part of the names of a file that a dialect must know to be taken for its own."""
@@ -202,7 +202,7 @@ def _under(ours: str, theirs: str, pairs: dict[str, str]) -> dict[str, str]:
 
 
 def _half(name: str) -> dict[str, str]:
-    """What encoder and decoder have in common."""
+    """The names that the encoder and the decoder have in common."""
     return {
         **_under(name, name, _ENDS),
         **_under(f"{name}.middle.0", f"{name}.mid_block.resnets.0", _RESIDUAL),

@@ -106,7 +106,7 @@ def describe(part: Component, spec: Spec) -> str:
 
 
 def _lost_shards(part: Component) -> str:
-    """Which shards are not there, where the files are numbered."""
+    """Which shards are missing, if the files are numbered."""
     numbers = [(int(match[1]), int(match[2])) for path in part.paths if (match := SHARD.search(path.name))]
     if not numbers:
         return ""

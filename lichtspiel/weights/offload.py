@@ -27,7 +27,7 @@ ROWS = 100_000
 
 @runtime_checkable
 class HasRows(Protocol):
-    """Tensors of which single rows can be read."""
+    """Tensors whose rows can be read individually."""
 
     def rows(self, name: str, ids: Tensor, /) -> Tensor:
         """The rows `ids` [l] of a matrix."""
@@ -168,7 +168,7 @@ Prepared = tuple[dict[str, Tensor], torch.cuda.Event | None]
 
 
 def _convert(value: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A tensor in the computing precision, never the one in the file, whose memory may be taken back."""
+    """A tensor in the computing precision; always a copy, because the file's own memory may be reclaimed."""
     return value.to(device, _target(value, dtype), copy=value.device.type == "cpu")
 
 

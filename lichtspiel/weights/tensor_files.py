@@ -125,7 +125,7 @@ NAMES = {
 
 
 class Pickle(TensorFile):
-    """A .pth file; memory-mapped unless it is of the old kind that is not a zip archive."""
+    """A .pth file; memory-mapped unless it has the old format, which is not a zip archive."""
 
     def __init__(self, path: Path) -> None:
         try:
