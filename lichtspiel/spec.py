@@ -39,7 +39,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class DiTSpec:
-    """Shape of a diffusion transformer. `patch` counts the latent cells of a token in time, height and width;
+    """Shape of a diffusion transformer. `patch` is the number of latent cells per token in time, height and width;
     `image_tokens` is 0 without image cross-attention, else 257 per image."""
 
     patch: tuple[int, int, int]
@@ -65,7 +65,7 @@ class DiTSpec:
         assert all(0 <= layer < self.layers for layer in self.vace_layers)
 
     def tokens(self, cells: Iterable[int]) -> int:
-        """Number of tokens of latents with that many cells in time, height and width."""
+        """Number of tokens of latents with the given cells in time, height and width."""
         return math.prod(count // patch for count, patch in zip(cells, self.patch, strict=True))
 
 
@@ -182,7 +182,7 @@ class Model:
         return f"{self.vae.stride[0]}n+1"
 
     def nearest_frames(self, frames: int, least: int = 1) -> int:
-        """The valid number of frames that is nearest, from `least` to the checkpoint's limit."""
+        """The nearest valid number of frames, from `least` to the checkpoint's limit."""
         stride = self.vae.stride[0]
         return min(max(round((frames - 1) / stride) * stride + 1, least), self.sampling.max_frames)
 

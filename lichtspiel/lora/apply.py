@@ -1,6 +1,6 @@
 """Attaching LoRAs to a DiT: merged into its weights, or added to its layers' outputs from outside, and removed again.
 
-Both ways compute the same; a test holds them to it. Merging happens in float32 with one rounding at the end, however
+Both ways compute the same, which a test checks. Merging happens in float32 with one rounding at the end, however
 many LoRAs there are. Unmerged, the weights stay as they are, so that they may be quantized; the pairs are kept in
 the precision of the layer's output, which is float32 where the model computes in float32. What is small (norms,
 modulations) is exchanged whole when its module is called, so that it is found again when weights are streamed.
@@ -145,7 +145,7 @@ class ParameterSwap:
         self.several += several
 
     def remove(self) -> None:
-        """Give the parameter back as it was."""
+        """Restore the original parameter."""
         self._give_back()
         self.handle.remove()
 
@@ -171,7 +171,7 @@ class LoRAHook:
         self.cached, self.cached_bias = {}, {}
 
     def remove(self) -> None:
-        """Leave the layer's output as it is."""
+        """Detach the hook, so that the layer's output is its own again."""
         self.handle.remove()
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -192,7 +192,7 @@ class LoRAHook:
 
     @torch.no_grad()
     def _bring(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Prepare the changes for one device and precision, with their scales in them; others are let go."""
+        """Prepare the changes for one device and precision, with their scales applied; release all others."""
         chains: list[tuple[Tensor, ...]] = []
         total: Tensor | None = None
         for delta, strength in self.several:

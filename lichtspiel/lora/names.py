@@ -2,7 +2,7 @@
 
 A layer is whatever a low-rank pair or a difference belongs to: a module with a weight, or a parameter that stands on
 its own. Diffusers has names of its own (see `weights.names`); kohya's trainers write dots as underscores, of ours or of
-Diffusers' names. Both ways back are unambiguous, which a test holds for every model of the registry.
+Diffusers' names. Both can be reversed unambiguously, which a test checks for every model of the registry.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ REFUSED = {
     "dora_scale": "DoRA", "lora_magnitude_vector": "DoRA", "hada_w": "LoHa", "lokr_w": "LoKr", "oft_": "OFT",
     "lora_mid": "a convolution in three parts", "modules_to_save": "whole layers instead of differences",
 }  # fmt: skip
-"""Parts of keys that tell other kinds of adapters."""
+"""Parts of keys that identify other kinds of adapters."""
 
 
 def read_lora(path: Path) -> LoRA:
@@ -151,7 +151,7 @@ def _prefix(name: str, key: str) -> tuple[str, Dialect, bool]:
 
 
 def _dialect(path: Path, examples: dict[Dialect, str]) -> Dialect:
-    """The one dialect of a file. Keys without a prefix tell little, so that `plain` goes with its neighbours."""
+    """The one dialect of a file. Keys without a prefix tell little, so `plain` gives way to any other dialect."""
     if len(examples) > 1:
         examples = {dialect: key for dialect, key in examples.items() if dialect != "plain"}
     if len(examples) > 1 and not set(examples) <= {"diffsynth", "diffusers"}:

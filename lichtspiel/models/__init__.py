@@ -1,4 +1,4 @@
-"""The networks as plain `nn.Module`s, true for every device, and what a specification says of their parameters."""
+"""The networks as plain `nn.Module`s for every device, and the parameters that a specification implies."""
 
 from __future__ import annotations
 

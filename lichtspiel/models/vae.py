@@ -104,7 +104,7 @@ class RMSNorm(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Norm, SiLU, convolution, twice, beside a shortcut."""
+    """Norm, SiLU and convolution, twice, with a shortcut connection."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
