@@ -1,1 +1,1 @@
-"""What a person asks for as a whole: generate, decode, batch, replay, reseal."""
+"""Complete tasks for a user: generate, decode, batch, replay, reseal."""

@@ -1,6 +1,6 @@
-"""Whether a request may be made at all: its files are read once and the policy judges it, before any weights load.
+"""Admit a request: read its files once and let the policy judge it, before any weights are loaded.
 
-It loads no torch, so that a server can answer with it at once.
+This module does not import torch, so a server can answer with it immediately.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Admission", "admit", "judge"]
 
 @dataclass(frozen=True)
 class Admission:
-    """A request that may be made: its files as they were judged, the verdict, and notes for the requester."""
+    """An admitted request: its files as they were judged, the verdict, and notes for the requester."""
 
     request: Request
     inputs: Inputs
@@ -26,11 +26,12 @@ class Admission:
 
 
 def admit(request: Request, terms: Terms, inputs: Inputs | None = None, verdict: Verdict | None = None) -> Admission:
-    """Check a request and its files, and let the policy judge them. `inputs` are the files if they were read already,
-    and `verdict` is the policy's if it has judged this very request already; then it is not asked again.
+    """Check a request and its files, and let the policy judge them.
 
-    Raises Refused, or MediaError or RequestError for files that cannot be read or do not fit. Below guidance 1 the
-    negative prompt pulls instead of pushing, so it is judged with the prompt; above, only its words for clothes are.
+    `inputs` are the files, if they have already been read. `verdict` is the policy's verdict if it has already judged
+    this very request; it is not consulted again then. Raises Refused, and MediaError or RequestError for files that
+    cannot be read or do not fit. With guidance below 1 the negative prompt acts as a positive one, so it is judged
+    together with the prompt; otherwise only its words for clothes matter.
     """
     inputs = read_inputs(request) if inputs is None else inputs
     notes = inputs.check(request)
@@ -40,7 +41,7 @@ def admit(request: Request, terms: Terms, inputs: Inputs | None = None, verdict:
 
 
 def judge(request: Request, inputs: Inputs, terms: Terms) -> Verdict:
-    """What the policy says of a request and its files; whether consent was stated is not its business."""
+    """The policy's verdict on a request and its files. Does not check whether consent was stated."""
     pushes = request.guidance >= 1
     text = request.prompt if pushes else f"{request.prompt}\n{request.negative}"
     negative = request.negative if pushes else ""

@@ -1,8 +1,8 @@
-"""Many videos from one list: texts encoded first, weights loaded once, and finished work never done again.
+"""Generate many videos from one list: encode the texts first, load the weights once, never repeat finished work.
 
-A list is JSON lines, one object a video: the fields of `Request`, `seconds`, and `out` for a file name. Before anything
-is made, every line is read and checked. What became of each is appended to `batch.jsonl` in the folder of the videos,
-by which a second start knows what is finished.
+A list is a JSON Lines file with one object per video: the fields of `Request`, `seconds`, and `out` for a file name.
+Every line is read and checked before generation starts. The outcome of each is appended to `batch.jsonl` in the folder
+of the videos, so a second run knows what is finished.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ __all__ = ["Line", "Outcome", "read_jobs", "run_jobs"]
 LOG = "batch.jsonl"
 
 MAX_NAME = 200
-"""Bytes of a file's name: what file systems take, less what is added for drafts."""
+"""Maximum length of a file name in bytes: the limit of file systems, minus what drafts append."""
 
 TEXTS = 64
-"""Videos whose texts are encoded at a time; the states of the published encoder take up to 8 MB a text."""
+"""How many videos' texts are encoded at a time; the published encoder's states take up to 8 MB per text."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a line: the video's path and seed, or an error. `made` is false if the video existed before."""
+    """The outcome of a line: the video's path and seed, or an error. `made` is false if the video already existed."""
 
     line: int
     path: str
@@ -67,13 +67,13 @@ class Outcome:
     exit_code: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """The outcome as plain values."""
         return asdict(self)
 
 
 def read_jobs(path: Path, terms: Terms | None = None) -> list[Line]:
-    """Check every line of a list, and let the policy and the guard of `terms` judge it; empty lines count but make
-    nothing. Raises InvalidInput that names the line."""
+    """Check every line of a list, and let the policy and the guard of `terms` judge it. Empty lines are skipped, but
+    count in line numbers. Raises InvalidInput, which names the line."""
     try:
         if not path.is_file():
             raise InvalidInput(f"{path}: cannot be read as a list of jobs: it is not a file")
@@ -116,7 +116,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def _checked_name(name: object) -> str:
-    """A file name that every file system takes, of a video or a picture."""
+    """Check that the name of a video or picture is valid on every file system, and return it."""
     if not isinstance(name, str) or Path(name).name != name or name in {"", ".", "..", LOG}:
         raise InvalidInput(f"out: {name!r} is not valid: it is a file name without folders, such as cat.mp4")
     if Path(name).suffix.lower() not in {".mp4", ".png"}:
@@ -129,11 +129,10 @@ def _checked_name(name: object) -> str:
 def run_jobs(
     lines: Sequence[Line], folder: Path, *, weights: Files, terms: Terms, say: Callable[[str], None] = lambda note: None
 ) -> Iterator[Outcome]:
-    """Make the videos that do not exist yet, one checkpoint after the other; yields what became of each.
+    """Generate the videos that do not exist yet, one checkpoint after another; yields the outcome of each.
 
-    What can be refused is refused before the first video is made; a job that fails does not keep the others from being
-    made. Raises OutputError for a video in the folder that was made from another line, and Interrupted when it is
-    stopped.
+    All checks that can be made in advance run before the first video. If a job fails, the others still run. Raises
+    OutputError if a video in the folder was made from a different line, and Interrupted when the run is stopped.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -172,8 +171,7 @@ def _logged(folder: Path, line: Line, error: LichtspielError | None) -> Outcome:
 
 
 def _finished(folder: Path) -> dict[str, tuple[str, int]]:
-    """What each video was made from, and its seed, as the log says. A line that was cut off or is none of ours does not
-    count."""
+    """What each video was made from, and its seed, according to the log. Ignores truncated and foreign lines."""
     try:
         texts = (folder / LOG).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError):
@@ -190,8 +188,8 @@ def _finished(folder: Path) -> dict[str, tuple[str, int]]:
 
 
 def _seed_of(path: Path, line: Line) -> int | None:
-    """The seed of a video that was made from a line, by its own seal; None for any other. A run that was killed before
-    it could write its log, or `lichtspiel decode`, leaves such a video."""
+    """The seed of a video according to its seal, if it was made from this line; None otherwise. Such a video is left by
+    `lichtspiel decode`, or by a run that was killed before it could write its log."""
     credentials = verify(path).credentials
     if credentials.state not in {"trusted", "intact"} or credentials.generation is None or credentials.id is None:
         return None
@@ -215,7 +213,8 @@ def _seed_of(path: Path, line: Line) -> int | None:
 
 
 def _problems(group: Sequence[Line], folder: Path, weights: Files, terms: Terms) -> list[LichtspielError | None]:
-    """Why each line of a group cannot be made, as far as that shows before the work."""
+    """For each line of a group, why it cannot be generated, as far as can be told in advance; None if nothing is
+    wrong."""
     shared: LichtspielError | None = None
     try:
         load(_largest(group), weights)
@@ -238,7 +237,7 @@ def _largest(group: Sequence[Line]) -> Request:
 
 
 def _grouped(lines: Sequence[Line]) -> list[list[Line]]:
-    """The lines that share weights, in the order in which their first comes."""
+    """The lines grouped by their weights, in the order of each group's first line."""
     groups: dict[object, list[Line]] = {}
     for line in lines:
         request = line.request
@@ -251,7 +250,8 @@ def _grouped(lines: Sequence[Line]) -> list[list[Line]]:
 def _run(
     group: Sequence[Line], folder: Path, weights: Files, terms: Terms, say: Callable[[str], None]
 ) -> Iterator[tuple[Line, LichtspielError | None]]:
-    """Plan for the largest, encode the texts of some, then make these, and so on; yields each line with its error."""
+    """Plan memory for the largest job, then alternate: encode the texts of some jobs, generate these. Yields each line
+    with its error."""
     if not group:
         return
     pipeline = load(_largest(group), weights)

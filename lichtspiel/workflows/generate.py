@@ -1,7 +1,8 @@
-"""From a request to a sealed video or picture, so that no finished work is lost.
+"""Generate a sealed video or picture from a request without ever losing finished work.
 
-Output path, disk, signing identity and policy are checked before weights load; latents are on disk before decoding
-starts, and `decode` finishes from them. It parses no command line and draws nothing; progress goes to a callback.
+The output path, disk space, signing identity and policy are checked before weights are loaded. Latents are saved to
+disk before they are decoded, and `decode` can resume from them. This module parses no command line and draws no
+progress bar; progress goes to a callback.
 """
 
 from __future__ import annotations
@@ -50,14 +51,17 @@ __all__ = [
 ]
 
 Progress = Callable[[str, float], None]
-"""Called with the name of the stage and the share of the whole work that is done, 0 to 1."""
+"""Called with the name of the stage and the fraction of the total work that is done, 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Observer:
-    """Who follows a generation: `progress` hears how far it is, `note` what a person should know before the long part
-    begins, `step` sees the latents after each solver step; each may raise Cancelled. `clock` times the stages; one that
-    was started earlier counts what came before as loading."""
+    """Callbacks that follow a generation; each may raise Cancelled.
+
+    `progress` receives the progress, `note` receives what the user should know before the long part begins, and `step`
+    receives the latents after each solver step. `clock` times the stages; if it was started earlier, the time before
+    counts as loading.
+    """
 
     progress: Progress = lambda stage, share: None
     note: Callable[[str], None] = lambda text: None
@@ -67,7 +71,7 @@ class Observer:
 
 @dataclass(frozen=True)
 class Result:
-    """What was made, how, and how long it took: everything in effective values."""
+    """What was generated, how, and how long it took, with all values as they took effect."""
 
     request: Request
     sealed: Sealed
@@ -82,7 +86,7 @@ class Result:
     parameters: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """One flat object with the effective request, as `generate --json` prints it."""
+        """One flat object that includes the effective request, as printed by `generate --json`."""
         request = self.request.model_dump(mode="json")
         request |= {"size": list(self.request.size), "device": self.device, "dtype": self.dtype}
         return {
@@ -101,9 +105,9 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """A request that may be made, the pipeline that serves it, where its result goes, and who follows it.
+    """An admitted request, the pipeline that serves it, where its result goes, and who observes it.
 
-    `folder` is where latents are kept, the data folder if it is None. `notes` are for the requester.
+    `folder` is where latents are saved; None means the data folder. `notes` are for the requester.
     """
 
     admission: Admission
@@ -117,12 +121,12 @@ class Generation:
 
     @property
     def request(self) -> Request:
-        """What is made."""
+        """The request to generate."""
         return self.admission.request
 
     @property
     def inspection(self) -> Inspection:
-        """What the policy says, before and after."""
+        """The policy's verdicts before and after generation."""
         return self.admission.inspection
 
 
@@ -137,13 +141,13 @@ def generate(
     pipeline: Pipeline | None = None,
     observer: Observer | None = None,
 ) -> Result:
-    """Make the video of a request, or of a prompt, at `out`; where `out` ends in .png, a picture of one frame.
+    """Generate the video for a request, or for a prompt, at `out`. If `out` ends in .png, generate one picture.
 
-    `weights` is the file or folder of a checkpoint that does not ship with the package, `sheet` a picture of frames to
-    write beside it, `terms` the marks and what the policy needs to know; without them the defaults hold. `inputs` are
-    the request's files if they were read already, `pipeline` is one that serves the request (`Pipeline.serves`) and may
-    have networks loaded already. Raises a LichtspielError with one readable line; whatever was finished until then is
-    kept and named.
+    `weights` is the file or folder of a checkpoint that does not ship with the package. `sheet` is the path for a
+    contact sheet of the result. `terms` are the marks and what the policy needs to know, with defaults. `inputs` are
+    the request's files, if they have already been read. `pipeline` is one that serves the request (`Pipeline.serves`)
+    and may already have networks loaded. Raises a LichtspielError with a one-line message. Finished work is kept and
+    named in it.
     """
     out, sheet = Path(out), Path(sheet) if sheet is not None else None
     if isinstance(request, str):
@@ -165,8 +169,8 @@ def prepare(
     folder: Path | None = None,
     observer: Observer | None = None,
 ) -> Generation:
-    """Bring an admitted request and its pipeline together. `weights` are files, or a pipeline that serves the request;
-    no network is loaded yet, but every file is checked."""
+    """Combine an admitted request with its pipeline. `weights` are files, or a pipeline that serves the request. Loads
+    no network yet, but checks every file."""
     observer = observer or Observer()
     pipeline = weights if isinstance(weights, Pipeline) else load(admission.request, weights)
     pipeline.clock = observer.clock
@@ -180,7 +184,7 @@ def prepare(
 
 
 def compute_latents(generation: Generation) -> Tensor:
-    """Go from the request to latents: encode and denoise."""
+    """Compute the latents of a request: encode and denoise."""
     request, pipeline, observer = generation.request, generation.pipeline, generation.observer
     share = denoising_share(request)
     observer.progress("reading the prompt", 0.0)
@@ -196,8 +200,8 @@ def compute_latents(generation: Generation) -> Tensor:
 
 
 def keep_latents(generation: Generation, latents: Tensor) -> Path | None:
-    """Write latents to disk before they are decoded. If the data folder became full meanwhile, decoding goes on without
-    kept latents, and None is returned; in a folder of the caller's that is an error."""
+    """Save latents to disk before they are decoded. If the data folder is full by now, return None, and decoding goes
+    on without saved latents; if the caller's own folder is full, that is an error."""
     terms, provenance, folder = generation.inspection.terms, generation.provenance, generation.folder
     with generation.observer.clock.stage("denoise"):
         try:
@@ -211,7 +215,7 @@ def keep_latents(generation: Generation, latents: Tensor) -> Path | None:
 
 
 def finish(generation: Generation, latents: Tensor, path: Path | None) -> Result:
-    """Decode and seal latents, and enter the result into the record. A failure names the file that they lie in."""
+    """Decode and seal latents, and add the result to the record. Errors name the file that contains the latents."""
     pipeline, clock, inspection = generation.pipeline, generation.observer.clock, generation.inspection
     parameters = {**generation.provenance.parameters, "latents": latents_sha256(latents)}
     provenance = replace(generation.provenance, parameters=parameters)
@@ -242,8 +246,8 @@ def decode(
     terms: Terms | None = None,
     observer: Observer | None = None,
 ) -> Result:
-    """Finish a video from a latents file that `generate` kept. Latents that were kept without their texts need these.
-    Raises MediaError when the file holds no latents, or others than its request makes."""
+    """Finish a video from latents that `generate` saved. If they were saved without their texts, pass the texts.
+    Raises MediaError when the file contains no latents, or latents that do not fit its request."""
     latents, out, sheet = Path(latents), Path(out), Path(sheet) if sheet is not None else None
     tensor, request = read_latents(latents, prompt=prompt, negative=negative)
     check_distinct({"--out": out, "--sheet": sheet}, [("the latents", latents)])
@@ -254,7 +258,7 @@ def decode(
 
 @contextmanager
 def _naming_latents(generation: Generation, path: Path | None) -> Iterator[None]:
-    """Make every failure say how to go on from the latents; those in a folder of the caller's are its own business."""
+    """Add to every error how to resume from the latents, unless they are in a folder that the caller manages."""
     command = f"lichtspiel decode '{path}' -o '{generation.out}'"
     remedy = "" if path is None or generation.folder else f"; nothing is lost: {command} finishes the video"
     try:
@@ -277,13 +281,13 @@ def _naming_latents(generation: Generation, path: Path | None) -> Iterator[None]
 
 
 def _write_sheet(sealed: Sealed, provenance: Provenance, path: Path, terms: Terms) -> None:
-    """Lay out frames of the sealed result, which bear its marks, as a picture that is sealed as well."""
+    """Write a contact sheet of frames from the sealed result, which carry its marks; the sheet is sealed as well."""
     sheet = contact_sheet(read_frames(sealed.path)).convert("RGB")
     seal_picture(np.asarray(sheet), provenance, path, marks=terms.marks)
 
 
 def _seal(generation: Generation, provenance: Provenance, latents: Tensor) -> Sealed:
-    """Let frames leave as they are decoded: as a picture where the output's name says so, else as a video."""
+    """Seal frames as they are decoded: as a picture if the output's name ends in .png, otherwise as a video."""
     request, pipeline, observer = generation.request, generation.pipeline, generation.observer
     share = denoising_share(request)
 
@@ -307,7 +311,7 @@ def _seal(generation: Generation, provenance: Provenance, latents: Tensor) -> Se
 
 
 def _unread(request: Request, pipeline: Pipeline) -> list[str]:
-    """What the text encoder does not read of the texts, because they are too long for it."""
+    """Notes on texts that are too long for the text encoder, which ignores the rest."""
     notes = []
     texts = {"prompt": request.prompt} | ({} if request.guidance == 1 else {"negative prompt": request.negative})
     for name, text in texts.items():
@@ -319,10 +323,10 @@ def _unread(request: Request, pipeline: Pipeline) -> list[str]:
 
 
 def denoising_share(request: Request) -> float:
-    """How much of the computing time denoising takes, roughly, from counting multiplications.
+    """Estimate the fraction of the computing time that denoising takes, by counting multiplications.
 
-    A DiT step costs two operations per parameter, token and branch of guidance; decoding a pixel costs about 500 per
-    squared base width of the VAE (counted from its layers).
+    A DiT step costs two operations per parameter, token and guidance branch. Decoding a pixel costs about 500 times the
+    square of the VAE's base width (counted from its layers).
     """
     row = model(request.model)
     tokens = row.dit.tokens(row.latent_shape(request.frames, request.size))
@@ -333,9 +337,9 @@ def denoising_share(request: Request) -> float:
 
 
 def provenance_of(admission: Admission, pipeline: Pipeline) -> Provenance:
-    """What the seal says about this video: the effective request, and the given files as inputs.
+    """The provenance of a video for its seal: the effective request, and the user's files as inputs.
 
-    A video whose mask keeps a part of it stays the result's parent and makes it a composite.
+    A video that is partly kept by a mask becomes the result's parent, and the result is a composite.
     """
     request, inputs = admission.request, admission.inputs
     files = ("image", "last_image", "video", "mask", "references", "lora")

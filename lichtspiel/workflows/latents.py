@@ -1,6 +1,6 @@
-"""Latents on disk, between denoising and decoding, with the request that they come from: finished work that is kept.
+"""Save latents to disk between denoising and decoding, with the request they come from, so that no work is lost.
 
-Latents that were decoded are marked by a file beside them; only these are ever removed.
+A marker file next to the latents says that they have been decoded; only decoded latents are ever removed.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from lichtspiel.storage import atomic_write, by_age, draft_path, home
 __all__ = ["check_folder", "latents_of", "latents_sha256", "mark_decoded", "read_latents", "save_latents"]
 
 KEPT = 50
-"""Decoded latents that stay in the data folder; older ones are removed. Undecoded ones stay until they are decoded."""
+"""How many decoded latents stay in the data folder; older ones are removed. Others stay until they are decoded."""
 
 SPARE_BYTES = 16 << 20
-"""Disk space for the signing identity, the record and the rest of the data folder."""
+"""Bytes of disk space for the signing identity, the record and the rest of the data folder."""
 
 TEXTS = ("prompt", "negative")
 
 
 def check_folder(request: Request) -> None:
-    """Check before the work that its latents can be kept in the data folder. Raises OutputError with the remedy."""
+    """Check in advance that a request's latents can be saved in the data folder. Raises OutputError with the remedy."""
     folder = home() / "latents"
     remedy = "free some space, or set LICHTSPIEL_HOME to another folder"
     try:
@@ -56,10 +56,10 @@ def check_folder(request: Request) -> None:
 def save_latents(
     latents: Tensor, request: Request, identity: str, folder: Path | None = None, *, with_texts: bool = True
 ) -> Path:
-    """Write latents with their request to a folder, by atomic rename; to the data folder if there is none.
+    """Save latents with their request to a folder, by default the data folder, by atomic rename.
 
-    The file may hold the prompt, so only its owner may read it. Without the texts it holds digests of them, by which
-    `read_latents` knows them. Raises OSError or SafetensorError when the disk does not take it.
+    Only the owner can read the file, because it may contain the prompt. Without the texts, it contains their digests,
+    with which `read_latents` can check them. Raises OSError or SafetensorError when writing fails.
     """
     directory = folder or home() / "latents"
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -75,7 +75,7 @@ def save_latents(
 
 
 def mark_decoded(path: Path) -> None:
-    """Say of latents that they were decoded; of those in the data folder the oldest beyond `KEPT` are then removed."""
+    """Mark latents as decoded, then remove the oldest decoded ones in the data folder beyond `KEPT`."""
     folder = home() / "latents"
     if path.parent.resolve() != folder.resolve():
         return
@@ -91,17 +91,17 @@ def _mark(path: Path) -> Path:
 
 
 def latents_sha256(latents: Tensor) -> str:
-    """A digest of latents in float32: equal latents have equal digests, whatever file they lie in."""
+    """The digest of latents in float32: equal latents have equal digests, whatever file they are stored in."""
     content = latents.float().cpu().contiguous().numpy()
     return hashlib.sha256(repr(tuple(latents.shape)).encode() + content.tobytes()).hexdigest()
 
 
 def read_latents(path: Path, *, prompt: str | None = None, negative: str | None = None) -> tuple[Tensor, Request]:
-    """Latents [1, c, t, h, w] and the request they came from.
+    """Read latents [1, c, t, h, w] and the request they came from.
 
-    `prompt` and `negative` are needed for latents that were kept without texts, and must be those texts. Raises
-    MediaError when `path` holds no latents of this package, or others than its request makes, and InvalidInput for a
-    text that is missing or wrong.
+    Latents that were saved without texts need the original `prompt` and `negative`. Raises MediaError when `path`
+    contains no latents from this package, or latents that do not fit its request, and InvalidInput for a text that is
+    missing or wrong.
     """
     latents, metadata = _open(path)
     try:
@@ -123,20 +123,20 @@ def read_latents(path: Path, *, prompt: str | None = None, negative: str | None 
 
 
 def latents_of(request: Request, path: Path) -> Tensor:
-    """The latents in a file that are those of a request that is known; raises MediaError when they cannot be."""
+    """Read the latents in a file for a known request. Raises MediaError when they do not fit the request."""
     latents, _ = _open(path)
     _check_shape(path, latents, request)
     return latents
 
 
 def _open(path: Path) -> tuple[Tensor, dict[str, str]]:
-    """Tensor and metadata of a latents file."""
+    """Read the tensor and the metadata of a latents file."""
     if not path.is_file():
         raise MediaError(f"{path}: cannot be read as latents: there is no such file; name the file that generate kept")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if "request" not in metadata or "latents" not in file.keys():  # noqa: SIM118  (safe_open is no mapping)
+            if "request" not in metadata or "latents" not in file.keys():  # noqa: SIM118  (safe_open is not a mapping)
                 raise MediaError(f"{path}: holds no latents of this package; name the file that generate kept")
             return file.get_tensor("latents"), metadata
     except (OSError, SafetensorError) as error:
@@ -152,7 +152,7 @@ def _check_shape(path: Path, latents: Tensor, request: Request) -> None:
 
 
 def _text(path: Path, name: str, text: str | None, digest_of: Callable[[str], str], expected: object) -> str:
-    """A text that the file knows by its digest only, once it is passed in and checked."""
+    """Return the text that the caller passed, after checking it against the digest in the file."""
     if text is None and expected == digest_of(""):
         return ""
     if text is None:

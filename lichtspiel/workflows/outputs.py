@@ -1,6 +1,6 @@
-"""Whether results can be written where they are wanted, before the work begins.
+"""Check before the work begins that results can be written to their paths.
 
-No result replaces an input, another result, or a file that nobody said to replace.
+A result never replaces an input, another result, or a file that the user did not ask to replace.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ __all__ = ["check_distinct", "check_free", "check_outputs", "check_picture_name"
 
 
 def check_outputs(request: Request, out: Path, sheet: Path | None) -> None:
-    """Check names, folders, disk space and the signing identity. A name that ends in .png is a picture's, which is one
-    frame. Raises OutputError or RequestError."""
+    """Check names, folders, disk space and the signing identity. A name that ends in .png requests a picture, which has
+    one frame. Raises OutputError or RequestError."""
     check_distinct({"--out": out, "--sheet": sheet}, input_files(request))
     if sheet is not None:
         check_picture_name(sheet)
@@ -36,7 +36,8 @@ def check_outputs(request: Request, out: Path, sheet: Path | None) -> None:
 
 
 def check_picture_name(path: Path) -> None:
-    """Sheets and previews are PNG. Raises OutputError for another name or a folder that cannot be written."""
+    """Check the path of a sheet or preview, which must be PNG. Raises OutputError for another extension or a folder
+    that cannot be written."""
     if path.suffix.lower() != ".png":
         raise OutputError(f"{path}: contact sheets are written as PNG; nearest valid name: {path.with_suffix('.png')}")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
@@ -54,8 +55,8 @@ def input_files(request: Request) -> list[tuple[str, Path]]:
 
 
 def check_distinct(outputs: Mapping[str, Path | None], inputs: Iterable[tuple[str, Path]]) -> None:
-    """Raise OutputError when an output is an input or replaces a file of a folder that is one, or when two outputs are
-    one file. Both are named by flags; outputs that are None are not wanted."""
+    """Raise OutputError when an output is also an input, would replace a file in an input folder, or is the same file
+    as another output. Inputs and outputs are given with their flags; outputs that are None are ignored."""
     taken = [*inputs]
     for flag, path in outputs.items():
         if path is None:
@@ -76,7 +77,7 @@ def check_free(paths: Iterable[Path | None], *, force: bool) -> None:
 
 
 def free_name(path: Path) -> Path:
-    """The path itself where nothing is there, else the first of video-2.mp4, video-3.mp4 and so on that is free."""
+    """Return the path itself if it is free, otherwise the first free one of video-2.mp4, video-3.mp4 and so on."""
     number, free = 1, path
     while free.exists() or free.is_symlink():
         number += 1
@@ -85,7 +86,7 @@ def free_name(path: Path) -> Path:
 
 
 def _same(one: Path, other: Path) -> bool:
-    """Whether two paths are one file, whatever links lead there and whether it exists yet."""
+    """Whether two paths are the same file, following links, even if it does not exist yet."""
     try:
         return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
     except (OSError, RuntimeError):  # a loop of links, or a name that no file can have

@@ -1,10 +1,10 @@
-"""The log of refusals: what the policy did not allow on this machine, by which rule and when.
+"""The log of refusals: what the policy refused on this machine, by which rule, and when.
 
     $LICHTSPIEL_HOME/refusals.jsonl     mode 0600, one JSON object per line, the newest last
 
 An entry holds the time, the decision, the category, the rule and the edition of the rules, and whether the request or
-the finished frames were judged. It holds no prompt, and none of its words, unless the operator asks for it. The log is
-cut to its newer half when it grows beyond MAX_BYTES.
+the finished frames were judged. It does not contain the prompt or any of its words unless the operator asks for that.
+When the log grows beyond MAX_BYTES, its older half is removed.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ log = logging.getLogger("lichtspiel.policy")
 
 
 def add(verdict: Verdict, *, stage: Literal["request", "frames"], policy: str, prompt: str | None) -> None:
-    """Append a refusal; `prompt` is None when its text is not to be kept. A log that cannot be written is reported to
-    the program's own log: it must not turn a refusal into another error."""
+    """Append a refusal; `prompt` is None if its text must not be kept. Failure to write goes to the program's own log,
+    because it must not turn a refusal into another error."""
     entry: dict[str, Any] = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "stage": stage,
@@ -55,7 +55,7 @@ def add(verdict: Verdict, *, stage: Literal["request", "frames"], policy: str, p
 
 
 def entries() -> Iterator[dict[str, Any]]:
-    """The refusals, the newest first, without damaged lines. Raises LichtspielError when the log cannot be read."""
+    """Yield the refusals, newest first, skipping damaged lines. Raises LichtspielError when the log cannot be read."""
     path = _path()
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []

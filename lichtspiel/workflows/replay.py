@@ -1,4 +1,4 @@
-"""Making a video again: from its seal, this machine's record and the files it was made from; and the comparison."""
+"""Generate a video again from its seal, this machine's record and its input files, and compare the results."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from lichtspiel.workflows.terms import Terms
 __all__ = ["Comparison", "Original", "original_of", "replay"]
 
 FIELDS = {"first-frame": "image", "last-frame": "last_image", "video": "video", "mask": "mask"}
-"""Fields of the request by the roles of inputs; references and LoRAs are numbered."""
+"""Request fields by the role of an input; references and LoRAs are numbered."""
 
 RESULTS = {"latents", "weights"}
-"""What is recorded with the parameters but does not belong to a request."""
+"""Recorded parameters that are not part of a request."""
 
 
 @dataclass(frozen=True)
 class Original:
-    """A video that was made here before: its request, and the digests of its weights and latents, by which another one
-    is known to be the same; None where it does not state them."""
+    """A video that was made earlier: its request, and the digests of its weights and latents for comparison, which are
+    None if they are not recorded."""
 
     path: Path
     request: Request
@@ -37,14 +37,14 @@ class Original:
     latents: str | None
 
     def other_weights(self, pipeline: Pipeline) -> list[str]:
-        """The parts whose weights are not those that the original was made with."""
+        """The parts whose weights differ from those of the original."""
         own = pipeline.checkpoint.fingerprints()
         return [TITLES[part] for part in own if self.weights is not None and self.weights.get(part) != own[part]]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Whether a replay gave the very latents of the original, None if that is not known, and this in words."""
+    """Whether a replay produced exactly the same latents as the original (None if unknown), and this in words."""
 
     same: bool | None
     text: str
@@ -59,7 +59,7 @@ def replay(
     terms: Terms | None = None,
     observer: Observer | None = None,
 ) -> tuple[Result, Comparison]:
-    """Make a video again and compare its latents with the original's. Other weights are noted before the work."""
+    """Generate a video again and compare its latents with the original's. Notes before the work if weights differ."""
     observer = observer or Observer()
     if out.resolve() == original.path.resolve():
         raise OutputError(f"{out}: is the video to replay; give --out another name")
@@ -95,12 +95,12 @@ def original_of(
     device: str | None = None,
     dtype: str | None = None,
 ) -> Original:
-    """What a video or picture that this package made was made from, in the precision and on the device it was made with
-    unless another `dtype` or `device` is named.
+    """Reconstruct the request of a video or picture that this package made.
 
-    Parameters come from its credentials if they are whole, else from this machine's record, and so do texts. Texts
-    passed in must be those that were used, and the files among `inputs` are recognized by their digests. Raises
-    InvalidInput that says what is missing, or what this machine cannot do as it was done then.
+    It keeps the original precision and device unless `dtype` or `device` is passed. Parameters and texts come from the
+    credentials if these are intact, otherwise from this machine's record. Texts that are passed must match the
+    originals, and files among `inputs` are recognized by their digests. Raises InvalidInput, which says what is missing
+    or what this machine cannot reproduce.
     """
     report = verify(video)
     parameters, texts, files, named = _recorded(report)
@@ -131,11 +131,12 @@ def _check_machine(video: Path, request: Request) -> None:
 
 
 Named = Callable[[str], str]
-"""From a text, or the hex of a file's SHA-256, to the name by which the record knows it."""
+"""Maps a text, or the hex of a file's SHA-256, to its digest in the record."""
 
 
 def _recorded(report: Report) -> tuple[dict[str, Any], dict[str, tuple[str, str | None]], dict[str, str], Named]:
-    """Parameters, names and texts of prompt and negative prompt, names of files by role, and how they were named."""
+    """The parameters, the digests and texts of the prompt and negative prompt, the files' digests by role, and the
+    function that computes these digests."""
     credentials, entry = report.credentials, report.record
     if credentials.state in {"trusted", "intact"} and credentials.generation is not None and credentials.id is not None:
         generation, id = credentials.generation, credentials.id
@@ -158,7 +159,7 @@ def _recorded(report: Report) -> tuple[dict[str, Any], dict[str, tuple[str, str 
 
 
 def _text(video: Path, name: str, recorded: tuple[str, str | None], text: str | None, named: Named) -> str:
-    """The recorded text, or the one passed in if its digest is the recorded one."""
+    """The recorded text, or the one that was passed if its digest matches the record."""
     expected, recorded_text = recorded
     if text is None:
         if recorded_text is not None:

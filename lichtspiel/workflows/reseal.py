@@ -1,7 +1,7 @@
-"""Marks for videos and pictures that another tool made: the same watermark, credentials and record as for our own.
+"""Mark videos and pictures from other tools with the same watermark, credentials and record as our own.
 
-It knows files, terms and the seal; it makes no pixel. What made the video is the word of whoever calls this, and is
-recorded as such; the file itself goes into the credentials as the parent, with its own when it has any.
+This module knows files, terms and the seal; it generates nothing. Which tool made the video is only the caller's claim,
+and is recorded as such. The file itself becomes the parent in the credentials, with its own credentials if it has any.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ def reseal(
     terms: Terms,
     progress: Callable[[str, float], None] = lambda stage, done: None,
 ) -> Sealed:
-    """Encode a video or picture again at `out`, with all marks; the sound of a video is copied.
+    """Re-encode a video or picture to `out` with all marks. The sound of a video is copied.
 
-    A picture becomes a PNG. Sides of a video are cropped by a pixel where they are odd, as yuv420p needs. Raises
-    MediaError for a file that is neither, RequestError for a name of the tool that is empty or not one printable line,
-    Refused when the policy does not allow the prompt or the frames.
+    A picture becomes a PNG. Odd sides of a video are cropped by a pixel, because yuv420p needs even ones. Raises
+    MediaError for a file that is neither video nor picture, RequestError if the name of the tool is empty or not a
+    single printable line, and Refused when the policy does not allow the prompt or the frames.
     """
     if not made_with.strip() or len(made_with) > MAX_NAME or not made_with.isprintable():
         rule = f"it names the tool, in one line of at most {MAX_NAME} characters"

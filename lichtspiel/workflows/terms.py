@@ -1,7 +1,8 @@
-"""The terms of a video: its marks, consent, the guard that judges it, what is published and what is recorded.
+"""The terms of a job: the marks, consent, the guard that judges it, what is published and what is recorded.
 
-It brings the policy and the record to a job: a request is admitted before weights load, frames are watched on their way
-to the door, and what left is remembered. It does not know requests or models, only texts, pictures and frames.
+This module applies the policy and the record to a job: it judges a request before weights are loaded, judges frames on
+their way to the encoder, and records the finished video. It knows only texts, pictures and frames, not requests or
+models.
 """
 
 from __future__ import annotations
@@ -28,18 +29,18 @@ if TYPE_CHECKING:
 __all__ = ["MAX_CONSENT", "Inspection", "Terms"]
 
 MAX_CONSENT = 2000
-"""Characters of a statement of consent."""
+"""The most characters in a statement of consent."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """What goes with a job beside its request.
+    """What a job needs besides its request.
 
-    `consent` is the requester's statement of who is shown and that they agreed, at most MAX_CONSENT characters;
-    `policy` holds the rules (None: the shipped ones) and `guard` judges prompts after them; `embed_prompt` publishes
-    the prompt in the seal; `record_prompt` keeps its text in the record on this machine, and `log_refused_prompt` in
-    the log of refusals; `timestamp` is the URL of an RFC 3161 authority. Raises RequestError for a consent that is no
-    text or too long.
+    `consent` is the requester's statement of who is shown and that they agreed, at most MAX_CONSENT characters.
+    `policy` contains the rules (None means the shipped ones), and `guard` judges prompts after them. `embed_prompt`
+    publishes the prompt in the seal, `record_prompt` keeps its text in the record on this machine, and
+    `log_refused_prompt` keeps it in the log of refusals. `timestamp` is the URL of an RFC 3161 authority. Raises
+    RequestError for a consent that is not text or is too long.
     """
 
     marks: Marks = field(default_factory=Marks.of)
@@ -53,22 +54,22 @@ class Terms:
 
     def __post_init__(self) -> None:
         if self.timestamp is not None:
-            certificates.check_timestamp(self.timestamp)  # a wrong one would show up after the work
+            certificates.check_timestamp(self.timestamp)  # otherwise an invalid one would only show after the work
         if self.consent is not None and not (isinstance(self.consent, str) and len(self.consent) <= MAX_CONSENT):
             shown = self.consent[:40] if isinstance(self.consent, str) else self.consent
             raise RequestError("consent", shown, f"it is text of at most {MAX_CONSENT:,} characters")
 
     def admit(self, text: str, images: Iterable[Frame], *, has_image: bool, negative: str = "") -> Inspection:
-        """Judge a request's text and pictures before the work begins; of the negative prompt only clothes matter.
+        """Judge a request's text and pictures before the work begins. Of the negative prompt, only clothes matter.
 
-        Raises Refused when the policy does not allow it, or asks for a consent that was not stated.
+        Raises Refused when the policy does not allow the request, or requires a consent that was not stated.
         """
         verdict = self.judge(text, images, has_image=has_image, negative=negative)
         self.enforce(verdict, "request", text)
         return Inspection(self, verdict, has_image, text)
 
     def enforce(self, verdict: Verdict, stage: Literal["request", "frames"], text: str) -> None:
-        """Raise Refused, and log it, unless a verdict lets the work go on."""
+        """Raise and log Refused unless a verdict lets the work go on."""
         try:
             enforce(verdict, consent=self.consent)
         except Refused:
@@ -78,18 +79,18 @@ class Terms:
 
     @property
     def rules_version(self) -> str:
-        """The edition of the rules that judge."""
+        """The edition of the rules in use."""
         return (self.policy or shipped()).version
 
     def judge(self, text: str, images: Iterable[Frame], *, has_image: bool, negative: str = "") -> Verdict:
-        """What the policy says of a request's text and pictures."""
+        """The policy's verdict on a request's text and pictures."""
         prompt = rules.judge_prompt(text, has_image=has_image, negative=negative, guard=self.guard, policy=self.policy)
         return strictest(prompt, *(rules.judge_image(image) for image in images))
 
 
 @dataclass
 class Inspection:
-    """One job under its terms, from the verdict about its request to its entry in the record."""
+    """One job under its terms, from the verdict on its request to its entry in the record."""
 
     terms: Terms
     before: Verdict
@@ -98,8 +99,10 @@ class Inspection:
     after: Verdict | None = None
 
     def watch(self, frames: Iterable[Frame], fps: float) -> Iterator[Frame]:
-        """Hand frames on and keep two a second; after the last one judge these, and raise Refused if they may not
-        leave. The door has not let the file appear by then, so nothing of it stays.
+        """Pass frames through, keep two per second, and judge those after the last frame.
+
+        Raises Refused if the frames may not leave. The file has not been renamed to its final path by then, so nothing
+        of it remains.
         """
         picked: list[Frame] = []
         for frame, in_sample in rules.sampled(frames, fps):
@@ -110,7 +113,7 @@ class Inspection:
         self.terms.enforce(self.after, "frames", self.text)
 
     def verdicts(self) -> dict[str, Any]:
-        """What the policy said, by which version of its rules, and the consent that was stated."""
+        """The policy's verdicts, the edition of its rules, and the consent that was stated."""
         return {
             "policy": self.terms.rules_version,
             "before": self.before.to_json(),
@@ -119,7 +122,7 @@ class Inspection:
         }
 
     def remember(self, sealed: Sealed, provenance: Provenance) -> None:
-        """Enter a video that left into the record of this machine. Raises LichtspielError when that fails."""
+        """Add a finished video to the record on this machine. Raises LichtspielError when that fails."""
         keep = self.terms.record_prompt
         try:
             record.add(self._entry(sealed, provenance, keep))

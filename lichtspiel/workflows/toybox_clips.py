@@ -1,6 +1,6 @@
-"""Captioned clips of the toybox as files: what `toybox render` writes, sealed like generated video.
+"""Export captioned toybox clips as files, sealed like generated video, for `toybox render`.
 
-The seal says `algorithmicMedia`: drawn by a program, by no model and from no recording.
+The seal says `algorithmicMedia`: drawn by a program, not by a model and not from a recording.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ from lichtspiel.toybox.sample import FULL, sample
 __all__ = ["export_clips"]
 
 DRAWN = replace(Marks.of("eu"), watermark=False, comment=False)
-"""Drawings are signed, but not called AI-generated; and what learns from them must not learn the mark."""
+"""Drawings are signed but not labeled as AI-generated, and have no watermark, because a model trained on them would
+learn it."""
 
 LARGEST = 1024
-"""Pixels of a clip's longer side; the drawings are 128 pixels wide and gain nothing beyond."""
+"""The most pixels along a clip's longer side; the drawings are 128 pixels wide and gain nothing from more."""
 
 
 def export_clips(
     folder: Path, *, count: int, seed: int, size: str, frames: int, progress: Callable[[str, float], None]
 ) -> list[dict[str, Any]]:
-    """Render `count` clips into `folder` and describe them in `captions.jsonl`; returns its rows.
+    """Render `count` clips into `folder`, describe them in `captions.jsonl`, and return its rows.
 
-    Seeds run from `seed`; the same seed shows the same event at every size. Raises RequestError for a size that is
-    not two even numbers within the limits, OutputError when the folder cannot be written.
+    Seeds count up from `seed`; a seed shows the same event at every size. Raises RequestError for a size that is not
+    two even numbers within the limits, and OutputError when the folder cannot be written.
     """
     width, height = _size(size)
     try:
