@@ -1,4 +1,4 @@
-"""The door out: videos leave marked and signed (`seal`), and what a file proves can be checked (`verify`)."""
+"""Write videos marked and signed (`seal`), and check what a file proves (`verify`)."""
 
 from lichtspiel.seal.credentials import Input, Provenance, SourceType, digest
 from lichtspiel.seal.enroll import import_identity

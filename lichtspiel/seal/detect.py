@@ -61,8 +61,8 @@ _FLATTEN = 0.75  # power to which the spectrum is flattened: 1 would raise the n
 
 @dataclass(frozen=True)
 class Detection:
-    """`found` says whether the mark is there, `id` is what it carries if that can be read, `score` how far the pilot
-    stands out in standard deviations, `mirrored` that left and right were exchanged."""
+    """The result of `detect`: whether the mark was found, its id if readable, the pilot's score in standard deviations,
+    and whether the picture is mirrored left to right."""
 
     found: bool
     id: int | None
@@ -104,7 +104,7 @@ def soft_bits(grid: Grid) -> npt.NDArray[np.float64]:
 
 
 def judge(grids: Iterable[Grid]) -> Detection:
-    """What the best of these grids says: one with a readable message before one without, then the higher score."""
+    """The detection from the best of these grids. Grids with a readable message come first, then the higher score."""
     best = Detection(found=False, id=None, score=0.0, mirrored=False)
     for grid in grids:
         id = _id(grid) if grid.score >= PLAUSIBLE else None
@@ -188,7 +188,7 @@ def _promising(image: Plane, least: float, most: float) -> Iterator[Grid]:
 
 
 def _tiles(image: Plane, sizes: npt.NDArray[np.float64]) -> Plane:
-    """The sums [size, 80, 80] of all tiles, for so many chips along the short side."""
+    """The sums [size, 80, 80] of all tiles; each of `sizes` is a number of chips along the short side."""
     sums = np.empty((len(sizes), _FOLD, _FOLD), np.float32)
     for number, chips in enumerate(sizes):
         step = min(image.shape) / chips / 2

@@ -1,6 +1,6 @@
-"""Certificates from elsewhere become the identity of this installation, after a trial signature.
+"""Import certificates from elsewhere as the identity of this installation, after a trial signature.
 
-It knows how an identity is tried; it does not know how one is stored (see `identity`).
+This module knows how to try out an identity; `identity` stores it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def import_identity(certificate: Path, key: Path | None, command: str | None) ->
     """Make certificates from elsewhere the identity of this installation, with their private key (PEM, not encrypted)
     or with a signer command (see `certificates`) in its place.
 
-    Everything is checked first, a trial signature included. The identity so far is moved aside to a folder
-    identity-<date>, and what it sealed is still recognised. Raises InvalidInput for what cannot sign, and
-    LichtspielError when the command fails or the folder cannot be written; then everything is as it was.
+    Everything is checked first, including a trial signature. The previous identity is moved to a folder
+    identity-<date>, and its seals are still recognized. Raises InvalidInput for certificates or keys that cannot sign,
+    and LichtspielError when the command fails or the folder cannot be written; nothing has changed then.
     """
     if (key is None) == (command is None):
         raise InvalidInput("an identity has either a private key or a signer command: give one of the two")
@@ -43,7 +43,7 @@ def import_identity(certificate: Path, key: Path | None, command: str | None) ->
 
 
 def _try(identity: Identity, certificate: Path) -> None:
-    """Sign on the road that videos take and read it back, so that what the C2PA library minds shows now."""
+    """Sign a file the way videos are signed and read it back, so that any objections of the C2PA library show now."""
     trial = credentials.Provenance(
         model="trial", version="0", source_type="algorithmicMedia", prompt="", negative="", parameters={}
     )

@@ -33,16 +33,16 @@ if TYPE_CHECKING:
 
 __all__ = ["EncodeSettings", "Sealed", "check_output", "finalize", "seal", "write_errors"]
 
-# threads is a number of its own, not the machine's: x264's result depends on it, and should not depend on the machine.
-# Nor on what the processor is: with AVX-512 the default reads memory that was never written when a frame is narrow, so
-# that even on one machine two encodings of the same frames differ.
+# The number of threads is fixed, because x264's result depends on it and should not depend on the machine. Nor should
+# it depend on the processor: with AVX-512, by default, x264 reads uninitialized memory when a frame is narrow, so two
+# encodings of the same frames differ even on one machine.
 _X264 = {"crf": "16", "preset": "medium", "threads": "4", "x264-params": "cpu-independent=1"}
 _BT709 = 1  # the same code for matrix, primaries and transfer (ISO/IEC 23091-2)
 _BICUBIC, _ACCURATE, _EXACT = 0x4, 0x40000, 0x80000  # libswscale flags: the same result with and without SIMD
 _FULL, _LIMITED = 2, 1  # AVColorRange
 _SOUNDS = frozenset(["aac", "mp3", "opus", "ac3", "eac3", "alac", "flac"])  # what MP4 holds and players know
 
-_RAW_BYTES = 1.5  # of a pixel in yuv420p: what H.264 at this quality never reaches
+_RAW_BYTES = 1.5  # per pixel in yuv420p, which H.264 at this quality never reaches
 _SPARE_BYTES = 16 << 20
 _MAX_FPS = 240
 
@@ -177,7 +177,7 @@ def finalize(
 def _sign(
     encoded: Path, signed: Path, settings: EncodeSettings, identity: identity.Identity, timestamp: str | None
 ) -> tuple[manifest.Reading, str | None]:
-    """Sign, and read the result back as a stranger would; returns what was read, and `Sealed.timestamp`."""
+    """Sign, then read the result back as a stranger would. Returns what was read, and `Sealed.timestamp`."""
     stamped = credentials.sign(encoded, signed, settings.provenance, identity, timestamp, format=settings.format)
     credential = manifest.read(signed, identity.root)
     if not credential.ours:
@@ -292,7 +292,7 @@ def _sound(path: Path) -> Iterator[av.AudioStream | None]:
 
 def _packets(sound: av.AudioStream | None) -> Iterator[av.Packet[Any]]:
     """The packets of a sound track, not decoded."""
-    source: Any = sound.container if sound else None  # an input, which the stubs do not say
+    source: Any = sound.container if sound else None  # an input container, which the type stubs do not say
     for packet in source.demux(sound) if source else ():
         if packet.dts is not None:  # the last one is empty
             yield packet

@@ -1,7 +1,7 @@
-"""The C2PA library, loaded from its own package and from nowhere else.
+"""Load the C2PA library from its own package and from nowhere else.
 
-`import c2pa` looks for its native part in the working directory first, so a file beside a stranger's video would run
-as whoever checks that video. Nothing else in the package imports it.
+`import c2pa` looks for its native library in the working directory first, so a malicious file next to a stranger's
+video would run with the rights of whoever checks that video. No other module imports `c2pa`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Reading content credentials (C2PA) back, and judging whether they hold.
+"""Read content credentials (C2PA) and judge whether they are valid.
 
-It knows what the `c2pa` library answers and whose certificates count; it does not know how a reading is worded
-(`verify`). Nothing here uses the network.
+This module knows the results of the `c2pa` library and whose certificates count; `verify` puts them into words. Nothing
+here uses the network.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _trusting(signing: str | None, stamping: str | None = None) -> dict[str, Any
 
 @dataclass(frozen=True)
 class Reading:
-    """What a file's credentials say and whether that holds.
+    """What a file's credentials say, and whether they are valid.
 
     `state` is "intact" (signature, record and picture agree), "tampered" or "none"; `ours` is true when the signature
     leads to our own roots, `trusted` when it leads to them or to others that are trusted, `stamped` when a
@@ -96,7 +96,7 @@ def ingredient_state(entry: Mapping[str, Any]) -> Literal["intact", "tampered", 
     if not entry.get("active_manifest"):
         return "none"
     results = entry.get("validation_results")
-    if results is None:  # claims of the first version list only what failed
+    if results is None:  # version 1 claims list only failures
         return "tampered" if _grave(entry.get("validation_status")) else "intact"
     active = results.get("activeManifest") or {}
     signed = "claimSignature.validated" in _codes(active.get("success"))

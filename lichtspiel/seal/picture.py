@@ -1,7 +1,7 @@
-"""One picture as PNG, with the marks that a video gets.
+"""Write one picture as PNG, with the same marks as a video.
 
-It knows PNG and its text entries; `export` signs the file and makes it appear whole or not at all. Label and watermark
-are those of a video of one frame.
+This module knows PNG and its text entries; `export` signs the file and writes it atomically. The label and the
+watermark are those of a one-frame video.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ def seal_picture(
 ) -> Sealed:
     """Mark a picture (uint8 [height, width, 3], RGB) and write it to `out` as a signed PNG, like `seal` for videos.
 
-    Raises OutputError for a name that cannot be written and
-    LichtspielError when writing or signing fails.
+    Raises OutputError for a name that cannot be written, and LichtspielError when writing or signing fails.
     """
     out, marks = check_output(out, suffix=".png"), marks or Marks.of()
     assert frame.dtype == "uint8", frame.dtype

@@ -1,7 +1,7 @@
-"""A report as a card of plain text for a terminal.
+"""Format a report as a plain-text card for a terminal.
 
-It knows layout only. Values come from a stranger's file, so whatever a terminal would obey instead of show (escape
-sequences, characters that turn the writing direction) is taken out.
+Values come from untrusted files, so everything that a terminal would interpret instead of show (escape sequences,
+characters that change the writing direction) is removed.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _rows(report: Report) -> Iterator[tuple[str, str]]:
 
 
 def _adopted(credentials: Credentials) -> bool:
-    """Whether another tool made the video: then its model is the word of whoever sealed it."""
+    """Whether another tool made the video, in which case the model is only the claim of whoever sealed it."""
     parameters = (credentials.generation or {}).get("parameters")
     return isinstance(parameters, dict) and parameters.get("adopted") is True
 
@@ -114,7 +114,7 @@ def _request(credentials: Credentials) -> Iterator[tuple[str, str]]:
         if isinstance(text, dict):
             if text.get("text") is not None:
                 yield name.capitalize(), str(text["text"])
-            elif text.get("digest") != digest(credentials.id or "", ""):  # of an empty text there is nothing to say
+            elif text.get("digest") != digest(credentials.id or "", ""):  # an empty text needs no line
                 yield name.capitalize(), f"not stored; digest {text.get('digest')}"
     parameters = credentials.generation.get("parameters")
     if isinstance(parameters, dict):

@@ -1,7 +1,7 @@
 """The words in the picture: the visible label, drawn in a corner of each frame.
 
-It knows how large, where and for how long they are; it does not know which videos need them (`marks`). The words come
-drawn, in `data/labels.png`, so that no font of the user's machine is asked for.
+This module knows their size, position and duration; `marks` knows which videos need them. The words are images in
+`data/labels.png`, so no font on the user's machine is needed.
 """
 
 from __future__ import annotations

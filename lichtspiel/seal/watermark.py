@@ -39,16 +39,16 @@ TILE = 40
 
 _KEY = b"lichtspiel watermark 1"  # of the places and signs: another key is another mark
 _PILOT = TILE * TILE // 3
-# As much of the energy as lets grid and message get lost together: the grid is found from about 7 standard deviations
-# of the pilot on, 48 bits of this code are read from about 10.5 of the rest on (measured), and 1 : 2 is the ratio of
-# their squares.
+# The share of the energy at which grid and message are lost together: the grid is found if the pilot has about 7
+# standard deviations, and 48 bits of this code can be read if the rest has about 10.5 (measured). The ratio of their
+# squares is 1 : 2.
 
 _CHIPS_ACROSS = 64  # the short side, at any size: scaling a video keeps the number
 _SMALLEST_CHIP = 1.5  # pixels: below it, cubic interpolation cannot draw a chip, and half a tile is lost at 64 pixels
 
-# Strength in levels of 255: as much as a flat grey wall bears without looking mottled, at 480 pixels and up. The sum
-# over a frame grows with strength times side, so smaller ones get more in proportion, up to what leaves 42 dB. Textures
-# hide more, and compression takes more from them.
+# Strength in levels of 255: the most that does not make a flat gray wall look mottled, at 480 pixels and up. The sum
+# over a frame grows with strength times side, so smaller frames get proportionally more, as long as 42 dB remain.
+# Textures hide more, and compression removes more from them.
 _FLOOR, _FLOOR_SIZE, _MOST_FLOOR = 0.8, 480, 1.8
 _SLOPE = 0.08  # levels per level of local standard deviation
 _CEILING = 4.0
