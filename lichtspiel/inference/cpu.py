@@ -28,7 +28,7 @@ from lichtspiel.models.vae import VAE, CausalConv3d, RMSNorm, Upsample, conv3d, 
 __all__ = ["convolve", "fast", "norm", "rotate", "upsample", "use_cpu_kernels"]
 
 SLAB_BYTES = 8_000_000
-"""Winograd works on slabs of rows whose factors fit into the CPU cache; found by measuring in powers of two."""
+"""Winograd works on slabs of rows whose factors fit into the CPU cache; measured in steps of two."""
 
 WINOGRAD_CHANNELS, WINOGRAD_CELLS = 64, 4096
 """The smallest numbers of input or output channels and of output cells for which Winograd pays off; measured."""
@@ -99,7 +99,7 @@ def winograd(parts: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> Te
     """A 3x3x3 convolution from [1, c, t, h, w] to [1, o, t - 2, h, w]: Winograd's F(4x4, 3x3) in space, direct in time.
 
     `parts` are consecutive in time. 16 outputs take 36 products instead of 144; the sums over channels and time are
-    matrix products (Lavin and Gray 2015, arXiv:1509.09308, section 4). Rounding errors are about those of the direct
+    matrix products (Lavin and Gray 2015, arXiv:1509.09308, section 4). Rounding errors are those of the direct
     sum. Tiles of 6x6 overlap by two and yield 4x4 outputs; outputs beyond the picture are cut off.
     """
     videos = [rearrange(part, "1 c t h w -> t h w c") for part in parts]
