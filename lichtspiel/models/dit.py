@@ -68,7 +68,7 @@ class Linear32(nn.Linear):
 
 @dataclass(frozen=True)
 class Context:
-    """What cross-attention attends to: `text` [b, l, d], its last token counted `padding` times, and `image` [b, l, d].
+    """What cross-attention sees: `text` [b, l, d], whose last token counts `padding` times, and `image` [b, l, d].
 
     Texts are padded with zeros to a fixed length, and padding is attended to. Its tokens are all equal, so they are
     computed once: n equal keys under a softmax are one key with log(n) added to its logit.
