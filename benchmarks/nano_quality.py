@@ -1,9 +1,10 @@
-"""How good nano's clips are: `python benchmarks/nano_quality.py [--count 96] [--languages] [--markdown]`.
+"""How good nano's clips are: `python benchmarks/nano_quality.py [--count 96] [--languages] [--variety 8]`.
 
 Scenes whose combinations nano never trained on are generated from their captions, and a judge says attribute by
 attribute whether the clip shows what was asked for. Beside ours stand chance (always naming the commonest value), the
 judge on real renders of the same scenes, and the ceiling: the same renders after nano's own VAE, which no DiT on top
-of it can beat. `--train-judge MINUTES` makes a new judge first.
+of it can beat. `--variety` also compares clips of one prompt with several seeds: a number near 0 means that they all
+look alike. `--train-judge MINUTES` makes a new judge first.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from lichtspiel.train.nano.clips import Frames
 from lichtspiel.train.nano.judge import Judge, load_judge, reconstructed
 from lichtspiel.train.nano.score import Trial, judge_of, judged_by, rows_of, table
 from lichtspiel.train.nano.variants import SMALL
+from lichtspiel.train.nano.variety import SEEDS, rendered, variety
 from lichtspiel.train.state import Budget
 
 VARIANT = SMALL
@@ -52,6 +54,18 @@ def generate(
     return np.stack(clips)
 
 
+def differing(pipeline: Pipeline, trial: Trial, overrides: dict[str, Any], prompts: int) -> str:
+    """How much the seeds of a prompt differ against renders of its scene, in a sentence."""
+    real = [rendered(scene, range(SEEDS), VARIANT.shape) for scene in trial.scenes[:prompts]]
+    made = []
+    for scene, renders in zip(trial.scenes, real, strict=False):
+        repeated = Trial([scene] * SEEDS, range(SEEDS), renders)
+        made.append(generate(pipeline, repeated, overrides))
+    vae = pipeline.checkpoint.vae(torch.float32, pipeline.device)
+    found = variety(vae, made, real)
+    return f"Clips of one prompt with {SEEDS} seeds differ {found:.2f} times as much as renders ({len(made)} prompts)."
+
+
 def report(judge: Judge, pipeline: Pipeline, options: argparse.Namespace) -> str:
     """The whole table."""
     names = ("guidance", "steps", "shift")
@@ -65,12 +79,14 @@ def report(judge: Judge, pipeline: Pipeline, options: argparse.Namespace) -> str
         columns[title] = generate(pipeline, trial, overrides, language=language)
     columns["image"] = generate(pipeline, trial, overrides, image=True)
     settings = Request.of(prompt="-", **overrides)
+    seeds = ["", differing(pipeline, trial, overrides, options.variety)] if options.variety else []
     return "\n".join([
         f"{datetime.date.today()}, {os.cpu_count()} cores, `{shlex.join(['python', *sys.argv])}`",
         f"{options.count} scenes of held-out combinations, one clip each; {settings.steps} steps, guidance "
         f"{settings.guidance:g}, shift {settings.shift:g}. {judged_by(judge)}",
         "",
         table(["", "chance", *columns], rows_of(judge, trial, columns), options.markdown),
+        *seeds,
     ])  # fmt: skip
 
 
@@ -85,6 +101,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--shift", type=float)
     parser.add_argument("--languages", action="store_true", help="text to video in every language")
+    parser.add_argument("--variety", type=int, default=0, metavar="PROMPTS", help="compare the seeds of some prompts")
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
     return parser.parse_args(arguments)
 

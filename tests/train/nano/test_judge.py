@@ -229,11 +229,12 @@ def test_the_benchmark_prints_its_table(
     monkeypatch.setattr(nano_quality, "VARIANT", replace(variants.SMALL, shape=Shape(width=64, height=64, frames=5)))
     save_judge(random_judge(WORLD), tmp_path / "judge.safetensors")
     nano_quality.main([
-        "--count", "2", "--steps", "1", "--guidance", "1", "--languages", "--markdown",
+        "--count", "2", "--steps", "1", "--guidance", "1", "--languages", "--markdown", "--variety", "1",
         "--judge", str(tmp_path / "judge.safetensors"), "--weights", str(random_nano),
     ])  # fmt: skip
     printed = capsys.readouterr().out
     assert "1 steps, guidance 1" in printed
+    assert "with 6 seeds differ" in printed.splitlines()[-1]
     for column in ("chance", "renders", "ceiling", "text (en)", "text (de)", "text (zh)", "image"):
         assert column in printed.splitlines()[3]
     for row in ("subject", "camera", "all right", "motion", "static", "first frame"):
