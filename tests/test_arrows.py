@@ -88,7 +88,8 @@ ROOMS: dict[str, tuple[str, str]] = {
     ),
     "serve/settings": ("errors spec storage workflows", ""),
     "serve/api": (
-        "errors inference options policy request seal/verify serve/errors serve/queue serve/settings spec workflows",
+        "errors inference options policy request seal/verify serve/errors serve/queue serve/settings spec toybox "
+        "workflows",
         "fastapi prometheus_client starlette",
     ),
     "serve/workers": (
@@ -102,7 +103,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     ),
     "cli": (
         "errors inference lora media options policy request seal seal/record seal/verify serve/api serve/queue "
-        "serve/server serve/settings serve/workers spec storage train/nano train/state weights workflows",
+        "serve/server serve/settings serve/workers spec storage toybox train/nano train/state weights workflows",
         "rich typer",
     ),
     "__main__": ("cli", ""),

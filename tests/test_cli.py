@@ -231,7 +231,9 @@ def test_models_and_show_cover_the_registry(tmp_path: Path) -> None:
     assert "t2v-1.3b" in run("models", cwd=tmp_path).stdout
     shown = json.loads(run("show", "t2v-1.3b", "--json", cwd=tmp_path).stdout)
     assert shown["parameters"] == 1_418_996_800
-    assert "inside this package" in run("show", "nano", cwd=tmp_path).stdout
+    shown = run("show", "nano", cwd=tmp_path).stdout
+    assert "inside this package" in shown
+    assert "  de  Schildkröte, Elefant, " in shown
 
 
 def test_rendered_clips_are_captioned_and_sealed(tmp_path: Path) -> None:

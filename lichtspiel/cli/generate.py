@@ -216,9 +216,11 @@ def show(model: Checkpoint, as_json: Json = False) -> None:
     from dataclasses import asdict
 
     from lichtspiel.spec import model as find
+    from lichtspiel.toybox.knowledge import LEARNED, known
 
     row = find(model)
-    facts = {**asdict(row), "tasks": sorted(row.tasks), "parameters": row.parameters}
+    knows = known(LEARNED[model]) if model in LEARNED else {}
+    facts = {**asdict(row), "tasks": sorted(row.tasks), "parameters": row.parameters, "knows": knows}
     if as_json:
         print(json.dumps(facts, ensure_ascii=False, indent=2))
         return
@@ -233,6 +235,10 @@ def show(model: Checkpoint, as_json: Json = False) -> None:
     for part in ("dit", "vae", "umt5", "clip"):
         if facts[part]:
             print(f"{part:<12}{', '.join(f'{key} {value}' for key, value in facts[part].items())}")
+    for attribute, lists in knows.items():
+        print(f"\n{attribute}")
+        for language, words in lists.items():
+            print(f"  {language}  {', '.join(words)}")
     card = Path(__file__).parent.parent / row.name / "card.md"
     if row.embedded and card.is_file():
         print(f"\nmodel card  {card}")

@@ -3,7 +3,7 @@
 A model that was trained on forty subjects draws one of them whatever it is asked for. Here a prompt is read as far as
 it goes: which subject it names, or which known one is nearest to what it names instead. Words are compared without
 case, punctuation and inflection, and Chinese is cut at the names it holds. It knows nothing of models or weights: a
-`Vocabulary` says what was learnt.
+`Vocabulary` says what was learned.
 """
 
 from __future__ import annotations
@@ -11,16 +11,31 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import lru_cache
 
 from lichtspiel.toybox import prompts
 from lichtspiel.toybox.captions import LANGUAGES, Language
 from lichtspiel.toybox.catalog import SUBJECTS
-from lichtspiel.toybox.sample import Vocabulary
+from lichtspiel.toybox.sample import STARTER, Vocabulary
 from lichtspiel.toybox.scene import Action, Camera, Place, Time, Weather
 
-__all__ = ["known", "note", "stem", "subjects_in"]
+__all__ = ["LEARNED", "known", "note", "stem", "subjects_in"]
+
+LEARNED: dict[str, Vocabulary] = {
+    "nano": replace(
+        STARTER,
+        subjects=(
+            *("turtle", "elephant", "penguin", "flamingo", "pig", "taxi", "bus", "fire-engine"),
+            *("helicopter", "bee", "rocket", "tropical-fish", "whale", "sailboat"),
+        ),
+        places=("meadow", "snowfield", "beach", "road", "sea", "underwater"),
+        weathers=("clear", "rain"),
+        actions=("walk", "drive", "fly", "swim", "sail"),
+    )
+}
+"""What the weights in this package were trained on, by the name of the model."""
 
 _LABELS: dict[Language, dict[str, str]] = {
     "en": {

@@ -29,6 +29,7 @@ from lichtspiel.media.sheet import contact_sheet
 from lichtspiel.request import Request
 from lichtspiel.seal import Input, Provenance, Sealed, seal, seal_picture
 from lichtspiel.spec import dit_parameters, model
+from lichtspiel.toybox import knowledge
 from lichtspiel.workflows.admission import Admission, admit
 from lichtspiel.workflows.latents import check_folder, latents_sha256, mark_decoded, read_latents, save_latents
 from lichtspiel.workflows.outputs import check_distinct, check_outputs
@@ -174,7 +175,7 @@ def prepare(
     observer = observer or Observer()
     pipeline = weights if isinstance(weights, Pipeline) else load(admission.request, weights)
     pipeline.clock = observer.clock
-    notes = [*admission.notes, *pipeline.notes, *_unread(admission.request, pipeline)]
+    notes = [*admission.notes, *pipeline.notes, *_prompt_notes(admission.request, pipeline)]
     for note in notes:
         observer.note(note)
     return Generation(
@@ -310,9 +311,13 @@ def _seal(generation: Generation, provenance: Provenance, latents: Tensor) -> Se
     return seal_picture(frame, provenance, out, marks=terms.marks, timestamp=terms.timestamp)
 
 
-def _unread(request: Request, pipeline: Pipeline) -> list[str]:
-    """Notes on texts that are too long for the text encoder, which ignores the rest."""
-    notes = []
+def _prompt_notes(request: Request, pipeline: Pipeline) -> list[str]:
+    """Notes on a prompt that names nothing the model in the package has learned (other weights may know other things),
+    and on texts that are too long for the text encoder, which ignores the rest."""
+    model = pipeline.model
+    own = model.embedded and bool(pipeline.checkpoint.digests)
+    unknown = knowledge.note(request.prompt, knowledge.LEARNED[model.name], model.name) if own else None
+    notes = [unknown] if unknown else []
     texts = {"prompt": request.prompt} | ({} if request.guidance == 1 else {"negative prompt": request.negative})
     for name, text in texts.items():
         if words := pipeline.tokenizer.unread_words(text):

@@ -9,6 +9,7 @@ from lichtspiel.errors import InvalidInput, LichtspielError, OutOfMemory, Refuse
 from lichtspiel.serve.errors import StoreError
 from lichtspiel.serve.queue.jobs import ENDED, Job
 from lichtspiel.spec import Model
+from lichtspiel.toybox.knowledge import LEARNED, known
 
 __all__ = ["error_response", "model_object", "video_object"]
 
@@ -84,6 +85,7 @@ def model_object(row: Model, states: Collection[str]) -> dict[str, Any]:
         "solver": sampling.solver,
         "negative": sampling.negative,
         "licence": row.licence,
+        "knows": known(LEARNED[row.name]) if row.name in LEARNED else None,
         "state": state,
     }
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from lichtspiel.errors import InvalidInput
 from lichtspiel.spec import Model, Sampling, model
-from lichtspiel.toybox.sample import FULL, STARTER, Vocabulary
+from lichtspiel.toybox.knowledge import LEARNED
+from lichtspiel.toybox.sample import FULL, Vocabulary
 from lichtspiel.train.data import Shape
 
 __all__ = ["LARGE", "SMALL", "VARIANTS", "Variant", "variant_of"]
@@ -56,16 +57,7 @@ _TEACHER = replace(_NANO.sampling, steps=16, guidance=5.0)
 SMALL = Variant(
     name="small",
     model=_NANO,
-    world=replace(
-        STARTER,
-        subjects=(
-            *("turtle", "elephant", "penguin", "flamingo", "pig", "taxi", "bus", "fire-engine"),
-            *("helicopter", "bee", "rocket", "tropical-fish", "whale", "sailboat"),
-        ),
-        places=("meadow", "snowfield", "beach", "road", "sea", "underwater"),
-        weathers=("clear", "rain"),
-        actions=("walk", "drive", "fly", "swim", "sail"),
-    ),
+    world=LEARNED["nano"],
     shape=Shape(width=64, height=64, frames=17),
     clips=8000,
     crop=32,
