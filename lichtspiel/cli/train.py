@@ -18,7 +18,7 @@ __all__ = ["render_clips", "train_dit", "train_vae"]
 VariantName = Annotated[
     str | None,
     typer.Option(
-        metavar="small|large", help="Size of nano: 64x64, for processors, or 128x128. [default: small]"
+        metavar="small|medium|large", help="nano at 64x64, or at 128x128 with 40 or all subjects. [default: small]"
     ),
 ]  # fmt: skip
 Start = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Exported weights to start from.")]

@@ -35,6 +35,9 @@ TASKS = (0.7, 0.18, 0.12)
 SUBJECT_WEIGHT = 3.0
 """How much more a latent cell filled by the subject counts in the loss: subjects are small, and people look at them."""
 
+TEXT_BATCH = 128
+"""Captions a step while the text encoder learns alone."""
+
 VALIDATION_TIMES = (0.2, 0.5, 0.8, 0.95)
 
 
@@ -53,8 +56,10 @@ class DiTPlan:
 
     `batch` is the number of whole clips in each of a step's `accumulate` parts, `shift` moves training times toward
     noise, `pictures` is the fraction of the run, at its start, that trains mostly on single pictures, and the last
-    `held_out` clips of the data set are for validation only. `start` may hold weights of "umt5" and "dit" to begin
-    from. With `compiled`, torch first compiles the DiT, which takes a minute or two and is meant for a GPU.
+    `held_out` clips of the data set are for validation only. The first `text_steps` train the text encoder alone, with
+    the auxiliary loss: they cost little, and the DiT starts on states that say something. `start` may hold weights of
+    "umt5" and "dit" to begin from. With `compiled`, torch first compiles the DiT, which takes a minute or two and is
+    meant for a GPU.
     """
 
     budget: Budget
@@ -69,6 +74,7 @@ class DiTPlan:
     accumulate: int = 1
     start: Weights = field(default_factory=dict)
     compiled: bool = False
+    text_steps: int = 0
 
 
 class TrainingSet(NamedTuple):
@@ -111,6 +117,11 @@ def train_dit(
             block.compile()
     speed = Speed(sum(parameter.numel() for parameter in dit.parameters()), plan.device)
     for step in run.steps():
+        if step < plan.text_steps:
+            for _ in run.parts():
+                run.backward(text_loss(run, plan, training))
+            run.update(decay_from=plan.decay_from)
+            continue
         for _ in run.parts():
             with torch.autocast(plan.device, torch.bfloat16, enabled=plan.device == "cuda"):
                 losses = batch_loss(run, plan, model.dit, training)
@@ -131,6 +142,17 @@ def train_dit(
     assert isinstance(averaged[0], UMT5)
     assert isinstance(averaged[1], DiT)
     return averaged[0], averaged[1]
+
+
+def text_loss(run: Run, plan: DiTPlan, training: TrainingSet) -> Tensor:
+    """The auxiliary loss on captions of random items that are not held out."""
+    generator = run.generator()
+    count = len(training.data) - plan.held_out
+    items = torch.randint(count, (TEXT_BATCH,), generator=generator).tolist()
+    texts = [draw_text(training.data, item, generator) for item in items]
+    states = training.prompts.encode(run.modules["umt5"], texts, plan.device)
+    error: Tensor = run.modules["auxiliary"](states, items, texts)
+    return error
 
 
 class Losses(NamedTuple):

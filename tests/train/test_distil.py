@@ -71,7 +71,7 @@ def lesson(teacher: DiT, tmp_path_factory: pytest.TempPathFactory) -> tuple[UMT5
     scenes = [sample(seed, world) for seed in range(80)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lichtspiel.train.nano.stages.CAPTION_SEEDS", range(80))
-        rows = vocabulary(captions_of(world))
+        rows = vocabulary(captions_of(world, short=False))
     torch.manual_seed(0)
     umt5 = UMT5(
         replace(model("nano").umt5, vocabulary=len(rows), width=32, attention_width=32, ffn_width=64, heads=2, layers=1)

@@ -259,6 +259,39 @@ def test_encoder_and_dit_learn_together(store: ClipStore, latents: LatentStore, 
     assert seen[-2]["auxiliary"] < seen[0]["auxiliary"]
 
 
+def test_the_encoder_learns_alone_first(store: ClipStore, latents: LatentStore, tmp_path: Path) -> None:
+    model, training = tiny_model(store, latents)
+    plan = replace(dit_plan(30), text_steps=30)
+    torch.manual_seed(plan.seed)
+    UMT5(model.umt5)
+    untrained = DiT(model.dit)
+    untrained.initialize()
+    encoder, dit = train_dit(plan, model, training, tmp_path, auxiliary=probe(store), log=quiet)
+    for one, other in zip(dit.parameters(), untrained.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+    reader = SceneProbe(model.umt5.width, store.scenes)
+    reader.load_state_dict(torch.load(tmp_path / "checkpoint.pt", weights_only=True)["averages"]["auxiliary"])
+    items = list(range(len(store)))
+    texts = [store.text(item, None) for item in items]
+    with torch.no_grad():
+        learned, blank = (
+            float(reader(training.prompts.encode(one, texts, "cpu"), items, texts))
+            for one in (encoder, UMT5(model.umt5))
+        )
+    assert learned < 0.9 * blank
+
+
+def test_some_texts_are_short_prompts_and_say_what_they_name(store: ClipStore) -> None:
+    mixed, generator = replace(store, short=0.5, named={}), torch.Generator().manual_seed(3)
+    captions = {caption(store.scenes[0], language, wording) for language in LANGUAGES for wording in range(WORDINGS)}
+    texts = [mixed.text(0, generator) for _ in range(300)]
+    short = [text for text in texts if text not in captions]
+    assert 100 < len(short) < 200
+    assert set(short) == set(mixed.named)
+    assert all("subject" in facts for facts in mixed.named.values())
+    assert mixed.text(0, None) in captions
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning:torch", "ignore::DeprecationWarning:torch")  # of the compiler itself
 def test_compiled_or_not_it_learns_the_same(
     store: ClipStore, latents: LatentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -24,16 +24,22 @@ from lichtspiel.toybox.render import render
 from lichtspiel.toybox.sample import Vocabulary, sample
 from lichtspiel.toybox.scene import Actor, Scene
 from lichtspiel.train.data import Frames, Shape
-from lichtspiel.train.nano.captions import draw_caption
+from lichtspiel.train.nano.captions import draw_caption, draw_prompt
 
 
 @dataclass(frozen=True)
 class ClipStore:
-    """All clips of one store, as a `Dataset`; `frames` and `masks` are read from disk on use."""
+    """All clips of one store, as a `Dataset`; `frames` and `masks` are read from disk as they are used.
+
+    `short` is the share of texts that are short prompts instead of captions that say everything; `named` grows with
+    the facts that each short prompt names, for a probe to ask for.
+    """
 
     frames: Frames
     masks: Frames
     scenes: Sequence[Scene]
+    short: float = 0.0
+    named: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.scenes)
@@ -59,9 +65,15 @@ class ClipStore:
         return mask
 
     def text(self, index: int, generator: torch.Generator | None) -> str:
-        """A random caption of a clip, or the plain English one without a generator."""
+        """A random caption or short prompt of a clip, or the plain English caption without a generator."""
         scene = self.scenes[index]
-        return caption(scene, "en", 0) if generator is None else draw_caption(scene, generator)
+        if generator is None:
+            return caption(scene, "en", 0)
+        if self.short and torch.rand((), generator=generator) < self.short:
+            text, named = draw_prompt(scene, generator)
+            self.named[text] = named
+            return text
+        return draw_caption(scene, generator)
 
 
 def open_store(folder: Path) -> ClipStore:

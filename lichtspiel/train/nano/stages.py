@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shlex
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TextIO
@@ -27,6 +28,7 @@ from lichtspiel.spec import MODELS, VAESpec
 from lichtspiel.storage import atomic_write
 from lichtspiel.tokenizer import Tokenizer
 from lichtspiel.toybox.captions import LANGUAGES, WORDINGS, caption
+from lichtspiel.toybox.prompts import prompt as short_prompt
 from lichtspiel.toybox.sample import Vocabulary, sample
 from lichtspiel.train.data import Dataset, Subset, of_length
 from lichtspiel.train.distil import DistilPlan, distil
@@ -133,6 +135,7 @@ def open_data(run: Path, variant: Variant, *, count: int | None = None, source: 
         raise InvalidInput(
             f"{run} has {len(store)} clips already, not {count}; leave --clips out or use another folder"
         )
+    store = replace(store, short=variant.short)
     return RunData(store, store, held_out, 64)
 
 
@@ -193,13 +196,15 @@ def latents(run: Path, variant: Variant, data: RunData, device: str) -> LatentSt
     return encode_dataset(vae, data.items, path, first=first, first_last=first_last, device=device)
 
 
-def captions_of(world: Vocabulary) -> Iterable[str]:
-    """Captions of many scenes of a world, in every language and wording."""
+def captions_of(world: Vocabulary, *, short: bool) -> Iterable[str]:
+    """Captions of many scenes of a world, in every language and wording, and with `short` as many short prompts."""
     for seed in CAPTION_SEEDS:
-        scene = sample(seed, world)
+        scene, generator = sample(seed, world), random.Random(seed)
         for language in LANGUAGES:
             for wording in range(WORDINGS):
                 yield caption(scene, language, wording)
+                if short:
+                    yield short_prompt(scene, language, generator)[0]
 
 
 def training_set(run: Path, variant: Variant, data: RunData, device: str) -> TrainingSet:
@@ -218,7 +223,7 @@ def run_vocabulary(run: Path, variant: Variant, data: RunData) -> list[int]:
     path = run / "vocabulary.json"
     if not path.is_file():
         if isinstance(data.items, ClipStore):
-            pieces = vocabulary(captions_of(variant.world))
+            pieces = vocabulary(captions_of(variant.world, short=variant.short > 0))
         else:
             texts = [data.items.text(index, None) for index in range(len(data.items))]
             pieces = vocabulary(texts, variant.model.umt5.vocabulary)
@@ -236,7 +241,9 @@ def dit_stage(run: Path, stage: Stage) -> dict[str, float]:
     store, vae = training.latents, trained_vae(run / "vae", variant.model.vae, device)
     auxiliary, prompts = None, _plain_captions(data)
     if isinstance(data.items, ClipStore):
-        auxiliary, prompts = partial(SceneProbe, scenes=data.items.scenes), list(samples.PROMPTS)
+        named = data.items.named if variant.short else None
+        auxiliary = partial(SceneProbe, scenes=data.items.scenes, named=named)
+        prompts = list(samples.PROMPTS)
 
     def write_samples(step: int, averages: dict[str, nn.Module]) -> None:
         sampler = samples.Sampler(averages, training.prompts, variant.teacher)
@@ -248,6 +255,7 @@ def dit_stage(run: Path, stage: Stage) -> dict[str, float]:
         budget=stage.budget, batch=variant.batch, optimizer=partial(muon_adamw, learning_rates=variant.learning_rates),
         shift=2.2, pictures=0.3, decay_from=0.5, device=device, seed=stage.seed, held_out=data.held_out,
         start=export.load_exported(stage.start, "umt5", "dit"), compiled=stage.compiled,
+        text_steps=variant.text_steps if auxiliary else 0,
     )  # fmt: skip
     log = Log(run / "dit", stage.log)
     train_dit(

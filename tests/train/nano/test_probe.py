@@ -77,3 +77,14 @@ def test_one_token_that_says_nothing_is_noticed() -> None:
     probe, states = exact(SCENES)
     states[:, 1] = 1e-3
     assert error(probe, states, SCENES) > 0.1
+
+
+def test_what_a_text_leaves_open_is_said_to_be_open() -> None:
+    named = {"a taxi": frozenset({"subject"})}
+    probe = SceneProbe(32, SCENES, named)
+    assert all(values[-1] == "" for values in probe.values.values())
+    everything = {name: facts(SCENES[0])[name] for name in probe.values}
+    assert {name: probe._told(name, 0, "a caption") for name in probe.values} == everything
+    opened = {name: probe._told(name, 0, "a taxi") for name in probe.values}
+    assert opened == {name: value if name == "subject" else "" for name, value in everything.items()}
+    assert float(probe(torch.randn(1, 3, 32), [0], ["a taxi"]).detach()) > 0

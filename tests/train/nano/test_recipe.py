@@ -18,7 +18,7 @@ from lichtspiel.train.data import Shape
 from lichtspiel.train.nano import export, judge, score, stages
 from lichtspiel.train.nano.export import load_exported
 from lichtspiel.train.nano.stages import captions_of
-from lichtspiel.train.nano.variants import LARGE, SMALL, VARIANTS, Variant, variant_of
+from lichtspiel.train.nano.variants import LARGE, MEDIUM, SMALL, VARIANTS, Variant, variant_of
 from lichtspiel.train.speed import Speed, ceiling
 from lichtspiel.train.text import vocabulary
 from lichtspiel.weights.checkpoint import checkpoint
@@ -39,7 +39,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Variant:
     world = replace(SMALL.world, subjects=("taxi", "turtle"), places=("road", "meadow"))
     dit = replace(SMALL.model.dit, width=64, ffn_width=128, heads=2, layers=2, text_width=32)
     umt5 = replace(
-        SMALL.model.umt5, vocabulary=len(vocabulary(captions_of(world))), width=32, attention_width=32,
+        SMALL.model.umt5, vocabulary=len(vocabulary(captions_of(world, short=True))), width=32, attention_width=32,
         ffn_width=64, heads=2, layers=1,
     )  # fmt: skip
     sampling = replace(SMALL.model.sampling, steps=2, guidance=1.0, sizes=((32, 32),))
@@ -54,7 +54,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Variant:
     )
     made = replace(
         SMALL, name="tiny", model=model, world=world, shape=Shape(width=32, height=32, frames=9), clips=80, crop=16,
-        vae_frames=(5,), batch=2, teacher=replace(SMALL.teacher, steps=4),
+        vae_frames=(5,), batch=2, teacher=replace(SMALL.teacher, steps=4), short=0.5,
     )  # fmt: skip
     monkeypatch.setitem(VARIANTS, "tiny", made)
     return made
@@ -114,7 +114,7 @@ def test_a_run_keeps_its_variant(tiny: Variant, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="of the tiny variant, not the large"):
         variant_of(tmp_path, "large")
     (tmp_path / "other").mkdir()
-    with pytest.raises(InvalidInput, match="choose small or large"):
+    with pytest.raises(InvalidInput, match="choose small or medium or large"):
         variant_of(tmp_path / "other", "huge")
 
 
@@ -127,9 +127,9 @@ def test_weights_of_another_variant_are_refused(tiny: Variant, tmp_path: Path, m
         run_recipe(monkeypatch, *words, str(tmp_path))
 
 
-@pytest.mark.parametrize("variant", [SMALL, LARGE], ids=lambda variant: variant.name)
+@pytest.mark.parametrize("variant", [SMALL, MEDIUM, LARGE], ids=lambda variant: variant.name)
 def test_variants_fit_their_worlds(variant: Variant) -> None:
-    assert len(vocabulary(captions_of(variant.world))) == variant.model.umt5.vocabulary
+    assert len(vocabulary(captions_of(variant.world, short=variant.short > 0))) == variant.model.umt5.vocabulary
     assert variant.model.dit.text_width == variant.model.umt5.width
     assert (variant.shape.width, variant.shape.height) in variant.model.sampling.sizes
     assert variant.vae_frames[-1] == variant.shape.frames
