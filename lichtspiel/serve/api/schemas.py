@@ -78,6 +78,10 @@ MODEL = _object(
     solver=TEXT,
     negative=TEXT,
     licence=TEXT,
+    knows={
+        "type": ["object", "null"],
+        "description": "What the embedded model was trained on: words by kind and language.",
+    },
     state={"enum": ["loading", "ready", "idle", "unavailable"]},
 )
 MODELS = _object(object={"const": "list"}, data=_list(MODEL))
