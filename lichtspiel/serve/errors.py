@@ -12,8 +12,9 @@
     ├── QueueFull                queue_full       429   says when to try again
     ├── LimitReached             limit_reached    429   says when to try again
     ├── TooBusy                  busy             503   says when to try again
-    ├── Interrupted, Cancelled
-    │   └── Lost                 interrupted      500   for workers, not for clients
+    ├── Interrupted
+    │   └── Cancelled
+    │       └── Lost             interrupted      500   for workers, not for clients
     ├── StoreError               failed           503   the data cannot be reached; `public` is for clients
     │   ├── DatabaseError
     │   └── StorageError
