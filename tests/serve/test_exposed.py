@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lichtspiel.seal import seal_picture
 from lichtspiel.serve import connections
 from lichtspiel.serve.api import detector, middleware
 from lichtspiel.serve.api.detector import Detector
@@ -27,6 +28,7 @@ from lichtspiel.serve.logs import configure
 from lichtspiel.serve.queue.api_keys import Keys
 from lichtspiel.serve.queue.jobs import Jobs
 from lichtspiel.serve.settings import Settings
+from tests.seal.conftest import provenance
 from tests.serve.conftest import add
 from tests.serve.live import PROMPT, SMALL, live, settings, worker
 
@@ -142,6 +144,16 @@ def test_a_picture_that_takes_too_much_memory_harms_a_child_only(
     monkeypatch.setattr(detector, "SECONDS", 0.0)
     with pytest.raises(TooLarge, match="seconds"):
         found.verify(path)
+
+
+def test_files_are_verified_with_the_identity_of_the_data_folder_at_that_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Detector()
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        monkeypatch.setenv("LICHTSPIEL_HOME", str(folder))
+        sealed = seal_picture(np.full((64, 64, 3), 90, np.uint8), provenance(), tmp_path / f"{folder.name}.png")
+        assert found.verify(sealed.path)["credentials"]["state"] == "trusted"
 
 
 def test_few_files_are_verified_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

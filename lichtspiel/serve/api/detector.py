@@ -15,6 +15,7 @@ from typing import Any
 
 from lichtspiel.errors import LichtspielError, MediaError, OutOfMemory
 from lichtspiel.serve.errors import TooBusy, TooLarge
+from lichtspiel.storage import home
 
 __all__ = ["Detector"]
 
@@ -61,7 +62,7 @@ class Detector:
 
     def _run(self, path: Path) -> tuple[str, Any]:
         receiver, sender = self._context.Pipe(duplex=False)
-        child = self._context.Process(target=_verify, args=(str(path), sender), daemon=True)
+        child = self._context.Process(target=_verify, args=(str(path), str(home()), sender), daemon=True)
         child.start()
         sender.close()
         try:
@@ -77,9 +78,11 @@ class Detector:
             child.join()
 
 
-def _verify(path: str, answer: Connection) -> None:
+def _verify(path: str, data_folder: str, answer: Connection) -> None:
     from lichtspiel.seal.verify import verify  # in the child only
 
+    # The server that forks the children has the environment of the moment at which it was started.
+    os.environ["LICHTSPIEL_HOME"] = data_folder
     _limit()
     outcome: tuple[str, Any]
     try:
