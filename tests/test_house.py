@@ -34,7 +34,7 @@ ENVIRONMENT = {"lichtspiel/storage.py", "lichtspiel/serve/workers/ray_cluster.py
 FILE_LINES, FUNCTION_LINES, PARAMETERS = 500, 60, 8
 TABLES = {"lichtspiel/spec.py"}  # a table of constants may be longer than a file of code
 
-MAX_BYTES = 64_000_000
+FILE_BYTES, TREE_BYTES = 20_000_000, 64_000_000
 FOREIGN = ("/work/", "/root/", "pypi.org", "pythonhosted.org", "npmjs.org")
 """Places that exist on somebody's machine only, and hosts that a file has no business to name."""
 
@@ -196,7 +196,9 @@ def test_functions_are_short_and_take_few_parameters(name: str) -> None:
 
 
 def test_files_are_small() -> None:
-    assert [name for name in files() if (ROOT / name).stat().st_size > MAX_BYTES] == []
+    sizes = {name: (ROOT / name).stat().st_size for name in files()}
+    assert [name for name, size in sizes.items() if size > FILE_BYTES] == []
+    assert sum(sizes.values()) <= TREE_BYTES
 
 
 @pytest.mark.parametrize(
