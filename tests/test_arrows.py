@@ -88,8 +88,8 @@ ROOMS: dict[str, tuple[str, str]] = {
     ),
     "serve/settings": ("errors spec storage workflows", ""),
     "serve/api": (
-        "errors inference options policy request seal/verify serve/errors serve/queue serve/settings spec toybox "
-        "workflows",
+        "errors inference options policy request seal/verify serve/errors serve/queue serve/settings spec storage "
+        "toybox workflows",
         "fastapi prometheus_client starlette",
     ),
     "serve/workers": (
