@@ -28,8 +28,12 @@ from tests.sources import PACKAGE, ROOT, SOURCES, TEXTS, files, imports, tree
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
-ENVIRONMENT = {"lichtspiel/storage.py", "lichtspiel/serve/workers/ray_cluster.py"}
-"""The only file that reads environment variables reads paths; the other one sets one for Ray."""
+ENVIRONMENT = {
+    "lichtspiel/storage.py",
+    "lichtspiel/serve/api/detector.py",
+    "lichtspiel/serve/workers/ray_cluster.py",
+}
+"""The first reads environment variables, which name paths; the others set one for the processes that they start."""
 
 FILE_LINES, FUNCTION_LINES, PARAMETERS = 500, 60, 8
 TABLES = {"lichtspiel/spec.py"}  # a table of constants may be longer than a file of code
