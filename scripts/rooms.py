@@ -95,7 +95,7 @@ def table() -> list[tuple[str, str]]:
     return [
         ("rooms", str(len(outer))),
         ("arrows between them", str(sum(map(len, outer.values())))),
-        ("rooms, with those inside seal, serve and train", str(len(rooms))),
+        ("rooms, with those inside seal, serve, train and tune", str(len(rooms))),
         ("arrows between all of them", str(sum(map(len, rooms.values())))),
         ("circles between files, imports for types included", str(circles(modules()))),
         ("longest function, in lines", str(max(functions().values()))),

@@ -75,6 +75,9 @@ ROOMS: dict[str, tuple[str, str]] = {
         "train/latents train/optim train/state train/text train/vae",
         "cv2 einops numpy safetensors torch",
     ),
+    "tune": ("", ""),
+    "tune/dataset": ("", ""),
+    "tune/cache": ("errors storage tune/dataset", "safetensors torch"),
     "seal/picture": ("frames seal/credentials seal/export seal/identity seal/labels seal/marks", "PIL"),
     "seal/report": ("errors seal/credentials seal/verify", ""),
     "seal": (
@@ -133,7 +136,7 @@ LAWS: dict[str, str] = {
 }
 """What must not be reached from a room, by one arrow or by many."""
 
-TWO_LEVELS = {"seal", "serve", "train"}
+TWO_LEVELS = {"seal", "serve", "train", "tune"}
 """Rooms so large that their inner walls are listed, too: each module or package in them is a room of its own."""
 
 

@@ -1,0 +1,1 @@
+"""Fine-tuning a published model on one's own clips, checked before it starts."""
