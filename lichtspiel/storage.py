@@ -18,7 +18,7 @@ import platformdirs
 
 from lichtspiel.errors import LichtspielError
 
-__all__ = ["atomic_folder", "atomic_write", "by_age", "draft_path", "file_sha256", "home", "pulled"]
+__all__ = ["atomic_folder", "atomic_write", "by_age", "draft_path", "file_sha256", "home", "pulled", "use_home"]
 
 
 def home() -> Path:
@@ -36,6 +36,11 @@ def home() -> Path:
     except RuntimeError as error:
         raise LichtspielError("this user has no home folder; set LICHTSPIEL_HOME to a folder") from error
     return folder
+
+
+def use_home(folder: str) -> None:
+    """Make `folder` the data folder of this process, as a server does for the processes that it starts."""
+    os.environ["LICHTSPIEL_HOME"] = folder
 
 
 def pulled(repository: str) -> Path:

@@ -15,7 +15,7 @@ from typing import Any
 
 from lichtspiel.errors import LichtspielError, MediaError, OutOfMemory
 from lichtspiel.serve.errors import TooBusy, TooLarge
-from lichtspiel.storage import home
+from lichtspiel.storage import home, use_home
 
 __all__ = ["Detector"]
 
@@ -82,7 +82,7 @@ def _verify(path: str, data_folder: str, answer: Connection) -> None:
     from lichtspiel.seal.verify import verify  # in the child only
 
     # The server that forks the children has the environment of the moment at which it was started.
-    os.environ["LICHTSPIEL_HOME"] = data_folder
+    use_home(data_folder)
     _limit()
     outcome: tuple[str, Any]
     try:
