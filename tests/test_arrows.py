@@ -13,6 +13,7 @@ from tests.sources import PACKAGE, imports, tree
 ROOMS: dict[str, tuple[str, str]] = {
     # room: (rooms it imports, libraries it imports)
     "errors": ("", ""),
+    "client": ("errors", "httpx"),
     "frames": ("", "numpy"),
     "host": ("", "psutil torch"),
     "options": ("", ""),
@@ -115,6 +116,7 @@ ROOMS: dict[str, tuple[str, str]] = {
 
 LAWS: dict[str, str] = {
     "errors": "*",
+    "client": "torch serve workflows inference seal media",
     "host": "models spec",
     "spec": "torch pydantic",
     "request": "torch numpy models inference",

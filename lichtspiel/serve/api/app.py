@@ -31,8 +31,9 @@ PAGE = Path(__file__).parent.parent / "page"
 
 ABOUT = """Make videos from words, pictures and videos, follow the work, and check what a video proves about its origin.
 
-The routes below /v1/videos are those of the Videos API that OpenAI introduced, and some more. A request is a job in a
-queue: it is queued, in_progress, completed, failed or cancelled. Errors are `{"error": {message, type, param, code}}`.
+The routes below /v1/videos are those of the protocol that OpenAI introduced, whose own service ended on 2026-09-24, and
+some more. A request is a job in a queue: it is queued, in_progress, completed, failed or cancelled. Errors are
+`{"error": {message, type, param, code}}`.
 """
 
 FRESH = {"Cache-Control": "no-cache"}

@@ -1,4 +1,4 @@
-"""The JSON objects that clients read: jobs as OpenAI's video objects, models, and errors in OpenAI's format."""
+"""The JSON objects that clients read, as the /v1/videos protocol has them: jobs as video objects, models and errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Routes for videos: OpenAI's Videos API, plus cancel, events and preview."""
+"""Routes for videos: the /v1/videos protocol that OpenAI introduced, plus cancel, events and preview."""
 
 from __future__ import annotations
 

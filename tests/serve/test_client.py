@@ -1,0 +1,130 @@
+"""The client of the package, against our own server and against a plain one of the same protocol."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("httpx", reason="httpx is in the extra client")
+
+import numpy as np
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from PIL import Image
+
+from lichtspiel.client import ApiError, Client, Video, VideoFailed
+from lichtspiel.seal import verify
+from tests.serve.live import PROMPT, SMALL, live, port_of, settings, working
+
+
+def test_from_a_prompt_to_a_file_on_our_own_server(random_nano: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "first.png"
+    Image.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(picture)
+    seen: list[Video] = []
+    with (
+        live(settings(tmp_path / "server", random_nano)) as (server, address),
+        working(server),
+        Client(address) as client,
+    ):
+        assert [model["id"] for model in client.models()] == ["nano"]
+        files = {"input_reference": picture}
+        made = client.wait(client.create(PROMPT, files=files, seed=7, **SMALL), told=seen.append, pause=0.05)
+        assert (made.status, made.progress, made.fields["inputs"]) == ("completed", 100, ["image"])
+        assert made.fields["parameters"]["seed"] == 7
+        assert seen[-1] == made
+        out = client.download(made.id, tmp_path / "made.mp4")
+        assert verify(out).credentials.state == "trusted"
+        assert client.verify(out)["credentials"]["state"] == "trusted"
+        again = client.remix(made.id, "a turtle walks on the beach by day")
+        assert again.fields["remixed_from_video_id"] == made.id
+        client.cancel(again.id)
+        while not client.get(again.id).ended:
+            time.sleep(0.05)
+        assert {video.id for video in client.videos()} == {made.id, again.id}
+        client.delete(made.id)
+        with pytest.raises(ApiError) as caught:
+            client.get(made.id)
+        assert (caught.value.status, caught.value.code) == (404, "not_found")
+        with pytest.raises(ApiError, match="nearest valid value: 17") as caught:
+            client.create(PROMPT, frames=80)
+        assert (caught.value.status, caught.value.param) == (400, "frames")
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_the_python_of_the_docs_runs(random_nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "serve.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    with live(settings(tmp_path / "server", random_nano)) as (server, address), working(server):
+        assert "http://127.0.0.1:8000" in code
+        exec(compile(code.replace("http://127.0.0.1:8000", address), "serve.md", "exec"), {})
+    assert verify(tmp_path / "fish.mp4").credentials.state == "trusted"
+
+
+@contextmanager
+def plain_server() -> Iterator[str]:
+    """A server with the routes and fields of the protocol and no more, which is away for its second answer."""
+    app, polls = FastAPI(), {"video_1": 0, "video_2": 0}
+
+    @app.post("/v1/videos")
+    async def create(request: Request) -> dict[str, object]:
+        async with request.form() as form:
+            assert set(form) <= {"prompt", "input_reference", "size"}
+            id = "video_2" if form["prompt"] == "fail" else "video_1"
+        return {"id": id, "object": "video", "model": "wan", "status": "queued", "created_at": 1}
+
+    @app.get("/v1/videos/{id}")
+    async def one(id: str) -> Response:
+        polls[id] += 1
+        if polls[id] == 2:
+            return Response("upstream is away", 502)
+        status = "in_progress" if polls[id] < 3 else "failed" if id == "video_2" else "completed"
+        error = {"code": "oom", "message": "no memory"} if status == "failed" else None
+        return JSONResponse({"id": id, "object": "video", "status": status, "progress": 40, "error": error})
+
+    @app.get("/v1/videos/{id}/content")
+    async def content(id: str) -> Response:
+        return Response(b"film" * 1000, media_type="video/mp4")
+
+    runner = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", ws="none"))
+    thread = threading.Thread(target=runner.run, daemon=True)
+    thread.start()
+    while not runner.started:
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{port_of(runner)}/v1"
+    finally:
+        runner.should_exit = True
+        thread.join()
+
+
+def test_a_server_that_has_only_the_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lichtspiel.client.PAUSES", (0.01, 0.01))
+    picture = tmp_path / "first.png"
+    Image.new("RGB", (8, 8)).save(picture)
+    with plain_server() as address, Client(address, "sk-key") as client:
+        made = client.wait(client.create("a cat", files={"input_reference": picture}, size="832x480"), pause=0.01)
+        assert (made.status, made.progress) == ("completed", 40)
+        assert client.download(made.id, tmp_path / "film.mp4").read_bytes() == b"film" * 1000
+        with pytest.raises(VideoFailed, match="video_2 failed: no memory") as caught:
+            client.wait(client.create("fail", files={"input_reference": picture}), pause=0.01)
+        assert caught.value.video.status == "failed"
+        with pytest.raises(ApiError, match="404"):
+            client.cancel("video_1")
+
+
+def test_a_server_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lichtspiel.client.PAUSES", (0.01,))
+    with Client("http://127.0.0.1:9") as client:
+        with pytest.raises(ApiError, match="does not answer"):
+            client.create("a cat")
+        with pytest.raises(ApiError, match="could not be downloaded"):
+            client.download("video_1", tmp_path / "film.mp4")
+    assert [*tmp_path.iterdir()] == []
