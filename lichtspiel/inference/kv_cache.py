@@ -12,14 +12,14 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from lichtspiel.models.dit import Context, CrossAttention, DiT, embed_context, keys_values
+from lichtspiel.models.dit import Context, CrossAttention, DiT, Pair, embed_context, keys_values
 
 __all__ = ["kv_cache"]
 
 KEPT = 2
 """How many texts the cache holds: the prompt and the negative prompt of classifier-free guidance."""
 
-Pairs = list[tuple[Tensor, Tensor]]
+Pairs = list[Pair]
 
 
 @contextmanager

@@ -15,7 +15,7 @@ width, each of p, q, r latent cells; c channels of a latent cell.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,7 +27,18 @@ from torch import Tensor, nn
 from lichtspiel.models.attention import AttentionFn, attention, rotary_angles, rotate
 from lichtspiel.spec import DiTSpec
 
-__all__ = ["Context", "CrossAttention", "DiT", "FeedForward", "embed_context", "keys_values"]
+__all__ = [
+    "Context",
+    "CrossAttention",
+    "DiT",
+    "FeedForward",
+    "Pair",
+    "Stream",
+    "attend_text",
+    "embed_context",
+    "keys_values",
+    "run_blocks",
+]
 
 IMAGE_TOKENS = 257
 """Tokens of one image: CLIP's 16 x 16 patches and its class token."""
@@ -92,6 +103,10 @@ class Context:
         return tuple(torch.cat([part[:, :-1], part[:, -1:].expand(-1, self.padding, -1, -1)], 1) for part in parts)
 
 
+Pair = tuple[Tensor, Tensor]
+"""Keys and values, [b, l, n, d] each."""
+
+
 class Attention(nn.Module):
     """The projections that self- and cross-attention have in common; `attention_fn` may be replaced from outside."""
 
@@ -133,7 +148,8 @@ class SelfAttention(Attention):
 class CrossAttention(Attention):
     """Every token of the video sees the text and, in models with image tokens, the image; the two results add up.
 
-    `keys_values_fn` may be replaced from outside, by one that keeps the keys and values between steps.
+    Two functions may be replaced from outside: `keys_values_fn` by one that keeps the keys and values between steps,
+    and `attend_text_fn` by one that also steers away from another text.
     """
 
     def __init__(self, spec: DiTSpec) -> None:
@@ -142,21 +158,32 @@ class CrossAttention(Attention):
             self.k_img = nn.Linear(spec.width, spec.width)
             self.v_img = nn.Linear(spec.width, spec.width)
             self.norm_k_img = RMSNorm(spec.width, spec.eps)
-        self.keys_values_fn: Callable[[CrossAttention, Context], list[tuple[Tensor, Tensor]]] = keys_values
+        self.keys_values_fn: Callable[[CrossAttention, Context], list[Pair]] = keys_values
+        self.attend_text_fn: Callable[[CrossAttention, Tensor, Pair, Context], Tensor] = attend_text
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """AttentionFn from `x` [b, l, d] to text and image."""
-        (k, v), *more = self.keys_values_fn(self, context)
-        q = self.split(self.norm_q(self.q(x))).type_as(v)
-        # One key may stand for all padding. In 16 bit its logarithm would be too coarse, so there it is repeated.
-        x = self.attention_fn(q, *((k, v, context.bias) if v.dtype == torch.float32 else context.unfold(k, v)))
+        text, *more = self.keys_values_fn(self, context)
+        q = self.split(self.norm_q(self.q(x))).type_as(text[1])
+        x = self.attend_text_fn(self, q, text, context)
         for k, v in more:
             x = x + self.attention_fn(q, k, v)
         x = self.o(rearrange(x, "b l n d -> b l (n d)"))
         return x
 
 
-def keys_values(attention: CrossAttention, context: Context) -> list[tuple[Tensor, Tensor]]:
+def attend_text(attention: CrossAttention, q: Tensor, text: Pair, context: Context) -> Tensor:
+    """Attention from queries [b, l, n, d] to the keys and values of the text.
+
+    One key may stand for all padding. In 16 bit its logarithm would be too coarse, so there it is repeated.
+    """
+    k, v = text
+    if v.dtype == torch.float32:
+        return attention.attention_fn(q, k, v, context.bias)
+    return attention.attention_fn(q, *context.unfold(k, v))
+
+
+def keys_values(attention: CrossAttention, context: Context) -> list[Pair]:
     """Keys and values of the text, then of the image; the same in every step of a run."""
     v = attention.split(attention.v(context.text))
     pairs = [(attention.split(attention.norm_k(attention.k(context.text))).type_as(v), v)]
@@ -271,10 +298,25 @@ class ImageEmbedding(nn.Module):
         return image
 
 
+@dataclass
+class Stream:
+    """What goes through the blocks: the residual stream `x` [b, l, d] and VACE's second stream `vace` [b, l, d], if
+    there is one, which the blocks replace; `time` [b, 6, d], `context` and `angles` as `Block` takes them, and the
+    weight of VACE's hints. Nobody else holds the streams, so that only one of each is in memory."""
+
+    x: Tensor
+    time: Tensor
+    context: Context
+    angles: Tensor
+    vace: Tensor | None
+    vace_scale: float
+
+
 class DiT(nn.Module):
     """A diffusion transformer of the shape of `spec`; `initialize` before training one from scratch.
 
-    `embed_context_fn` may be replaced from outside, by one that keeps the context between steps.
+    Two functions may be replaced from outside: `embed_context_fn` by one that keeps the context between steps, and
+    `blocks_fn` by one that leaves out blocks or reuses what they added in an earlier step.
     """
 
     def __init__(self, spec: DiTSpec) -> None:
@@ -288,6 +330,7 @@ class DiT(nn.Module):
         self.blocks = nn.ModuleList([Block(spec) for _ in range(spec.layers)])
         self.head = Head(spec)
         self.embed_context_fn: Callable[[DiT, Tensor, Tensor | None], Context] = embed_context
+        self.blocks_fn: Callable[[DiT, Stream], None] = run_blocks
         if spec.image_tokens:
             self.img_emb = ImageEmbedding(spec)
         if spec.vace_layers:
@@ -334,16 +377,10 @@ class DiT(nn.Module):
         if vace is not None:
             vace = rearrange(self.vace_patch_embedding(vace.to(dtype)), "b d t h w -> b (t h w) d")
 
-        for number, block in enumerate(self.blocks):
-            hint: Tensor | None = None
-            if vace is not None and number in spec.vace_layers:
-                vace_block = self.vace_blocks[spec.vace_layers.index(number)]
-                vace, hint = vace_block(vace, x, time, context, angles)
-            x = block(x, time, context, angles)
-            if hint is not None:
-                x = x + vace_scale * hint
-
-        x = self.head(x, moment).float()
+        stream = Stream(x, time, context, angles, vace, vace_scale)
+        del x, vace
+        self.blocks_fn(self, stream)
+        x = self.head(stream.x, moment).float()
         return rearrange(x, "b (t h w) (p q r c) -> b c (t p) (h q) (w r)", t=t, h=h, w=w, p=p, q=q, r=r)
 
     @torch.no_grad()
@@ -366,6 +403,19 @@ class DiT(nn.Module):
         for name, parameter in self.named_parameters():
             if name == "head.head.weight" or name.endswith(("before_proj.weight", "after_proj.weight")):
                 nn.init.zeros_(parameter)
+
+
+def run_blocks(dit: DiT, stream: Stream, skipped: Collection[int] = ()) -> None:
+    """Take the residual stream through all blocks but those whose numbers are `skipped`."""
+    layers, rest = dit.spec.vace_layers, (stream.time, stream.context, stream.angles)
+    for number, block in enumerate(dit.blocks):
+        hint: Tensor | None = None
+        if stream.vace is not None and number in layers:
+            stream.vace, hint = dit.vace_blocks[layers.index(number)](stream.vace, stream.x, *rest)
+        if number not in skipped:
+            stream.x = block(stream.x, *rest)
+        if hint is not None:
+            stream.x = stream.x + stream.vace_scale * hint
 
 
 def embed_context(dit: DiT, text: Tensor, image: Tensor | None) -> Context:
