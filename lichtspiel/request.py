@@ -94,6 +94,7 @@ Adapter = Annotated[_Adapter, BeforeValidator(_adapter)]
 Size = Annotated[
     tuple[int, int], BeforeValidator(_size), WithJsonSchema({"type": "string", "pattern": r"^\d+x\d+$"}),
 ]  # fmt: skip
+Pace = Literal["whole", "real", "each"]
 Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
 
@@ -101,7 +102,9 @@ class Request(BaseModel):
     """A request for one video. Create it with `Request.of`, which raises `RequestError` with a one-line message.
 
     The files determine the task: `image` and `last_image` are the first and the last picture; `video`, `mask` (white is
-    generated anew) and `references` are for VACE. A video or mask is an MP4, a picture or a folder of pictures. `size`
+    generated anew) and `references` are for VACE. A video or mask is an MP4, a picture or a folder of pictures. `pace`
+    says which frames of the video are taken: "whole" spreads them over all of it, as the official code does, "real"
+    takes them at the video's own speed, and "each" one after another. `size`
     is (width, height) in pixels; `frames` is 4n+1, and `Request.of` accepts `seconds` instead. If they are not set,
     `inputs.resolve_request` takes both from the files. `device` and `dtype` may be "auto" until weights are loaded;
     "int8" computes the linear layers of the DiT in int8, on a CPU.
@@ -137,6 +140,16 @@ class Request(BaseModel):
     ] = Field(
         default=(), max_length=MAX_REFERENCES, description="Picture of a person or thing to show. VACE models only."
     )  # fmt: skip
+    pace: Annotated[Pace, Hint(FILES)] = Field(
+        default="whole",
+        description="Which frames of <video> to take: spread over the whole of it, at its real speed, or each one.",
+    )
+    video_start: Annotated[float, Hint(FILES)] = Field(
+        default=0.0, ge=0, allow_inf_nan=False, description="Seconds of <video> to leave out at its start."
+    )
+    sound: Annotated[bool, Hint(FILES)] = Field(
+        default=False, description="Keep the sound of <video>; needs <pace> real."
+    )
     context_scale: Annotated[float, Hint(FILES)] = Field(
         default=1.0, ge=0, le=10, description="How strongly <video>, <mask> and <references> count."
     )
@@ -375,6 +388,13 @@ def _check_files(request: Request) -> None:
     if request.mask is not None and request.video is None:
         rule = "a mask says which part of a video to replace: add <video>, or drop the mask to generate all of it"
         raise RequestError("mask", str(request.mask), rule)
+    if request.video is None:
+        for name, default in (("pace", "whole"), ("video_start", 0.0), ("sound", False)):
+            if getattr(request, name) != default:
+                rule = "there is no video that it could be about: add <video> or drop it"
+                raise RequestError(name, getattr(request, name), rule, default)
+    if request.sound and request.pace != "real":
+        raise RequestError("pace", request.pace, "sound keeps its speed, so the pictures must, too", "real")
     if request.lora_partial and not request.lora:
         raise RequestError(
             "lora_partial", True, "there is no LoRA that it could be about: add <lora> or drop it", False

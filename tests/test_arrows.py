@@ -33,6 +33,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "toybox": ("errors", "PIL cv2 numpy"),
     "seal/watermark": ("frames seal/payload", "cv2 numpy"),
     "seal/labels": ("errors media seal/marks", "PIL av"),
+    "seal/sound": ("errors media", "av"),
     "seal/visible": ("errors frames seal/marks", "cv2 numpy"),
     "serve/queue": ("errors serve/errors storage", "alembic botocore fsspec sqlalchemy"),
     "flow": ("spec", "torch"),
@@ -52,7 +53,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     ),
     "seal/enroll": ("errors seal/certificates seal/credentials seal/identity seal/manifest", ""),
     "seal/export": (
-        "errors frames media seal/credentials seal/identity seal/labels seal/manifest seal/marks seal/visible "
+        "errors frames seal/credentials seal/identity seal/labels seal/manifest seal/marks seal/sound seal/visible "
         "seal/watermark storage",
         "av numpy",
     ),
@@ -82,7 +83,8 @@ ROOMS: dict[str, tuple[str, str]] = {
     "seal/picture": ("frames seal/credentials seal/export seal/identity seal/labels seal/marks", "PIL"),
     "seal/report": ("errors seal/credentials seal/verify", ""),
     "seal": (
-        "seal/credentials seal/enroll seal/export seal/identity seal/marks seal/picture seal/report seal/verify",
+        "seal/credentials seal/enroll seal/export seal/identity seal/marks seal/picture seal/report seal/sound "
+        "seal/verify",
         "",
     ),
     "workflows": (

@@ -117,14 +117,15 @@ def test_seconds_become_frames() -> None:
 def test_texts_mean_what_they_say_as_forms_and_command_lines_send_them() -> None:
     texts = {
         "prompt": "x", "model": "vace-1.3b", "video": "a.mp4", "references": "b.png", "context_scale": "0.5",
-        "fit": "pad", "lora": "c.safetensors:0.5", "lora_partial": "true", "size": "832x480", "frames": "81",
+        "fit": "pad", "pace": "real", "video_start": "1.5", "sound": "true",
+        "lora": "c.safetensors:0.5", "lora_partial": "true", "size": "832x480", "frames": "81",
         "upscale": "2", "steps": "20", "guidance": "4.5", "shift": "3", "solver": "dpm++", "negative": "", "seed": "7",
         "device": "cpu", "dtype": "float32",
     }  # fmt: skip
     values = {
         "references": [Path("b.png")], "context_scale": 0.5, "lora": [{"path": "c.safetensors", "strength": 0.5}],
-        "lora_partial": True, "size": (832, 480), "frames": 81, "upscale": 2, "steps": 20, "guidance": 4.5,
-        "shift": 3.0, "seed": 7,
+        "video_start": 1.5, "sound": True, "lora_partial": True, "size": (832, 480), "frames": 81, "upscale": 2,
+        "steps": 20, "guidance": 4.5, "shift": 3.0, "seed": 7,
     }  # fmt: skip
     assert {*texts} == {*OPTIONS} - {"image", "last_image", "mask", "seconds"}
     assert Request.of(**texts) == Request.of(**texts | values)

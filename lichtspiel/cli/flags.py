@@ -209,7 +209,7 @@ def _help(name: str) -> str:
         facts.append(rule_of(name).removeprefix("a whole number ").removeprefix("a number "))
     if schema.get("type") == "array":
         facts.append("may be repeated")
-    elif default not in (None, False):
+    elif default is not None and default is not False:
         facts.append(f"default: {default:g}" if isinstance(default, float) else f"default: {default}")
     elif "default" not in schema and name not in {"seconds", "size"}:
         facts.append("default: random" if name == "seed" else "default: the model's")

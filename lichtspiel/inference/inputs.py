@@ -8,15 +8,16 @@ sees. This module knows files and rules, but no tensors or networks; `preprocess
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lichtspiel.errors import RequestError
-from lichtspiel.media.media import Media
+from lichtspiel.inference.footage import check_footage, choose_frames, footage_notes
+from lichtspiel.media.media import Choose, Media
 from lichtspiel.request import Request
-from lichtspiel.spec import Model, model
+from lichtspiel.spec import model
 
 if TYPE_CHECKING:
     from lichtspiel.frames import Frame
@@ -66,7 +67,7 @@ class Inputs:
         """One mask per frame that is used; a single picture serves for all frames."""
         assert self.mask is not None
         assert self.every == 1
-        return self.mask.frames * request.frames if self.mask.still else self.mask.frames[: request.frames]
+        return self.mask.frames[:1] * request.frames if self.mask.still else self.mask.frames[: request.frames]
 
     def check(self, request: Request) -> list[str]:
         """Check that lengths and sizes agree; returns notes for the user. Raises RequestError."""
@@ -79,7 +80,8 @@ class Inputs:
         if self.image is not None and self.last_image is not None and _same(self.image, self.last_image):
             notes.append("first and last image are the same: the video may stand still")
         if self.video is not None:
-            notes += _check_video(request, self.video)
+            check_footage(request, self.video)
+            notes += footage_notes(request, self.video)
             if self.mask is not None:
                 _check_mask(self.video, self.mask)
         return notes
@@ -96,8 +98,7 @@ def resolve_request(*, seconds: float | None = None, judge_only: bool = False, *
     row = model(fields.get("model") or "nano")
     request = Request.of(seconds=seconds, **fields)  # before reading any file, check what does not depend on them
     open_length = fields.get("frames") is None and seconds is None
-    first = row.sampling.max_frames if open_length else request.frames
-    inputs = _read(fields, first, JUDGED_EVERY if judge_only else 1)
+    inputs = _read(request, None if open_length else request.frames, JUDGED_EVERY if judge_only else 1)
     area = math.prod(row.sampling.sizes[0])
     if row.sampling.free_size and not fields.get("size"):
         if inputs.image is not None:
@@ -105,24 +106,29 @@ def resolve_request(*, seconds: float | None = None, judge_only: bool = False, *
         elif inputs.video is not None:
             fields["size"] = video_size(area, *inputs.video.size, row.grid)
     if inputs.video is not None and open_length:
-        fields["frames"] = _length(inputs.video, row)
+        fields["frames"] = len(inputs.video.picks)
     return Request.of(seconds=seconds, **{**fields, "seed": request.seed}), inputs
 
 
 def read_inputs(request: Request) -> Inputs:
     """Read and decode the files of a request. Raises MediaError for a file that cannot be read."""
-    return _read({name: getattr(request, name) for name in Request.model_fields}, request.frames, 1)
+    return _read(request, request.frames, 1)
 
 
-def _read(fields: Mapping[str, Any], first: int, every: int) -> Inputs:
-    def picture(name: str) -> Media | None:
-        return Media.read_picture(Path(fields[name])) if fields.get(name) else None
+def _read(request: Request, frames: int | None, every: int) -> Inputs:
+    """Read the files of a request. `frames` is None where the video decides how many there are."""
 
-    def video(name: str) -> Media | None:
-        return Media.read_video(Path(fields[name]), first=first, every=every) if fields.get(name) else None
+    def picture(path: Path | None) -> Media | None:
+        return None if path is None else Media.read_picture(path)
 
-    references = [Media.read_picture(Path(path)) for path in fields.get("references") or ()]
-    return Inputs(picture("image"), picture("last_image"), video("video"), video("mask"), references, every)
+    def video(path: Path | None, choose: Choose) -> Media | None:
+        return None if path is None else Media.read_video(path, choose, fps=request.fps, every=every)
+
+    film = video(request.video, lambda timeline: choose_frames(request, timeline, frames))
+    picks = [] if film is None else film.picks
+    mask = video(request.mask, lambda timeline: [min(pick, timeline.count - 1) for pick in picks])
+    references = [Media.read_picture(path) for path in request.references]
+    return Inputs(picture(request.image), picture(request.last_image), film, mask, references, every)
 
 
 def picture_size(area: int, width: int, height: int, grid: int) -> tuple[int, int]:
@@ -149,39 +155,6 @@ def _checked_size(width: int, height: int, value: str) -> tuple[int, int]:
     if not width or not height:
         raise RequestError("size", value, "this file is too small or too narrow to take the size from; set <size>")
     return width, height
-
-
-def _length(video: Media, row: Model) -> int:
-    """The number of frames of a video. Raises RequestError if the checkpoint cannot make that many."""
-    count, most = video.count, _most_frames(video.count, row)
-    if most != count:
-        limits = f"{row.name} makes {row.frame_rule} frames (1 to {row.sampling.max_frames})"
-        raise RequestError(
-            "frames", count, limits, most,
-            message=f"{video.path} has {count} frames; {limits}. Pass <frames> {most} to use the first {most}.",
-        )  # fmt: skip
-    return count
-
-
-def _most_frames(count: int, row: Model) -> int:
-    """The largest valid number of frames that is no more than `count`."""
-    nearest = row.nearest_frames(count)
-    return nearest if nearest <= count else nearest - row.vae.stride[0]
-
-
-def _check_video(request: Request, video: Media) -> list[str]:
-    count, notes = video.count, []
-    if count < request.frames:
-        most = _most_frames(count, model(request.model))
-        raise RequestError(
-            "frames", request.frames, f"the video has {count}", most,
-            message=f"{video.path} has {count} frames, fewer than <frames> {request.frames}. Pass <frames> {most}.",
-        )  # fmt: skip
-    if count > request.frames:
-        notes.append(f"of {video.path} the first {request.frames} of {count} frames are used")
-    if video.fps is not None and round(video.fps) != request.fps:
-        notes.append(f"{video.path} has {video.fps:g} frames per second; the result plays at {request.fps}")
-    return notes
 
 
 def _check_mask(video: Media, mask: Media) -> None:

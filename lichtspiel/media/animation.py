@@ -15,7 +15,7 @@ from lichtspiel.media.picture import check_image_file
 if TYPE_CHECKING:
     from lichtspiel.frames import Frame
 
-__all__ = ["is_animation", "read_animation"]
+__all__ = ["animation_durations", "is_animation", "read_animation"]
 
 MAX_PIXELS = 4096 * 2304
 _FORMATS = ("WEBP", "PNG")
@@ -55,6 +55,28 @@ def read_animation(path: Path) -> Iterator[Frame]:
                 frame = Image.alpha_composite(Image.new("RGBA", pixels.size, "white"), pixels)
                 yield np.asarray(frame.convert("RGB"), np.uint8)
     except (MediaError, MemoryError, GeneratorExit):
+        raise
+    except Exception as error:  # as above
+        raise MediaError(f"{path}: is damaged ({error}); copy or export it again") from error
+
+
+def animation_durations(path: Path) -> list[float]:
+    """How long each frame of an animated WebP or PNG is shown, in seconds; 0 where the file does not say it. Raises
+    MediaError like `read_animation`."""
+    from PIL import Image
+
+    check_image_file(path)
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise MediaError(f"{path}: frames of at most {MAX_PIXELS:,} pixels are read; reduce it first")
+            durations = []
+            for number in range(getattr(image, "n_frames", 1)):
+                image.seek(number)
+                image.load()  # a WebP says how long a frame is shown only once it is decoded
+                durations.append(float(image.info.get("duration") or 0) / 1000)
+            return durations
+    except (MediaError, MemoryError):
         raise
     except Exception as error:  # as above
         raise MediaError(f"{path}: is damaged ({error}); copy or export it again") from error

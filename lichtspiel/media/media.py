@@ -10,8 +10,8 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,13 +19,17 @@ from lichtspiel.errors import MediaError
 from lichtspiel.media.animation import is_animation, read_animation
 from lichtspiel.media.picture import decode_image, is_picture, pictures, read_image
 from lichtspiel.media.probe import survey
+from lichtspiel.media.timeline import Timeline
 from lichtspiel.media.video import open_video
 from lichtspiel.storage import file_sha256
 
 if TYPE_CHECKING:
     from lichtspiel.frames import Frame
 
-__all__ = ["Media", "media_files", "media_sha256", "read_frames"]
+__all__ = ["Choose", "Media", "media_files", "media_sha256", "read_frames"]
+
+Choose = Callable[[Timeline], Sequence[int]]
+"""Chooses from a timeline the indices of the frames to use, in order; an index may be there more than once."""
 
 _VIDEO_NAMES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".ts", ".mpg", ".mpeg", ".gif", ".apng")
 
@@ -38,17 +42,24 @@ class Media:
     """The content of a file or folder when it was read.
 
     `frames` are the frames that were kept, and `count` is the number there were in total, all of one `size` (width,
-    height). `fps` is None if no rate is stated. A `still` is a single picture. `sha256` is the digest of the bytes that
-    were decoded; for a folder it is computed from the digests of its pictures, in order.
+    height). `timeline` says when each is shown, `picks` are the indices of those to use. `fps` is None if no rate is
+    stated. A `still` is a single picture. `sha256` is the digest of the bytes that were decoded; for a folder it is
+    computed from the digests of its pictures, in order.
     """
 
     path: Path
     frames: list[Frame]
-    count: int
+    timeline: Timeline
+    picks: Sequence[int]
     size: tuple[int, int]
     fps: float | None
     still: bool
     sha256: str
+
+    @property
+    def count(self) -> int:
+        """The number of frames in the file or folder."""
+        return self.timeline.count
 
     @classmethod
     def read_picture(cls, path: Path) -> Media:
@@ -56,44 +67,59 @@ class Media:
         content = read_image(path)
         frame = decode_image(path, content)
         height, width, _ = frame.shape
-        return cls(path, [frame], 1, (width, height), None, True, hashlib.sha256(content).hexdigest())
+        digest = hashlib.sha256(content).hexdigest()
+        return cls(path, [frame], Timeline.even(1, 1), [0], (width, height), None, True, digest)
 
     @classmethod
-    def read_video(cls, path: Path, *, first: int, every: int = 1) -> Media:
-        """Read a video and keep every `every`-th of its first `first` frames. Raises MediaError when it cannot be read,
-        its frames differ in size, or it changes while it is being read."""
+    def read_video(cls, path: Path, choose: Choose, *, fps: float, every: int = 1) -> Media:
+        """Read a video and keep every `every`-th of the frames that `choose` takes from it. `fps` is the rate to assume
+        where none is stated. Raises MediaError when the video cannot be read, its frames differ in size, or it changes
+        while it is being read."""
         if path.is_dir():
-            return cls._read_folder(path, first=first, every=every)
+            return cls._read_folder(path, choose, fps, every)
         animated = is_animation(path)
         if is_picture(path) and not animated:
-            return cls.read_picture(path)
+            picture, timeline = cls.read_picture(path), Timeline.even(1, fps)
+            picks = choose(timeline)
+            return replace(picture, timeline=timeline, picks=picks, frames=picture.frames * len(picks[::every]))
         survey(path)
         before = _state(path)
-        sha256, fps = file_sha256(path), None
+        sha256 = file_sha256(path)
         if animated:
-            frames, count = _read_selected(path, read_animation(path), first, every)
+            stated, timeline = None, Timeline.of_animation(path, fps)
+            picks = choose(timeline)
+            frames, _ = _read_selected(path, read_animation(path), picks[::every])
         else:
+            timeline = Timeline.of_video(path, fps)
+            picks = choose(timeline)
             video = open_video(path)
-            fps = video.info.fps or None
-            frames, count = _read_selected(path, video.frames, first, every)
+            stated = video.info.fps or None
+            frames, count = _read_selected(path, video.frames, picks[::every])
+            if count != timeline.count:  # packets that are not shown, as VP8 has them
+                timeline = Timeline.of_video(path, fps, decode=True)
+                picks = choose(timeline)
+                frames, _ = _read_selected(path, open_video(path).frames, picks[::every])
         if _state(path) != before:
             raise MediaError(f"{path}: changed while it was read; try again when it is complete")
         height, width, _ = frames[0].shape
-        return cls(path, frames, count, (width, height), fps, False, sha256)
+        return cls(path, frames, timeline, picks, (width, height), stated, False, sha256)
 
     @classmethod
-    def _read_folder(cls, path: Path, *, first: int, every: int) -> Media:
+    def _read_folder(cls, path: Path, choose: Choose, fps: float, every: int) -> Media:
         digests: list[str] = []
+        paths = pictures(path)
+        timeline = Timeline.even(len(paths), fps)
 
         def read() -> Iterator[Frame]:
-            for picture in pictures(path):
+            for picture in paths:
                 content = read_image(picture)
                 digests.append(hashlib.sha256(content).hexdigest())
                 yield decode_image(picture, content)
 
-        frames, count = _read_selected(path, read(), first, every)
+        picks = choose(timeline)
+        frames, _ = _read_selected(path, read(), picks[::every])
         height, width, _ = frames[0].shape
-        return cls(path, frames, count, (width, height), None, False, _joined(digests))
+        return cls(path, frames, timeline, picks, (width, height), None, False, _joined(digests))
 
 
 def media_sha256(path: Path) -> str:
@@ -130,12 +156,13 @@ def media_files(folder: Path) -> list[Path]:
     return files
 
 
-def _read_selected(path: Path, frames: Iterable[Frame], first: int, every: int) -> tuple[list[Frame], int]:
-    """Return every `every`-th of the first `first` frames, and the number of all frames. Raises MediaError if their
-    sizes differ."""
+def _read_selected(path: Path, frames: Iterable[Frame], picks: Sequence[int]) -> tuple[list[Frame], int]:
+    """Return the frames with the indices `picks`, and the number of all frames. Raises MediaError if their sizes
+    differ."""
     import numpy as np
 
-    result: list[Frame] = []
+    wanted = set(picks)
+    kept: dict[int, Frame] = {}
     number, used, shape = -1, 0, None
     with contextlib.ExitStack() as stack:  # the closed file exists until the arrays that map it are gone
         spilled = None
@@ -144,18 +171,18 @@ def _read_selected(path: Path, frames: Iterable[Frame], first: int, every: int) 
             if frame.shape != shape:
                 sizes = f"{frame.shape[1]}x{frame.shape[0]}, the first is {shape[1]}x{shape[0]}"
                 raise MediaError(f"{path}: frame {number} is {sizes}; export all of them at one size")
-            if number >= first or number % every:
+            if number not in wanted:
                 continue
             if used + frame.nbytes <= MEMORY_BYTES:
                 used += frame.nbytes
-                result.append(frame)
+                kept[number] = frame
                 continue
             spilled = spilled or stack.enter_context(tempfile.TemporaryFile())
             offset = spilled.seek(0, os.SEEK_END)
             frame.tofile(spilled)
             spilled.flush()
-            result.append(np.memmap(spilled, np.uint8, "c", offset, frame.shape))
-    return result, number + 1
+            kept[number] = np.memmap(spilled, np.uint8, "c", offset, frame.shape)
+    return [kept.get(pick, frame) for pick in picks], number + 1  # fewer frames than stamps: the caller reads again
 
 
 def _joined(digests: list[str]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -25,7 +25,18 @@ if TYPE_CHECKING:
     from lichtspiel.frames import Frame
 
 
-__all__ = ["OPTIONS", "Video", "VideoInfo", "open_video", "read_paced", "read_video", "sample_video", "video_info"]
+__all__ = [
+    "OPTIONS",
+    "Video",
+    "VideoInfo",
+    "decoded_stamps",
+    "open_video",
+    "read_paced",
+    "read_video",
+    "sample_video",
+    "time_stamps",
+    "video_info",
+]
 
 MAX_VIDEO_PIXELS = 4096 * 2304
 MAX_VIDEO_FRAMES = 10_000
@@ -114,7 +125,7 @@ def read_paced(path: str | Path) -> tuple[Fraction, Iterator[Frame]]:
     shown from the start. Raises MediaError like `open_video`.
     """
     path = Path(path)
-    stamps, declared = _stamps(path)
+    stamps, declared = time_stamps(path)
     if not stamps or (declared and _even(stamps, declared)):
         return declared or Fraction(16), read_video(path)
     intervals = sorted(later - earlier for earlier, later in itertools.pairwise(stamps) if later > earlier)
@@ -127,16 +138,24 @@ def read_paced(path: str | Path) -> tuple[Fraction, Iterator[Frame]]:
     return fps, _at_rate(path, float(fps))
 
 
-def _stamps(path: Path) -> tuple[list[float], Fraction | None]:
-    """Each frame's time stamp in seconds from the start of the file, read without decoding; and the declared frame
-    rate."""
+def time_stamps(path: Path) -> tuple[list[float], Fraction | None]:
+    """Each frame's time stamp in seconds from the start of the file, in order, read without decoding; and the declared
+    frame rate. Raises MediaError like `open_video`."""
+    return _stamps(path, lambda container, stream: (p.pts for p in container.demux(stream) if not p.is_discard))
+
+
+def decoded_stamps(path: Path) -> tuple[list[float], Fraction | None]:
+    """The same from the decoded frames: exact also for codecs with packets that are not shown, but slower."""
+    return _stamps(path, lambda container, stream: (frame.pts for frame in container.decode(stream)))
+
+
+def _stamps(path: Path, times: Callable[[Any, Any], Iterable[int | None]]) -> tuple[list[float], Fraction | None]:
     import av
 
     with _opened(path) as (container, stream):
         start = (container.start_time or 0) / 1e6
         try:
-            packets = [packet.pts for packet in container.demux(stream) if packet.pts is not None]
-            shown = [float(pts * stream.time_base) - start for pts in packets]
+            shown = [float(pts * stream.time_base) - start for pts in times(container, stream) if pts is not None]
         except av.FFmpegError as error:
             raise MediaError(f"{path}: is damaged or cut off ({error.strerror}); copy or export it again") from error
         declared = stream.average_rate or stream.guessed_rate

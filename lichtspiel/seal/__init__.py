@@ -8,6 +8,7 @@ from lichtspiel.seal.identity import describe as describe_identity
 from lichtspiel.seal.marks import Marks
 from lichtspiel.seal.picture import seal_picture
 from lichtspiel.seal.report import card
+from lichtspiel.seal.sound import Sound
 from lichtspiel.seal.verify import Credentials, Ingredient, Labels, Report, Signer, Watermark, exit_code, verify
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Report",
     "Sealed",
     "Signer",
+    "Sound",
     "SourceType",
     "Watermark",
     "card",

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lichtspiel import storage
-from lichtspiel.errors import LichtspielError, MediaError, OutputError, RequestError
-from lichtspiel.media.video import OPTIONS
+from lichtspiel.errors import LichtspielError, OutputError, RequestError
 from lichtspiel.seal import credentials, identity, labels, manifest
 from lichtspiel.seal.marks import Marks
+from lichtspiel.seal.sound import Sound
 
 if TYPE_CHECKING:
     import av
@@ -40,7 +40,6 @@ _X264 = {"crf": "16", "preset": "medium", "threads": "4", "x264-params": "cpu-in
 _BT709 = 1  # the same code for matrix, primaries and transfer (ISO/IEC 23091-2)
 _BICUBIC, _ACCURATE, _EXACT = 0x4, 0x40000, 0x80000  # libswscale flags: the same result with and without SIMD
 _FULL, _LIMITED = 2, 1  # AVColorRange
-_SOUNDS = frozenset(["aac", "mp3", "opus", "ac3", "eac3", "alac", "flac"])  # what MP4 holds and players know
 
 _RAW_BYTES = 1.5  # per pixel in yuv420p, which H.264 at this quality never reaches
 _SPARE_BYTES = 16 << 20
@@ -113,7 +112,7 @@ def seal(
     marks: Marks | None = None,
     signer: identity.Identity | None = None,
     timestamp: str | None = None,
-    sound: Path | None = None,
+    sound: Sound | None = None,
 ) -> Sealed:
     """Encode frames (uint8 [height, width, 3], RGB, even sides, all of one size), mark them and write the signed video
     to `out`.
@@ -124,7 +123,7 @@ def seal(
     on every machine; the signature differs each time.
 
     `marks` defaults to the profile "eu", `signer` to this installation. `timestamp` is the URL of an RFC 3161
-    authority; nothing else here uses the network. `sound` is a media file whose first sound track is copied.
+    authority; nothing else here uses the network. `sound` is copied from the media file that it names.
 
     Raises RequestError for frames that cannot be encoded and LichtspielError when writing or signing fails.
     """
@@ -187,12 +186,12 @@ def _sign(
 
 @dataclass(frozen=True)
 class EncodeSettings:
-    """What a file is encoded with: frame rate, marks, provenance, the file whose sound is copied, and the MIME type."""
+    """What a file is encoded with: frame rate, marks, provenance, the sound to copy, and the MIME type."""
 
     fps: int | Fraction
     marks: Marks
     provenance: credentials.Provenance
-    sound: Path | None = None
+    sound: Sound | None = None
     format: str = "video/mp4"
 
     def tags(self) -> dict[str, str]:
@@ -246,7 +245,7 @@ def _encode(frames: Iterable[Frame], path: Path, settings: EncodeSettings) -> di
     apply = settings.apply_marks(height, width)
     _encoder()
     with contextlib.ExitStack() as stack:
-        sound = stack.enter_context(_sound(settings.sound)) if settings.sound else None
+        sound = stack.enter_context(settings.sound.opened()) if settings.sound else None
         with write_errors(path):
             container = av.open(f"file:{path.absolute()}", "w", format="mp4", options=labels.muxer(settings.marks))
         container.metadata.update(settings.tags())
@@ -265,37 +264,13 @@ def _encode(frames: Iterable[Frame], path: Path, settings: EncodeSettings) -> di
                 count += 1
             with write_errors(path):
                 container.mux(stream.encode(None))
-                for packet in _packets(sound):
+                for packet in settings.sound.packets(sound) if settings.sound and sound else ():
                     packet.stream = track
                     container.mux(packet)
         finally:
             with write_errors(path):
                 container.close()
     return {"width": width, "height": height, "frames": count}
-
-
-@contextlib.contextmanager
-def _sound(path: Path) -> Iterator[av.AudioStream | None]:
-    """The first sound track of a media file, or None. Raises MediaError for one that MP4 cannot hold."""
-    import av
-
-    try:
-        source = av.open(f"file:{path.absolute()}", options=OPTIONS)
-    except (av.FFmpegError, ValueError) as error:
-        raise MediaError(f"{path}: is no video that can be read, or is damaged; export it as MP4") from error
-    with source:
-        track = next(iter(source.streams.audio), None)
-        if track is not None and (codec := track.codec_context.codec.canonical_name) not in _SOUNDS:
-            raise MediaError(f"{path}: its sound ({codec}) does not fit into MP4; convert it to AAC first")
-        yield track
-
-
-def _packets(sound: av.AudioStream | None) -> Iterator[av.Packet[Any]]:
-    """The packets of a sound track, not decoded."""
-    source: Any = sound.container if sound else None  # an input container, which the type stubs do not say
-    for packet in source.demux(sound) if source else ():
-        if packet.dts is not None:  # the last one is empty
-            yield packet
 
 
 def _size(frame: Frame) -> tuple[int, int]:

@@ -27,7 +27,7 @@ from lichtspiel.inference.upscale import Upscaler
 from lichtspiel.media.media import read_frames
 from lichtspiel.media.sheet import contact_sheet
 from lichtspiel.request import Request
-from lichtspiel.seal import Input, Provenance, Sealed, seal, seal_picture
+from lichtspiel.seal import Input, Provenance, Sealed, Sound, seal, seal_picture
 from lichtspiel.spec import dit_parameters, model
 from lichtspiel.toybox import knowledge
 from lichtspiel.workflows.admission import Admission, admit
@@ -306,9 +306,18 @@ def _seal(generation: Generation, provenance: Provenance, latents: Tensor) -> Se
     terms, fps, out = generation.inspection.terms, pipeline.model.sampling.fps, generation.out
     watched = generation.inspection.watch(frames(), fps)
     if out.suffix.lower() != ".png":
-        return seal(watched, provenance, out, fps=fps, marks=terms.marks, timestamp=terms.timestamp)
+        sound = _sound(request, generation.admission.inputs)
+        return seal(watched, provenance, out, fps=fps, marks=terms.marks, timestamp=terms.timestamp, sound=sound)
     (frame,) = watched
     return seal_picture(frame, provenance, out, marks=terms.marks, timestamp=terms.timestamp)
+
+
+def _sound(request: Request, inputs: Inputs) -> Sound | None:
+    """The part of the video's sound that belongs to its frames, if it is to be kept."""
+    if not request.sound or inputs.video is None:
+        return None
+    start = inputs.video.timeline.starts[0] + request.video_start
+    return Sound(inputs.video.path, start, request.frames / request.fps)
 
 
 def _prompt_notes(request: Request, pipeline: Pipeline) -> list[str]:
@@ -344,9 +353,11 @@ def denoising_share(request: Request) -> float:
 def provenance_of(admission: Admission, pipeline: Pipeline) -> Provenance:
     """The provenance of a video for its seal: the effective request, and the user's files as inputs.
 
-    A video that is partly kept by a mask becomes the result's parent, and the result is a composite.
+    A video becomes the result's parent. Where a mask keeps a part of it, or its sound is kept, the result is a
+    composite.
     """
     request, inputs = admission.request, admission.inputs
+    kept = request.mask is not None or request.sound
     files = ("image", "last_image", "video", "mask", "references", "lora")
     parameters = request.model_dump(mode="json", exclude={"prompt", "negative", *files})
     parameters |= {"size": list(request.size), "device": str(pipeline.device), "dtype": pipeline.precision}
@@ -357,7 +368,7 @@ def provenance_of(admission: Admission, pipeline: Pipeline) -> Provenance:
     return Provenance(
         model=request.model,
         version=__version__,
-        source_type="trainedAlgorithmicMedia" if request.mask is None else "compositeWithTrainedAlgorithmicMedia",
+        source_type="compositeWithTrainedAlgorithmicMedia" if kept else "trainedAlgorithmicMedia",
         prompt=request.prompt,
         negative=request.negative,
         parameters=parameters,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lichtspiel.errors import OutputError, RequestError
 from lichtspiel.request import Request
-from lichtspiel.seal import check_output
+from lichtspiel.seal import Sound, check_output
 from lichtspiel.spec import model
 
 __all__ = ["check_distinct", "check_free", "check_outputs", "check_picture_name", "free_name", "input_files"]
@@ -24,6 +24,10 @@ def check_outputs(request: Request, out: Path, sheet: Path | None) -> None:
     if sheet is not None:
         check_picture_name(sheet)
         check_output(sheet, suffix=".png")
+    if request.sound and request.video is not None:
+        if out.suffix.lower() == ".png":
+            raise RequestError("sound", True, f"{out} is a picture, which has no sound", False)
+        Sound(request.video).check()
     pixels = request.pixels * request.upscale**2
     if out.suffix.lower() == ".png":
         if request.frames != 1:

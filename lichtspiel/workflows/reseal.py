@@ -14,7 +14,7 @@ from lichtspiel import __version__
 from lichtspiel.errors import RequestError
 from lichtspiel.media.picture import is_picture, load_image
 from lichtspiel.media.video import read_paced, video_info
-from lichtspiel.seal import Input, Provenance, Sealed, check_output, seal, seal_picture
+from lichtspiel.seal import Input, Provenance, Sealed, Sound, check_output, seal, seal_picture
 from lichtspiel.seal.credentials import JSON
 from lichtspiel.workflows.outputs import check_distinct
 from lichtspiel.workflows.terms import Terms
@@ -62,7 +62,7 @@ def reseal(
             yield frame[:height, :width]
 
     watched = inspection.watch(frames(), float(fps))
-    sealed = seal(watched, provenance, out, fps=fps, marks=terms.marks, timestamp=terms.timestamp, sound=file)
+    sealed = seal(watched, provenance, out, fps=fps, marks=terms.marks, timestamp=terms.timestamp, sound=Sound(file))
     inspection.remember(sealed, provenance)
     return sealed
 

@@ -14,8 +14,10 @@ from lichtspiel.errors import LichtspielError, MediaError, RequestError
 from lichtspiel.inference.inputs import Inputs, picture_size, read_inputs, resolve_request, video_size
 from lichtspiel.inference.preprocess import pictures_of, preview, vace_inputs
 from lichtspiel.media.picture import load_image
+from lichtspiel.media.timeline import Timeline
 from lichtspiel.request import Request
 from tests.media.test_media import write_video
+from tests.workflows.test_reseal import stamped
 
 
 def ask(**fields: Any) -> Request:
@@ -112,18 +114,115 @@ def test_a_last_picture_of_another_shape_is_cut_to_the_first(tmp_path: Path) -> 
 
 def test_a_video_decides_size_and_length(tmp_path: Path) -> None:
     given: dict[str, Any] = {"prompt": "x", "model": "vace-1.3b", "video": folder(tmp_path / "v", 6)}
-    with pytest.raises(RequestError, match=r"v has 6 frames; vace-1\.3b makes 4n\+1 .*frames 5 to use"):
-        ask(**given)
-    request = ask(**given, frames=5)
+    request = ask(**given)
     assert (request.size, request.frames) == ((64, 48), 5)
-    assert any("first 5 of 6" in note for note in look(request)[0])
+    notes, inputs = look(request)
+    assert [int(frame[0, 0, 0]) // 10 for frame in inputs.video_frames(request)] == [0, 1, 2, 4, 5]
+    assert notes == [f"5 of 6 frames are spread over all of {tmp_path / 'v'}"]
     (tmp_path / "v" / "005.png").unlink()
     assert ask(**given).frames == 5
     assert look(ask(**given))[0] == []
 
 
+def taken(request: Request) -> list[int]:
+    """The numbers of the frames of `write_video` that a request uses; its frames show them."""
+    video = read_inputs(request).video
+    assert video is not None
+    shown = [(int(frame[24, -1, 1]) - 40) / 2 for frame in video.frames]
+    assert shown == pytest.approx(list(video.picks), abs=3)
+    return [*video.picks]
+
+
+# Frames that `_get_frameid_bbox_adjust_last` of wan/utils/vace_processor.py takes from videos of a constant rate,
+# computed with its code: (frames of the video, its rate, frames taken): some of their numbers.
+OFFICIAL = {
+    (100, 30, 81): ([0, 1, 2, 3, 4, 6, 7, 8], [90, 92, 93, 94, 95, 97, 98, 99]),
+    (82, 16, 81): ([0, 1, 2, 3, 4, 5, 6, 7], [74, 75, 76, 77, 78, 79, 80, 81]),
+    (81, 24, 81): ([0, 1, 2, 3, 4, 5, 6, 7], [73, 74, 75, 76, 77, 78, 79, 80]),
+}
+
+
+@pytest.mark.parametrize(("clip", "official"), OFFICIAL.items())
+def test_frames_are_spread_over_a_video_as_the_official_code_does(
+    clip: tuple[int, int, int], official: tuple[list[int], list[int]]
+) -> None:
+    count, fps, frames = clip
+    picks = Timeline.even(count, fps).whole(frames)
+    assert (picks[:8], picks[-8:]) == official
+
+
+def test_a_video_of_another_rate_keeps_its_speed(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"prompt": "x", "model": "vace-1.3b", "size": "64x48"}
+    given["video"] = write_video(tmp_path / "v.mp4", count=60, rate=30, step=2)
+    whole = ask(**given)
+    assert whole.frames == 33  # 2 s at 16 frames per second
+    assert taken(whole)[::8] == [0, 14, 29, 44, 59]
+    real = ask(**given, pace="real", frames=17)
+    assert taken(real) == [round(1.875 * number + 0.4) for number in range(17)]
+    assert taken(ask(**given, pace="each", frames=17)) == [*range(17)]
+    assert ask(**given, pace="each").frames == 57
+    later = ask(**given, pace="real", video_start=1)
+    assert (later.frames, taken(later)[0], taken(later)[-1]) == (13, 30, 53)
+    assert "first 17 of 60 frames" in look(ask(**given, pace="each", frames=17))[0][0]
+    assert "first 1.06 of 2 s are used" in look(real)[0][0]
+    assert look(ask(**given, frames=17))[0][1] == (
+        f"the result plays 1.9 times as fast as {given['video']}: 2 s in 1.06 s"
+    )
+    assert "has 30 frames after its first 1 s, fewer than frames 49. Pass frames 29" in refused(
+        tmp_path, **given, video_start=1, frames=49
+    )
+    assert "lasts 2 s; start before its end" in refused(tmp_path, **given, video_start=2)
+
+
+def test_a_long_video_is_not_cut_off_and_its_speed_is_told(tmp_path: Path) -> None:
+    request = ask(
+        prompt="x", model="vace-1.3b", size="64x48", video=write_video(tmp_path / "v.mp4", count=90, rate=5, step=2)
+    )
+    assert request.frames == 161
+    assert taken(request)[-1] == 89
+    assert look(request)[0][-1] == f"the result plays 1.8 times as fast as {request.video}: 18 s in 10.1 s"
+
+
+def test_an_uneven_video_is_taken_by_its_time_stamps(tmp_path: Path) -> None:
+    stamps = [0, 100, 200, 300, 1300, 1400, 1500, 1600, 1700, 1800]  # milliseconds: the fourth frame stands for 1 s
+    path = stamped(tmp_path / "v.mkv", stamps)
+    timeline = Timeline.of_video(path, 16)
+    assert timeline.count == 10
+    assert timeline.seconds == pytest.approx(1.9, abs=0.01)
+    assert timeline.real(16, 10) == [0, 1, 2, *[3] * 10, 4, 5, 6]
+    assert timeline.whole(5) == [0, 3, 3, 4, 9]
+
+
+def test_a_mask_of_a_video_is_taken_frame_by_frame_as_the_video_is(tmp_path: Path) -> None:
+    folder(tmp_path / "v", 10), folder(tmp_path / "m", 10)
+    request = ask(prompt="x", model="vace-1.3b", video=tmp_path / "v", mask=tmp_path / "m")
+    inputs = read_inputs(request)
+    assert request.frames == 9
+    assert [frame[0, 0, 0] for frame in inputs.mask_frames(request)] == [
+        frame[0, 0, 0] for frame in inputs.video_frames(request)
+    ]
+
+
+def test_the_frames_of_an_animation_last_as_long_as_it_says(tmp_path: Path) -> None:
+    pages = [Image.new("RGB", (64, 48), (40 * number, 90, 90)) for number in range(4)]
+    pages[0].save(tmp_path / "a.webp", save_all=True, append_images=pages[1:], duration=[250, 250, 500, 250])
+    assert Timeline.of_animation(tmp_path / "a.webp", 16).starts == (0.0, 0.25, 0.5, 1.0)
+    request = ask(prompt="x", model="vace-1.3b", video=tmp_path / "a.webp", size="64x48", pace="real")
+    assert (request.frames, read_inputs(request).video.picks[::4]) == (17, [0, 1, 2, 2, 3])  # type: ignore[union-attr]
+
+
+def test_options_of_a_video_need_one(tmp_path: Path) -> None:
+    for option in ({"pace": "real"}, {"video_start": 1.5}, {"sound": True}):
+        with pytest.raises(RequestError, match="no video that it could be about"):
+            Request.of(prompt="x", model="vace-1.3b", **option)
+    with pytest.raises(RequestError, match=r"sound keeps its speed.*nearest valid value: real"):
+        Request.of(prompt="x", model="vace-1.3b", video=tmp_path, sound=True)
+
+
 def test_a_video_file_is_read_and_its_rate_is_told(tmp_path: Path) -> None:
-    request = ask(prompt="x", model="vace-1.3b", video=write_video(tmp_path / "v.mp4", count=5), size="64x48")
+    request = ask(
+        prompt="x", model="vace-1.3b", video=write_video(tmp_path / "v.mp4", count=5), size="64x48", pace="each"
+    )
     notes, inputs = look(request)
     assert request.frames == 5
     assert list(inputs.judged(request))

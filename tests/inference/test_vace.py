@@ -8,12 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from lichtspiel.errors import MediaError, RequestError
+from lichtspiel.inference.inputs import resolve_request
 from lichtspiel.inference.pipeline import Pipeline, load
 from lichtspiel.media.video import read_video
 from lichtspiel.models.clip import CLIPVision, preprocess
@@ -23,6 +26,7 @@ from lichtspiel.seal import verify
 from lichtspiel.spec import MODELS, CLIPSpec
 from lichtspiel.workflows.generate import decode, generate
 from tests.golden import relative_error
+from tests.workflows.test_reseal import stamped
 
 NANO = MODELS["nano"]
 SAMPLING = replace(NANO.sampling, sizes=((64, 48), (48, 64)), free_size=True, max_frames=17, frames=9, steps=1)
@@ -158,6 +162,36 @@ def test_the_whole_road_records_what_it_was_made_from(
     assert said.generation["parameters"]["context_scale"] == 1.0
     assert str(tmp_path) not in json.dumps(dict(said.generation))
     assert decode(result.latents, tmp_path / "again.mp4", weights=folders["tiny-vace"]).request == request
+
+
+def heard(path: Path) -> tuple[float, list[float]]:
+    """How long the sound of a file is, in seconds, and its loudness in each quarter."""
+    with av.open(str(path)) as file:
+        pieces = [frame.to_ndarray()[0] for frame in file.decode(audio=0)]
+        rate = file.streams.audio[0].rate
+    samples = np.concatenate(pieces)
+    return len(samples) / rate, [float(np.abs(part).mean()) for part in np.array_split(samples, 4)]
+
+
+def test_sound_is_kept_on_request_beside_its_pictures(folders: dict[str, Path], tmp_path: Path) -> None:
+    video = stamped(tmp_path / "v.mp4", [40 * number for number in range(75)], loud_from=1.5)  # 3 s, 25 per second
+    request, _ = resolve_request(
+        prompt="a turtle", model="tiny-vace", seed=3, steps=1, dtype="float32", video=video, size="64x48",
+        pace="real", video_start=1, frames=9, sound=True,
+    )  # fmt: skip
+    result = generate(request, tmp_path / "out.mp4", weights=folders["tiny-vace"])
+    seconds, loudness = heard(tmp_path / "out.mp4")
+    assert seconds == pytest.approx(9 / 8, abs=0.05)
+    assert loudness[1] < 0.05 < loudness[2]  # it gets loud 0.5 s after the start
+    said = verify(tmp_path / "out.mp4").credentials
+    assert said.source_type == "compositeWithTrainedAlgorithmicMedia"
+    assert decode(result.latents, tmp_path / "again.mp4", weights=folders["tiny-vace"]).request == request
+    assert heard(tmp_path / "again.mp4")[0] == seconds
+    silent = stamped(tmp_path / "s.mp4", [40 * number for number in range(75)], sound=False)
+    with pytest.raises(MediaError, match=r"s\.mp4: has no sound that could be kept"):
+        generate(request.model_copy(update={"video": silent}), tmp_path / "no.mp4", weights=folders["tiny-vace"])
+    with pytest.raises(RequestError, match="is a picture, which has no sound"):
+        generate(request.model_copy(update={"frames": 1}), tmp_path / "no.png", weights=folders["tiny-vace"])
 
 
 @pytest.mark.parametrize(("name", "frames"), [("tiny-i2v", 9), ("tiny-i2v", 5), ("tiny-flf2v", 5), ("tiny-flf2v", 17)])

@@ -21,7 +21,7 @@ from lichtspiel.media import sheet as sheets
 from lichtspiel.media.media import Media, media_sha256, read_frames
 from lichtspiel.media.picture import load_image
 from lichtspiel.media.sheet import contact_sheet
-from lichtspiel.media.video import read_video, sample_video, video_info
+from lichtspiel.media.video import read_video, sample_video, time_stamps, video_info
 from lichtspiel.seal import exit_code, seal, verify
 from tests.seal.conftest import frames, provenance
 
@@ -379,14 +379,14 @@ def test_a_folder_without_pictures_is_refused(tmp_path: Path, monkeypatch: pytes
 
 def test_frames_beyond_the_memory_limit_lie_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "v.mp4")
-    whole = Media.read_video(path, first=5)
+    whole = Media.read_video(path, lambda timeline: range(5), fps=16)
     monkeypatch.setattr(media, "MEMORY_BYTES", 2 * whole.frames[0].nbytes)
-    spilled = Media.read_video(path, first=5)
+    spilled = Media.read_video(path, lambda timeline: range(5), fps=16)
     assert [isinstance(frame, np.memmap) for frame in spilled.frames] == [False, False, True, True, True]
     assert all((one == other).all() for one, other in zip(whole.frames, spilled.frames, strict=True))
     assert (whole.count, len(whole.frames), whole.size, whole.still) == (6, 5, (64, 48), False)
     assert whole.sha256 == media_sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
-    few = Media.read_video(path, first=6, every=4)
+    few = Media.read_video(path, lambda timeline: range(timeline.count), fps=16, every=4)
     assert (few.count, len(few.frames)) == (6, 2)
 
 
@@ -400,7 +400,7 @@ def test_a_video_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkey
 
     monkeypatch.setattr(media, "open_video", replaced)
     with pytest.raises(MediaError, match="changed while it was read"):
-        Media.read_video(path, first=5)
+        Media.read_video(path, lambda timeline: range(5), fps=16)
 
 
 @pytest.mark.parametrize(
@@ -486,3 +486,13 @@ def test_hdr_is_refused_where_it_would_turn_gray(tmp_path: Path, transfer: int, 
     with pytest.raises(MediaError, match=rf"HDR video \({name}\).*BT\.709"):
         read_video(path)
     assert list(sample_video(path, 3))  # whoever looks for marks may look
+
+
+def test_packets_that_are_not_shown_are_no_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "v.mp4", count=9)
+    stamps, rate = time_stamps(path)
+    hidden = [stamp + 0.06 for stamp in stamps]  # as the alternate reference frames of VP8 are
+    monkeypatch.setattr("lichtspiel.media.timeline.time_stamps", lambda path: (sorted([*stamps, *hidden]), rate))
+    read = Media.read_video(path, lambda timeline: range(timeline.count), fps=16)
+    assert (read.count, len(read.frames)) == (9, 9)
+    assert read.timeline.starts == tuple(stamps)

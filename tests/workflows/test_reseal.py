@@ -101,20 +101,23 @@ def test_a_name_that_a_terminal_would_obey_is_refused(tmp_path: Path) -> None:
         reseal(tmp_path / "a.mp4", tmp_path / "b.mp4", made_with="x\x1b]0;title\x07", prompt="", terms=Terms())
 
 
-def stamped(path: Path, stamps: list[int], *, rate: int = 30, sound: bool = True) -> Path:
-    """A video whose frames are shown at the given milliseconds, each a grey of its own, beside sound from 0 on."""
+def stamped(path: Path, stamps: list[int], *, rate: int = 30, sound: bool = True, loud_from: float = 99) -> Path:
+    """A video whose frames are shown at the given milliseconds, each a grey of its own, beside sound from 0 on, which
+    is silence and then noise."""
     with av.open(str(path), "w") as file:
         stream = file.add_stream("libx264", rate=rate, options={"bf": "0"})
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         stream.codec_context.time_base = Fraction(1, 1000)
         track = file.add_stream("aac", rate=48000) if sound else None
         for number, stamp in enumerate(stamps):
-            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 40 + 8 * number, np.uint8), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), (40 + 8 * number) % 256, np.uint8), format="rgb24")
             frame.pts, frame.time_base = stamp, Fraction(1, 1000)
             file.mux(stream.encode(frame))
         file.mux(stream.encode(None))
         if track is not None:
             tone = np.zeros((1, 48000 * (stamps[-1] + 200) // 1000), np.float32)
+            noise = np.random.default_rng(0).uniform(-0.5, 0.5, tone.shape).astype(np.float32)
+            tone = np.where(np.arange(tone.shape[1]) >= loud_from * 48000, noise, tone)
             heard = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
             heard.sample_rate, heard.pts = 48000, 0
             file.mux(track.encode(heard))
