@@ -80,6 +80,16 @@ ROOMS: dict[str, tuple[str, str]] = {
     "tune": ("", ""),
     "tune/dataset": ("", ""),
     "tune/cache": ("errors storage tune/dataset", "safetensors torch"),
+    "tune/settings": ("errors", ""),
+    "tune/eight_bit": ("", "torch"),
+    "tune/adapter": ("errors lora models spec tune/settings", "torch"),
+    "tune/base": ("models tune/eight_bit tune/settings weights", "torch"),
+    "tune/objective": ("flow inference models spec tune/cache tune/settings", "torch"),
+    "tune/optimizers": ("errors train/optim tune/settings", "prodigyopt schedulefree torch"),
+    "tune/trainer": (
+        "errors models spec tune/adapter tune/base tune/cache tune/objective tune/optimizers tune/settings weights",
+        "torch",
+    ),
     "seal/picture": ("frames seal/credentials seal/export seal/identity seal/labels seal/marks", "PIL"),
     "seal/report": ("errors seal/credentials seal/verify", ""),
     "seal": (

@@ -28,7 +28,7 @@ from lichtspiel.weights.components import Component, Scan, scan
 from lichtspiel.weights.hub import cached
 from lichtspiel.weights.layouts import looks_like_lora, quantizer
 from lichtspiel.weights.match import Weights, compare, describe, spec_of
-from lichtspiel.weights.offload import Each, block_names, load_with_offload
+from lichtspiel.weights.offload import Each, Stream, block_names, load_with_offload
 from lichtspiel.weights.tensor_files import check_digest
 
 __all__ = ["EMBEDDED", "TITLES", "Checkpoint", "Files", "checkpoint"]
@@ -102,6 +102,16 @@ class Checkpoint:
     ) -> DiT:
         """The diffusion transformer; `each` is called with every block that stays."""
         return self._filled(build(self.model.dit), "dit", self.model.dit, dtype, device, resident, each)
+
+    def dit_to_train(
+        self, dtype: torch.dtype, device: torch.device = CPU, *, resident: int | None = None, each: Each | None = None
+    ) -> tuple[DiT, Stream | None]:
+        """The diffusion transformer, and the stream of the blocks that do not stay in memory, whose `before` and
+        `after` the caller calls."""
+        dit, spec = build(self.model.dit), self.model.dit
+        count = len(block_names(dit)) if resident is None else resident
+        tensors = Weights(self._part("dit"), spec)
+        return dit, load_with_offload(dit, tensors, dtype, device, resident=count, each=each, hooked=False)
 
     def vae(self, dtype: torch.dtype, device: torch.device = CPU) -> VAE:
         """The video VAE with its latent statistics: from the file if it holds them, else from the specification."""

@@ -4,6 +4,9 @@ A network built on the meta device gets its small parts for good. Hooks fill eac
 (`blocks`, `vace_blocks`) while the block before it computes: a thread prepares the next one, from disk to memory on a
 processor, from disk through pinned memory on a stream of its own to a GPU. The results are those of the loaded network,
 bit for bit. It knows no model by name and reads no file: the caller passes the tensors.
+
+A trainer that recomputes blocks in its backward pass asks for the `Stream` instead of hooks, and says itself when a
+block begins and ends.
 """
 
 from __future__ import annotations
@@ -14,12 +17,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Each", "block_names", "load_with_offload"]
+__all__ = ["Each", "Stream", "block_names", "load_with_offload"]
 
 ROWS = 100_000
 """An embedding with more rows is not loaded: the rows of a prompt are read where they are."""
@@ -44,13 +47,17 @@ def load_with_offload(
     *,
     resident: int = 0,
     each: Each | None = None,
-) -> None:
-    """Give `model`, built on the meta device, its weights for inference: some for good, the others as they are needed.
+    hooked: bool = True,
+) -> Stream | None:
+    """Give `model`, built on the meta device, its weights: some for good, the others as they are needed.
 
     `tensors` has every name of the model's state and no other, best memory-mapped; the mapping is asked anew for each
     use, so it may also make tensors when asked. It has to live as long as the model. Floating tensors become `dtype`.
     The first `resident` blocks stay; `each` is called with every block that stays, when it is filled (to quantize it,
     say), so that never more than one of them is in memory as it was. The model must not be called by two threads.
+
+    Returns the stream of the blocks that do not stay, if there are any. Without `hooked`, the caller calls its `before`
+    and `after` around each of these blocks.
     """
     blocks = dict(_blocks(model))
     assert set(tensors) == {name for name, _ in model.named_parameters()}, "the reader of the file checks names"
@@ -71,8 +78,7 @@ def load_with_offload(
         _forget([tensors[full] for full in source.values()])
         if each is not None:
             each(blocks[name])
-    if stream:
-        _Stream({name: blocks[name] for name in stream}, tensors, dtype, device)
+    return Stream({name: blocks[name] for name in stream}, tensors, dtype, device, hooked=hooked) if stream else None
 
 
 def block_names(model: nn.Module) -> list[str]:
@@ -86,32 +92,43 @@ def _blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield from ((f"{name}.{number}", block) for number, block in enumerate(child))
 
 
-class _Stream:
-    """The blocks that do not stay in memory, and the thread that loads them."""
+class Stream:
+    """The blocks that do not stay in memory, and the thread that loads them.
+
+    A training step runs every block twice: in the forward pass, and again in the backward pass, in the opposite order.
+    """
 
     def __init__(
-        self, blocks: dict[str, nn.Module], tensors: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device
-    ) -> None:
+        self, blocks: dict[str, nn.Module], tensors: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device, *,
+        hooked: bool,
+    ) -> None:  # fmt: skip
         self.tensors, self.dtype, self.device = tensors, dtype, device
         self.source = {block: _named(block, name) for name, block in blocks.items()}
         order = list(self.source)
-        # Which block follows which; corrected when blocks run in another order, as those of two lists do.
-        self.follows = dict(zip(order, [*order[1:], order[0]], strict=True))
+        # Which block follows a block that runs, or runs again; corrected when they come in another order, as those of
+        # two lists do.
+        self.follows = {(block, False): after for block, after in zip(order, [*order[1:], order[0]], strict=True)}
+        self.follows |= {(block, True): after for block, after in zip(order, [order[0], *order[:-1]], strict=True)}
         self.filled: dict[nn.Module, dict[str, Tensor]] = {}
         self.spare: list[dict[str, Tensor]] = []
-        self.last: nn.Module | None = None
+        self.last: tuple[nn.Module, bool] | None = None
         self.ahead: tuple[nn.Module, Future[Prepared]] | None = None
         self.worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="weights")
         self.side = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        for block in order:
-            block.register_forward_pre_hook(self.before)
-            block.register_forward_hook(self.after, always_call=True)
+        for block in order if hooked else ():
+            block.register_forward_pre_hook(lambda block, *_: self.before(block))
+            block.register_forward_hook(lambda block, *_: self.after(block), always_call=True)
 
-    def before(self, block: nn.Module, _: Any) -> None:
-        """Fill the block that is about to run and start loading the one after it."""
+    def holds(self, block: nn.Module) -> bool:
+        """Whether this block is one of those that do not stay in memory."""
+        return block in self.source
+
+    def before(self, block: nn.Module, *, again: bool = False) -> None:
+        """Fill the block that is about to run and start loading the one after it. `again` says that it is recomputed
+        in the backward pass."""
         if self.last is not None:
             self.follows[self.last] = block
-        self.last = block
+        self.last = block, again
         if self.ahead is not None and self.ahead[0] is block:
             state, event = self.ahead[1].result()
         else:
@@ -126,14 +143,15 @@ class _Stream:
                 tensor.record_stream(stream)  # memory of the side stream is not reused before this one is through
         _fill(block, state)
         self.filled[block] = state
-        coming = self.follows[block]
+        coming = self.follows[block, again]
         if coming is not block:
             self.ahead = (coming, self.worker.submit(self.prepare, coming))
 
-    def after(self, block: nn.Module, *_: Any) -> None:
-        """Release the weights of a block, even if it failed."""
+    def after(self, block: nn.Module, *, again: bool = False) -> None:
+        """Release the weights of a block, even if it failed. The gradients of a recomputed block still need them, and
+        free them when they are done."""
         state = self.filled.pop(block, None)
-        if state is not None and self.side is None:
+        if state is not None and self.side is None and not again:
             self.spare.append(state)
         _fill(block, {name: torch.empty_like(value, device="meta") for name, value in block.named_parameters()})
 

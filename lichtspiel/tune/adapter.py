@@ -1,0 +1,175 @@
+"""A LoRA or DoRA that can be trained: pairs of matrices attached to a model's linear layers from outside.
+
+The model's own weights stay frozen and may be resident, quantized or streamed: the pairs only see what goes into and
+comes out of a layer, and DoRA also reads its weight while the layer runs. The pairs are float32 whatever the model
+computes in. Knows nothing of data, losses or files; `lora` says what a finished adapter is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lichtspiel.errors import InvalidInput
+from lichtspiel.lora import Delta
+from lichtspiel.models import shapes
+from lichtspiel.models.dit import DiT
+from lichtspiel.spec import DiTSpec
+from lichtspiel.tune.settings import BLOCKS, AdapterPlan
+
+__all__ = ["Adapter", "chosen_layers", "linear_layers", "weight_of"]
+
+SHOWN = 6
+"""How many names of layers a message lists."""
+
+
+def linear_layers(spec: DiTSpec) -> tuple[str, ...]:
+    """The names of all linear layers of a model, in its order."""
+    found = shapes(spec).items()
+    return tuple(name.removesuffix(".weight") for name, shape in found if name.endswith(".weight") and len(shape) == 2)
+
+
+def chosen_layers(spec: DiTSpec, patterns: Sequence[str]) -> tuple[str, ...]:
+    """The linear layers that any of the patterns matches; the defaults match nothing in a model without such blocks.
+
+    Raises InvalidInput for a pattern that matches no linear layer, because it would be ignored.
+    """
+    names = linear_layers(spec)
+    for pattern in patterns:
+        if pattern not in BLOCKS and not any(fnmatchcase(name, pattern) for name in names):
+            kinds = list(dict.fromkeys(_unnumbered(name) for name in names))
+            shown = ", ".join(kinds[:SHOWN])
+            raise InvalidInput(f"--layers {pattern} matches no linear layer; layers are {shown} and so on")
+    return tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns))
+
+
+def _unnumbered(name: str) -> str:
+    return ".".join("*" if part.isdigit() and number == 1 else part for number, part in enumerate(name.split(".")))
+
+
+class _Pair(nn.Module):
+    """What one layer learns: `down` [rank, in], `up` [out, rank] and, with DoRA, `magnitude` [out]."""
+
+    magnitude: nn.Parameter | None
+
+    def __init__(self, shape: tuple[int, int], plan: AdapterPlan, generator: torch.Generator) -> None:
+        super().__init__()
+        outputs, inputs = shape
+        # Like a linear layer of its own (kaiming_uniform with a = sqrt(5)), and zero, so that training starts from the
+        # model as it is (arXiv 2106.09685).
+        bound = 1 / math.sqrt(inputs)
+        drawn = torch.empty(plan.rank, inputs).uniform_(-bound, bound, generator=generator)
+        self.down = nn.Parameter(drawn)
+        self.up = nn.Parameter(torch.zeros(outputs, plan.rank))
+        self.magnitude = nn.Parameter(torch.empty(outputs)) if plan.dora else None
+        self.scale, self.dropout = plan.alpha / plan.rank, plan.dropout
+
+    def change(self, x: Tensor, target: Tensor) -> Tensor:
+        """What the pair adds to a layer's output, of an input [..., in], in the dtype and on the device of `target`."""
+        x = x.to(target.dtype)
+        if self.dropout and self.training:
+            x = F.dropout(x, self.dropout)
+        return F.linear(F.linear(x, self.down.to(x)), self.up.to(x)) * self.scale
+
+    @torch.no_grad()
+    def row_lengths(self, weight: Tensor) -> Tensor:
+        """The lengths [out] of the rows of W + s·B·A, without computing that sum.
+
+        |w + s·bA|² = |w|² + 2s·b·(A w) + s²·b·(A Aᵀ)·b for each row w of W and b of B.
+        """
+        weight, down, up = weight.float(), self.down, self.up
+        cross = torch.einsum("or,or->o", up, F.linear(weight, down.to(weight)).to(up))
+        own = torch.einsum("or,rq,oq->o", up, down @ down.T, up)
+        lengths = weight.square().sum(dim=1).to(up) + 2 * self.scale * cross + self.scale**2 * own
+        return lengths.clamp(min=0).sqrt()
+
+
+class Adapter(nn.Module):
+    """All pairs of a model; attached until `detach`. While `disabled`, the model computes what it computed before."""
+
+    def __init__(self, dit: DiT, plan: AdapterPlan, seed: int) -> None:
+        super().__init__()
+        self.plan, self.names = plan, chosen_layers(dit.spec, plan.layers)
+        generator = torch.Generator().manual_seed(seed)
+        have = shapes(dit.spec)
+        self.pairs = nn.ModuleDict()
+        self._enabled = True
+        self._handles = []
+        for name in self.names:
+            outputs, inputs = have[f"{name}.weight"]
+            layer = dit.get_submodule(name)
+            pair = _Pair((outputs, inputs), plan, generator)
+            self.pairs[_key(name)] = pair
+            self._handles.append(layer.register_forward_hook(self._hook(pair)))
+
+    def _hook(self, pair: _Pair) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+        def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            if not self._enabled:
+                return output
+            change = pair.change(inputs[0], output)
+            if pair.magnitude is None:
+                return output + change
+            bias = layer.bias
+            assert bias is None or isinstance(bias, Tensor)
+            plain = output if bias is None else output - bias.to(output)
+            ratio = (pair.magnitude / pair.row_lengths(weight_of(layer)).to(pair.magnitude)).to(output)
+            result = ratio * (plain + change)
+            return result if bias is None else result + bias.to(output)
+
+        return add
+
+    @torch.no_grad()
+    def measure(self, weight: Callable[[str], Tensor]) -> None:
+        """Start DoRA's magnitudes as the lengths of the rows of the weights, read by the name of their layer."""
+        for name, pair in self.named_pairs():
+            if pair.magnitude is not None:
+                pair.magnitude.copy_(torch.linalg.vector_norm(weight(f"{name}.weight").float(), dim=1))
+
+    def named_pairs(self) -> Iterator[tuple[str, _Pair]]:
+        """The pairs by the names of their layers."""
+        for name in self.names:
+            pair = self.pairs[_key(name)]
+            assert isinstance(pair, _Pair)
+            yield name, pair
+
+    def deltas(self) -> dict[str, Delta]:
+        """The changes as an adapter file holds them, on the CPU; they share no memory with what is trained."""
+        alpha = float(self.plan.alpha)
+
+        def copied(value: Tensor) -> Tensor:
+            return value.detach().to("cpu", torch.float32, copy=True)
+
+        return {
+            name: Delta(down=copied(pair.down), up=copied(pair.up), alpha=alpha) for name, pair in self.named_pairs()
+        }
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Inside the block, the model computes without the adapter."""
+        self._enabled = False
+        try:
+            yield
+        finally:
+            self._enabled = True
+
+    def detach(self) -> None:
+        """Remove the adapter from the model."""
+        for handle in self._handles:
+            handle.remove()
+
+
+def weight_of(layer: nn.Module) -> Tensor:
+    """The weight of a linear layer [out, in]; quantized layers say what theirs stands for."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return weight
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "/")
