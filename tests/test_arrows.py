@@ -34,6 +34,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "seal/watermark": ("frames seal/payload", "cv2 numpy"),
     "seal/labels": ("errors media seal/marks", "PIL av"),
     "seal/sound": ("errors media", "av"),
+    "seal/tracks": ("seal/sound", "av numpy"),
     "seal/visible": ("errors frames seal/marks", "cv2 numpy"),
     "serve/queue": ("errors serve/errors storage", "alembic botocore fsspec sqlalchemy"),
     "flow": ("spec", "torch"),
@@ -53,8 +54,8 @@ ROOMS: dict[str, tuple[str, str]] = {
     ),
     "seal/enroll": ("errors seal/certificates seal/credentials seal/identity seal/manifest", ""),
     "seal/export": (
-        "errors frames seal/credentials seal/identity seal/labels seal/manifest seal/marks seal/sound seal/visible "
-        "seal/watermark storage",
+        "errors frames media seal/credentials seal/identity seal/labels seal/manifest seal/marks seal/sound seal/tracks "
+        "seal/visible seal/watermark storage",
         "av numpy",
     ),
     "seal/verify": ("errors frames media seal/detect seal/identity seal/labels seal/manifest seal/record storage", ""),

@@ -54,8 +54,11 @@ __all__ = [
 
 JSON: TypeAlias = "str | int | float | bool | Sequence[JSON] | Mapping[str, JSON] | None"
 
-SourceType = Literal["trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia", "algorithmicMedia"]
-"""How the pixels were made (IPTC digital source type): by a trained model, partly by one, or by an algorithm."""
+SourceType = Literal[
+    "trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia", "algorithmicMedia", "compositeSynthetic"
+]
+"""How the video was made (IPTC digital source type): by a trained model, partly by one, by an algorithm, or partly by
+one."""
 
 WATERMARK = "org.lichtspiel.tile.1"
 """The algorithm name of our watermark (`watermark`) in the soft binding, whose value is the embedded id in 8 hex

@@ -1,8 +1,9 @@
 """The only place in the package where a video file is written.
 
-It encodes H.264 in MP4 (`picture` writes PNG), applies the marks in their order (visible label, watermark, tags,
-signature) and makes a file appear whole or not at all. It knows neither models nor requests nor what the provenance
-says; it makes sure that no file is written without one, unless the user opted out and gave a reason.
+It encodes H.264 in MP4 (`picture` writes PNG), or copies a picture that stays as it is and puts `tracks` beside it. It
+applies the marks in their order (visible label, watermark, tags, signature) and makes a file appear whole or not at
+all. It knows neither models nor requests nor what the provenance says; it makes sure that no file is written without
+one, unless the user opted out and gave a reason.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lichtspiel import storage
-from lichtspiel.errors import LichtspielError, OutputError, RequestError
+from lichtspiel.errors import LichtspielError, MediaError, OutputError, RequestError
+from lichtspiel.media.probe import survey
+from lichtspiel.media.video import OPTIONS
 from lichtspiel.seal import credentials, identity, labels, manifest
 from lichtspiel.seal.marks import Marks
 from lichtspiel.seal.sound import Sound
+from lichtspiel.seal.tracks import Tracks, interleaved, prepare_text, sound_packets, text_packets
 
 if TYPE_CHECKING:
     import av
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
     from lichtspiel.frames import Frame
 
 
-__all__ = ["EncodeSettings", "Sealed", "check_output", "finalize", "seal", "write_errors"]
+__all__ = ["EncodeSettings", "Sealed", "check_output", "copies", "finalize", "seal", "seal_copy", "write_errors"]
 
 # The number of threads is fixed, because x264's result depends on it and should not depend on the machine. Nor should
 # it depend on the processor: with AVX-512, by default, x264 reads uninitialized memory when a frame is narrow, so two
@@ -40,6 +44,9 @@ _X264 = {"crf": "16", "preset": "medium", "threads": "4", "x264-params": "cpu-in
 _BT709 = 1  # the same code for matrix, primaries and transfer (ISO/IEC 23091-2)
 _BICUBIC, _ACCURATE, _EXACT = 0x4, 0x40000, 0x80000  # libswscale flags: the same result with and without SIMD
 _FULL, _LIMITED = 2, 1  # AVColorRange
+
+_PICTURES = frozenset(["h264", "hevc", "av1", "vp9", "mpeg4"])  # what is copied into MP4 as it is
+_AAC_BITS = 96_000  # a second and channel
 
 _RAW_BYTES = 1.5  # per pixel in yuv420p, which H.264 at this quality never reaches
 _SPARE_BYTES = 16 << 20
@@ -112,7 +119,7 @@ def seal(
     marks: Marks | None = None,
     signer: identity.Identity | None = None,
     timestamp: str | None = None,
-    sound: Sound | None = None,
+    sound: Sound | Tracks | None = None,
 ) -> Sealed:
     """Encode frames (uint8 [height, width, 3], RGB, even sides, all of one size), mark them and write the signed video
     to `out`.
@@ -123,15 +130,53 @@ def seal(
     on every machine; the signature differs each time.
 
     `marks` defaults to the profile "eu", `signer` to this installation. `timestamp` is the URL of an RFC 3161
-    authority; nothing else here uses the network. `sound` is copied from the media file that it names.
+    authority; nothing else here uses the network. `sound` is copied from the media file that it names, or is whatever
+    tracks stand beside the picture.
 
     Raises RequestError for frames that cannot be encoded and LichtspielError when writing or signing fails.
     """
     out, marks = _check_target(Path(out), ".mp4"), marks or Marks.of()
     if not (isinstance(fps, int | Fraction) and 1 <= fps <= _MAX_FPS):
         raise RequestError("fps", fps, f"it is a whole number or a fraction from 1 to {_MAX_FPS}")
-    settings = EncodeSettings(fps, marks, dataclasses.replace(provenance, watermarked=marks.watermark), sound)
+    tracks = sound if isinstance(sound, Tracks) else Tracks(copied=sound)
+    settings = EncodeSettings(fps, marks, dataclasses.replace(provenance, watermarked=marks.watermark), tracks)
     return finalize(out, settings, lambda draft: _encode(frames, draft, settings), signer, timestamp)
+
+
+def seal_copy(
+    video: Path,
+    provenance: credentials.Provenance,
+    out: str | Path,
+    *,
+    tracks: Tracks,
+    marks: Marks | None = None,
+    signer: identity.Identity | None = None,
+    timestamp: str | None = None,
+) -> Sealed:
+    """Write the picture of a video as it is, bit by bit, with other tracks beside it, and sign the result.
+
+    Of the marks, those in the file are set: comment, AIGC entry and credentials. A watermark would change the picture
+    and is left out. Raises RequestError when the marks have a visible label, which needs `seal`, MediaError for a video
+    whose picture MP4 cannot hold (see `copies`), and LichtspielError when writing or signing fails.
+    """
+    out, marks = _check_target(Path(out), ".mp4"), marks or Marks.of()
+    if marks.label:
+        raise RequestError("label", True, "the visible label changes the picture, which is copied as it is", False)
+    survey(video)
+    provenance = dataclasses.replace(provenance, watermarked=False)
+    with _source(video) as source:
+        _check_copied(video, source)
+        rate = source.streams.video[0].average_rate or source.streams.video[0].guessed_rate
+        fps = Fraction(rate or 1).limit_denominator(1001)
+    settings = EncodeSettings(fps, dataclasses.replace(marks, watermark=False), provenance, tracks)
+    return finalize(out, settings, lambda draft: _copy(video, draft, settings), signer, timestamp)
+
+
+def copies(video: Path) -> bool:
+    """Whether `seal_copy` can copy the picture of a video. Raises MediaError for a file that is no video."""
+    survey(video)
+    with _source(video) as source:
+        return bool(source.streams.video) and _picture_codec(source) in _PICTURES
 
 
 def finalize(
@@ -186,12 +231,12 @@ def _sign(
 
 @dataclass(frozen=True)
 class EncodeSettings:
-    """What a file is encoded with: frame rate, marks, provenance, the sound to copy, and the MIME type."""
+    """What a file is written with: frame rate, marks, provenance, the tracks beside the picture, and the MIME type."""
 
     fps: int | Fraction
     marks: Marks
     provenance: credentials.Provenance
-    sound: Sound | None = None
+    tracks: Tracks = dataclasses.field(default_factory=Tracks)
     format: str = "video/mp4"
 
     def tags(self) -> dict[str, str]:
@@ -234,8 +279,6 @@ def _check_target(out: Path, suffix: str) -> Path:
 def _encode(frames: Iterable[Frame], path: Path, settings: EncodeSettings) -> dict[str, int]:
     """Write an unsigned H.264 file and return width, height and number of frames. Only `seal` calls this, and only with
     the path of a draft."""
-    import av
-
     iterator = iter(frames)
     first = next(iterator, None)
     if first is None:
@@ -244,33 +287,130 @@ def _encode(frames: Iterable[Frame], path: Path, settings: EncodeSettings) -> di
     count = 0
     apply = settings.apply_marks(height, width)
     _encoder()
-    with contextlib.ExitStack() as stack:
-        sound = stack.enter_context(settings.sound.opened()) if settings.sound else None
-        with write_errors(path):
-            container = av.open(f"file:{path.absolute()}", "w", format="mp4", options=labels.muxer(settings.marks))
-        container.metadata.update(settings.tags())
-        try:
-            stream = container.add_stream("libx264", rate=settings.fps, options=_X264)
-            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            context: Any = stream.codec_context
-            context.color_primaries = context.color_trc = context.colorspace = _BT709
-            context.color_range = _LIMITED
-            track = container.add_stream_from_template(sound) if sound else None
-            for frame in itertools.chain([first], iterator):
-                if (size := _size(frame)) != (width, height):
-                    raise RequestError("frames", size, "all have the size of the first", (width, height))
-                with write_errors(path):
-                    container.mux(stream.encode(_yuv420p(apply(frame, count))))
-                count += 1
+    with _container(path, settings) as (container, beside):
+        stream = container.add_stream("libx264", rate=settings.fps, options=_X264)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        context: Any = stream.codec_context
+        context.color_primaries = context.color_trc = context.colorspace = _BT709
+        context.color_range = _LIMITED
+        packets = beside()
+        for frame in itertools.chain([first], iterator):
+            if (size := _size(frame)) != (width, height):
+                raise RequestError("frames", size, "all have the size of the first", (width, height))
             with write_errors(path):
-                container.mux(stream.encode(None))
-                for packet in settings.sound.packets(sound) if settings.sound and sound else ():
-                    packet.stream = track
-                    container.mux(packet)
+                container.mux(stream.encode(_yuv420p(apply(frame, count))))
+            count += 1
+        with write_errors(path):
+            container.mux(stream.encode(None))
+            for packet in packets:
+                container.mux(packet)
+    return {"width": width, "height": height, "frames": count}
+
+
+def _copy(video: Path, path: Path, settings: EncodeSettings) -> dict[str, int]:
+    """Write an unsigned file with the packets of a video's picture; returns what `_encode` does. Only `seal_copy` calls
+    this, and only with the path of a draft."""
+    count = 0
+    with _source(video) as source, _container(path, settings) as (container, beside):
+        track: Any = source.streams.video[0]
+        stream: Any = container.add_stream_from_template(track)
+        stream.time_base = track.time_base
+        start = _start(source, track)
+
+        def pictures() -> Iterator[av.Packet[Any]]:
+            nonlocal count
+            for packet in source.demux(track):
+                if packet.dts is None:
+                    continue
+                count += packet.size > 0
+                packet.dts -= start
+                packet.pts = packet.dts if packet.pts is None else packet.pts - start
+                packet.stream = stream
+                yield packet
+
+        packets = beside()
+        with write_errors(path):
+            for packet in interleaved([pictures(), packets]):
+                container.mux(packet)
+        size = {"width": int(track.codec_context.width), "height": int(track.codec_context.height)}
+    return {**size, "frames": count}
+
+
+@contextlib.contextmanager
+def _container(path: Path, settings: EncodeSettings) -> Iterator[tuple[Any, Callable[[], Iterator[av.Packet[Any]]]]]:
+    """An open draft, and a function that adds the tracks beside the picture and returns their packets in order. It is
+    called once, after the picture's stream was added, which players expect first."""
+    import av
+
+    tracks = settings.tracks
+    with contextlib.ExitStack() as stack:
+        copied = stack.enter_context(tracks.copied.opened()) if tracks.copied else None
+        with write_errors(path):
+            container: Any = av.open(f"file:{path.absolute()}", "w", format="mp4", options=labels.muxer(settings.marks))
+        container.metadata.update(settings.tags())
+
+        def beside() -> Iterator[av.Packet[Any]]:
+            streams = list[Iterator[Any]]()
+            if copied is not None and tracks.copied is not None:
+                streams.append(_placed(tracks.copied.packets(copied), container.add_stream_from_template(copied)))
+            for sound in tracks.sounds:
+                channels = sound.samples.shape[1]
+                voice = container.add_stream("aac", rate=sound.rate, layout="stereo" if channels == 2 else "mono")
+                voice.bit_rate = _AAC_BITS * channels
+                voice.metadata.update(_described(sound.language, sound.title))
+                streams.append(sound_packets(voice, sound))
+            for subtitles in tracks.subtitles:
+                text = container.add_stream("mov_text")
+                prepare_text(text)
+                text.metadata.update(_described(subtitles.language, subtitles.title))
+                streams.append(text_packets(text, subtitles))
+            return interleaved(streams)
+
+        try:
+            yield container, beside
         finally:
             with write_errors(path):
                 container.close()
-    return {"width": width, "height": height, "frames": count}
+
+
+def _described(language: str, title: str) -> dict[str, str]:
+    return {"language": language, **({"handler_name": title} if title else {})}
+
+
+@contextlib.contextmanager
+def _source(path: Path) -> Iterator[av.container.InputContainer]:
+    import av
+
+    try:
+        source = av.open(f"file:{path.absolute()}", options=OPTIONS)
+    except (av.FFmpegError, ValueError) as error:
+        raise MediaError(f"{path}: is no video that can be read, or is damaged; export it as MP4") from error
+    with source:
+        yield source
+
+
+def _picture_codec(source: Any) -> str:
+    context = source.streams.video[0].codec_context
+    return str(context.codec.canonical_name) if context else "unknown"
+
+
+def _check_copied(path: Path, source: Any) -> None:
+    if not source.streams.video:
+        raise MediaError(f"{path}: holds no video")
+    if (codec := _picture_codec(source)) not in _PICTURES:
+        raise MediaError(f"{path}: its picture ({codec}) does not fit into MP4; convert it to H.264 first")
+
+
+def _placed(packets: Iterator[av.Packet[Any]], stream: Any) -> Iterator[av.Packet[Any]]:
+    for packet in packets:
+        packet.stream = stream
+        yield packet
+
+
+def _start(source: Any, track: Any) -> int:
+    """When a file starts, in the time base of one of its tracks; MPEG transport streams start at any time."""
+    start: int = round(Fraction(source.start_time or 0, 1_000_000) / track.time_base)
+    return start
 
 
 def _size(frame: Frame) -> tuple[int, int]:

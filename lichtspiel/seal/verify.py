@@ -65,6 +65,7 @@ SOURCES = {
     "trainedAlgorithmicMedia": "made by a generative model",
     "compositeWithTrainedAlgorithmicMedia": "partly made by a generative model",
     "algorithmicMedia": "drawn by a program, without a trained model",
+    "compositeSynthetic": "partly made by a program",
     "digitalCapture": "recorded by a camera",
     "computationalCapture": "recorded by a camera, with computation",
     "humanEdits": "edited by a person",
