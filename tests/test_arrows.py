@@ -54,8 +54,8 @@ ROOMS: dict[str, tuple[str, str]] = {
     ),
     "seal/enroll": ("errors seal/certificates seal/credentials seal/identity seal/manifest", ""),
     "seal/export": (
-        "errors frames media seal/credentials seal/identity seal/labels seal/manifest seal/marks seal/sound seal/tracks "
-        "seal/visible seal/watermark storage",
+        "errors frames media seal/credentials seal/identity seal/labels seal/manifest seal/marks seal/sound "
+        "seal/tracks seal/visible seal/watermark storage",
         "av numpy",
     ),
     "seal/verify": ("errors frames media seal/detect seal/identity seal/labels seal/manifest seal/record storage", ""),

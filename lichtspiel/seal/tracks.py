@@ -41,8 +41,8 @@ Style: Default,Arial,16,&Hffffff,&H0,0,0,0,2
 
 @dataclass(frozen=True, kw_only=True)
 class SoundTrack:
-    """A new sound track: float32 samples from -1 to 1 [samples, channels], their rate, the ISO 639-2 code of its language
-    and its title. One or two channels; the first sample is heard with the first frame."""
+    """A new sound track: float32 samples from -1 to 1 [samples, channels], their rate, the ISO 639-2 code of its
+    language and its title. One or two channels; the first sample is heard with the first frame."""
 
     samples: npt.NDArray[np.float32]
     rate: int
