@@ -123,6 +123,19 @@ class Client:
         """Queue a video. `files` are uploads by field, such as `{"input_reference": "first.png"}`."""
         return self._post("/videos", {"prompt": prompt, **fields}, files)
 
+    def edit(
+        self, video: str, prompt: str, *, files: Files | None = None,
+        **fields: Any,
+    ) -> Video:  # fmt: skip
+        """Queue an edit of the video with this id."""
+        return self._post("/videos/edits", {"prompt": prompt, "video": {"id": video}, **fields}, files)
+
+    def extend(self, video: str, prompt: str, *, seconds: float, **fields: Any) -> Video:
+        """Queue a continuation of the video with this id."""
+        return self._post(
+            "/videos/extensions", {"prompt": prompt, "video": {"id": video}, "seconds": seconds, **fields}
+        )
+
     def remix(self, id: str, prompt: str, **fields: Any) -> Video:
         """Queue the same video with another prompt."""
         return self._post(f"/videos/{quote(id, safe='')}/remix", {"prompt": prompt, **fields})
@@ -163,7 +176,7 @@ class Client:
             time.sleep(pause)
 
     def download(self, id: str, out: Path | str, *, variant: str = "video") -> Path:
-        """Save a completed video, or its `thumbnail`; the file appears once it is complete."""
+        """Save a completed video, or its `thumbnail` or `spritesheet`; the file appears once it is complete."""
         out = Path(out)
         draft = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}")
         params = {} if variant == "video" else {"variant": variant}

@@ -105,8 +105,8 @@ ROOMS: dict[str, tuple[str, str]] = {
     ),
     "serve/settings": ("errors spec storage workflows", ""),
     "serve/api": (
-        "errors inference options policy request seal/verify serve/errors serve/queue serve/settings spec storage "
-        "toybox workflows",
+        "errors inference media options policy request seal/verify serve/errors serve/queue serve/settings spec "
+        "storage toybox workflows",
         "fastapi prometheus_client starlette",
     ),
     "serve/workers": (

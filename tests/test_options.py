@@ -83,7 +83,7 @@ def test_a_flag_says_what_the_field_says(name: str) -> None:
 def test_the_schema_of_the_server_says_what_the_field_says(name: str, bodies: dict[str, dict[str, Any]]) -> None:
     said = bodies["application/json"][name]
     assert bodies["multipart/form-data"][name] == said
-    if name == "consent":  # it belongs to the terms, not to the request
+    if name in {"consent", "metadata"}:  # of the terms and of the client, not of the request
         return
     field = OPTIONS[name]
     if name not in {"model", "lora"}:

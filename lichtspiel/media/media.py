@@ -6,8 +6,10 @@ those that exceed `MEMORY_BYTES` go to an unnamed temporary file.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import hashlib
+import io
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,7 +28,7 @@ from lichtspiel.storage import file_sha256
 if TYPE_CHECKING:
     from lichtspiel.frames import Frame
 
-__all__ = ["Choose", "Media", "media_files", "media_sha256", "read_frames"]
+__all__ = ["Choose", "Media", "last_picture", "media_files", "media_sha256", "read_frames"]
 
 Choose = Callable[[Timeline], Sequence[int]]
 """Chooses from a timeline the indices of the frames to use, in order; an index may be there more than once."""
@@ -140,6 +142,17 @@ def read_frames(path: str | Path) -> Iterator[Frame]:
     if is_animation(path):
         return read_animation(path)
     return iter([decode_image(path, read_image(path))]) if is_picture(path) else open_video(path).frames
+
+
+def last_picture(path: Path) -> bytes:
+    """The last frame of a video, or a picture itself, as a PNG. Raises MediaError like `Media.read_video`."""
+    from PIL import Image
+
+    survey(path)
+    frame = collections.deque(read_frames(path), maxlen=1).pop()
+    file = io.BytesIO()
+    Image.fromarray(frame).save(file, format="PNG", compress_level=1)
+    return file.getvalue()
 
 
 def media_files(folder: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,6 +24,7 @@ VALUES: dict[str, Any] = {
     "model": "nano", "size": "64x64", "frames": 9, "seconds": 1.0, "steps": 3, "guidance": 2.5, "shift": 4.0,
     "solver": "unipc", "negative": "rain", "seed": 2**60, "dtype": "float32", "lora": ["style:0.5"],
     "lora_partial": True, "upscale": 2, "fit": "pad", "context_scale": 0.5, "consent": "Ada agreed", "prompt": "a bee",
+    "metadata": {"order": "7"},
 }  # fmt: skip
 
 
@@ -53,12 +55,14 @@ def asked(fields: Mapping[str, Any], settings: Settings, **files: Sequence[bytes
 
 def text(value: Any) -> Any:
     """A value as a form sends it."""
+    if isinstance(value, dict):
+        return json.dumps(value)
     return text(value[0]) if isinstance(value, list) else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def test_every_field_is_tried() -> None:
     assert {*VALUES} == {*FIELDS} == {*PROPERTIES}
-    assert {*FIELDS} | {*FILES.values(), "device"} == {*OPTIONS, "consent"}
+    assert {*FIELDS} | {*FILES.values(), "device"} == {*OPTIONS, "consent", "metadata"}
 
 
 @pytest.mark.parametrize("name", VALUES)
@@ -74,7 +78,7 @@ def test_a_field_means_the_same_as_json_and_as_a_form(name: str, offered: Settin
     plain, sent = asked(fields, offered, **files), asked(form, offered, **files)
     files_apart = {"image", "references"}
     assert plain.request.model_dump(exclude=files_apart) == sent.request.model_dump(exclude=files_apart)
-    assert plain.consent == sent.consent
+    assert (plain.consent, plain.metadata) == (sent.consent, sent.metadata)
     if name in plain.request.model_dump() and name not in {"model", "size", "dtype", "fit"}:
         without = asked({field: value for field, value in fields.items() if field != name} | {"prompt": "x"}, offered)
         assert getattr(sent.request, name) != getattr(without.request, name)
@@ -98,6 +102,10 @@ def test_files_of_the_server_cannot_be_named(name: str, value: Any, offered: Set
         ({"seconds": "soon"}, "^seconds: 'soon' .*a number above 0$"),
         ({"consent": ["Ada"]}, "^consent: .*text of at most"),
         ({"consent": "x" * 2001}, "^consent: .*text of at most"),
+        ({"metadata": "order 7"}, "^metadata: .*an object of at most 16 texts"),
+        ({"metadata": {"order": 7}}, "^metadata: .*an object of at most 16 texts"),
+        ({"metadata": {"order": "7" * 513}}, "^metadata: .*texts up to 512"),
+        ({"metadata": {str(number): "" for number in range(17)}}, "^metadata: .*at most 16"),
         ({"upscale": "3"}, "^upscale: 3 .*1, 2 or 4$"),
         ({"lora": "style:0.5:1"}, "^lora: .*this server has style"),
         ({"lora": [{"path": "style", "scale": 1}]}, "^lora: "),

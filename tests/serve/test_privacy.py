@@ -40,13 +40,13 @@ def test_consent_belongs_to_one_prompt(served: Served) -> None:
     assert post(address, remix, prompt="my neighbour in a sexy pose", consent="agreed to this pose").status_code == 200
 
 
-def test_a_finished_job_keeps_its_video_and_thumbnail_only(served: Served, tmp_path: Path) -> None:
+def test_a_finished_job_keeps_its_video_and_pictures_only(served: Served, tmp_path: Path) -> None:
     server, address = served
     id = post(address, prompt=PROMPT, **SMALL).json()["id"]
     (tmp_path / "picture").write_bytes(b"of an attempt that was killed")
     server.files.put(tmp_path / "picture", f"previews/{id}_0_3.png")
     assert worker(server).once()
-    assert [name.partition("/")[0] for name in files(server)] == ["previews", "videos"]
+    assert [name.partition("/")[0] for name in files(server)] == ["previews", "sheets", "videos"]
     assert server.jobs.get(id, None).latents is None
 
 

@@ -18,11 +18,11 @@ from starlette.datastructures import FormData, UploadFile
 
 from lichtspiel.errors import InvalidInput, RequestError, name_fields
 from lichtspiel.request import schema_of
-from lichtspiel.serve.api.form import FIELDS, FILES, client_name
+from lichtspiel.serve.api.form import FIELDS, FILES, MAX_METADATA, MAX_METADATA_VALUE, client_name
 from lichtspiel.serve.errors import TooBusy, TooLarge
 from lichtspiel.workflows.terms import MAX_CONSENT
 
-__all__ = ["BODY", "FILE", "PROPERTIES", "REMIX", "Fields", "Uploads", "folder", "handled"]
+__all__ = ["BODY", "EDIT", "EXTENSION", "FILE", "PROPERTIES", "REMIX", "Fields", "Uploads", "folder", "handled"]
 
 
 @contextmanager
@@ -117,11 +117,19 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no number of JSON")
 
 
+NESTED = re.compile(r"(\w+)\[([^\[\]]+)\]")
+"""How forms write the values of an object, such as `metadata[order]`."""
+
+
 def _sorted(form: FormData) -> tuple[Fields, Uploads]:
     fields, uploads = Fields(), Uploads()
     for raw, value in form.multi_items():
         name = raw.removesuffix("[]")
-        if isinstance(value, UploadFile):
+        if (nested := NESTED.fullmatch(raw)) and not isinstance(value, UploadFile):
+            inside = fields.setdefault(nested[1], {})
+            if isinstance(inside, dict):
+                inside[nested[2]] = value
+        elif isinstance(value, UploadFile):
             uploads.setdefault(name, []).append(value.file)
         elif name in fields:
             fields[name] = [*fields[name], value] if isinstance(fields[name], list) else [fields[name], value]
@@ -141,6 +149,10 @@ def _property(name: str) -> dict[str, Any]:
     if name == "consent":
         about = "Who is shown and that they agreed, where the policy asks for it; it is recorded."
         return {"type": "string", "maxLength": MAX_CONSENT, "description": about}
+    if name == "metadata":
+        about = f"Up to {MAX_METADATA} pairs of your own, kept with the video and shown with it."
+        text = {"type": "string", "maxLength": MAX_METADATA_VALUE}
+        return {"type": "object", "additionalProperties": text, "maxProperties": MAX_METADATA, "description": about}
     details = schema_of(name)
     details["description"] = name_fields(details["description"], client_name)
     if name == "seconds":  # OpenAI's clients send it as text
@@ -162,11 +174,19 @@ def _upload(field: str) -> dict[str, Any]:
 
 
 TEXT, UPLOAD = {"type": "string"}, {"type": "string", "format": "binary"}
+BY_ID = {"type": "object", "properties": {"id": TEXT}, "required": ["id"], "description": "A video that was made here."}
 PROPERTIES: dict[str, dict[str, Any]] = {name: _property(name) for name in FIELDS}
 """The schemas of the fields that a client may set besides files. Types, bounds and defaults come from `Request`."""
 
 BODY = schema(PROPERTIES, ["prompt"], ("application/json",))
 MULTIPART = {**PROPERTIES, **{field: _upload(field) for field in FILES}}
 BODY["requestBody"]["content"] |= schema(MULTIPART, ["prompt"], ("multipart/form-data",))["requestBody"]["content"]
-REMIX = schema({name: PROPERTIES[name] for name in ("prompt", "seed", "consent")}, ["prompt"], ("application/json",))
+EDIT = schema({**PROPERTIES, "video": BY_ID}, ["prompt", "video"], ("application/json",))
+EDIT["requestBody"]["content"] |= schema(MULTIPART, ["prompt"], ("multipart/form-data",))["requestBody"]["content"]
+EXTENSION = schema({**PROPERTIES, "video": BY_ID}, ["prompt", "video"], ("application/json",))
+_FORM = {name: value for name, value in MULTIPART.items() if name != "input_reference"}
+EXTENSION["requestBody"]["content"] |= schema(_FORM, ["prompt"], ("multipart/form-data",))["requestBody"]["content"]
+REMIX = schema(
+    {name: PROPERTIES[name] for name in ("prompt", "seed", "consent", "metadata")}, ["prompt"], ("application/json",)
+)
 FILE = schema({"file": UPLOAD}, ["file"], ("multipart/form-data",))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import json
 import re
@@ -24,7 +25,18 @@ from lichtspiel.serve.errors import TooLarge
 from lichtspiel.serve.settings import Settings
 from lichtspiel.workflows.terms import MAX_CONSENT
 
-__all__ = ["FIELDS", "FILES", "Submission", "client_name", "read_form", "restore", "stored"]
+__all__ = [
+    "FIELDS",
+    "FILES",
+    "MAX_METADATA",
+    "MAX_METADATA_VALUE",
+    "Submission",
+    "client_name",
+    "read_form",
+    "read_metadata",
+    "restore",
+    "stored",
+]
 
 FILES = {
     "input_reference": "image",
@@ -36,7 +48,7 @@ FILES = {
 """The names of upload fields, and the fields of `Request` that they stand for."""
 
 
-FIELDS = (*(name for name in OPTIONS if name not in {*FILES.values(), "device"}), "consent")
+FIELDS = (*(name for name in OPTIONS if name not in {*FILES.values(), "device"}), "consent", "metadata")
 """The fields that a client may set besides files."""
 
 
@@ -48,18 +60,25 @@ def client_name(field: str) -> str:
 SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp"}
 """The suffixes of pictures by their first bytes; everything else is opened as a video."""
 
+MAX_METADATA, MAX_METADATA_KEY, MAX_METADATA_VALUE = 16, 64, 512
+"""How many pairs `metadata` has at most, and the most characters of a key and of a value."""
+
 LORA = re.compile(r"[\w][\w.-]*")
 
 
 @dataclass(frozen=True)
 class Submission:
-    """A validated request, with its files in a local folder and a digest of everything that was sent."""
+    """A validated request, with its files in a local folder and a digest of everything that was sent.
+
+    `metadata` are pairs of the client's own.
+    """
 
     request: Request
     inputs: Inputs
     consent: str | None
     files: dict[str, Path]
     digest: str
+    metadata: Mapping[str, str] | None = None
 
 
 def read_form(
@@ -87,14 +106,32 @@ def read_form(
             if name in files:
                 raise RequestError(field, f"{number} files", "send one file")
             files[name] = _write(content.read(), folder / name.replace("/", "-"), digest)
-    consent = values.pop("consent", None)
+    consent, metadata = values.pop("consent", None), read_metadata(values.pop("metadata", None))
     values["lora"] = [_lora(one, settings) for one in _list(values.get("lora"))] or None
     if consent is not None and not (isinstance(consent, str) and len(consent) <= MAX_CONSENT):
         raise RequestError("consent", consent, f"it is text of at most {MAX_CONSENT} characters")
     values |= {name: path for name, path in files.items() if "/" not in name}
     values["references"] = [path for name, path in files.items() if "/" in name] or None
     request, inputs = resolve_request(judge_only=True, **values)
-    return Submission(request, inputs, consent, files, digest.hexdigest())
+    return Submission(request, inputs, consent, files, digest.hexdigest(), metadata)
+
+
+def read_metadata(value: Any) -> dict[str, str] | None:
+    """The pairs of a client: an object, which forms send as JSON or as `metadata[key]`. Raises RequestError."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        with contextlib.suppress(json.JSONDecodeError, RecursionError):
+            value = json.loads(value)
+    pairs = list(value.items()) if isinstance(value, dict) else [(None, None)]
+    fits = all(
+        isinstance(name, str) and len(name) <= MAX_METADATA_KEY and isinstance(text, str)
+        and len(text) <= MAX_METADATA_VALUE for name, text in pairs
+    )  # fmt: skip
+    if not fits or len(pairs) > MAX_METADATA:
+        rule = f"it is an object of at most {MAX_METADATA} texts; names have up to {MAX_METADATA_KEY} characters, "
+        raise RequestError("metadata", value, rule + f"texts up to {MAX_METADATA_VALUE}")
+    return dict(pairs)
 
 
 def _check_names(values: Mapping[str, Any]) -> None:
@@ -167,13 +204,14 @@ FILE_FIELDS = ("image", "last_image", "video", "mask", "references")
 
 
 def stored(submission: Submission, verdict: Verdict | None = None) -> dict[str, Any]:
-    """What the database stores of a request: its fields without paths, the consent, and the verdict of the policy.
+    """What the database stores of a request: its fields without paths, consent, metadata and the policy's verdict.
 
     The verdict is stored so that workers need not judge the request again.
     """
     fields = submission.request.model_dump(mode="json", exclude={*FILE_FIELDS})
     fields["lora"] = [{**one, "path": Path(one["path"]).stem} for one in fields["lora"]]
-    return {**fields, "consent": submission.consent, "verdict": verdict and verdict.to_json()}
+    private = {"consent": submission.consent, "verdict": verdict and verdict.to_json()}
+    return {**fields, **private, "metadata": submission.metadata}
 
 
 def restore(
@@ -183,6 +221,7 @@ def restore(
     fields: dict[str, Any] = dict(stored_fields)
     consent = fields.pop("consent", None)
     fields.pop("verdict", None)
+    fields.pop("metadata", None)
     fields["lora"] = [_lora(one, settings) for one in fields["lora"]]
     fields |= {name: path for name, path in files.items() if "/" not in name}
     fields["references"] = [files[name] for name in sorted(files) if "/" in name]

@@ -13,7 +13,7 @@ from lichtspiel.toybox.knowledge import LEARNED, known
 
 __all__ = ["error_response", "model_object", "video_object"]
 
-HIDDEN = ("prompt", "consent", "verdict")
+HIDDEN = ("prompt", "consent", "verdict", "metadata")
 """Fields that are elsewhere in the video object, or private."""
 
 CHOSEN = ("device", "dtype")
@@ -41,6 +41,7 @@ def video_object(job: Job, position: int | None = None) -> dict[str, Any]:
         "seconds": f"{options['frames'] / options['fps']:g}",
         "prompt": options["prompt"],
         "remixed_from_video_id": job.remixed_from,
+        "metadata": options.get("metadata"),
         "error": error,
         "stage": job.stage if job.state not in ENDED else "",
         "step": job.step,

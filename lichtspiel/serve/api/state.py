@@ -93,7 +93,7 @@ class Server:
 
     def remove(self, job: Job) -> None:
         """Remove all files of a job, including those that killed workers left behind."""
-        left = [self.files.named(f"{kind}/{job.id}_") for kind in ("latents", "previews", "videos")]
+        left = [self.files.named(f"{kind}/{job.id}_") for kind in ("latents", "previews", "sheets", "videos")]
         self.files.remove({*job.files, *(name for names in left for name in names)})
         scratch.remove(self.jobs, job.id)
 

@@ -12,11 +12,12 @@ from starlette.concurrency import run_in_threadpool
 
 from lichtspiel.errors import RequestError
 from lichtspiel.inference.inputs import read_inputs
-from lichtspiel.serve.api.body import BODY, REMIX, Fields, Uploads, folder, handled
+from lichtspiel.serve.api.body import BODY, EDIT, EXTENSION, REMIX, Fields, Uploads, folder, handled
 from lichtspiel.serve.api.content import content
 from lichtspiel.serve.api.events import events
-from lichtspiel.serve.api.form import Submission, read_form, restore
+from lichtspiel.serve.api.form import Submission, read_form, read_metadata, restore
 from lichtspiel.serve.api.schemas import DELETED, VIDEO, VIDEOS, answers
+from lichtspiel.serve.api.sources import edit, extension, with_files
 from lichtspiel.serve.api.state import OwnerDep, SecretDep, Server, ServerDep
 from lichtspiel.serve.errors import NotFound
 from lichtspiel.serve.queue.jobs import Job
@@ -36,10 +37,47 @@ async def create_video(
 
     def work(fields: Fields, uploads: Uploads) -> dict[str, Any]:
         with folder() as directory:
+            with_files(server, owner, fields, uploads)
             submission = read_form(fields, uploads, directory, server.settings)
             return server.shown(server.create(submission, owner, idempotency or None))
 
     return await handled(request, work)
+
+
+@router.post("/v1/videos/edits", openapi_extra=EDIT, responses=answers(VIDEO))
+async def edit_video(
+    request: Request, server: ServerDep, owner: OwnerDep, idempotency: Idempotency = None
+) -> dict[str, Any]:
+    """Queue an edit of a video: an upload, or one that was made here, by id. A mask says what to replace."""
+
+    def work(fields: Fields, uploads: Uploads) -> dict[str, Any]:
+        with folder() as directory:
+            source = edit(server, owner, fields, uploads)
+            submission = read_form(fields, uploads, directory, server.settings)
+            return server.shown(server.create(submission, owner, idempotency or None, source.id if source else None))
+
+    return await handled(request, work)
+
+
+@router.post("/v1/videos/extensions", openapi_extra=EXTENSION, responses=answers(VIDEO))
+async def extend_video(
+    request: Request, server: ServerDep, owner: OwnerDep, idempotency: Idempotency = None
+) -> dict[str, Any]:
+    """Queue the continuation of a video, which starts with its last frame."""
+
+    def work(fields: Fields, uploads: Uploads) -> dict[str, Any]:
+        with folder() as directory:
+            source = extension(server, owner, fields, uploads, directory)
+            submission = read_form(fields, uploads, directory, server.settings)
+            return server.shown(server.create(submission, owner, idempotency or None, source.id if source else None))
+
+    return await handled(request, work)
+
+
+@router.post("/v1/videos/characters", include_in_schema=False)
+def create_character(_server: ServerDep, _owner: OwnerDep) -> None:
+    """Say what to do instead: a model of VACE takes pictures of persons with each request."""
+    raise NotFound("this server keeps no characters; send pictures of a person as references with each request")
 
 
 @router.get("/v1/videos", responses=answers(VIDEOS))
@@ -94,9 +132,9 @@ async def remix_video(
 def _remixed(
     server: Server, first: Job, fields: Mapping[str, Any], folder: Path, owner: str, idempotency: str | None
 ) -> Job:
-    unknown = set(fields) - {"prompt", "seed", "consent"}
+    unknown = set(fields) - {"prompt", "seed", "consent", "metadata"}
     if unknown or "prompt" not in fields:
-        raise RequestError("body", sorted(unknown), "a remix has a prompt, and may have a seed and a consent")
+        raise RequestError("body", sorted(unknown), "a remix has a prompt, and may have seed, consent and metadata")
     files = {}
     for name, stored_name in first.inputs.items():
         files[name] = folder / f"{name.replace('/', '-')}{Path(stored_name).suffix}"
@@ -106,21 +144,26 @@ def _remixed(
     )
     stored_fields["consent"] = fields.get("consent")  # consent to one request does not cover another
     request, consent = restore(stored_fields, files, server.settings)
-    submission = Submission(request, read_inputs(request), consent, files, f"{first.id} {fields}")
+    metadata = read_metadata(fields.get("metadata"))
+    submission = Submission(request, read_inputs(request), consent, files, f"{first.id} {fields}", metadata)
     return server.create(submission, owner, idempotency or None, first.id)
 
 
 @router.head("/v1/videos/{id}/content", include_in_schema=False)
 @router.get("/v1/videos/{id}/content", response_class=Response)
 def download_video(id: str, request: Request, server: ServerDep, owner: OwnerDep, variant: str = "video") -> Response:
-    """Download the MP4 or PNG, or with `variant=thumbnail` a picture of it. Supports ranges and ETags."""
-    if variant not in {"video", "thumbnail"}:
-        raise RequestError("variant", variant, "there are the video and a thumbnail", "video")
+    """Download the MP4 or PNG, a `thumbnail` from its middle or a `spritesheet` of its frames. Has ranges and ETags."""
+    if variant not in {"video", "thumbnail", "spritesheet"}:
+        raise RequestError("variant", variant, "it is video, thumbnail or spritesheet", "video")
     job = server.jobs.get(id, owner)
     if job.video is None or job.result is None:
         raise NotFound(f"{id} is {job.state}; there is no video of it")
     if variant == "thumbnail":
         return _picture(server, job, request)
+    if variant == "spritesheet":
+        if (sheet := job.result.get("spritesheet")) is None:
+            raise NotFound(f"{id} is a single picture; there is no spritesheet of it")
+        return content(server.files, sheet, sheet.replace("/", "-"), request)
     digest = str(job.result["seal"]["sha256"])
     return content(server.files, job.video, digest, request, download=f"{id}{Path(job.video).suffix}")
 

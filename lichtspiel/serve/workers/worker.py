@@ -59,6 +59,9 @@ PAUSE, LONGEST_PAUSE = 1.0, 60.0
 UNCOUNTED = 20
 """How many attempts a job may lose to machine faults uncounted. After that they count: the job may cause the faults."""
 
+SHEET = "sheet.png"
+"""The name of the contact sheet in the folder of a job."""
+
 FAULT = "fault: "
 """Prefix of the state of a worker that cannot work."""
 
@@ -201,7 +204,7 @@ class Worker:
     def _tidy(self, job: Job, keep: Collection[str | None]) -> None:
         """Remove what earlier attempts at a finished job left in storage, such as latents, which contain the prompt."""
         try:
-            for kind in ("latents", "previews", "videos"):
+            for kind in ("latents", "previews", "sheets", "videos"):
                 self.files.remove([name for name in self.files.named(f"{kind}/{job.id}_") if name not in keep])
         except StoreError as error:  # deleting the job removes them too
             log.warning("files of %s stay until it is deleted: %s", job.id, error)
@@ -218,7 +221,9 @@ class Worker:
         observer = Observer(progress=heartbeat.progress, step=heartbeat.watch)
         verdict = job.request.get("verdict")
         admission = admit(request, terms, verdict=verdict and Verdict(**verdict))
-        work = prepare(admission, out, weights=self._pipeline(request), folder=folder, observer=observer)
+        sheet = folder / SHEET if out.suffix == ".mp4" else None
+        pipeline = self._pipeline(request)
+        work = prepare(admission, out, weights=pipeline, sheet=sheet, folder=folder, observer=observer)
         heartbeat.work, heartbeat.folder = work, folder
         path: Path | None = folder / "latents.safetensors"
         assert path is not None
@@ -269,16 +274,19 @@ class Worker:
         name = f"videos/{job.id}_{job.attempt}{video.suffix}"
         self.files.put(video, name)
         thumbnail = heartbeat.picture(lambda: middle(video), "made")
-        public = result.to_json() | {"bytes": video.stat().st_size}
+        sheet = f"sheets/{job.id}_{job.attempt}.png" if (made := video.with_name(SHEET)).exists() else None
+        if sheet is not None:
+            self.files.put(made, sheet)
+        public = result.to_json() | {"bytes": video.stat().st_size, "spritesheet": sheet}
         for private in ("path", "latents", "prompt", "negative", "image", "last_image", "video", "mask", "references"):
             public.pop(private, None)
         public["lora"] = [one["strength"] for one in public["lora"]]
         public["seal"].pop("path", None)
         try:
             self._persist(lambda: self.jobs.complete(job, video=name, preview=thumbnail, result=public), stop)
-            self._tidy(job, {name, thumbnail})
+            self._tidy(job, {name, thumbnail, sheet})
         except Lost:
-            self.files.remove([name, *([thumbnail] if thumbnail else [])])
+            self.files.remove([each for each in (name, thumbnail, sheet) if each is not None])
             raise
 
     @contextmanager

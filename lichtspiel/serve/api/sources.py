@@ -1,0 +1,106 @@
+"""Videos of this server as the material of new ones: files by id, edits and extensions.
+
+A client names a video that it made as `{"id": "video_..."}` in any field of files, and its file is used as if it had
+been uploaded. Nothing else can be named.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from lichtspiel.errors import RequestError
+from lichtspiel.media.media import last_picture
+from lichtspiel.serve.api.body import Fields, Uploads
+from lichtspiel.serve.api.form import FILES
+from lichtspiel.serve.api.state import Server
+from lichtspiel.serve.errors import NotFound
+from lichtspiel.serve.queue.jobs import Job
+from lichtspiel.spec import Task, model
+
+__all__ = ["edit", "extension", "with_files"]
+
+
+def with_files(server: Server, owner: str, fields: Fields, uploads: Uploads) -> dict[str, Job]:
+    """Turn the videos that `fields` names by id into uploads; returns the jobs that made them, by field.
+
+    Raises NotFound for a video that is not there, not completed or somebody else's.
+    """
+    used = {}
+    for name in [name for name in fields if name in FILES]:
+        ids = [_id(one) for one in (fields[name] if isinstance(fields[name], list) else [fields[name]])]
+        if not ids or None in ids:
+            continue  # `read_form` says what is wrong with it
+        del fields[name]
+        for id in ids:
+            used[name] = server.jobs.get(str(id), owner)
+            video = used[name].video
+            if video is None:
+                raise NotFound(f"{id} is {used[name].state}; there is no video of it to use as {name}")
+            with server.files.open(video) as file:
+                uploads.setdefault(name, []).append(io.BytesIO(file.read()))
+    return used
+
+
+def _id(value: Any) -> str | None:
+    """The id in `{"id": "video_..."}`, which forms send as text."""
+    if isinstance(value, str) and value.startswith("{"):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            return None
+    if not isinstance(value, dict) or set(value) != {"id"} or not isinstance(value["id"], str):
+        return None
+    return value["id"]
+
+
+def edit(server: Server, owner: str, fields: Fields, uploads: Uploads) -> Job | None:
+    """Make fields and uploads those of an edit of their video; returns the job that made the video, if one did."""
+    source = with_files(server, owner, fields, uploads).get("video")
+    _check_video(fields, uploads, "edit")
+    fields.setdefault("model", _first(server, {"edit"}, "edits videos; it needs one of VACE"))
+    return source
+
+
+def extension(server: Server, owner: str, fields: Fields, uploads: Uploads, folder: Path) -> Job | None:
+    """Make fields and uploads those of a continuation of their video; returns the job that made the video, if one did.
+
+    The last frame of the video becomes the first picture of the new one, so its model must start from a picture. Model
+    and size are those of the video if they are not set and its model can do that.
+    """
+    source = with_files(server, owner, fields, uploads).get("video")
+    _check_video(fields, uploads, "continue")
+    if "input_reference" in {*fields, *uploads}:
+        raise RequestError("input_reference", "a picture", "an extension starts with the last frame of its video")
+    offered = server.settings.models
+    if source is not None and source.model in offered and "image" in model(source.model).tasks:
+        if fields.setdefault("model", source.model) == source.model:
+            fields.setdefault("size", "x".join(map(str, source.request["size"])))
+    else:
+        fields.setdefault("model", _first(server, {"image"}, "starts from a picture, as an extension does"))
+    if fields["model"] in offered and "image" not in model(fields["model"]).tasks:
+        nearest = next((name for name in offered if "image" in model(name).tasks), None)
+        raise RequestError("model", fields["model"], "it does not start from a picture, as an extension does", nearest)
+    path = folder / "video.mp4"
+    with path.open("wb") as file:
+        shutil.copyfileobj(uploads.pop("video")[0], file)
+    uploads["input_reference"] = [io.BytesIO(last_picture(path))]
+    return source
+
+
+def _check_video(fields: Fields, uploads: Uploads, verb: str) -> None:
+    if len(uploads.get("video", [])) != 1:
+        rule = f'say which video to {verb}: one upload, or {{"id": "video_..."}} of one that was made here'
+        raise RequestError("video", fields.get("video"), rule)
+
+
+def _first(server: Server, tasks: Iterable[Task], does: str) -> str:
+    """The first model on offer that has one of these tasks."""
+    for name in server.settings.models:
+        if set(tasks) & model(name).tasks:
+            return name
+    raise RequestError("model", None, f"this server has {', '.join(server.settings.models)}; none of them {does}")

@@ -1,0 +1,131 @@
+"""Videos of the server as material for new ones: edits, extensions, files by id; and pairs of the client's own."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lichtspiel.client import ApiError, Client
+from lichtspiel.media.media import read_frames
+from lichtspiel.media.picture import load_image
+from lichtspiel.seal import verify
+from lichtspiel.serve.queue.api_keys import Keys
+from tests.inference.test_vace import folders  # noqa: F401  (a fixture)
+from tests.serve.live import PROMPT, SMALL, client, live, settings, worker
+
+pytestmark = pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")
+
+
+def mask() -> bytes:
+    file = io.BytesIO()
+    Image.new("L", (64, 48), "white").save(file, format="PNG")
+    return file.getvalue()
+
+
+def test_an_edit_takes_a_video_by_id_or_as_an_upload(
+    folders: dict[str, Path],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    offered = settings(tmp_path / "server", folders["tiny-vace"], models=("tiny-vace",))
+    with live(offered) as (server, address), Client(address) as plain:
+        first = plain.create(PROMPT, frames=5)
+        with pytest.raises(ApiError, match="is queued; there is no video of it to use as video"):
+            plain.edit(first.id, "a fish")
+        assert worker(server).once()
+        by_id = plain.edit(first.id, "a fish", seed=3)
+        film = plain.download(first.id, tmp_path / "first.mp4")
+        # The package openai takes uploads here; with an id it raises before it sends anything.
+        sent = client(address).videos.edit(prompt="a fish", video=film.read_bytes(), extra_body={"seed": "3"})
+        with film.open("rb") as content:
+            files = {"video": content, "mask": mask()}
+            masked = plain._json("POST", "/videos/edits", data={"prompt": "a fish"}, files=files)
+        assert (by_id.fields["remixed_from_video_id"], by_id.fields["seconds"]) == (first.id, first.fields["seconds"])
+        assert (masked["inputs"], masked["remixed_from_video_id"]) == (["mask", "video"], None)
+        plain.delete(first.id)  # an edit keeps a copy of what it needs
+        for _ in range(3):
+            assert worker(server).once()
+        made = [plain.get(id) for id in (by_id.id, sent.id, masked["id"])]
+        assert [one.status for one in made] == ["completed"] * 3, [one.error for one in made]
+        assert made[0].fields["model"] == "tiny-vace"
+        said = verify(plain.download(by_id.id, tmp_path / "edited.mp4")).credentials
+        assert [(one.role, one.relationship) for one in said.ingredients] == [("video", "parentOf")]
+
+
+def test_an_extension_starts_with_the_last_frame(random_nano: Path, tmp_path: Path) -> None:
+    with live(settings(tmp_path / "server", random_nano)) as (server, address):
+        first = client(address).videos.create(model="nano", prompt=PROMPT, extra_body=SMALL)
+        assert worker(server).once()
+        with Client(address) as plain:
+            film = plain.download(first.id, tmp_path / "first.mp4")
+            longer = plain.extend(first.id, "it goes on", seconds=0.625, steps=1)
+        upload = {"prompt": "it goes on", "seconds": "0.625", "steps": "1"}
+        with Client(address) as plain, film.open("rb") as content:
+            sent = plain._json("POST", "/videos/extensions", data=upload, files={"video": content})
+        assert (longer.fields["remixed_from_video_id"], longer.fields["inputs"]) == (first.id, ["image"])
+        *_, last = read_frames(film)
+        for id in (longer.id, sent["id"]):
+            with server.files.open(server.jobs.get(id, None).inputs["image"]) as stored:
+                assert np.array_equal(np.asarray(Image.open(stored)), last)
+            assert worker(server).once()
+            assert server.jobs.get(id, None).state == "completed"
+        with Client(address) as plain:
+            sheet = plain.download(longer.id, tmp_path / "sheet.png", variant="spritesheet")
+        assert verify(sheet).credentials.state == "trusted"
+        assert load_image(sheet).shape[1] > 3 * 64
+
+
+WRONG: list[tuple[str, dict[str, Any], int, str]] = [
+    ("edits", {"video": {"id": "video_0"}}, 404, "there is no video 'video_0'"),
+    ("edits", {}, 400, 'say which video to edit: one upload, or {"id"'),
+    ("edits", {"video": "/etc/passwd"}, 400, "say which video to edit"),
+    ("edits", {"video": "MINE"}, 400, "this server has nano; none of them edits videos"),
+    ("extensions", {}, 400, "say which video to continue"),
+    ("extensions", {"video": "MINE", "input_reference": "x"}, 400, "starts with the last frame"),
+    ("extensions", {"video": "MINE", "model": "t2v-1.3b"}, 400, "this server has nano"),
+    ("extensions", {"video": "MINE", "frames": 80}, 400, "nearest valid value: 17"),
+    ("characters", {}, 404, "send pictures of a person as references"),
+]
+
+
+def test_what_is_wrong_with_them(random_nano: Path, tmp_path: Path) -> None:
+    with live(settings(tmp_path, random_nano)) as (server, address), Client(address) as plain:
+        mine = plain.create(PROMPT, **SMALL)
+        assert worker(server).once()
+        for path, fields, status, message in WRONG:
+            sent = {name: {"id": mine.id} if value == "MINE" else value for name, value in fields.items()}
+            with pytest.raises(ApiError) as caught:
+                plain._json("POST", f"/videos/{path}", json={"prompt": "a fish", **sent})
+            assert caught.value.status == status
+            assert message in str(caught.value)
+            assert str(tmp_path) not in str(caught.value)
+
+
+def test_nobody_edits_what_belongs_to_somebody_else(random_nano: Path, tmp_path: Path) -> None:
+    with live(settings(tmp_path, random_nano, require_key=True)) as (server, address):
+        ada, grace = (Keys(server.jobs).create(name)[1] for name in ("ada", "grace"))
+        with Client(address, ada) as hers, Client(address, grace) as his:
+            mine = hers.create(PROMPT, **SMALL)
+            assert worker(server).once()
+            for ask in (his.edit, lambda id, prompt: his.extend(id, prompt, seconds=1)):
+                with pytest.raises(ApiError, match="there is no video"):
+                    ask(mine.id, "a fish")
+            assert [*his.videos()] == []
+
+
+def test_pairs_of_the_client_stay_with_the_video(random_nano: Path, tmp_path: Path) -> None:
+    with live(settings(tmp_path, random_nano)) as (server, address):
+        pairs = {"order": "7", "Ü": "ä"}
+        made = client(address).videos.create(model="nano", prompt=PROMPT, extra_body={**SMALL, "metadata": pairs})
+        with Client(address) as plain:
+            assert plain.get(made.id).fields["metadata"] == pairs
+            assert plain.create(PROMPT, metadata=pairs).fields["metadata"] == pairs
+            assert plain.create(PROMPT).fields["metadata"] is None
+            assert plain.remix(made.id, "a fish", metadata={"order": "8"}).fields["metadata"] == {"order": "8"}
+            assert "metadata" not in plain.get(made.id).fields["parameters"]
+        assert worker(server).once()
+        assert server.jobs.get(made.id, None).state == "completed"
