@@ -91,6 +91,23 @@ ROOMS: dict[str, tuple[str, str]] = {
         "errors models spec tune/adapter tune/base tune/cache tune/objective tune/optimizers tune/settings weights",
         "torch",
     ),
+    "tune/frames": ("errors frames media tune/dataset", "cv2 numpy"),
+    "tune/geometry": ("errors spec tune/dataset", ""),
+    "tune/layouts": ("errors media tune/dataset", ""),
+    "tune/trainers": ("errors spec tune/dataset tune/geometry tune/layouts", ""),
+    "tune/scan": ("errors spec tune/dataset tune/geometry tune/layouts tune/trainers", ""),
+    "tune/survey": ("errors frames media spec tokenizer tune/dataset tune/frames tune/layouts", "cv2 numpy"),
+    "tune/samples": ("errors frames spec tune/dataset tune/frames tune/geometry tune/layouts tune/survey", ""),
+    "tune/people": ("errors frames policy storage tune/layouts", ""),
+    "tune/encode": (
+        "errors frames host inference media models spec tune/cache tune/dataset tune/samples weights",
+        "einops numpy torch",
+    ),
+    "tune/prepare": (
+        "errors spec storage tune/cache tune/dataset tune/encode tune/layouts tune/people tune/samples tune/scan "
+        "tune/survey weights",
+        "",
+    ),
     "seal/picture": ("frames seal/credentials seal/export seal/identity seal/labels seal/marks", "PIL"),
     "seal/report": ("errors seal/credentials seal/verify", ""),
     "seal": (

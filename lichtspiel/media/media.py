@@ -28,7 +28,7 @@ from lichtspiel.storage import file_sha256
 if TYPE_CHECKING:
     from lichtspiel.frames import Frame
 
-__all__ = ["Choose", "Media", "last_picture", "media_files", "media_sha256", "read_frames"]
+__all__ = ["Choose", "Media", "is_video", "last_picture", "media_files", "media_sha256", "read_frames"]
 
 Choose = Callable[[Timeline], Sequence[int]]
 """Chooses from a timeline the indices of the frames to use, in order; an index may be there more than once."""
@@ -155,13 +155,18 @@ def last_picture(path: Path) -> bytes:
     return file.getvalue()
 
 
+def is_video(path: Path) -> bool:
+    """Whether a file has the extension of a video; its content is only checked on reading."""
+    return path.suffix.lower() in _VIDEO_NAMES
+
+
 def media_files(folder: Path) -> list[Path]:
     """List the videos and pictures in a folder and its subfolders, by file extension. Skips hidden files and links.
     Raises MediaError when there are none."""
     files = []
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        is_media = is_picture(path) or path.suffix.lower() in _VIDEO_NAMES
+        is_media = is_picture(path) or is_video(path)
         if is_media and not hidden and path.is_file() and not path.is_symlink():
             files.append(path)
     if not files:

@@ -165,9 +165,9 @@ class Cache:
 
 
 def batches(
-    cache: Cache, size: int, seed: int, *, start: int = 0, bucket: Bucket | None = None
-) -> Iterator[Batch]:  # fmt: skip
-    """Endless batches of up to `size` samples, from batch number `start` on.
+    cache: Cache, size: int, seed: int, *, start: int = 0, step: int = 1, bucket: Bucket | None = None
+) -> Iterator[Batch]:
+    """Endless batches of up to `size` samples: those with the numbers `start`, `start + step` and so on.
 
     Batch n depends on the cache, size, seed and n alone, so a run can go on anywhere, and processes can share an epoch.
     In an epoch each sample comes as often as it is repeated, in random order. A bucket whose samples do not fill its
@@ -182,7 +182,7 @@ def batches(
         if epoch != planned:
             plan, planned = _epoch(cache, size, seed, epoch, bucket), epoch
         yield cache.read(plan[place])
-        number += 1
+        number += step
 
 
 def _epoch(cache: Cache, size: int, seed: int, epoch: int, bucket: Bucket | None) -> list[list[Row]]:

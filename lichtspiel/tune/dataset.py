@@ -1,6 +1,6 @@
 """What a model is tuned on: clips and pictures with captions, and the stretches of frames that are cut from them.
 
-Pure data. `layouts` finds items in a person's folder, `samples` cuts them into samples of a bucket, `encode` runs the
+Pure data. `scan` finds items in a person's folder, `samples` cuts them into samples of a bucket, `encode` runs the
 VAE and the text encoder over them, and `cache` reads what those left on disk.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["Bucket", "Cut", "Extraction", "Item", "Sample"]
+__all__ = ["Bucket", "Cut", "DataOptions", "Extraction", "Finding", "Item", "Sample"]
 
 Extraction = Literal["whole", "start", "windows", "evenly"]
 """How frames are taken from a clip: all of them, its first ones, consecutive windows, or windows spread evenly."""
@@ -38,20 +38,41 @@ class Bucket:
 class Cut:
     """How an item becomes samples.
 
-    `area` is the number of pixels of a frame at most; the aspect ratio is the item's own. `lengths` are the allowed
-    numbers of frames at the model's frame rate, each 4n+1; of those, the longest that the clip fills is taken, except
-    with "whole", which takes the longest 4n+1 up to the largest of `lengths`. "windows" begin every `stride` frames
-    (None: one after the other), and "evenly" takes `count` of them. `fps` replaces the frame rate that a file states.
-    Without `enlarge`, clips that are smaller than `area` keep their size.
+    `sizes` are the allowed (width, height) of a frame; the one with the nearest aspect ratio is taken, and the frames
+    are scaled to cover it and cropped around the center. Without `enlarge`, clips that are smaller keep their size.
+    `lengths` are the allowed numbers of frames at the model's frame rate, each 4n+1; of those, the longest that the
+    clip fills is taken, except with "whole", which takes the longest 4n+1 up to the largest of `lengths`. "windows"
+    begin every `stride` frames (None: one after the other), and "evenly" takes `count` of them. `fps` replaces the
+    frame rate that a file states.
     """
 
-    area: int
+    sizes: tuple[tuple[int, int], ...]
     lengths: tuple[int, ...]
     extraction: Extraction = "start"
     stride: int | None = None
     count: int = 1
     fps: float | None = None
     enlarge: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """What a person asks of the data as a whole; files that describe a data set may say otherwise for their items.
+
+    `size` gives the area of a frame, and `frames` the lengths; None is what the model is tuned at by default. Every
+    `trigger` word is put before the captions that do not have it. `held_out` is how many items are kept for validation
+    (None: one in ten, at most 16, none of fewer than 8). `consent` states who is shown and that they agreed.
+    """
+
+    size: tuple[int, int] | None = None
+    frames: tuple[int, ...] | None = None
+    extraction: Extraction = "start"
+    stride: int | None = None
+    count: int = 1
+    repeats: int = 1
+    triggers: tuple[str, ...] = ()
+    held_out: int | None = None
+    consent: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,3 +121,16 @@ class Sample:
         """Names the sample in a cache: another file, size, stretch, rate or role gives another key."""
         parts = (self.digest, str(self.bucket), self.start, self.item.cut.fps, sorted(self.item.files))
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something about the data that a person should know: the file, and what is wrong and helps. With `refused`, the
+    run does not start before it is mended."""
+
+    path: Path
+    message: str
+    refused: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}"
