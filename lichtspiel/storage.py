@@ -18,7 +18,17 @@ import platformdirs
 
 from lichtspiel.errors import LichtspielError
 
-__all__ = ["atomic_folder", "atomic_write", "by_age", "draft_path", "file_sha256", "home", "pulled", "use_home"]
+__all__ = [
+    "atomic_folder",
+    "atomic_write",
+    "by_age",
+    "config_folder",
+    "draft_path",
+    "file_sha256",
+    "home",
+    "pulled",
+    "use_home",
+]
 
 
 def home() -> Path:
@@ -36,6 +46,15 @@ def home() -> Path:
     except RuntimeError as error:
         raise LichtspielError("this user has no home folder; set LICHTSPIEL_HOME to a folder") from error
     return folder
+
+
+def config_folder() -> Path:
+    """The folder of the user's configuration: $LICHTSPIEL_HOME if set, else the platform's, such as
+    ~/.config/lichtspiel on Linux. Raises LichtspielError if the user has no home folder."""
+    if os.environ.get("LICHTSPIEL_HOME"):
+        return home()
+    folder = platformdirs.user_config_path("lichtspiel", appauthor=False)
+    return folder if folder.is_absolute() else home()
 
 
 def use_home(folder: str) -> None:

@@ -40,10 +40,11 @@ ROOMS: dict[str, tuple[str, str]] = {
     "flow": ("spec", "torch"),
     "models": ("spec", "einops torch"),
     "request": ("errors options spec", "pydantic"),
+    "config": ("errors options request spec storage", "tomlkit"),
     "seal/identity": ("errors seal/certificates storage", "cryptography"),
     "seal/detect": ("frames seal/payload seal/watermark", "cv2 numpy"),
     "serve/migrations": ("serve/queue", "alembic sqlalchemy"),
-    "weights": ("errors models spec storage tokenizer", "gguf huggingface_hub numpy safetensors torch"),
+    "weights": ("config errors models spec storage tokenizer", "gguf huggingface_hub numpy safetensors torch"),
     "seal/credentials": ("errors media seal/certificates seal/identity seal/library storage", ""),
     "lora": ("errors models spec storage weights", "safetensors torch"),
     "seal/manifest": ("errors media seal/credentials seal/library", ""),
@@ -136,7 +137,7 @@ ROOMS: dict[str, tuple[str, str]] = {
         "fastapi uvicorn",
     ),
     "cli": (
-        "errors inference lora media options policy request seal seal/record seal/verify serve/api serve/queue "
+        "config errors inference lora media options policy request seal seal/record seal/verify serve/api serve/queue "
         "serve/server serve/settings serve/workers spec storage toybox train/nano train/state weights workflows",
         "rich typer",
     ),

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from lichtspiel import __version__
-from lichtspiel.cli import errors, generate, provenance, serve, train, weights
+from lichtspiel.cli import config, errors, generate, provenance, serve, train, weights
 from lichtspiel.cli.examples import EXAMPLES
 from lichtspiel.cli.help import Command, Group
 
@@ -67,8 +67,8 @@ VERBS: dict[str, dict[str, Verb]] = {
     },
     "Marks and seals": {"verify": provenance.verify, "seal": provenance.seal},
     "Models and weights": {
-        "models": generate.models, "show": generate.show, "pull": weights.pull, "inspect": weights.inspect,
-        "plan": weights.plan,
+        "models": generate.models, "show": generate.show, "pull": weights.pull, "use": config.use,
+        "inspect": weights.inspect, "plan": weights.plan, "config": config.show_config,
     },
 }  # fmt: skip
 GROUPS: dict[str, tuple[str, str, dict[str, Verb]]] = {

@@ -20,6 +20,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "models": ("lichtspiel models",),
     "show": ("lichtspiel show t2v-1.3b",),
     "pull": ("lichtspiel pull t2v-1.3b", "lichtspiel pull t2v-1.3b --to models/t2v-1.3b"),
+    "use": (
+        "lichtspiel use t2v-1.3b ~/ComfyUI/models",
+        "lichtspiel use t2v-14b dit.gguf umt5.safetensors vae.safetensors",
+        "lichtspiel use t2v-1.3b --forget",
+    ),
+    "config": ("lichtspiel config",),
     "inspect": ("lichtspiel inspect ComfyUI/models",),
     "plan": (
         "lichtspiel plan --model t2v-14b --size 832x480 --frames 81",

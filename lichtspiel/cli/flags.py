@@ -9,17 +9,19 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from lichtspiel.cli.common import MARKS, POLICY, secret, without_effect
+from lichtspiel.config import config_path, read_config
 from lichtspiel.errors import RequestError, name_fields
+from lichtspiel.options import COMPUTING
 from lichtspiel.request import OPTIONS, default_of, hint_of, rule_of, schema_of
 
-__all__ = ["PolicyFile", "flag_of", "of_request", "terms", "under_terms"]
+__all__ = ["Options", "PolicyFile", "Preset", "flag_of", "of_request", "terms", "under_terms"]
 
 Verb = Callable[..., None]
 
@@ -61,6 +63,9 @@ Consent = Annotated[
 ]  # fmt: skip
 PolicyFile = Annotated[
     Path | None, _option("--policy", group=POLICY, metavar="FILE", help="TOML file that changes the policy's rules.")
+]
+Preset = Annotated[
+    str | None, _option("--preset", group=COMPUTING, metavar="NAME", help="Use a preset of `lichtspiel config`.")
 ]
 LogRefused = Annotated[
     bool, _option("--log-refused-prompt", group=POLICY, help="Keep refused prompts in the log of refusals.")
@@ -179,15 +184,41 @@ def flag_of(name: str) -> str:
     return f"--{flag.replace('_', '-')}"
 
 
+class Options(dict[str, Any]):
+    """The options of a request by field, as typed or from the user's configuration; `typed` names those typed."""
+
+    def __init__(self, options: Mapping[str, Any], typed: Collection[str]) -> None:
+        super().__init__(options)
+        self.typed = frozenset(typed)
+
+
 def of_request(*names: str) -> Callable[[Verb], Verb]:
-    """Give a verb with a parameter `options` the flags of a request: all but the prompt, or those named. It gets
-    what was typed, by field; values stay texts, which `Request` checks with its own words."""
+    """Give a verb with a parameter `options` the flags of a request: all but the prompt, or those named, and
+    `--preset`. It gets what was typed, completed from the user's configuration, by field; values stay texts, which
+    `Request` checks with its own words."""
     flags = {name: _flag(name) for name in names or OPTIONS if name != "prompt"}
+    preset = inspect.Parameter("preset", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Preset)
 
-    def collect(**values: Any) -> dict[str, Any]:
-        return {name: value for name, value in values.items() if value not in (None, False)}
+    def collect(preset: str | None, **values: Any) -> Options:
+        typed = {name: value for name, value in values.items() if value is not None and value is not False}
+        completed = read_config().complete(typed, preset)
+        return Options({name: completed[name] for name in completed if name in flags}, typed)
 
-    return lambda verb: expand(verb, "options", flags, collect)
+    def give(verb: Verb) -> Verb:
+        @functools.wraps(verb)
+        def run(**values: Any) -> None:
+            options = values["options"]
+            try:
+                verb(**values)
+            except RequestError as error:
+                if error.field not in options or error.field in options.typed:
+                    raise
+                rule = f"{error.rule}; it is not typed, but set in {config_path()}"
+                raise RequestError(error.field, error.value, rule, error.nearest) from None
+
+        return expand(run, "options", {**flags, "preset": preset}, collect)
+
+    return give
 
 
 def _flag(name: str) -> inspect.Parameter:

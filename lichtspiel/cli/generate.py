@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,7 +21,8 @@ from lichtspiel.cli.common import (
     print_result,
     say,
 )
-from lichtspiel.cli.flags import of_request, under_terms
+from lichtspiel.cli.flags import Options, Preset, of_request, under_terms
+from lichtspiel.config import read_config
 from lichtspiel.errors import printable
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def generate(  # noqa: PLR0913  (one parameter is one flag)
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What the video shows, in quotes.")],
     out: Made = None,
     *,
-    options: dict[str, Any],
+    options: Options,
     weights: Weights = None,
     sheet: Sheet = None,
     preview: Preview = None,
@@ -66,7 +67,8 @@ def generate(  # noqa: PLR0913  (one parameter is one flag)
     from lichtspiel.inference.inputs import resolve_request
 
     out = free_output(out, "lichtspiel.mp4", sheet, preview, force=force)
-    if out.suffix.lower() == ".png" and not options.keys() & {"frames", "seconds"}:
+    if out.suffix.lower() == ".png" and not options.typed & {"frames", "seconds"}:
+        options.pop("seconds", None)
         options["frames"] = 1
     request, inputs = resolve_request(prompt=prompt, **options)
     if preview is not None:
@@ -114,6 +116,7 @@ def batch(
     jobs: Annotated[Path, typer.Argument(metavar="JOBS", help="JSON lines: one object per video.")],
     out: Annotated[Path, out_option("Folder for the videos; finished ones are kept.")],
     weights: Weights = None,
+    preset: Preset = None,
     *,
     terms: Terms,
     as_json: Json = False,
@@ -125,8 +128,9 @@ def batch(
     """
     from lichtspiel.workflows.batch import read_jobs, run_jobs
 
-    codes = []
-    for outcome in run_jobs(read_jobs(jobs, terms), out, weights=weights, terms=terms, say=say):
+    codes, config = [], read_config()
+    lines = read_jobs(jobs, terms, lambda fields: config.complete(fields, preset))
+    for outcome in run_jobs(lines, out, weights=weights, terms=terms, say=say):
         if outcome.error is not None:
             codes.append(outcome.exit_code)
         if as_json:

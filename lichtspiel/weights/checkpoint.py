@@ -7,6 +7,7 @@ file holds what follows from the names and shapes of tensors (`group`). Chooses 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from lichtspiel.config import read_config
 from lichtspiel.errors import WeightsError
 from lichtspiel.models import Spec, build
 from lichtspiel.models.clip import CLIPVision
@@ -150,8 +152,8 @@ def _sample(path: Path, digest: Any) -> None:
 
 
 def checkpoint(model: Model, weights: Files = None) -> Checkpoint:
-    """The checkpoint of `model` in `weights`; without them the one inside this package, or the one that was
-    pulled, here or by another program that uses the hub's cache.
+    """The checkpoint of `model` in `weights`; without them where `lichtspiel use` says that it is, the one inside this
+    package, or the one that was pulled, here or by another program that uses the hub's cache.
 
     `weights` is a folder (with its subfolders) or a file, or several of them that together hold all parts. Where they
     hold more than one of a part, the one that fits the model is taken.
@@ -160,7 +162,7 @@ def checkpoint(model: Model, weights: Files = None) -> Checkpoint:
     is loaded until all parts are known to fit.
     """
     if weights is None:
-        weights = EMBEDDED if model.embedded else _local(model)
+        weights = _remembered(model) or (EMBEDDED if model.embedded else _local(model))
     paths = [Path(weights)] if isinstance(weights, Path | str) else [Path(one) for one in weights]
     scanned = scan(paths)
     _refuse_strangers(paths, scanned)
@@ -188,6 +190,18 @@ def _refuse_strangers(paths: list[Path], scanned: Scan) -> None:
         raise WeightsError(f"{path} is no part of a Wan2.1 model: it holds {example}; leave it out of --weights")
 
 
+def _remembered(model: Model) -> list[Path] | None:
+    """Where the user's configuration says that the weights of a model are."""
+    config = read_config()
+    for path in config.weights.get(model.name, ()):
+        if not os.path.exists(path):
+            raise WeightsError(
+                f"{path} does not exist, but {config.path} names it for {model.name}; tell the new place with "
+                f"`lichtspiel use {model.name} PATH`, or forget it with `lichtspiel use {model.name} --forget`"
+            )
+    return config.weights.get(model.name)
+
+
 def _local(model: Model) -> Path:
     """Where the files of a published model lie: where `lichtspiel pull` puts them, or in the cache of the hub."""
     folder = pulled(model.repository)
@@ -197,7 +211,7 @@ def _local(model: Model) -> Path:
         return snapshot
     raise WeightsError(
         f"{model.name} does not ship with this package; get it with `lichtspiel pull {model.name}`, or name the folder "
-        f"with the files of {model.repository} with --weights"
+        f"with the files of {model.repository} with --weights, or once and for all: lichtspiel use {model.name} FOLDER"
     )
 
 

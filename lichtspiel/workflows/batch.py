@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,11 @@ class Outcome:
         return asdict(self)
 
 
-def read_jobs(path: Path, terms: Terms | None = None) -> list[Line]:
+Complete = Callable[[Mapping[str, Any]], dict[str, Any]]
+"""Adds the options that a line leaves out."""
+
+
+def read_jobs(path: Path, terms: Terms | None = None, complete: Complete = dict) -> list[Line]:
     """Check every line of a list, and let the policy and the guard of `terms` judge it. Empty lines are skipped, but
     count in line numbers. Raises InvalidInput, which names the line."""
     try:
@@ -86,7 +90,7 @@ def read_jobs(path: Path, terms: Terms | None = None) -> list[Line]:
     for number, text in enumerate(texts, start=1):
         if text.strip():
             try:
-                lines.append(_line(number, text, len(str(len(texts))), terms or Terms()))
+                lines.append(_line(number, text, len(str(len(texts))), terms or Terms(), complete))
             except (InvalidInput, ValueError, TypeError, RecursionError) as error:
                 raise InvalidInput(f"{path}, line {number}: {error}") from None
     if not lines:
@@ -98,10 +102,11 @@ def read_jobs(path: Path, terms: Terms | None = None) -> list[Line]:
     return lines
 
 
-def _line(number: int, text: str, digits: int, terms: Terms) -> Line:
+def _line(number: int, text: str, digits: int, terms: Terms, complete: Complete) -> Line:
     fields = json.loads(text, parse_constant=_refuse_constant)
     if not isinstance(fields, dict):
         raise InvalidInput('a job is a JSON object, such as {"prompt": "a cat"}')
+    fields = complete(fields)
     line_digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
     name = _checked_name(fields.pop("out", f"{number:0{max(4, digits)}d}.mp4"))
     request, inputs = resolve_request(judge_only=True, **fields)
