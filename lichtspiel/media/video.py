@@ -29,12 +29,18 @@ __all__ = [
     "OPTIONS",
     "Video",
     "VideoInfo",
+    "check_pixels",
+    "check_transfer",
     "decoded_stamps",
     "open_video",
+    "opened_video",
+    "prepare",
     "read_paced",
     "read_video",
     "sample_video",
     "time_stamps",
+    "turned",
+    "upright",
     "video_info",
 ]
 
@@ -83,11 +89,11 @@ def open_video(path: str | Path, *, max_frames: int = MAX_VIDEO_FRAMES) -> Video
     """
     path = Path(path)
     with contextlib.ExitStack() as stack:
-        container, stream = stack.enter_context(_opened(path))
+        container, stream = stack.enter_context(opened_video(path))
         declared = int(stream.frames)
         if declared > max_frames:
             raise MediaError(f"{path}: has {declared:,} frames; at most {max_frames:,} are read; cut it first")
-        _check_transfer(path, stream)
+        check_transfer(path, stream)
         frames = _frames(path, stream, container.decode(stream))
         first = next(frames, None)
         if first is None:
@@ -152,7 +158,7 @@ def decoded_stamps(path: Path) -> tuple[list[float], Fraction | None]:
 def _stamps(path: Path, times: Callable[[Any, Any], Iterable[int | None]]) -> tuple[list[float], Fraction | None]:
     import av
 
-    with _opened(path) as (container, stream):
+    with opened_video(path) as (container, stream):
         start = (container.start_time or 0) / 1e6
         try:
             shown = [float(pts * stream.time_base) - start for pts in times(container, stream) if pts is not None]
@@ -172,7 +178,7 @@ def _even(stamps: list[float], fps: Fraction) -> bool:
 def _at_rate(path: Path, fps: float) -> Iterator[Frame]:
     """Yield the frames at a constant rate, each repeated or dropped according to its duration."""
     times: list[float] = []
-    with _opened(path) as (container, stream):
+    with opened_video(path) as (container, stream):
         start = (container.start_time or 0) / 1e6
         frames = _frames(path, stream, container.decode(stream), times=times)
         shown, written = next(frames), 0
@@ -191,7 +197,7 @@ def sample_video(path: str | Path, count: int) -> Iterator[Frame]:
     key frame, because decoding can only start there. Raises MediaError like `read_video`.
     """
     path = Path(path)
-    with _opened(path) as (container, stream):
+    with opened_video(path) as (container, stream):
         length = float((stream.duration or 0) * (stream.time_base or 0)) or (container.duration or 0) / 1e6
         if length > _SHORT:
             for part in range(_PLACES):
@@ -199,7 +205,7 @@ def sample_video(path: str | Path, count: int) -> Iterator[Frame]:
                 yield from itertools.islice(_frames(path, stream, container.decode(stream)), -(-count // _PLACES))
             return
     keys, packets = _packets(path)
-    with _opened(path) as (container, stream):
+    with opened_video(path) as (container, stream):
         if packets <= _SHORT * 120:
             wanted = set(spread(range(max(packets, 1)), count))
             decoded = (frame for number, frame in enumerate(container.decode(stream)) if number in wanted)
@@ -218,7 +224,7 @@ def _packets(path: Path) -> tuple[list[int], int]:
     import av
 
     keys, count, coded = list[int](), 0, 0
-    with _opened(path) as (container, stream):
+    with opened_video(path) as (container, stream):
         try:
             for packet in container.demux(stream):
                 if packet.is_keyframe and packet.size:
@@ -246,7 +252,7 @@ def _decoded_runs(
                 yield frame
 
 
-def _upright(pixels: Frame, frame: av.VideoFrame) -> Frame:
+def upright(pixels: Frame, frame: av.VideoFrame) -> Frame:
     """Apply a frame's display matrix (ISO/IEC 14496-12, 8.3.2: x' = ax + cy, y' = bx + dy). Supports quarter turns,
     with or without mirroring, which is all that cameras write."""
     side: Any = frame.side_data.get("DISPLAYMATRIX")
@@ -258,14 +264,24 @@ def _upright(pixels: Frame, frame: av.VideoFrame) -> Frame:
     return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
-def _check_transfer(path: Path, stream: Any) -> None:
+def turned(frame: av.VideoFrame) -> bool:
+    """Whether `upright` exchanges width and height."""
+    side: Any = frame.side_data.get("DISPLAYMATRIX")
+    if side is None:
+        return False
+    a, b, *_ = struct.unpack("=9i", memoryview(side))
+    return bool(abs(b) > abs(a))
+
+
+def check_transfer(path: Path, stream: Any) -> None:
+    """Raise MediaError for HDR video, whose colors would turn gray here."""
     name = _HDR.get(int(getattr(stream.codec_context, "color_trc", 0) or 0))
     if name is not None:
         raise MediaError(f"{path}: is HDR video ({name}), which would turn gray; convert it to SDR (BT.709) first")
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, Any]]:
+def opened_video(path: Path) -> Iterator[tuple[av.container.InputContainer, Any]]:
     """Open the container and its first video stream; FFmpeg's errors become MediaError."""
     import av
 
@@ -296,27 +312,38 @@ def _frames(
     import av
     import numpy as np
 
-    context = stream.codec_context
-    if context is None:
-        raise MediaError(f"{path}: is coded in a way that this FFmpeg does not know; export it as H.264 in MP4")
-    limit = f"{path}: frames of at most {MAX_VIDEO_PIXELS:,} pixels are read; reduce the video first"
-    if context.width * context.height > MAX_VIDEO_PIXELS:
-        raise MediaError(limit)
-    if not context.is_open:  # already open from the second sampled place of a long video on
-        context.options = {"max_pixels": str(MAX_VIDEO_PIXELS + (1 << 20))}  # sizes may grow later; codecs pad a little
-        context.thread_type = threads
-    ratio = float(stream.sample_aspect_ratio or 1)
-    if not 0.1 <= ratio <= 10:
-        raise MediaError(f"{path}: declares pixels {ratio:g} times as wide as high; export it with square pixels")
+    ratio = prepare(path, stream, threads)
     try:
         for frame in decoded:
-            if frame.width * frame.height * max(ratio, 1) > MAX_VIDEO_PIXELS:
-                raise MediaError(limit)
+            check_pixels(path, frame.width * frame.height * max(ratio, 1))
             pixels: Any = frame.to_ndarray(
                 format="rgb24", width=max(1, round(frame.width * ratio)), height=frame.height
             )
             if times is not None:
                 times.append(frame.time or 0.0)
-            yield np.ascontiguousarray(_upright(pixels, frame))
+            yield np.ascontiguousarray(upright(pixels, frame))
     except av.FFmpegError as error:
         raise MediaError(f"{path}: is damaged or cut off ({error.strerror}); copy or export it again") from error
+
+
+def prepare(path: Path, stream: Any, threads: Literal["AUTO", "SLICE"] = "AUTO", **options: str) -> float:
+    """Configure a stream's decoder before the first frame, with further `options` of FFmpeg, and return how many times
+    as wide as high its pixels are. Raises MediaError for what cannot be decoded or exceeds the limits."""
+    context = stream.codec_context
+    if context is None:
+        raise MediaError(f"{path}: is coded in a way that this FFmpeg does not know; export it as H.264 in MP4")
+    check_pixels(path, context.width * context.height)
+    if not context.is_open:  # already open from the second sampled place of a long video on
+        # Sizes may grow later; codecs pad a little.
+        context.options = {"max_pixels": str(MAX_VIDEO_PIXELS + (1 << 20)), **options}
+        context.thread_type = threads
+    ratio = float(stream.sample_aspect_ratio or 1)
+    if not 0.1 <= ratio <= 10:
+        raise MediaError(f"{path}: declares pixels {ratio:g} times as wide as high; export it with square pixels")
+    return ratio
+
+
+def check_pixels(path: Path, pixels: float) -> None:
+    """Raise MediaError for a frame with more pixels than are read."""
+    if pixels > MAX_VIDEO_PIXELS:
+        raise MediaError(f"{path}: frames of at most {MAX_VIDEO_PIXELS:,} pixels are read; reduce the video first")

@@ -1,0 +1,1 @@
+"""What is in videos, who wants them, and which may stay: extractors, an index, moderation, curation and measures."""
