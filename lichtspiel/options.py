@@ -10,9 +10,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["COMPUTING", "FILES", "SAMPLING", "SHAPE", "Hint", "closest", "values_of"]
+__all__ = ["COMPUTING", "FILES", "GUIDING", "SAMPLING", "SHAPE", "Hint", "closest", "values_of"]
 
-FILES, SHAPE, SAMPLING, COMPUTING = "Pictures, videos and LoRA", "Size and length", "Sampling", "Model and device"
+FILES, SHAPE, SAMPLING = "Pictures, videos and LoRA", "Size and length", "Sampling"
+GUIDING, COMPUTING = "Guidance and speed", "Model and device"
 """The headings under which the options of a request are listed."""
 
 

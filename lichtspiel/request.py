@@ -28,7 +28,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from lichtspiel.errors import RequestError
-from lichtspiel.options import COMPUTING, FILES, SAMPLING, SHAPE, Hint, closest, values_of
+from lichtspiel.options import COMPUTING, FILES, GUIDING, SAMPLING, SHAPE, Hint, closest, values_of
 from lichtspiel.spec import MODELS, FitMode, Model, SolverName, Task, model
 
 __all__ = [
@@ -65,6 +65,13 @@ def _number(value: object) -> object:
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
+def _numbers(value: object) -> object:
+    """Accept one number or a text of numbers where several are allowed, because forms send "7,8"."""
+    if isinstance(value, str):
+        return value.replace(",", " ").split()
+    return (value,) if isinstance(value, int) else value
+
+
 def _several(value: object) -> object:
     """Accept a single value where several are allowed."""
     return (value,) if isinstance(value, str | Path | Mapping) else value
@@ -95,6 +102,7 @@ Size = Annotated[
     tuple[int, int], BeforeValidator(_size), WithJsonSchema({"type": "string", "pattern": r"^\d+x\d+$"}),
 ]  # fmt: skip
 Pace = Literal["whole", "real", "each"]
+GuidanceKind = Literal["cfg", "cfg-zero", "apg"]
 Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
 
@@ -186,6 +194,34 @@ class Request(BaseModel):
     seed: Annotated[
         int, Hint(SAMPLING, rule=f"a whole number from 0 to {MAX_SEED}; leave it out for a random one")
     ] = Field(ge=0, le=MAX_SEED, description="Seed of the starting noise, which is drawn on the CPU.")  # fmt: skip
+    guidance_kind: Annotated[GuidanceKind, Hint(GUIDING)] = Field(
+        default="cfg", description="How guidance combines its two branches."
+    )
+    guidance_interval: Annotated[
+        str, Hint(GUIDING, metavar="FROM-TO", rule="FROM-TO, two shares of the steps, such as 0.1-0.8")
+    ] = Field(
+        default="0-1", pattern=r"^(0|0?\.\d+)-(1|1\.0|0?\.\d+)$",
+        description="Part of the steps in which guidance acts; a step outside takes one evaluation.",
+    )  # fmt: skip
+    guidance_gate: Annotated[float, Hint(GUIDING)] = Field(
+        default=1.0, gt=0, le=1, description="Share of the steps after which guidance keeps its last correction."
+    )
+    skip_layers: Annotated[
+        tuple[int, ...], BeforeValidator(_numbers), Hint(GUIDING, flag="skip-layer", rule="the number of a block")
+    ] = Field(default=(), max_length=8, description="Block to leave out for skip-layer guidance, counted from 0.")
+    skip_scale: Annotated[float, Hint(GUIDING)] = Field(
+        default=2.8, ge=0, le=20, description="Scale of skip-layer guidance."
+    )
+    nag: Annotated[float, Hint(GUIDING)] = Field(
+        default=0.0, ge=0, le=50,
+        description="Scale of normalized attention guidance: the negative prompt at <guidance> 1. 0 turns it off.",
+    )  # fmt: skip
+    magcache: Annotated[
+        str, Hint(GUIDING, metavar="SETTING", rule="off, auto or THRESHOLD[:LONGEST[:KEEP]], such as 0.12:4:0.2")
+    ] = Field(
+        default="off", pattern=r"^(off|auto|\d*\.?\d+(:[1-9]\d?(:(0?\.\d+|[01]))?)?)$",
+        description="Reuse what the blocks added in earlier steps: by the checkpoint's own setting, or THRESHOLD.",
+    )  # fmt: skip
     device: Annotated[str, Hint(COMPUTING, metavar="NAME", rule="auto, cpu, mps, cuda or cuda:N, such as cuda:1")] = (
         Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="Where to compute.")
     )
@@ -197,6 +233,12 @@ class Request(BaseModel):
     def pixels(self) -> int:
         """The total number of pixels in all frames."""
         return self.size[0] * self.size[1] * self.frames
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The shares of the steps between which guidance acts."""
+        start, end = map(float, self.guidance_interval.split("-"))
+        return start, end
 
     @property
     def task(self) -> Task:
@@ -244,6 +286,7 @@ class Request(BaseModel):
             raise RequestError("prompt", self.prompt, "say what the video shows, in at least one word")
         _check_files(self)
         _check_task(self.task, row)
+        _check_guidance(self, row)
         if self.context_scale != 1 and not row.dit.vace_layers:
             raise RequestError("context_scale", self.context_scale, f"{row.name} has no VACE context to weigh", 1.0)
         _check_size(self.size, row)
@@ -251,6 +294,29 @@ class Request(BaseModel):
         if self.fps != row.sampling.fps:
             raise RequestError("fps", self.fps, f"{row.name} was trained at its own rate", row.sampling.fps)
         return self
+
+
+def _check_guidance(request: Request, row: Model) -> None:
+    """Refuse what would have no effect."""
+    start, end = request.interval
+    if start >= end:
+        raise RequestError("guidance_interval", request.guidance_interval, rule_of("guidance_interval"), "0-1")
+    if request.guidance == 1:
+        for name in ("guidance_kind", "guidance_interval", "guidance_gate"):
+            value, default = getattr(request, name), default_of(name)
+            if value != default:
+                raise RequestError(name, value, "without guidance (<guidance> 1), it has no effect")
+    elif request.nag:
+        raise RequestError("nag", request.nag, "it replaces classifier-free guidance; set <guidance> to 1", 0)
+    if request.guidance_gate <= start:
+        raise RequestError("guidance_gate", request.guidance_gate, f"guidance begins at {start:g} of the steps")
+    if request.nag and request.nag <= 1:
+        raise RequestError("nag", request.nag, "scales up to 1 steer nowhere; choose one above 1, such as 11", 0)
+    if request.skip_scale != default_of("skip_scale") and not request.skip_layers:
+        raise RequestError("skip_scale", request.skip_scale, "it needs <skip_layers>")
+    for layer in request.skip_layers:
+        if not 0 <= layer < row.dit.layers:
+            raise RequestError("skip_layers", layer, f"{row.name} has blocks 0 to {row.dit.layers - 1}")
 
 
 class _Duration(BaseModel):

@@ -68,7 +68,7 @@ VERBS: dict[str, dict[str, Verb]] = {
     "Marks and seals": {"verify": provenance.verify, "seal": provenance.seal},
     "Models and weights": {
         "models": generate.models, "show": generate.show, "pull": weights.pull, "use": config.use,
-        "inspect": weights.inspect, "plan": weights.plan, "config": config.show_config,
+        "inspect": weights.inspect, "plan": weights.plan, "calibrate": weights.calibrate, "config": config.show_config,
     },
 }  # fmt: skip
 GROUPS: dict[str, tuple[str, str, dict[str, Verb]]] = {

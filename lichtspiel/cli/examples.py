@@ -31,6 +31,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "lichtspiel plan --model t2v-14b --size 832x480 --frames 81",
         "lichtspiel plan --model t2v-14b --dtype bfloat16 --memory 24",
     ),
+    "calibrate": (
+        'lichtspiel calibrate "a ship sails on a stormy sea" --model flf2v-14b --image first.png --last-image last.png',
+    ),
     "lora inspect": ("lichtspiel lora inspect style.safetensors",),
     "lora convert": ("lichtspiel lora convert style.safetensors --to diffusers -o converted.safetensors",),
     "policy show": ("lichtspiel policy show",),

@@ -11,7 +11,7 @@ import typer
 from lichtspiel.cli.common import Checkpoint, Force, Json, Weights, free_output, out_option, say, secret
 from lichtspiel.cli.flags import of_request
 
-__all__ = ["convert_lora", "inspect", "inspect_lora", "plan", "pull"]
+__all__ = ["calibrate", "convert_lora", "inspect", "inspect_lora", "plan", "pull"]
 
 
 def inspect(
@@ -57,6 +57,33 @@ def plan(
     print(json.dumps(estimated.to_json(), ensure_ascii=False) if as_json else estimated.table())
     if estimated.refusal:
         raise typer.Exit(1)
+
+
+@of_request("model", "image", "last_image", "video", "size", "frames", "steps", "seed", "device", "dtype")
+def calibrate(
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What the video shows that is measured.")],
+    *,
+    options: dict[str, Any],
+    weights: Weights = None,
+    as_json: Json = False,
+) -> None:
+    """Measure which steps a model can spare (--magcache).
+
+    Takes as long as one video, which is not kept. `generate --magcache auto` then works with these weights.
+    """
+    from lichtspiel.request import Request
+    from lichtspiel.workflows.calibrate import calibrate as measure
+
+    path, curve = measure(
+        Request.of(prompt=prompt, **options),
+        weights=weights,
+        progress=lambda step, steps: say(f"step {step} of {steps}"),
+    )
+    if as_json:
+        print(json.dumps({"path": str(path), "setting": str(curve), "steps": len(curve.conditional)}))
+        return
+    print(f"measured in {len(curve.conditional)} steps; written to {path}")
+    print(f'use it with: lichtspiel generate "…" --magcache auto, which means {curve}')
 
 
 def pull(

@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TypeVar, cast
 
 import numpy as np
@@ -31,8 +31,10 @@ from lichtspiel.inference import prompt_cache
 from lichtspiel.inference.clock import Clock
 from lichtspiel.inference.conditioning import image_condition, resize, vace_context
 from lichtspiel.inference.cpu import use_cpu_kernels
+from lichtspiel.inference.guidance import Guidance, nag, skipping
 from lichtspiel.inference.inputs import Inputs, read_inputs
 from lichtspiel.inference.kv_cache import kv_cache
+from lichtspiel.inference.magcache import Curve, MagCache, Recorder, parse, reusing
 from lichtspiel.inference.pixels import to_bytes
 from lichtspiel.inference.plan import BATCHED_TOKENS, Plan, plan
 from lichtspiel.inference.preprocess import pictures_of, vace_inputs
@@ -94,7 +96,8 @@ class Pipeline:
 
     `precision` is what the DiT computes in; with int8, everything else is float32. `notes` tell the user, before the
     work starts, how well the LoRAs match and what may not fit into memory. `clock` times the stages; callers may
-    replace it with their own. Every stage raises OutOfMemory if memory runs out.
+    replace it with their own. `evaluations` says how many evaluations of the DiT the last denoising took so far, and
+    how many plain guidance would have taken. Every stage raises OutOfMemory if memory runs out.
     """
 
     model: Model
@@ -105,6 +108,7 @@ class Pipeline:
     loras: list[tuple[LoRA, float]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     clock: Clock = field(default_factory=Clock)
+    evaluations: tuple[int, int] = (0, 0)
     _networks: dict[Part, nn.Module] = field(default_factory=dict)
     _text_states: dict[str, Tensor] = field(default_factory=dict)
 
@@ -210,28 +214,60 @@ class Pipeline:
         shape = (1, self.model.dit.out_channels, len(request.references) + frames, rows, columns)
         return torch.randn(shape, generator=torch.Generator().manual_seed(request.seed)).to(self.device)
 
-    def denoise(self, conditions: Conditions, request: Request, start: Tensor | None = None) -> Iterator[Step]:
+    def denoise(
+        self, conditions: Conditions, request: Request, start: Tensor | None = None, recorder: Recorder | None = None
+    ) -> Iterator[Step]:
         """Denoise from noise (or from `start`, of the same shape) to latents, one solver step at a time.
 
         The computation ends when the caller stops iterating. The latents of references are computed too, but left out
-        of each `Step`.
+        of each `Step`. A `recorder` measures what MagCache needs to know.
         """
         noise = self.noise(request) if start is None else start
-        batched = self.model.dit.tokens(noise.shape[2:]) <= BATCHED_TOKENS
+        curve = self.curve(request)
         with self._stage("denoise", "dit"):
             dit = self._dit()
-
-        network = _with_conditions(dit, conditions, request)
-        text, negative = conditions.text, conditions.negative
-        velocity = flow.guided(network, text, negative, request.guidance, batched=batched)
+        guidance = Guidance(
+            _with_conditions(dit, conditions, request),
+            conditions.text,
+            None if request.guidance == 1 else conditions.negative,
+            request,
+            # MagCache looks at each branch by itself.
+            batched=curve is None and recorder is None and self.model.dit.tokens(noise.shape[2:]) <= BATCHED_TOKENS,
+            skip=partial(skipping, dit, request.skip_layers),
+        )
+        blocks = None if curve is None else MagCache(curve, request.steps)
 
         def steps() -> Iterator[Step]:
-            for index, latents in flow.sample(velocity, noise, request.solver, request.steps, request.shift):
+            for index, latents in flow.sample(guidance, noise, request.solver, request.steps, request.shift):
+                self.evaluations = (guidance.evaluations - (blocks.spared if blocks else 0), guidance.full)
+                if blocks is not None:
+                    blocks.step = index + 1
                 video = _finite(f"denoising step {index + 1}", latents)[:, :, len(request.references) :]
                 yield Step(index + 1, request.steps, video)
 
-        with kv_cache(dit):
+        with kv_cache(dit), reusing(dit, recorder or blocks), self._steering(dit, conditions, request):
             yield from self._within("denoise", "dit", steps())
+
+    def curve(self, request: Request) -> Curve | None:
+        """The curve and settings of MagCache for a request, or None; raises RequestError if no curve is known."""
+        if request.magcache == "off":
+            return None
+        return parse(request.magcache, self.model.name, self.checkpoint.fingerprints()["dit"])
+
+    @contextmanager
+    def _steering(self, dit: DiT, conditions: Conditions, request: Request) -> Iterator[None]:
+        """Inside the block, the attention to the text steers away from the negative prompt, if that is asked for."""
+        if not request.nag:
+            yield
+            return
+        assert conditions.negative is not None
+        with torch.inference_mode(), _within_memory("denoise"):
+            steering = nag(dit, conditions.negative, request.nag)
+            steering.__enter__()
+        try:
+            yield
+        finally:
+            steering.__exit__(None, None, None)
 
     def decode(self, latents: Tensor) -> Iterator[NDArray[np.uint8]]:
         """Decode latents [1, c, t, h, w] to frames [h, w, 3], one at a time; memory does not grow with their number."""
@@ -338,8 +374,9 @@ def _with_conditions(dit: DiT, conditions: Conditions, request: Request) -> flow
 
 
 def _texts(request: Request) -> list[str]:
-    """What the text encoder reads: the prompt and, with guidance, the negative prompt."""
-    return [request.prompt] if request.guidance == 1 else [request.prompt, request.negative]
+    """What the text encoder reads: the prompt and, with guidance of any kind, the negative prompt."""
+    guided = request.guidance != 1 or request.nag
+    return [request.prompt, request.negative] if guided else [request.prompt]
 
 
 @contextmanager
@@ -405,7 +442,9 @@ def load(request: Request, weights: Files = None) -> Pipeline:
     if planned.refusal:
         raise OutOfMemory(f"{planned.refusal}; take a smaller size, fewer frames or a smaller model")
     notes = [*map(str, reports), *planned.warnings]
-    return Pipeline(row, files, device, precision, planned, loras, notes)
+    pipeline = Pipeline(row, files, device, precision, planned, loras, notes)
+    pipeline.curve(request)  # refuses what is not known, before anything loads
+    return pipeline
 
 
 def estimate(

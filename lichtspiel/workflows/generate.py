@@ -197,6 +197,10 @@ def compute_latents(generation: Generation) -> Tensor:
                 observer.progress(f"denoising, step {step.index} of {step.total}", share * step.index / step.total)
     except KeyboardInterrupt:
         raise Interrupted(f"stopped while denoising {request.prompt!r}; no file was written") from None
+    made, full = pipeline.evaluations
+    if made < full:
+        generation.notes.append(f"{full - made} of {full} evaluations of the DiT were spared")
+        observer.note(generation.notes[-1])
     return step.latents
 
 
@@ -363,6 +367,7 @@ def provenance_of(admission: Admission, pipeline: Pipeline) -> Provenance:
     parameters |= {"size": list(request.size), "device": str(pipeline.device), "dtype": pipeline.precision}
     parameters["lora"] = [adapter.strength for adapter in request.lora]
     parameters["weights"] = dict(pipeline.checkpoint.fingerprints())
+    parameters["magcache"] = str(pipeline.curve(request) or "off")
     sources = [Input(role, media.path, media.sha256, parent=role == "video") for role, media in inputs.by_role.items()]
     sources += [Input.of(adapter.path, f"lora-{number}") for number, adapter in enumerate(request.lora, start=1)]
     return Provenance(
