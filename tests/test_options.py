@@ -44,7 +44,8 @@ def bodies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
 def bounds(field: FieldInfo) -> dict[str, Any]:
     """The limits of a field as pydantic holds them, in the words of JSON schemas."""
     names = {
-        "ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum", "max_length": "maxLength",
+        "ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum",
+        "max_length": "maxItems" if str(field.annotation).startswith("tuple") else "maxLength",
     }  # fmt: skip
     return {
         names[name]: value
