@@ -30,6 +30,7 @@ from pydantic.fields import FieldInfo
 from lichtspiel.errors import RequestError
 from lichtspiel.options import COMPUTING, FILES, GUIDING, SAMPLING, SHAPE, Hint, closest, values_of
 from lichtspiel.spec import MODELS, FitMode, Model, SolverName, Task, model
+from lichtspiel.values import Adapter, GuidanceKind, Pace, Precision, Size, number, numbers, several
 
 __all__ = [
     "OPTIONS",
@@ -48,62 +49,6 @@ MAX_REFERENCES = 8
 MAX_LORAS = 8
 MAX_PROMPT = 8000
 """The longest accepted prompt, in characters. How much of it the text encoder reads is limited in tokens."""
-
-
-def _size(value: object) -> object:
-    """Accept "832x480" as well as a pair of numbers."""
-    if isinstance(value, str):
-        width, cross, height = value.lower().replace("*", "x").partition("x")
-        if not (cross and width.strip().isdigit() and height.strip().isdigit()):
-            raise RequestError("size", value, "a size is WIDTHxHEIGHT in pixels, for example 832x480")
-        return int(width), int(height)
-    return value
-
-
-def _number(value: object) -> object:
-    """Accept "2" for a choice of numbers, because forms and command lines send text."""
-    return int(value) if isinstance(value, str) and value.isdecimal() else value
-
-
-def _numbers(value: object) -> object:
-    """Accept one number or a text of numbers where several are allowed, because forms send "7,8"."""
-    if isinstance(value, str):
-        return value.replace(",", " ").split()
-    return (value,) if isinstance(value, int) else value
-
-
-def _several(value: object) -> object:
-    """Accept a single value where several are allowed."""
-    return (value,) if isinstance(value, str | Path | Mapping) else value
-
-
-def _adapter(value: object) -> object:
-    """Accept "FILE" and "FILE:0.8" as well as an object; a colon without a number after it is part of the name."""
-    if not isinstance(value, str | Path):
-        return value
-    path, _, number = str(value).rpartition(":")
-    try:
-        return {"path": path, "strength": float(number)} if path else {"path": value}
-    except ValueError:
-        return {"path": value}
-
-
-class _Adapter(BaseModel):
-    """A LoRA file and how strongly it counts: 1 as it was trained, less, more, or negative to steer away."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    path: Path
-    strength: float = Field(default=1.0, allow_inf_nan=False)
-
-
-Adapter = Annotated[_Adapter, BeforeValidator(_adapter)]
-Size = Annotated[
-    tuple[int, int], BeforeValidator(_size), WithJsonSchema({"type": "string", "pattern": r"^\d+x\d+$"}),
-]  # fmt: skip
-Pace = Literal["whole", "real", "each"]
-GuidanceKind = Literal["cfg", "cfg-zero", "apg"]
-Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
 
 class Request(BaseModel):
@@ -144,7 +89,7 @@ class Request(BaseModel):
         description="What to replace in <video>, in white: a video of its size and length, or one picture.",
     )
     references: Annotated[
-        tuple[Path, ...], BeforeValidator(_several), Hint(FILES, flag="reference", metavar="FILE")
+        tuple[Path, ...], BeforeValidator(several), Hint(FILES, flag="reference", metavar="FILE")
     ] = Field(
         default=(), max_length=MAX_REFERENCES, description="Picture of a person or thing to show. VACE models only."
     )  # fmt: skip
@@ -164,7 +109,7 @@ class Request(BaseModel):
     fit: Annotated[FitMode, Hint(FILES)] = Field(
         default="crop", description="How a picture or video is fitted to the size."
     )
-    lora: Annotated[tuple[Adapter, ...], BeforeValidator(_several), Hint(FILES, metavar="FILE[:STRENGTH]")] = Field(
+    lora: Annotated[tuple[Adapter, ...], BeforeValidator(several), Hint(FILES, metavar="FILE[:STRENGTH]")] = Field(
         default=(), max_length=MAX_LORAS, description="LoRA to apply, with its strength, 1 if left out."
     )
     lora_partial: Annotated[bool, Hint(FILES)] = Field(
@@ -177,7 +122,7 @@ class Request(BaseModel):
         Field(description="Number of frames, 4n+1.")
     )
     fps: Annotated[int, Hint(SHAPE)] = Field(description="Frames per second; fixed by the checkpoint.")
-    upscale: Annotated[Literal[1, 2, 4], BeforeValidator(_number), Hint(SHAPE)] = Field(
+    upscale: Annotated[Literal[1, 2, 4], BeforeValidator(number), Hint(SHAPE)] = Field(
         default=1, description="How many times wider and higher to make the frames after decoding."
     )
     steps: Annotated[int, Hint(SAMPLING)] = Field(
@@ -207,7 +152,7 @@ class Request(BaseModel):
         default=1.0, gt=0, le=1, description="Share of the steps after which guidance keeps its last correction."
     )
     skip_layers: Annotated[
-        tuple[int, ...], BeforeValidator(_numbers), Hint(GUIDING, flag="skip-layer", rule="the number of a block")
+        tuple[int, ...], BeforeValidator(numbers), Hint(GUIDING, flag="skip-layer", rule="the number of a block")
     ] = Field(default=(), max_length=8, description="Block to leave out for skip-layer guidance, counted from 0.")
     skip_scale: Annotated[float, Hint(GUIDING)] = Field(
         default=2.8, ge=0, le=20, description="Scale of skip-layer guidance."

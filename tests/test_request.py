@@ -125,13 +125,9 @@ def test_texts_mean_what_they_say_as_forms_and_command_lines_send_them() -> None
     }  # fmt: skip
     values = {
         "references": [Path("b.png")], "context_scale": 0.5, "lora": [{"path": "c.safetensors", "strength": 0.5}],
-<<<<<<< HEAD
         "video_start": 1.5, "sound": True, "lora_partial": True, "size": (832, 480), "frames": 81, "upscale": 2,
-        "steps": 20, "guidance": 4.5, "shift": 3.0, "seed": 7,
-=======
-        "lora_partial": True, "size": (832, 480), "frames": 81, "upscale": 2, "steps": 20, "guidance": 4.5,
-        "shift": 3.0, "seed": 7, "guidance_gate": 0.5, "skip_layers": [7, 9], "skip_scale": 2.0, "nag": 0.0,
->>>>>>> 25559f1 (Describe the options that spare evaluations)
+        "steps": 20, "guidance": 4.5, "shift": 3.0, "seed": 7, "guidance_gate": 0.5, "skip_layers": [7, 9],
+        "skip_scale": 2.0, "nag": 0.0,
     }  # fmt: skip
     assert {*texts} == {*OPTIONS} - {"image", "last_image", "mask", "seconds"}
     assert Request.of(**texts) == Request.of(**texts | values)

@@ -24,12 +24,9 @@ VALUES: dict[str, Any] = {
     "model": "nano", "size": "64x64", "frames": 9, "seconds": 1.0, "steps": 3, "guidance": 2.5, "shift": 4.0,
     "solver": "unipc", "negative": "rain", "seed": 2**60, "dtype": "float32", "lora": ["style:0.5"],
     "lora_partial": True, "upscale": 2, "fit": "pad", "context_scale": 0.5, "consent": "Ada agreed", "prompt": "a bee",
-<<<<<<< HEAD
     "metadata": {"order": "7"},
-=======
     "guidance_kind": "apg", "guidance_interval": "0.1-0.8", "guidance_gate": 0.5, "skip_layers": [1], "skip_scale": 2.0,
     "nag": 11.0, "magcache": "0.1",
->>>>>>> 25559f1 (Describe the options that spare evaluations)
 }  # fmt: skip
 
 
