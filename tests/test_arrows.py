@@ -137,8 +137,10 @@ ROOMS: dict[str, tuple[str, str]] = {
         "serve/queue serve/settings spec storage weights workflows",
         "ray",
     ),
+    "serve/webhooks": ("errors serve/queue", ""),
     "serve/server": (
-        "errors policy serve/api serve/connections serve/logs serve/queue serve/settings serve/workers spec",
+        "errors policy serve/api serve/connections serve/logs serve/queue serve/settings serve/webhooks serve/workers "
+        "spec",
         "fastapi uvicorn",
     ),
     "cli": (

@@ -111,6 +111,10 @@ SERVER: dict[str, tuple[str, dict[str, Verb]]] = {
         "API keys of the server.",
         {"create": serve.create_key, "list": serve.list_keys, "revoke": serve.revoke_key},
     ),
+    "webhook": (
+        "Addresses that are told when a video has ended.",
+        {"create": serve.create_webhook, "list": serve.list_webhooks, "remove": serve.remove_webhook},
+    ),
     "jobs": (
         "Jobs of the server.",
         {"list": serve.list_jobs, "show": serve.show_job, "cancel": serve.cancel_job},

@@ -18,10 +18,14 @@ from lichtspiel.errors import InvalidInput, printable
 if TYPE_CHECKING:
     from lichtspiel.serve.queue.api_keys import KeyRow
     from lichtspiel.serve.queue.jobs import Jobs
+    from lichtspiel.serve.queue.webhooks import Webhook
     from lichtspiel.serve.settings import Settings
     from lichtspiel.workflows.terms import Terms
 
-__all__ = ["cancel_job", "create_key", "list_jobs", "list_keys", "revoke_key", "serve", "show_job"]
+__all__ = [
+    "cancel_job", "create_key", "create_webhook", "list_jobs", "list_keys", "list_webhooks", "remove_webhook",
+    "revoke_key", "serve", "show_job",
+]  # fmt: skip
 
 Database = Annotated[
     str | None,
@@ -165,6 +169,70 @@ def revoke_key(name: Owner, database: Database = None, as_json: Json = False) ->
 
     key = Keys(_jobs(database)).revoke(name)
     print(json.dumps(_facts(key)) if as_json else f"revoked the key of {key.name}")
+
+
+def create_webhook(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Where to post, such as https://example.org/videos.")],
+    key: Annotated[str | None, typer.Option(metavar="NAME", help="Only for videos of this API key.")] = None,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Allow http and hosts of your own network.")
+    ] = False,
+    database: Database = None,
+    as_json: Json = False,
+) -> None:
+    """Register an address that is told when a video has ended.
+
+    Prints its secret, which is shown once. Requests are signed with it as Standard Webhooks says, and sent again for
+    three days if they fail.
+    """
+    from lichtspiel.serve.queue.api_keys import Keys
+    from lichtspiel.serve.queue.webhooks import Webhooks
+
+    jobs = _jobs(database)
+    owners = {row.name: row.id for row in Keys(jobs).list() if row.revoked is None}
+    if key is not None and key not in owners:
+        raise InvalidInput(f"--key {key}: there is no such key in use; `lichtspiel serve key list` lists them")
+    made = Webhooks(jobs).create(url, owners[key] if key is not None else None, private=allow_private)
+    if as_json:
+        print(json.dumps({**_shown(made, owners), "secret": made.secret}))
+        return
+    print(f"created {made.id} for {made.url}; its secret is shown only now", file=sys.stderr)
+    print(made.secret)
+
+
+def list_webhooks(database: Database = None, as_json: Json = False) -> None:
+    """List the addresses that are told when a video has ended."""
+    from lichtspiel.serve.queue.api_keys import Keys
+    from lichtspiel.serve.queue.webhooks import Webhooks
+
+    jobs = _jobs(database)
+    owners = {row.name: row.id for row in Keys(jobs).list()}
+    rows = [_shown(one, owners) for one in Webhooks(jobs).list()]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    for row in rows:
+        print(f"{row['id']}  {'disabled' if row['disabled'] else 'in use':<8}  {row['key'] or 'all':<12}  {row['url']}")
+
+
+def remove_webhook(
+    id: Annotated[str, typer.Argument(metavar="ID", help="Id of the webhook, such as wh_1f…")],
+    database: Database = None,
+    as_json: Json = False,
+) -> None:
+    """Remove an address, with what is still to be sent to it."""
+    from lichtspiel.serve.queue.webhooks import Webhooks
+
+    Webhooks(_jobs(database)).remove(id)
+    print(json.dumps({"id": id, "removed": True}) if as_json else f"removed {id}")
+
+
+def _shown(webhook: Webhook, owners: dict[str, str]) -> dict[str, Any]:
+    """A webhook as plain values, without its secret."""
+    facts = {name: value for name, value in asdict(webhook).items() if name not in {"secret", "owner"}}
+    names = {id: name for name, id in owners.items()}
+    moments = {name: facts[name] and _moment(facts[name]) for name in ("created", "disabled")}
+    return {**facts, **moments, "key": names.get(webhook.owner) if webhook.owner is not None else None}
 
 
 def _facts(key: KeyRow) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 __all__ = ["FIELDS", "configure"]
 
-FIELDS = ("request", "job", "model", "worker", "method", "path", "status", "seconds", "code")
+FIELDS = ("request", "job", "model", "worker", "method", "path", "status", "seconds", "code", "webhook", "event")
 """The fields that a message may carry in `extra`: ids of the request and the job, and how they ended."""
 
 

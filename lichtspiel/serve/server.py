@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from lichtspiel.errors import InvalidInput
 from lichtspiel.policy import judge_prompt
+from lichtspiel.serve import webhooks
 from lichtspiel.serve.api.app import create_app
 from lichtspiel.serve.api.state import Server
 from lichtspiel.serve.connections import CONNECTIONS, PatientProtocol
@@ -22,6 +23,7 @@ from lichtspiel.serve.logs import configure
 from lichtspiel.serve.queue import scratch
 from lichtspiel.serve.queue.api_keys import Keys
 from lichtspiel.serve.queue.storage import Files
+from lichtspiel.serve.queue.webhooks import Webhooks
 from lichtspiel.serve.settings import Settings
 from lichtspiel.serve.workers.supervisor import Backend, Processes, Workers, open_jobs
 from lichtspiel.spec import model
@@ -78,6 +80,7 @@ def serve(
         announce(address_of(listener))
         workers.start()
         threading.Thread(target=sweeping, daemon=True).start()
+        threading.Thread(target=webhooks.run, args=(Webhooks(server.jobs), over), daemon=True).start()
         config = uvicorn.Config(
             app,
             log_config=None,

@@ -22,7 +22,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-__all__ = ["VERSION_TABLE", "api_key", "arrival", "job", "metadata", "turn"]
+__all__ = ["VERSION_TABLE", "api_key", "arrival", "delivery", "job", "metadata", "turn", "webhook"]
 
 VERSION_TABLE = "lichtspiel_version"
 """The table in which Alembic keeps the schema version. Not its default name, so that a database can be shared."""
@@ -67,11 +67,13 @@ job = Table(
     Column("error_code", Text),
     Column("error_message", Text),
     Column("result", Document),
+    Column("told", Double),  # when its end was made known to the webhooks
     UniqueConstraint("owner", "idempotency", name="job_idempotency"),
     CheckConstraint("state IN ('queued', 'in_progress', 'completed', 'failed', 'cancelled')", name="job_state"),
     Index("job_by_state", "state", "number"),
     Index("job_by_owner", "owner", "number"),
     Index("job_by_expiry", "expires"),
+    Index("job_by_told", "told"),
     sqlite_autoincrement=True,  # never reuse a number after a delete
 )
 
@@ -89,7 +91,36 @@ arrival = Table(
     Column("number", Number, primary_key=True, autoincrement=True),
     Column("owner", String(64), nullable=False),
     Column("created", Double, nullable=False),
+    Column("job", String(38)),
+    Column("video_seconds", Double),
+    Column("worker_seconds", Double),  # once the job is deleted; until then its row says it
     Index("arrival_by_owner", "owner", "created"),
+    Index("arrival_by_job", "job"),
+)
+
+webhook = Table(
+    "webhook",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("owner", String(64)),  # whose jobs it is told of; of all, if NULL
+    Column("url", Text, nullable=False),
+    Column("secret", Text, nullable=False),  # it signs, so a digest would not do
+    Column("private", Boolean, nullable=False),
+    Column("created", Double, nullable=False),
+    Column("disabled", Double),
+)
+
+delivery = Table(
+    "delivery",
+    metadata,
+    Column("number", Number, primary_key=True, autoincrement=True),
+    Column("webhook", String(64), nullable=False),
+    Column("event", String(64), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("created", Double, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due", Double, nullable=False),
+    Index("delivery_by_due", "due"),
 )
 
 api_key = Table(
@@ -102,5 +133,7 @@ api_key = Table(
     Column("limit", Text),
     Column("created", Double, nullable=False),
     Column("revoked", Double),
+    Column("video_seconds", Text),
+    Column("worker_seconds", Text),
     Index("api_key_by_prefix", "prefix"),
 )
