@@ -88,13 +88,25 @@ ROOMS: dict[str, tuple[str, str]] = {
     "tune/dataset": ("", ""),
     "tune/cache": ("errors storage tune/dataset", "safetensors torch"),
     "tune/settings": ("errors", ""),
+    "tune/export": ("errors lora spec storage tune/cache tune/settings", "safetensors torch"),
+    "tune/journal": ("", "torch"),
+    "tune/parallel": ("models", "torch"),
+    "tune/texts": ("errors tune/cache weights", "safetensors torch"),
+    "tune/validation": ("tune/cache tune/trainer", "torch"),
+    "tune/previews": ("errors inference request spec tune/settings tune/texts tune/trainer workflows", ""),
+    "tune/run": (
+        "errors storage tune/cache tune/export tune/journal tune/objective tune/optimizers tune/parallel tune/trainer "
+        "tune/validation",
+        "torch",
+    ),
     "tune/eight_bit": ("", "torch"),
     "tune/adapter": ("errors lora models spec tune/settings", "torch"),
-    "tune/base": ("models tune/eight_bit tune/settings weights", "torch"),
+    "tune/base": ("inference models tune/eight_bit tune/settings weights", "torch"),
     "tune/objective": ("flow inference models spec tune/cache tune/settings", "torch"),
-    "tune/optimizers": ("errors train/optim tune/settings", "prodigyopt schedulefree torch"),
+    "tune/optimizers": ("errors train/optim tune/parallel tune/settings", "prodigyopt schedulefree torch"),
     "tune/trainer": (
-        "errors models spec tune/adapter tune/base tune/cache tune/objective tune/optimizers tune/settings weights",
+        "errors flow models spec tune/adapter tune/base tune/cache tune/objective tune/optimizers tune/parallel "
+        "tune/settings weights",
         "torch",
     ),
     "tune/frames": ("errors frames media tune/dataset", "cv2 numpy"),

@@ -110,6 +110,7 @@ class Pipeline:
     clock: Clock = field(default_factory=Clock)
     evaluations: tuple[int, int] = (0, 0)
     _networks: dict[Part, nn.Module] = field(default_factory=dict)
+    _lent: DiT | None = None
     _text_states: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -137,6 +138,21 @@ class Pipeline:
             and wanted == [(lora.path, strength) for lora, strength in self.loras]
             and request.pixels <= math.prod(self.plan.size) * self.plan.frames
         )
+
+    @contextmanager
+    def lend(self, dit: DiT) -> Iterator[None]:
+        """Inside the block, denoise with this DiT, which the caller keeps: one in training, with its adapter on."""
+        self._lent = dit
+        try:
+            yield
+        finally:
+            self._lent = None
+            self.release()
+
+    def release(self) -> None:
+        """Release all networks; they load again when they are needed."""
+        self._networks.clear()
+        gc.collect()
 
     def uncached_prompts(self, requests: Iterable[Request]) -> list[str]:
         """The texts of some requests that have not been encoded yet, in this run or an earlier one."""
@@ -327,7 +343,10 @@ class Pipeline:
         return self._network("clip", lambda: self.checkpoint.clip(self.dtype, self.device))
 
     def _dit(self) -> DiT:
-        """The DiT with its LoRAs, merged into the weights if these are resident and not int8, else on the fly."""
+        """The DiT with its LoRAs, merged into the weights if these are resident and not int8, else on the fly; or the
+        one that was lent."""
+        if self._lent is not None:
+            return self._lent
 
         def build() -> DiT:
             stage, int8 = self.plan.stage("dit"), self.precision == "int8"

@@ -61,10 +61,13 @@ class Muon(torch.optim.Optimizer):
             state["momentum"] = torch.zeros_like(grad)
         momentum = state["momentum"]
         momentum.lerp_(grad, 0.05)
-        direction = orthogonal(grad.lerp(momentum, 0.95).flatten(1))
-        rows, columns = direction.shape
-        step = direction.view(parameter.shape).to(parameter.dtype)
+        step = self.direction(grad.lerp(momentum, 0.95)).to(parameter.dtype)
+        rows, columns = len(parameter), parameter[0].numel()
         parameter.add_(step, alpha=-rate * max(1.0, rows / columns) ** 0.5)
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """The step for a gradient, which it is like in shape and in how it is stored."""
+        return orthogonal(gradient.flatten(1)).view(gradient.shape)
 
 
 class Combined:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from lichtspiel.inference.cpu import use_cpu_kernels
 from lichtspiel.models.dit import DiT
 from lichtspiel.tune.eight_bit import to_eight_bit
 from lichtspiel.tune.settings import RunOptions
@@ -36,6 +37,8 @@ def load_base(files: Checkpoint, options: RunOptions, device: torch.device, *, r
     each = to_eight_bit if options.base == "int8" else None
     dit, stream = files.dit_to_train(dtype, device, resident=count, each=each)
     dit.eval().requires_grad_(full)
+    if device.type == "cpu":
+        use_cpu_kernels(dit)
     if options.checkpointing or stream is not None:
         checkpoint_blocks(dit, stream, random=options.adapter.dropout > 0)
     return dit

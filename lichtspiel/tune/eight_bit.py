@@ -61,7 +61,7 @@ class _Product(torch.autograd.Function):
 
 
 def _restored(rows: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
-    return (rows.to(dtype) * scales.to(dtype)).flatten(1)
+    return rows.to(dtype).mul_(scales.to(dtype)).flatten(1)
 
 
 def to_eight_bit(module: nn.Module) -> int:

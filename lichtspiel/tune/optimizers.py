@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lichtspiel.errors import InvalidInput
 from lichtspiel.train.optim import Combined, Muon, Optimizer, is_matrix
+from lichtspiel.tune.parallel import gathered, scatter, scatter_states
 from lichtspiel.tune.settings import RunOptions
 
 __all__ = ["make_optimizer", "scheduled"]
@@ -29,7 +30,7 @@ def make_optimizer(named: Mapping[str, nn.Parameter], options: RunOptions) -> Op
     matrices = [parameter for name, parameter in named.items() if is_matrix(f"dit.{name}", parameter)]
     others = [parameter for name, parameter in named.items() if not is_matrix(f"dit.{name}", parameter)]
     # Muon's steps have a fixed size, so its rate is far above AdamW's, which trains what is no matrix.
-    return Combined(Muon(matrices, rate), _adamw(others, rate / 10, decay))
+    return Combined(_SharedMuon(matrices, rate), _adamw(others, rate / 10, decay))
 
 
 def scheduled(options: RunOptions, step: int, steps: int) -> float:
@@ -42,6 +43,15 @@ def scheduled(options: RunOptions, step: int, steps: int) -> float:
     rising = (step + 1) / max(options.warmup, 1)
     falling = (steps - step) / max(options.decay * steps, 1)
     return min(1.0, rising, falling)
+
+
+class _SharedMuon(Muon):
+    """Muon for weights that are shared out over processes: each orthogonalizes the whole gradient and takes its part
+    of the step."""
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """See `Muon`."""
+        return scatter(super().direction(gathered(gradient)), gradient)
 
 
 def _adamw(parameters: Sequence[nn.Parameter], rate: float, decay: float) -> torch.optim.AdamW:
@@ -92,6 +102,17 @@ def keep_training(optimizer: Any) -> None:
     """Tell an optimizer that its weights are those of training again, because a copy of them was put back."""
     for group in optimizer.param_groups:
         group["train_mode"] = True
+
+
+def load_optimizer(optimizer: Any, state: dict[str, Any]) -> None:
+    """Load an optimizer's whole state; of parameters that are shared out, each process takes its share."""
+    if isinstance(optimizer, Combined):
+        for one, saved in zip(optimizer.optimizers, state["optimizers"], strict=True):
+            load_optimizer(one, saved)
+        optimizer.param_groups = [group for one in optimizer.optimizers for group in one.param_groups]
+        return
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    optimizer.load_state_dict(state | {"state": scatter_states(state["state"], parameters)})
 
 
 def copies(parameters: Sequence[Tensor]) -> list[Tensor]:

@@ -72,6 +72,9 @@ class RunOptions:
     the average of the weights a step keeps (0: no average). Times are drawn with `times` and moved toward noise by
     `shift`. `drop_text` is how often a caption is left out, and `first` and `first_last` are how often a model that
     does several tasks is given the first, or the first and the last, frame.
+
+    `keep` are prompts that are to look as they did: for them, the adapter learns the velocity of the model without it,
+    with `keep_weight` in the loss. What is learned then stays with the captions.
     """
 
     method: Method = "lora"
@@ -91,6 +94,8 @@ class RunOptions:
     times: Times = "logit-normal"
     shift: float = 3.0
     drop_text: float = 0.1
+    keep: tuple[str, ...] = ()
+    keep_weight: float = 1.0
     first: float = 0.2
     first_last: float = 0.1
     seed: int = 0
@@ -100,6 +105,8 @@ class RunOptions:
             raise InvalidInput(f"--base {self.base} holds frozen weights; full training needs --base resident")
         if self.method == "lora" and self.optimizer == "muon":
             raise InvalidInput("--optimizer muon is for whole matrices; use adamw for an adapter, or `tune full`")
+        if self.method == "full" and self.keep:
+            raise InvalidInput("--keep compares with the frozen model; full training has none, so leave it out")
         if self.base == "streamed" and not self.checkpointing:
             raise InvalidInput(
                 "--base streamed reads every block again in the backward pass; leave out --no-checkpointing"
@@ -114,7 +121,8 @@ class RunOptions:
         for flag, value, example in (("--learning-rate", self.rate, "2e-4"), ("--shift", self.shift, "3")):
             if not (math.isfinite(value) and value > 0):
                 raise InvalidInput(f"{flag} {value:g} is not valid; use a number above 0, such as {example}")
-        for flag, value in (("--clip", self.clip), ("--weight-decay", self.weight_decay)):
+        for flag, value in (("--clip", self.clip), ("--weight-decay", self.weight_decay),
+                            ("--keep-weight", self.keep_weight)):  # fmt: skip
             if not (math.isfinite(value) and value >= 0):
                 raise InvalidInput(f"{flag} {value:g} is not valid; use 0 or more")
         shares = {"--ema": self.ema, "--drop-text": self.drop_text, "--first": self.first}

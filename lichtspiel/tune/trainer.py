@@ -14,14 +14,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lichtspiel import flow
 from lichtspiel.errors import NonFinite
 from lichtspiel.models.dit import Linear32
 from lichtspiel.spec import Model
 from lichtspiel.tune.adapter import Adapter
 from lichtspiel.tune.base import load_base
 from lichtspiel.tune.cache import Batch
-from lichtspiel.tune.objective import Draw, loss
-from lichtspiel.tune.optimizers import averages_itself, copies, keep_training, make_optimizer, scheduled, use_average
+from lichtspiel.tune.objective import Draw, loss, velocity
+from lichtspiel.tune.optimizers import (
+    averages_itself,
+    copies,
+    keep_training,
+    load_optimizer,
+    make_optimizer,
+    scheduled,
+    use_average,
+)
+from lichtspiel.tune.parallel import gathered, scatter, shard
 from lichtspiel.tune.settings import RunOptions
 from lichtspiel.weights.checkpoint import Checkpoint
 from lichtspiel.weights.match import Weights
@@ -36,12 +46,14 @@ class Trainer:
     """The model of a checkpoint, ready for steps on batches of its cache.
 
     Of a streamed model the first `resident` blocks stay in memory. With "lora", `adapter` is what is trained; without,
-    it is None. `parameters` are what is trained, by name.
+    it is None. `parameters` are what is trained, by name. `sharded` shares the weights of a model that is trained whole
+    out over all processes of the group.
     """
 
     def __init__(
-        self, row: Model, files: Checkpoint, options: RunOptions, device: torch.device | str, *, resident: int = 0
-    ) -> None:
+        self, row: Model, files: Checkpoint, options: RunOptions, device: torch.device | str, *, resident: int = 0,
+        sharded: bool = False,
+    ) -> None:  # fmt: skip
         self.row, self.options, self.device = row, options, torch.device(device)
         self.dit = load_base(files, options, self.device, resident=resident)
         self.adapter: Adapter | None = None
@@ -53,6 +65,9 @@ class Trainer:
             self.adapter.to(self.device)
         elif options.dtype == "bfloat16":
             _keep_float32(self.dit)
+        self.sharded = sharded
+        if sharded:
+            shard(self.dit)
         trained: nn.Module = self.dit if self.adapter is None else self.adapter
         self.parameters: dict[str, nn.Parameter] = dict(trained.named_parameters())
         self.optimizer = make_optimizer(self.parameters, options)
@@ -78,6 +93,20 @@ class Trainer:
         (value * share).backward()  # type: ignore[no-untyped-call]
         return found
 
+    def backward_kept(self, batch: Batch, drawn: Draw, *, share: float = 1.0) -> float:
+        """Add the gradients of staying with the frozen model on a batch, whose texts are prompts to keep (the idea of
+        prior preservation, arXiv 2208.12242, with the model's own velocity for a target); returns the loss."""
+        assert self.adapter is not None
+        self._train(True)
+        batch = batch.to(self.device)
+        noisy, _ = flow.training_pair(batch.latents, drawn.noise.to(batch.latents), drawn.times.to(batch.latents))
+        with self._computing():
+            with torch.no_grad(), self.adapter.disabled():
+                wanted = velocity(self.dit, batch, self.row, noisy, drawn)
+            value = flow.loss(velocity(self.dit, batch, self.row, noisy, drawn), wanted)
+        (value * (share * self.options.keep_weight)).backward()  # type: ignore[no-untyped-call]
+        return float(value.detach())
+
     def update(self, factor: float = 1.0) -> float:
         """Take one optimizer step with `factor` times the learning rate; returns the length of the gradient before it
         was clipped. Raises NonFinite if that is not finite."""
@@ -100,7 +129,7 @@ class Trainer:
         """The Euclidean length of the whole gradient."""
         grads = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
         lengths = [torch.linalg.vector_norm(grad).float() for grad in grads]
-        total: Tensor = torch.linalg.vector_norm(torch.stack(lengths))
+        total: Tensor = torch.linalg.vector_norm(torch.stack([gathered(length) for length in lengths]))
         return total
 
     def step(self, batch: Batch, *, times: Tensor, noise: Tensor) -> float:
@@ -141,24 +170,37 @@ class Trainer:
             if own:
                 keep_training(self.optimizer)
 
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        """Inside the block, the model computes as it does in training, without dropout and without gradients."""
+        self._train(False)
+        with torch.no_grad(), self._computing():
+            yield
+
+    def whole_weights(self) -> dict[str, Tensor]:
+        """All weights of the model by their official names, which are its own; every process has to call it."""
+        return {name: gathered(value.detach()) for name, value in self.dit.state_dict().items()}
+
     def state(self) -> dict[str, Any]:
-        """Everything that a run needs to go on as if it had never stopped."""
-        return {
+        """Everything that a run needs to go on as if it had never stopped, in any number of processes; every process
+        has to call it."""
+        whole: dict[str, Any] = gathered({
             "parameters": {name: value.detach() for name, value in self.parameters.items()},
             "averages": self.averages,
             "optimizer": self.optimizer.state_dict(),
             "steps": self.steps_taken,
-        }
+        })  # fmt: skip
+        return whole
 
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
         """The inverse of `state`."""
         for name, value in state["parameters"].items():
-            self.parameters[name].copy_(value)
+            self.parameters[name].copy_(scatter(value, self.parameters[name]))
         if self.averages is not None:
             for name, value in state["averages"].items():
-                self.averages[name].copy_(value)
-        self.optimizer.load_state_dict(state["optimizer"])
+                self.averages[name].copy_(scatter(value, self.averages[name]))
+        load_optimizer(self.optimizer, state["optimizer"])
         self.steps_taken = state["steps"]
 
     @torch.no_grad()

@@ -18,7 +18,7 @@ from lichtspiel.storage import atomic_write
 from lichtspiel.toybox.captions import LANGUAGES, caption
 from lichtspiel.toybox.motion import SECONDS
 from lichtspiel.toybox.render import render
-from lichtspiel.toybox.sample import FULL, sample
+from lichtspiel.toybox.sample import FULL, Vocabulary, sample
 
 __all__ = ["export_clips"]
 
@@ -31,9 +31,10 @@ LARGEST = 1024
 
 
 def export_clips(
-    folder: Path, *, count: int, seed: int, size: str, frames: int, progress: Callable[[str, float], None]
-) -> list[dict[str, Any]]:
-    """Render `count` clips into `folder`, describe them in `captions.jsonl`, and return its rows.
+    folder: Path, *, count: int, seed: int, size: str, frames: int, progress: Callable[[str, float], None],
+    world: Vocabulary = FULL,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Render `count` clips of a world into `folder`, describe them in `captions.jsonl`, and return its rows.
 
     Seeds count up from `seed`; a seed shows the same event at every size. Raises RequestError for a size that is not
     two even numbers within the limits, and OutputError when the folder cannot be written.
@@ -46,7 +47,7 @@ def export_clips(
     rows = []
     for number in range(count):
         out = check_output(folder / f"{seed + number:08d}.mp4", pixels=width * height * frames)
-        scene = sample(seed + number, FULL)
+        scene = sample(seed + number, world)
         clip = render(scene, seed + number, width=width, height=height, frames=frames)
         captions = {language: caption(scene, language, 0) for language in LANGUAGES}
         provenance = Provenance(
