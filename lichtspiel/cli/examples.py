@@ -55,7 +55,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "lichtspiel serve --model t2v-1.3b --weights ~/Wan2.1-T2V-1.3B --device cuda",
         "lichtspiel serve --host 0.0.0.0 --require-key",
     ),
-    "serve key create": ("lichtspiel serve key create ada --limit 20/h",),
+    "serve key create": (
+        "lichtspiel serve key create ada --limit 20/h",
+        "lichtspiel serve key create grace --video-seconds 600/d --worker-seconds 3600/d",
+    ),
     "serve key list": ("lichtspiel serve key list",),
     "serve key revoke": ("lichtspiel serve key revoke ada",),
     "serve webhook create": ("lichtspiel serve webhook create https://example.org/videos --key ada",),

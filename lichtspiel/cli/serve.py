@@ -130,6 +130,12 @@ def create_key(
     limit: Annotated[
         str | None, typer.Option(metavar="LIMIT", help="How many videos, such as 20/h, 5/min or 100/d.")
     ] = None,
+    video_seconds: Annotated[
+        str | None, typer.Option(metavar="LIMIT", help="How many seconds of video in all, such as 600/d.")
+    ] = None,
+    worker_seconds: Annotated[
+        str | None, typer.Option(metavar="LIMIT", help="How many seconds workers may work for it, such as 3600/d.")
+    ] = None,
     database: Database = None,
     as_json: Json = False,
 ) -> None:
@@ -139,7 +145,8 @@ def create_key(
     """
     from lichtspiel.serve.queue.api_keys import Keys
 
-    key, secret = Keys(_jobs(database)).create(name, limit)
+    keys = Keys(_jobs(database))
+    key, secret = keys.create(name, limit, video_seconds=video_seconds, worker_seconds=worker_seconds)
     if as_json:
         print(json.dumps({**_facts(key), "key": secret}))
         return
@@ -157,7 +164,9 @@ def list_keys(database: Database = None, as_json: Json = False) -> None:
         return
     for row in rows:
         state = "revoked" if row["revoked"] else "valid"
-        print(f"{row['created'][:16].replace('T', ' ')}  {state:<8}  {row['limit'] or 'no limit':<9}  {row['name']}")
+        quotas = (("videos", row["limit"]), ("s of video", row["video_seconds"]), ("s of work", row["worker_seconds"]))
+        limits = ", ".join(quota.replace("/", f" {kind}/") for kind, quota in quotas if quota) or "no limit"
+        print(f"{row['created'][:16].replace('T', ' ')}  {state:<8}  {row['name']:<16}  {limits}")
 
 
 def revoke_key(name: Owner, database: Database = None, as_json: Json = False) -> None:

@@ -101,14 +101,14 @@ class QueueFull(LichtspielError):
 
 
 class LimitReached(LichtspielError):
-    """The key has reached its rate limit; in `retry_after` seconds it can create the next job."""
+    """The key has used up a quota, such as "20/h videos"; in `retry_after` seconds it can create the next job."""
 
     code = "limit_reached"
     status = 429
 
     def __init__(self, limit: str, retry_after: int) -> None:
         self.retry_after = retry_after
-        super().__init__(f"this key may ask for {limit} videos, and has; try again in {retry_after} seconds")
+        super().__init__(f"the quota of this key, {limit}, is used up; try again in {retry_after} seconds")
 
 
 class TooBusy(LichtspielError):

@@ -145,6 +145,38 @@ def test_several_threads_with_one_idempotency_key_make_one_job(jobs: Jobs) -> No
     assert sorted(new for _, new in made) == [False, False, False, True]
 
 
+def test_a_key_gets_no_more_seconds_of_video_than_its_quota(jobs: Jobs, clock: Clock) -> None:
+    owner = Keys(jobs).create("limited", video_seconds="10/h")[0].id
+    first = add(jobs, owner=owner, seconds=6.0)
+    jobs.delete(first.id, owner)  # makes no room
+    clock.pass_by(60)
+    add(jobs, owner=owner, seconds=4.0)
+    for seconds in (0.1, 11.0):
+        with pytest.raises(LimitReached, match="10/h seconds of video") as reached:
+            add(jobs, owner=owner, seconds=seconds)
+        assert reached.value.retry_after == (3540 if seconds < 1 else 3600)
+    clock.pass_by(3540)
+    add(jobs, owner=owner, seconds=6.0)
+    add(jobs, owner="somebody else", seconds=1000.0)
+
+
+def test_a_key_gets_no_more_work_than_its_quota(jobs: Jobs, clock: Clock) -> None:
+    owner = Keys(jobs).create("limited", worker_seconds="100/h")[0].id
+    first = add(jobs, owner=owner)
+    claimed = claim(jobs)
+    clock.pass_by(60)
+    jobs.complete(claimed, video="v", result={})
+    jobs.delete(first.id, owner)  # makes no room
+    add(jobs, owner=owner)
+    claim(jobs, lease=1000.0)
+    clock.pass_by(39)
+    add(jobs, owner=owner)
+    clock.pass_by(1)  # what runs counts, too
+    with pytest.raises(LimitReached, match="100/h seconds of work") as reached:
+        add(jobs, owner=owner)
+    assert reached.value.retry_after == 3500
+
+
 def test_a_key_makes_no_more_than_its_limit(jobs: Jobs, clock: Clock) -> None:
     keys = Keys(jobs)
     limited, free = keys.create("limited", "2/min")[0].id, keys.create("free")[0].id

@@ -70,6 +70,7 @@ class Server:
             job, new = self.jobs.add(
                 owner=owner, model=submission.request.model, request=stored(submission, verdict), inputs=inputs,
                 remixed_from=remixed_from, idempotency=idempotency, digest=submission.digest,
+                seconds=submission.request.frames / submission.request.fps,
             )  # fmt: skip
         except LichtspielError:
             self.files.remove([*inputs.values()])

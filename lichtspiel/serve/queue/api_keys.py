@@ -29,7 +29,11 @@ PREFIX = len("ls_") + 8
 
 @dataclass(frozen=True, kw_only=True)
 class KeyRow:
-    """A key without its secret. `id` is the `owner` of its jobs; `limit` is a rate such as 20/h, or None."""
+    """A key without its secret. `id` is the `owner` of its jobs.
+
+    `limit` is how many videos it may ask for, such as 20/h, `video_seconds` of which length in all and `worker_seconds`
+    for how much work, such as 600/d; None for no limit.
+    """
 
     id: str
     name: str
@@ -37,6 +41,8 @@ class KeyRow:
     limit: str | None
     created: float
     revoked: float | None
+    video_seconds: str | None = None
+    worker_seconds: str | None = None
 
 
 _COLUMNS = [api_key.c[each.name] for each in fields(KeyRow)]
@@ -48,7 +54,14 @@ class Keys:
     def __init__(self, jobs: Jobs) -> None:
         self._database, self._clock = jobs.database, jobs.clock
 
-    def create(self, name: str, limit: str | None = None) -> tuple[KeyRow, str]:
+    def create(
+        self,
+        name: str,
+        limit: str | None = None,
+        *,
+        video_seconds: str | None = None,
+        worker_seconds: str | None = None,
+    ) -> tuple[KeyRow, str]:
         """Create a key; returns it and its secret, which is not stored.
 
         The name of a revoked key can be reused, but the jobs of the old key still belong to the old key. Raises
@@ -56,8 +69,9 @@ class Keys:
         """
         if not re.fullmatch(r"\w[\w .@-]{0,63}", name):
             raise InvalidInput(f"name: {name!r} is not valid: up to 64 letters, digits, spaces and any of . _ - @")
-        if limit is not None:
-            parse_limit(limit)
+        for quota in (limit, video_seconds, worker_seconds):
+            if quota is not None:
+                parse_limit(quota)
         secret = f"ls_{secrets.token_urlsafe(32)}"
         with self._database.writing(alone=True) as connection:
             used = select(api_key.c.id).where(api_key.c.name == name, api_key.c.revoked.is_(None))
@@ -70,6 +84,8 @@ class Keys:
                 limit=limit,
                 created=self._clock(),
                 revoked=None,
+                video_seconds=video_seconds,
+                worker_seconds=worker_seconds,
             )
             connection.execute(insert(api_key).values(**vars(row), digest=_digest(secret)))
         return row, secret

@@ -27,7 +27,7 @@ from sqlalchemy import ColumnElement, Connection, bindparam, case, delete, func,
 from lichtspiel.serve.errors import Busy, IdempotencyError, Lost, NotFound
 from lichtspiel.serve.queue import leases
 from lichtspiel.serve.queue.database import Database
-from lichtspiel.serve.queue.limits import check_limit, check_queue
+from lichtspiel.serve.queue.limits import charge, check_limit, check_queue
 from lichtspiel.serve.queue.schema import job as table
 
 __all__ = ["ENDED", "Job", "Jobs", "State"]
@@ -138,12 +138,14 @@ class Jobs:
         remixed_from: str | None = None,
         idempotency: str | None = None,
         digest: str = "",
+        seconds: float = 0.0,
     ) -> tuple[Job, bool]:
         """Add a job to the queue; returns it and whether it is new.
 
         If this owner has used the `idempotency` key before, the job from back then is returned. `digest` identifies
-        the whole request, including its files, and must be the same whenever the key is the same. Repeating a request
-        does not count against any limit. Raises IdempotencyError, LimitReached or QueueFull.
+        the whole request, including its files, and must be the same whenever the key is the same. `seconds` is the
+        length of the video, for the quota of the owner. Repeating a request does not count against any limit. Raises
+        IdempotencyError, LimitReached or QueueFull.
         """
         key = None if idempotency is None else hashlib.sha256(idempotency.encode("utf-8", "surrogatepass")).hexdigest()
         with self.database.writing(alone=True) as connection:
@@ -156,8 +158,8 @@ class Jobs:
                         raise IdempotencyError("this Idempotency-Key was used for another request; use a new one")
                     return _job(row), False
             check_queue(connection, self._queue_limit, owner)
-            check_limit(connection, owner, now)
             id = f"video_{uuid.uuid4().hex}"
+            check_limit(connection, owner, now, id, seconds)
             values: dict[str, Any] = {
                 "id": id,
                 "owner": owner,
@@ -314,6 +316,7 @@ class Jobs:
             job = _read(connection, id, owner, lock=True)
             if job.state == "in_progress":
                 raise Busy(f"{id} is being made; cancel it first, and delete it when it has ended")
+            charge(connection, id)
             connection.execute(delete(table).where(table.c.id == id))
             return job
 
@@ -326,6 +329,7 @@ class Jobs:
     def forget(self, id: str) -> None:
         """Delete the row of an ended job; does nothing if it is already gone. Raises Busy if the job has not ended."""
         with self.database.writing() as connection:
+            charge(connection, id)
             gone = connection.execute(delete(table).where(table.c.id == id, table.c.state.in_(ENDED)))
             if not gone.rowcount and connection.scalar(select(table.c.id).where(table.c.id == id)) is not None:
                 raise Busy(f"{id} has not ended; cancel it first")

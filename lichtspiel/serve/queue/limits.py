@@ -1,7 +1,7 @@
-"""Limits: the rate limit of a key and the length of the queue. Both are checked by counting rows.
+"""Limits: the quotas of a key and the length of the queue. All are checked by counting rows.
 
-Both errors say when to try again. For a key that time is known; for the queue it is estimated from how long recent
-videos took.
+A key may have a quota of videos, of seconds of video and of seconds of work. All errors say when to try again. For a
+key that time is known; for the queue it is estimated from how long recent videos took.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 import re
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from lichtspiel.errors import InvalidInput
 from lichtspiel.serve.errors import LimitReached, QueueFull
 from lichtspiel.serve.queue.schema import api_key, arrival, job
 
-__all__ = ["check_limit", "check_queue", "parse_limit"]
+__all__ = ["charge", "check_limit", "check_queue", "parse_limit"]
 
 SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 
@@ -32,28 +32,60 @@ def parse_limit(limit: str) -> tuple[int, int]:
 
 
 _FORGET = delete(arrival).where(arrival.c.created <= bindparam("before"))
-_LIMIT = select(api_key.c.limit).where(api_key.c.id == bindparam("owner"))
+_LIMITS = select(api_key.c.limit, api_key.c.video_seconds, api_key.c.worker_seconds)
+_LIMITS = _LIMITS.where(api_key.c.id == bindparam("owner"))
 _IN_WINDOW = arrival.c.owner == bindparam("owner"), arrival.c.created > bindparam("since")
-# With a limit of n, the n-th newest arrival in the window: when it leaves, there is room for one more
-_OLDEST = select(arrival.c.created).where(*_IN_WINDOW).order_by(arrival.c.created.desc())
-_NEXT_TO_LEAVE = _OLDEST.offset(bindparam("newer")).limit(1)
+# What a job has cost so far: its row says so as long as it is there. Of an earlier attempt nothing is counted.
+_WORKED = func.coalesce(job.c.ended, bindparam("now")) - job.c.started
+_USED = (
+    select(arrival.c.created, arrival.c.video_seconds, func.coalesce(arrival.c.worker_seconds, _WORKED, 0.0))
+    .outerjoin(job, job.c.id == arrival.c.job)
+    .where(*_IN_WINDOW)
+    .order_by(arrival.c.created)
+)
 _NOTE = insert(arrival)
+_CHARGE = update(arrival).where(arrival.c.job == bindparam("this_job"))
+_COST = select(job.c.started, job.c.ended).where(job.c.id == bindparam("this_job"))
 
 
-def check_limit(connection: Connection, owner: str, now: float) -> None:
-    """Record that `owner` requests a video now; raises LimitReached if the key's limit does not allow it.
+def check_limit(connection: Connection, owner: str, now: float, job: str = "", seconds: float = 0.0) -> None:
+    """Record that `owner` requests a video of `seconds` now, as `job`; raises LimitReached if a quota is used up.
 
-    The window slides: 20/h means twenty in any sixty minutes. Requests still count after their jobs are deleted.
+    The window slides: 20/h means twenty in any sixty minutes. Requests still count after their jobs are deleted. How
+    long a worker will need is not known before, so a quota of work is used up once that much was worked.
     """
     connection.execute(_FORGET, {"before": now - max(SECONDS.values())})
-    limit = connection.scalar(_LIMIT, {"owner": owner})
-    if limit is not None:
-        count, seconds = parse_limit(limit)
-        window = {"owner": owner, "since": now - seconds, "newer": count - 1}
-        last = connection.scalar(_NEXT_TO_LEAVE, window)
-        if last is not None:
-            raise LimitReached(limit, max(1, math.ceil(last + seconds - now)))
-    connection.execute(_NOTE, {"owner": owner, "created": now})
+    quotas = connection.execute(_LIMITS, {"owner": owner}).one_or_none() or (None, None, None)
+    for kind, quota in zip(("videos", "seconds of video", "seconds of work"), quotas, strict=True):
+        if quota is not None:
+            _check_quota(connection, owner, now, (kind, quota), seconds)
+    connection.execute(_NOTE, {"owner": owner, "created": now, "job": job, "video_seconds": seconds})
+
+
+def _check_quota(connection: Connection, owner: str, now: float, quota: tuple[str, str], seconds: float) -> None:
+    kind, limit = quota
+    most, window = parse_limit(limit)
+    rows = connection.execute(_USED, {"owner": owner, "since": now - window, "now": now}).all()
+    costs = [(row[0], {"videos": 1.0, "seconds of video": row[1] or 0.0}.get(kind, row[2])) for row in rows]
+    # A quota of work has to have some left; of the others there has to be enough for this video.
+    room = most - {"videos": 1.0, "seconds of video": seconds}.get(kind, 1e-9)
+    used = sum(cost for _, cost in costs)
+    if used <= room:
+        return
+    freed = now  # a video that alone is more than the quota
+    for created, cost in costs:
+        used -= cost
+        if used <= room:
+            freed = created
+            break
+    raise LimitReached(f"{limit} {kind}", max(1, math.ceil(freed + window - now)))
+
+
+def charge(connection: Connection, id: str) -> None:
+    """Keep what a job has cost before its row is deleted, so that deleting it gives no quota back."""
+    row = connection.execute(_COST, {"this_job": id}).one_or_none()
+    if row is not None and row.started is not None and row.ended is not None:
+        connection.execute(_CHARGE, {"this_job": id, "worker_seconds": max(row.ended - row.started, 0.0)})
 
 
 _OF_STATE = select(func.count()).select_from(job).where(job.c.state == bindparam("state"))
