@@ -34,12 +34,13 @@ from lichtspiel.request import OPTIONS, value_of
 from lichtspiel.spec import MODELS
 from lichtspiel.storage import atomic_write, config_folder
 
-__all__ = ["Config", "config_path", "forget_weights", "read_config", "remember_weights"]
+__all__ = ["EXCLUSIVE", "Config", "config_path", "forget_weights", "read_config", "remember_weights"]
 
 OWN = {"prompt", "image", "last_image", "video", "mask", "references"}
 """Options that belong to one video, and have no default."""
 
 EXCLUSIVE = {"frames": "seconds", "seconds": "frames"}
+"""Options of which a video has only one."""
 
 
 @dataclass(frozen=True)

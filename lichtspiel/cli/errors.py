@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import sys
 import traceback
 from collections.abc import Callable
@@ -11,8 +10,8 @@ from typing import Any
 
 import typer
 
-from lichtspiel.cli.flags import flag_of
-from lichtspiel.errors import LichtspielError, RequestError, name_fields, printable, shortened
+from lichtspiel.cli.flags import message
+from lichtspiel.errors import LichtspielError, printable
 from lichtspiel.storage import home
 
 __all__ = ["message", "run"]
@@ -39,25 +38,6 @@ def run(command: Callable[[], Any]) -> int:
 def _fail(text: str, code: int) -> int:
     print(f"error: {printable(text)}", file=sys.stderr)
     return code
-
-
-def message(error: LichtspielError) -> str:
-    """An error for whoever typed a command: fields are called as their flags are typed."""
-    if not isinstance(error, RequestError):
-        return str(error)
-    if error.message is not None:
-        return name_fields(error.message, flag_of)
-    flag = "the prompt" if error.field == "prompt" else flag_of(error.field)
-    typed = flag if error.value is None or isinstance(error.value, bool) else f"{flag} {_quoted(error.value)}"
-    text = f"{typed} is not valid: {name_fields(error.rule, flag_of)}"
-    if error.nearest is None or isinstance(error.nearest, bool):
-        return text
-    return f"{text}; try {flag} {_quoted(error.nearest)}"
-
-
-def _quoted(value: object) -> str:
-    text = str(value)
-    return shortened(shlex.quote(text) if text.isprintable() else repr(text))
 
 
 def _usage(error: Any) -> str:

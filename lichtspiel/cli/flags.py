@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import shlex
 import sys
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -16,12 +17,12 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from lichtspiel.cli.common import MARKS, POLICY, secret, without_effect
-from lichtspiel.config import config_path, read_config
-from lichtspiel.errors import RequestError, name_fields
+from lichtspiel.config import EXCLUSIVE, config_path, read_config
+from lichtspiel.errors import LichtspielError, RequestError, name_fields, shortened
 from lichtspiel.options import COMPUTING
 from lichtspiel.request import OPTIONS, default_of, hint_of, rule_of, schema_of
 
-__all__ = ["Options", "PolicyFile", "Preset", "flag_of", "of_request", "terms", "under_terms"]
+__all__ = ["Options", "PolicyFile", "flag_of", "message", "of_request", "terms", "under_terms"]
 
 Verb = Callable[..., None]
 
@@ -185,11 +186,17 @@ def flag_of(name: str) -> str:
 
 
 class Options(dict[str, Any]):
-    """The options of a request by field, as typed or from the user's configuration; `typed` names those typed."""
+    """The options of a request by field: those typed, completed from the user's configuration."""
 
-    def __init__(self, options: Mapping[str, Any], typed: Collection[str]) -> None:
-        super().__init__(options)
-        self.typed = frozenset(typed)
+    def __init__(self, typed: Mapping[str, Any], flags: Collection[str], preset: str | None) -> None:
+        self.typed, self._config, self._preset = typed, read_config(), preset
+        super().__init__({name: value for name, value in self.complete({}).items() if name in flags})
+
+    def complete(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields of one video, completed by what was typed and by the configuration."""
+        free = {name for name in self.typed if EXCLUSIVE.get(name) not in fields}
+        typed = {name: value for name, value in self.typed.items() if name in free}
+        return self._config.complete({**typed, **fields}, self._preset)
 
 
 def of_request(*names: str) -> Callable[[Verb], Verb]:
@@ -201,8 +208,7 @@ def of_request(*names: str) -> Callable[[Verb], Verb]:
 
     def collect(preset: str | None, **values: Any) -> Options:
         typed = {name: value for name, value in values.items() if value is not None and value is not False}
-        completed = read_config().complete(typed, preset)
-        return Options({name: completed[name] for name in completed if name in flags}, typed)
+        return Options(typed, flags, preset)
 
     def give(verb: Verb) -> Verb:
         @functools.wraps(verb)
@@ -246,3 +252,22 @@ def _help(name: str) -> str:
         facts.append("default: random" if name == "seed" else "default: the model's")
     text = name_fields(schema["description"], flag_of)
     return f"{text} [{'; '.join(facts)}]" if facts else text
+
+
+def message(error: LichtspielError) -> str:
+    """An error for whoever typed a command: fields are called as their flags are typed."""
+    if not isinstance(error, RequestError):
+        return str(error)
+    if error.message is not None:
+        return name_fields(error.message, flag_of)
+    flag = "the prompt" if error.field == "prompt" else flag_of(error.field)
+    typed = flag if error.value is None or isinstance(error.value, bool) else f"{flag} {_quoted(error.value)}"
+    text = f"{typed} is not valid: {name_fields(error.rule, flag_of)}"
+    if error.nearest is None or isinstance(error.nearest, bool):
+        return text
+    return f"{text}; try {flag} {_quoted(error.nearest)}"
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return shortened(shlex.quote(text) if text.isprintable() else repr(text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,26 +20,40 @@ from lichtspiel.cli.common import (
     observer,
     out_option,
     print_result,
+    progress_bar,
     say,
+    without_effect,
 )
-from lichtspiel.cli.flags import Options, Preset, of_request, under_terms
-from lichtspiel.config import read_config
+from lichtspiel.cli.flags import Options, message, of_request, under_terms
 from lichtspiel.errors import printable
+from lichtspiel.options import SAMPLING
 
 if TYPE_CHECKING:
     from lichtspiel.inference.inputs import Inputs
     from lichtspiel.request import Request
     from lichtspiel.workflows.terms import Terms
+    from lichtspiel.workflows.variants import Variant
 
 Made = Annotated[
     Path | None,
-    out_option("MP4 file to write, or PNG for a picture of one frame. [default: a free name]"),
+    out_option(
+        "MP4 to write, or PNG for one frame; {prompt}, {seed} and {model} are filled in. [default: a free name]"
+    ),
 ]
 Preview = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE", help="Only write a PNG of what the model would see of the input files.", rich_help_panel=OUTPUT
     ),
+]
+
+Count = Annotated[
+    int | None,
+    typer.Option(metavar="NUMBER", help="How many videos to make, with seeds in a row.", rich_help_panel=SAMPLING),
+]
+Seeds = Annotated[
+    str | None,
+    typer.Option(metavar="LIST", help="One video for each seed, such as 1-8 or 3,5,9.", rich_help_panel=SAMPLING),
 ]
 
 __all__ = ["batch", "decode", "generate", "models", "replay", "show"]
@@ -54,6 +69,8 @@ def generate(  # noqa: PLR0913  (one parameter is one flag)
     weights: Weights = None,
     sheet: Sheet = None,
     preview: Preview = None,
+    count: Count = None,
+    seeds: Seeds = None,
     force: Force = False,
     terms: Terms,
     as_json: Json = False,
@@ -65,12 +82,22 @@ def generate(  # noqa: PLR0913  (one parameter is one flag)
     made by AI and signed.
     """
     from lichtspiel.inference.inputs import resolve_request
+    from lichtspiel.workflows.names import filled
 
-    out = free_output(out, "lichtspiel.mp4", sheet, preview, force=force)
-    if out.suffix.lower() == ".png" and not options.typed & {"frames", "seconds"}:
+    several = _seeds(count, seeds, options)
+    if several:
+        without_effect({"--preview": preview}, "a preview shows the input files, whatever the seed; drop one of them")
+        options["seed"] = several[0]
+    if out is not None and out.suffix.lower() == ".png" and not options.typed.keys() & {"frames", "seconds"}:
         options.pop("seconds", None)
         options["frames"] = 1
     request, inputs = resolve_request(prompt=prompt, **options)
+    if len(several) > 1:
+        variants = _variants(request, several, out, sheet, force=force)
+        _generate_several(variants, inputs, weights, terms, as_json=as_json)
+        return
+    out, sheet = (path and filled(path, request) for path in (out, sheet))
+    out = free_output(out, "lichtspiel.mp4", sheet, preview, force=force)
     if preview is not None:
         _preview(request, inputs, preview, as_json)
         return
@@ -79,6 +106,57 @@ def generate(  # noqa: PLR0913  (one parameter is one flag)
     with observer() as watching:
         result = run(request, out, weights=weights, sheet=sheet, terms=terms, inputs=inputs, observer=watching)
     print_result(result.to_json(), sheet, as_json)
+
+
+def _seeds(count: int | None, seeds: str | None, options: Options) -> list[int]:
+    """The seeds of several videos; none if one video is asked for."""
+    from lichtspiel.workflows.names import seeds_from, seeds_of
+
+    if seeds is None:
+        return [] if count is None else seeds_from(options.get("seed"), count)
+    without_effect({"--count": count}, "--seeds says how many there are; drop one of them")
+    without_effect({"--seed": options["seed"] if "seed" in options.typed else None}, "--seeds has the seeds; drop it")
+    return seeds_of(seeds)
+
+
+def _variants(
+    request: Request, seeds: list[int], out: Path | None, sheet: Path | None, *, force: bool
+) -> list[Variant]:
+    """The request with each of the seeds, and where its video and contact sheet go."""
+    from lichtspiel.workflows.names import filled, with_seed
+
+    variants: list[Variant] = []
+    for seed in seeds:
+        variant = request.model_copy(update={"seed": seed})
+        path, shown = (each and filled(with_seed(each, seeds), variant) for each in (out, sheet))
+        default = str(filled(with_seed(Path("lichtspiel.mp4"), seeds), variant))
+        variants.append((variant, free_output(path, default, shown, force=force), shown))
+    return variants
+
+
+def _generate_several(
+    variants: list[Variant], inputs: Inputs, weights: list[Path] | None, terms: Terms, *, as_json: bool
+) -> None:
+    """Make several videos. With `--json`, each is a line."""
+    from lichtspiel.errors import LichtspielError
+    from lichtspiel.workflows.generate import Observer
+    from lichtspiel.workflows.variants import generate_variants
+
+    codes = []
+    with progress_bar() as progress:
+        observers = functools.partial(Observer, progress=progress, note=say)
+        made = generate_variants(variants, inputs=inputs, weights=weights, terms=terms, observer=observers)
+        for (variant, _, shown), result in zip(variants, made, strict=True):
+            if isinstance(result, LichtspielError):
+                codes.append(result.exit_code)
+                said = {"seed": variant.seed, "error": message(result), "exit_code": result.exit_code}
+                print(json.dumps(said) if as_json else printable(f"error    seed {variant.seed}: {message(result)}"))
+                continue
+            print_result(result.to_json(), shown, as_json)
+            if not as_json:
+                print()
+    if codes:
+        raise typer.Exit(codes[0] if len(set(codes)) == 1 else 1)
 
 
 @under_terms
@@ -111,25 +189,40 @@ def decode(  # noqa: PLR0913  (one parameter is one flag)
     print_result(result.to_json(), sheet, as_json)
 
 
+@of_request()
 @under_terms
 def batch(
-    jobs: Annotated[Path, typer.Argument(metavar="JOBS", help="JSON lines: one object per video.")],
+    jobs: Annotated[
+        Path, typer.Argument(metavar="JOBS", help="A prompt or a JSON object a line; or a JSON array, or CSV.")
+    ],
     out: Annotated[Path, out_option("Folder for the videos; finished ones are kept.")],
-    weights: Weights = None,
-    preset: Preset = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="File names, such as {prompt}-{seed}.mp4. [default: the line's number]",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     *,
+    options: Options,
+    seeds: Seeds = None,
+    weights: Weights = None,
     terms: Terms,
     as_json: Json = False,
 ) -> None:
-    """Make many videos from a file of jobs.
+    """Make many videos from a file of prompts or jobs.
 
-    Each line is an object with the fields of a request, such as {"prompt": "a cat", "seed": 1, "out": "cat.mp4"}. All
-    prompts are encoded first and weights are loaded once. A second start continues where the first one stopped.
+    A line is a prompt, or an object with the fields of a request, such as {"prompt": "a cat", "seed": 1, "out":
+    "cat.mp4"}; options hold for all lines that do not set them. All prompts are encoded first and weights are loaded
+    once. A second start continues where the first one stopped.
     """
     from lichtspiel.workflows.batch import read_jobs, run_jobs
+    from lichtspiel.workflows.names import seeds_of
 
-    codes, config = [], read_config()
-    lines = read_jobs(jobs, terms, lambda fields: config.complete(fields, preset))
+    codes = []
+    several = [] if seeds is None else seeds_of(seeds)
+    lines = read_jobs(jobs, terms, options.complete, name=name, seeds=several)
     for outcome in run_jobs(lines, out, weights=weights, terms=terms, say=say):
         if outcome.error is not None:
             codes.append(outcome.exit_code)

@@ -1,57 +1,33 @@
 """Generate many videos from one list: encode the texts first, load the weights once, never repeat finished work.
 
-A list is a JSON Lines file with one object per video: the fields of `Request`, `seconds`, and `out` for a file name.
-Every line is read and checked before generation starts. The outcome of each is appended to `batch.jsonl` in the folder
-of the videos, so a second run knows what is finished.
+`jobs` reads and checks the list. The outcome of each line is appended to `batch.jsonl` in the folder of the videos, so
+a second run knows what is finished.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lichtspiel.errors import Interrupted, InvalidInput, LichtspielError, MediaError, OutputError
-from lichtspiel.inference.inputs import read_inputs, resolve_request
+from lichtspiel.errors import Interrupted, LichtspielError, MediaError, OutputError
+from lichtspiel.inference.inputs import read_inputs
 from lichtspiel.inference.pipeline import Files, Pipeline, load
-from lichtspiel.policy import Verdict
 from lichtspiel.request import Request
 from lichtspiel.seal import digest, verify
-from lichtspiel.workflows.admission import admit, judge
+from lichtspiel.workflows.admission import admit
 from lichtspiel.workflows.generate import Observer, compute_latents, finish, keep_latents, prepare
+from lichtspiel.workflows.jobs import LOG, Line, read_jobs
 from lichtspiel.workflows.latents import check_folder
 from lichtspiel.workflows.outputs import check_outputs
 from lichtspiel.workflows.terms import Terms
 
-__all__ = ["Line", "Outcome", "read_jobs", "run_jobs"]
-
-LOG = "batch.jsonl"
-
-MAX_NAME = 200
-"""Maximum length of a file name in bytes: the limit of file systems, minus what drafts append."""
+__all__ = ["LOG", "Line", "Outcome", "read_jobs", "run_jobs"]
 
 TEXTS = 64
 """How many videos' texts are encoded at a time; the published encoder's states take up to 8 MB per text."""
-
-
-@dataclass(frozen=True)
-class Line:
-    """One video of a list.
-
-    `asked` is the digest of the line, `seeded` says whether it names a seed. `files` are the digests of its files by
-    their roles: the files are read again when their turn comes, and must be the same. `verdict` is the policy's.
-    """
-
-    number: int
-    name: str
-    request: Request
-    asked: str
-    seeded: bool
-    files: dict[str, str]
-    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -69,66 +45,6 @@ class Outcome:
     def to_json(self) -> dict[str, Any]:
         """The outcome as plain values."""
         return asdict(self)
-
-
-Complete = Callable[[Mapping[str, Any]], dict[str, Any]]
-"""Adds the options that a line leaves out."""
-
-
-def read_jobs(path: Path, terms: Terms | None = None, complete: Complete = dict) -> list[Line]:
-    """Check every line of a list, and let the policy and the guard of `terms` judge it. Empty lines are skipped, but
-    count in line numbers. Raises InvalidInput, which names the line."""
-    try:
-        if not path.is_file():
-            raise InvalidInput(f"{path}: cannot be read as a list of jobs: it is not a file")
-        texts = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        if isinstance(error, InvalidInput):
-            raise
-        raise InvalidInput(f"{path}: cannot be read as a list of jobs: {error}") from None
-    lines = []
-    for number, text in enumerate(texts, start=1):
-        if text.strip():
-            try:
-                lines.append(_line(number, text, len(str(len(texts))), terms or Terms(), complete))
-            except (InvalidInput, ValueError, TypeError, RecursionError) as error:
-                raise InvalidInput(f"{path}, line {number}: {error}") from None
-    if not lines:
-        raise InvalidInput(f'{path} holds no jobs; write one JSON object per line, for example {{"prompt": "a cat"}}')
-    numbers: dict[str, int] = {}
-    for line in lines:
-        if numbers.setdefault(line.name, line.number) != line.number:
-            raise InvalidInput(f"{path}, line {line.number}: an earlier line has the same out, {line.name}")
-    return lines
-
-
-def _line(number: int, text: str, digits: int, terms: Terms, complete: Complete) -> Line:
-    fields = json.loads(text, parse_constant=_refuse_constant)
-    if not isinstance(fields, dict):
-        raise InvalidInput('a job is a JSON object, such as {"prompt": "a cat"}')
-    fields = complete(fields)
-    line_digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
-    name = _checked_name(fields.pop("out", f"{number:0{max(4, digits)}d}.mp4"))
-    request, inputs = resolve_request(judge_only=True, **fields)
-    inputs.check(request)
-    seeded = fields.get("seed") is not None
-    files = {role: media.sha256 for role, media in inputs.by_role.items()}
-    return Line(number, name, request, line_digest, seeded, files, judge(request, inputs, terms))
-
-
-def _refuse_constant(name: str) -> None:
-    raise InvalidInput(f"{name} is not a number in JSON")
-
-
-def _checked_name(name: object) -> str:
-    """Check that the name of a video or picture is valid on every file system, and return it."""
-    if not isinstance(name, str) or Path(name).name != name or name in {"", ".", "..", LOG}:
-        raise InvalidInput(f"out: {name!r} is not valid: it is a file name without folders, such as cat.mp4")
-    if Path(name).suffix.lower() not in {".mp4", ".png"}:
-        raise InvalidInput(f"out: {name!r} is not valid: it ends in .mp4, or in .png for a picture")
-    if not name.isprintable() or len(name.encode("utf-8", "surrogatepass")) > MAX_NAME:
-        raise InvalidInput(f"out: {name[:40]!r} is not valid: it has at most {MAX_NAME} bytes, all of them printable")
-    return name
 
 
 def run_jobs(

@@ -191,3 +191,43 @@ def test_a_list_may_begin_with_a_mark_and_a_folder_may_be_a_file(random_nano: Pa
         list(run_jobs(jobs, tmp_path / "bom.jsonl", weights=random_nano, terms=Terms()))
     with pytest.raises(InvalidInput, match="not a file"):
         read_jobs(tmp_path)
+
+
+def test_a_list_may_have_one_prompt_a_line(random_nano: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a turtle walks\n\n[wide] a taxi\r\n", encoding="utf-8")
+    jobs = read_jobs(tmp_path / "prompts.txt", None, lambda fields: {**SMALL, **fields}, name="{prompt}-{seed}.mp4")
+    assert [(job.number, job.request.prompt) for job in jobs] == [(1, "a turtle walks"), (3, "[wide] a taxi")]
+    assert jobs[1].name == f"wide-a-taxi-{jobs[1].request.seed}.mp4"
+    outcomes = list(run_jobs(jobs, tmp_path / "out", weights=random_nano, terms=Terms()))
+    assert [Path(outcome.path).name for outcome in outcomes if outcome.error is None] == [job.name for job in jobs]
+
+
+def test_lists_of_other_kinds_are_read(tmp_path: Path) -> None:
+    texts = {
+        "list.json": '["a turtle", {"prompt": "a taxi", "seed": 4, "out": "x.png"}]',
+        "list.csv": 'prompt,seed,out\n"a turtle",,\na taxi,4,x.png\n',
+        "list": "a turtle\na taxi",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+        jobs = read_jobs(tmp_path / name)
+        assert [job.request.prompt for job in jobs] == ["a turtle", "a taxi"], name
+    assert jobs[0].name == "0001.mp4"
+    assert read_jobs(tmp_path / "list.csv")[1].request.seed == 4
+    png = read_jobs(tmp_path / "list.json")[1]
+    assert (png.name, png.request.frames) == ("x.png", 1)
+    (tmp_path / "list.csv").write_text("prompt,colour\na turtle,red\n")
+    with pytest.raises(InvalidInput, match="line 2: colour"):
+        read_jobs(tmp_path / "list.csv")
+
+
+def test_each_line_is_made_for_each_seed(tmp_path: Path) -> None:
+    path = listed(tmp_path, {"prompt": "a turtle"}, {"prompt": "a taxi", "out": "taxi.mp4"})
+    jobs = read_jobs(path, seeds=[3, 4])
+    assert [(job.number, job.name, job.request.seed) for job in jobs] == [
+        (1, "0001-3.mp4", 3), (1, "0001-4.mp4", 4), (2, "taxi-3.mp4", 3), (2, "taxi-4.mp4", 4),
+    ]  # fmt: skip
+    with pytest.raises(InvalidInput, match="line 1: seed: 7 is not valid: --seeds gives every line its seeds"):
+        read_jobs(listed(tmp_path, {"prompt": "a", "seed": 7}), seeds=[3])
+    with pytest.raises(InvalidInput, match=r"\{mood\} is not filled in; names may hold \{prompt\}"):
+        read_jobs(path, name="{mood}.mp4")
