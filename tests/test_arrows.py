@@ -133,9 +133,10 @@ ROOMS: dict[str, tuple[str, str]] = {
         "seal/verify",
         "",
     ),
+    "translate": ("errors frames", "PIL av numpy onnxruntime pocketsphinx pysubs2"),
     "workflows": (
         "errors frames host inference media policy request seal seal/certificates seal/credentials "
-        "seal/export seal/marks seal/record seal/verify spec storage toybox weights",
+        "seal/export seal/marks seal/record seal/tracks seal/verify spec storage toybox translate weights",
         "numpy safetensors torch",
     ),
     "serve/settings": ("errors spec storage workflows", ""),
@@ -157,7 +158,8 @@ ROOMS: dict[str, tuple[str, str]] = {
     ),
     "cli": (
         "config errors inference lora media options policy request seal seal/record seal/verify serve/api serve/queue "
-        "serve/server serve/settings serve/workers spec storage toybox train/nano train/state weights workflows",
+        "serve/server serve/settings serve/workers spec storage toybox train/nano train/state translate weights "
+        "workflows",
         "rich typer",
     ),
     "__main__": ("cli", ""),
@@ -185,6 +187,7 @@ LAWS: dict[str, str] = {
     "train/vae": "seal policy workflows serve cli toybox train/nano",
     "train/nano": "seal policy workflows serve cli",
     "understand": "serve cli",
+    "translate": "torch models inference seal policy workflows serve cli",
     "workflows": "serve cli",
 }
 """What must not be reached from a room, by one arrow or by many."""

@@ -94,7 +94,12 @@ WAYS_OUT = {"VideoWriter", "add_stream", "add_stream_from_template", "imwriteani
 LIBRARIES = {"av.open", "ffmpeg", "imageio", "moviepy", "skvideo", "subprocess", "torchvision"}
 
 
-STARTERS = {"lichtspiel/seal/certificates.py"}  # starts the program that signs in place of a key; it gets no frames
+# Programs that are started and get no frames: what signs in place of a key, eSpeak NG, Apertium.
+STARTERS = {
+    "lichtspiel/seal/certificates.py",
+    "lichtspiel/translate/espeak.py",
+    "lichtspiel/translate/translators.py",
+}
 
 
 def ways_out(module: ast.AST) -> list[str]:

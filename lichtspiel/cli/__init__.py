@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from lichtspiel import __version__
-from lichtspiel.cli import config, errors, generate, provenance, serve, train, weights
+from lichtspiel.cli import config, errors, generate, provenance, serve, train, translate, weights
 from lichtspiel.cli.examples import EXAMPLES
 from lichtspiel.cli.help import Command, Group
 
@@ -64,6 +64,9 @@ VERBS: dict[str, dict[str, Verb]] = {
     # heading: verbs under it
     "Make videos": {
         "generate": generate.generate, "decode": generate.decode, "batch": generate.batch, "replay": generate.replay,
+    },
+    "Translate": {
+        "translate": translate.translate, "transcribe": translate.transcribe, "languages": translate.languages,
     },
     "Marks and seals": {"verify": provenance.verify, "seal": provenance.seal},
     "Models and weights": {

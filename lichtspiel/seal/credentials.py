@@ -55,10 +55,14 @@ __all__ = [
 JSON: TypeAlias = "str | int | float | bool | Sequence[JSON] | Mapping[str, JSON] | None"
 
 SourceType = Literal[
-    "trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia", "algorithmicMedia", "compositeSynthetic"
+    "trainedAlgorithmicMedia",
+    "compositeWithTrainedAlgorithmicMedia",
+    "algorithmicMedia",
+    "compositeSynthetic",
+    "humanEdits",
 ]
-"""How the video was made (IPTC digital source type): by a trained model, partly by one, by an algorithm, or partly by
-one."""
+"""How the video was made (IPTC digital source type): by a trained model, partly by one, by an algorithm, partly by
+one, or by a person's edits alone."""
 
 WATERMARK = "org.lichtspiel.tile.1"
 """The algorithm name of our watermark (`watermark`) in the soft binding, whose value is the embedded id in 8 hex
@@ -108,7 +112,8 @@ class Provenance:
     """The signed statement about a video: how it was made, with what software, and from which inputs.
 
     `version` is the version of this package and `parameters` are the effective values of the request, without the
-    texts. `prompt` and `negative` are recorded as digests, and as text only with `embed_prompt`. `export` sets
+    texts. `synthesized` names what was made, such as "voice in Spanish", where that is not the whole video. `prompt`
+    and `negative` are recorded as digests, and as text only with `embed_prompt`. `export` sets
     `watermarked` when the picture carries `mark`. Raises RequestError for values that a manifest cannot hold, so create
     it before the work begins.
     """
@@ -122,6 +127,7 @@ class Provenance:
     inputs: tuple[Input, ...] = ()
     embed_prompt: bool = False
     watermarked: bool = False
+    synthesized: tuple[str, ...] = ()
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -275,6 +281,8 @@ def _actions(provenance: Provenance) -> list[dict[str, Any]]:
     if not parent:
         return [creation]
     opened = {"action": "c2pa.opened", "when": creation["when"], "parameters": {"ingredientIds": parent}}
+    if provenance.synthesized:
+        creation["description"] = f"synthesized: {', '.join(provenance.synthesized)}"
     return [opened, {**creation, "action": "c2pa.edited"}]
 
 

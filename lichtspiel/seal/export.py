@@ -243,7 +243,12 @@ class EncodeSettings:
         """The unsigned entries of the file."""
         provenance = self.provenance
         return labels.tags(
-            self.marks, id=provenance.id, model=provenance.model, version=provenance.version, created=provenance.created
+            self.marks,
+            id=provenance.id,
+            model=provenance.model,
+            version=provenance.version,
+            created=provenance.created,
+            parts=" and ".join(provenance.synthesized),
         )
 
     def apply_marks(self, height: int, width: int) -> Callable[[Frame, int], Frame]:

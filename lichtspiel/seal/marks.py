@@ -13,6 +13,7 @@ turned off one by one. All marks can be turned off together, with a reason, whic
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import math
 import tomllib
@@ -120,6 +121,10 @@ class Marks:
             seconds=seconds,
             producer=producer if producer is not None else PRODUCER,
         )
+
+    def of_edits(self) -> Marks:
+        """The marks of a video in which nothing was generated: credentials alone, or none as before."""
+        return dataclasses.replace(self, watermark=False, comment=False, aigc=False, label=False)
 
     @classmethod
     def none(cls, reason: str) -> Marks:

@@ -1,0 +1,154 @@
+"""Sound to timed words: a protocol, the engine that needs no download (PocketSphinx, English), and what chooses one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lichtspiel.errors import InvalidInput, MediaError
+from lichtspiel.translate import engines, tongues
+from lichtspiel.translate.lines import Line, Word, sentences
+from lichtspiel.translate.voice_activity import INSTALL, RATE, speech_spans
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Samples = npt.NDArray[np.float32]
+
+__all__ = ["KINDS", "Heard", "Hearer", "PocketSphinx", "Transcript", "choose", "transcribe"]
+
+KINDS = ("pocketsphinx",)
+UNSURE = 0.45
+"""PocketSphinx' mean confidence in a word below which the words are probably wrong: benchmarks/translate.py has 0.6 to
+0.8 for English and less than 0.4 for German and Spanish."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What an engine heard: words in order, the language that it found or was told, whether the words bring their own
+    punctuation, and what the user should know."""
+
+    words: list[Word]
+    language: str
+    punctuated: bool
+    notes: tuple[str, ...] = ()
+
+
+class Hearer(Protocol):
+    """An engine for speech. `name` is for records; `languages` is None where it depends on the sound."""
+
+    name: str
+    languages: frozenset[str] | None
+
+    def hear(self, sound: Samples, spans: list[tuple[float, float]], language: str | None) -> Heard:
+        """Words in float32 samples [n] at 16 kHz, of which `spans` are speech (seconds)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """The lines of a sound, their language, the engine's name, and what the user should know."""
+
+    lines: list[Line]
+    language: str
+    engine: str
+    notes: tuple[str, ...] = ()
+
+
+def transcribe(hearer: Hearer, sound: Samples, language: str | None, *, name: str) -> Transcript:
+    """The sentences of a sound: float32 samples [n] at 16 kHz.
+
+    Raises MediaError, which says what there is instead, when nothing is said: silence, or sound without speech.
+    `name` is the file, for messages.
+    """
+    import numpy as np
+
+    loudest = float(np.abs(sound).max()) if len(sound) else 0.0
+    if loudest < 10 ** (-60 / 20):
+        raise MediaError(f"{name}: its sound track is silent, so there is nothing to translate")
+    spans = speech_spans(sound)
+    if not spans:
+        raise MediaError(
+            f"{name}: no speech was found in {len(sound) / RATE:.0f} s of sound (music or noise only?); "
+            "if there is some, write it down and give it with --subtitles or --transcript"
+        )
+    heard = hearer.hear(sound, spans, language)
+    if not heard.words:
+        raise MediaError(f"{name}: somebody speaks, but {hearer.name} understood no word; try another --transcriber")
+    english = heard.language == "en"
+    lines = sentences(heard.words, punctuated=heard.punctuated, english=english)
+    return Transcript(lines, heard.language, hearer.name, heard.notes)
+
+
+def choose(text: str | None, language: str | None) -> Hearer:
+    """The engine that was named, or the default. Raises InvalidInput for an engine or a language that is not there."""
+    named = engines.parse("--transcriber", text or "pocketsphinx", KINDS, ["pocketsphinx"])
+    hearer = _MAKERS[named.kind](named)
+    if language is not None and hearer.languages is not None and language not in hearer.languages:
+        if named.kind == "pocketsphinx":
+            raise InvalidInput(
+                f"--from {language}: PocketSphinx understands English only; for {tongues.name_of(language)}, bring the "
+                "words with --transcript or --subtitles, or name another --transcriber (see `lichtspiel languages`)"
+            )
+        spoken = ", ".join(sorted(hearer.languages))
+        raise InvalidInput(f"--from {language}: {named} understands {spoken}; name another --transcriber")
+    return hearer
+
+
+class PocketSphinx:
+    """PocketSphinx with the American English model that is in its package (BSD): offline, small, and often wrong."""
+
+    name = "pocketsphinx"
+    languages: frozenset[str] | None = frozenset(["en"])
+
+    def __init__(self, named: engines.Named) -> None:
+        if find_spec("pocketsphinx") is None:
+            raise InvalidInput(f"--transcriber pocketsphinx: it is not installed; {INSTALL}")
+        if named.choice:
+            raise InvalidInput(f"--transcriber pocketsphinx:{named.choice}: it has one model; drop {named.choice}")
+
+    def hear(self, sound: Samples, spans: list[tuple[float, float]], language: str | None) -> Heard:
+        """Words of each span, which is an utterance of its own."""
+        from pocketsphinx import Decoder
+
+        decoder = Decoder(samprate=RATE, loglevel="FATAL")
+        words = list[Word]()
+        for start, end in spans:
+            piece = sound[round(start * RATE) : round(end * RATE)]
+            words += [_shifted(word, start) for word in _decoded(decoder, piece)]
+        surest = [word.confidence for word in words if word.confidence is not None]
+        sure = sum(surest) / len(surest) if surest else 1.0
+        notes = (
+            (f"much of this was hardly understood (mean confidence {sure:.2f}); is it English? Read the transcript",)
+            if sure < UNSURE
+            else ()
+        )
+        return Heard(words, "en", punctuated=False, notes=notes)
+
+
+def _decoded(decoder: Any, sound: Samples) -> list[Word]:
+    import numpy as np
+
+    level = float(np.sqrt(np.mean(np.square(sound)))) or 1.0  # its models expect speech at a usual level
+    loud = np.clip(sound * min(0.08 / level, 20.0), -1, 1)
+    decoder.start_utt()
+    decoder.process_raw((loud * 32767).astype(np.int16).tobytes(), full_utt=True)
+    decoder.end_utt()
+    log, words = decoder.get_logmath(), list[Word]()
+    for segment in decoder.seg():
+        text = str(segment.word).partition("(")[0]  # "read(2)" is another pronunciation
+        if not text or text[0] in "<[+":  # silence and noises
+            continue
+        chance = float(log.exp(segment.prob))
+        words.append(Word(text, segment.start_frame / 100, (segment.end_frame + 1) / 100, min(max(chance, 0.0), 1.0)))
+    return words
+
+
+def _shifted(word: Word, by: float) -> Word:
+    return Word(word.text, word.start + by, word.end + by, word.confidence)
+
+
+_MAKERS: dict[str, Callable[[engines.Named], Hearer]] = {"pocketsphinx": PocketSphinx}

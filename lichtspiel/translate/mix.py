@@ -1,0 +1,161 @@
+"""Lay a voice over the sound of a video: resample, duck what is below, and match loudness as EBU R128 measures it.
+
+Samples are float32 [samples, channels] from -1 to 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from lichtspiel.translate.lines import Line
+from lichtspiel.translate.timing import Spoken
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Samples = npt.NDArray[np.float32]
+
+__all__ = ["RATE", "Original", "dub", "loudness", "resampled"]
+
+RATE = 48_000
+Original: TypeAlias = Literal["duck", "remove", "keep"]
+
+PROGRAM = -23.0
+"""Loudness of a program in LUFS, where there was no speech to match (EBU R128)."""
+
+PEAK = 10 ** (-1 / 20)
+"""The highest true peak, -1 dBTP (EBU R128)."""
+
+DUCKED = -15.0
+"""How far the original goes down under a voice, in dB: it can be heard that somebody speaks, but not what."""
+
+_ATTACK, _RELEASE = 0.15, 0.4  # seconds
+_QUIETEST, _LOUDEST = -40.0, -14.0  # LUFS between which a voice is matched to the speech it replaces
+
+
+def dub(
+    original: Samples | None, spoken: Sequence[Spoken], lines: Sequence[Line], length: int, *, under: Original = "duck"
+) -> Samples:
+    """The sound of the dubbed video, `length` samples at RATE.
+
+    `original` is its old sound (None where it has none) and `lines` say when somebody speaks in it. Under a voice and
+    under the old speech, the original is ducked, removed or kept; elsewhere, it stays as it is. The voice is as loud as
+    the speech that it replaces.
+    """
+    import numpy as np
+
+    channels = 1 if original is None else original.shape[1]
+    base = np.zeros((length, channels), np.float32)
+    if original is not None:
+        base[: min(length, len(original))] = original[:length]
+    voice = np.zeros(length, np.float32)
+    for one in spoken:
+        piece = resampled(one.sound, one.rate, RATE)
+        start = round(one.start * RATE)
+        piece = piece[: max(length - start, 0)]
+        voice[start : start + len(piece)] += piece
+    spans = [(one.start, one.end) for one in spoken] + [(line.start, line.end) for line in lines]
+    voice *= _gain(voice, base, lines)
+    floor = {"duck": 10 ** (DUCKED / 20), "remove": 0.0, "keep": 1.0}[under]
+    mixed = base * _envelope(spans, length, floor)[:, None] + voice[:, None]
+    return _limited(mixed)
+
+
+def loudness(sound: Samples) -> float:
+    """Integrated loudness in LUFS of samples [n] or [n, channels] at RATE (ITU-R BS.1770-4, FFmpeg's ebur128); -70
+    for silence."""
+    import av
+    import numpy as np
+
+    planes = np.ascontiguousarray(np.atleast_2d(sound.T), np.float32)
+    if planes.shape[1] < RATE // 2:  # a block of the measure lasts 0.4 s
+        planes = np.pad(planes, ((0, 0), (0, RATE // 2 - planes.shape[1])), mode="wrap")
+    layout = "mono" if planes.shape[0] == 1 else "stereo"
+    graph = av.filter.Graph()
+    source = graph.add_abuffer(sample_rate=RATE, format="fltp", layout=layout, time_base=Fraction(1, RATE))
+    meter, sink = graph.add("ebur128", "metadata=1"), graph.add("abuffersink")
+    source.link_to(meter)
+    meter.link_to(sink)
+    graph.configure()
+    measured = -70.0
+    for start in range(0, planes.shape[1], RATE):
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(planes[:, start : start + RATE]), "fltp", layout)
+        frame.sample_rate, frame.pts, frame.time_base = RATE, start, Fraction(1, RATE)
+        graph.push(frame)
+        measured = _pulled(graph, measured)
+    graph.push(None)
+    return _pulled(graph, measured)
+
+
+def _pulled(graph: Any, measured: float) -> float:
+    import av
+
+    while True:
+        try:
+            frame = graph.pull()
+        except (av.BlockingIOError, av.EOFError):
+            return measured
+        measured = float(frame.metadata.get("lavfi.r128.I", measured))
+
+
+def resampled(sound: npt.NDArray[np.float32], before: int, after: int) -> npt.NDArray[np.float32]:
+    """Samples [n] at another rate, by FFmpeg's resampler."""
+    import av
+    import numpy as np
+
+    if before == after or not len(sound):
+        return sound
+    resampler = av.AudioResampler(format="fltp", layout="mono", rate=after)
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound[None], np.float32), format="fltp", layout="mono")
+    frame.sample_rate = before
+    pieces = [out.to_ndarray()[0] for given in (frame, None) for out in resampler.resample(given)]
+    return np.concatenate(pieces).astype(np.float32, copy=False)
+
+
+def _gain(voice: Samples, base: Samples, lines: Sequence[Line]) -> float:
+    """What makes the voice as loud as the speech in the original, or as a program is."""
+    import numpy as np
+
+    heard = voice[np.abs(voice) > 0]
+    own = loudness(np.repeat(heard[:, None], base.shape[1], 1)) if len(heard) else -70.0  # both channels sound
+    if own <= -69:
+        return 1.0
+    old = [base[round(line.start * RATE) : round(line.end * RATE)] for line in lines]
+    speech = loudness(np.concatenate(old)) if old and sum(map(len, old)) else -70.0
+    wanted = PROGRAM if speech < _QUIETEST else min(speech, _LOUDEST)
+    return float(10 ** ((wanted - own) / 20))
+
+
+def _envelope(spans: Sequence[tuple[float, float]], length: int, floor: float) -> npt.NDArray[np.float32]:
+    """The gain of the original: `floor` within the spans, with ramps before and after them, and 1 elsewhere."""
+    import numpy as np
+
+    gain = np.ones(length, np.float32)
+    for start, end in spans:
+        first, last = round(start * RATE), min(round(end * RATE), length)
+        ahead, after = round(_ATTACK * RATE), round(_RELEASE * RATE)
+        begin, finish = max(first - ahead, 0), min(last + after, length)
+        shape = np.full(max(finish - begin, 0), floor, np.float32)
+        down = np.linspace(1, floor, ahead, dtype=np.float32)[ahead - (first - begin) :]
+        up = np.linspace(floor, 1, after, dtype=np.float32)[: max(finish - last, 0)]
+        shape[: len(down)] = down
+        shape[len(shape) - len(up) :] = np.maximum(shape[len(shape) - len(up) :], up)
+        gain[begin:finish] = np.minimum(gain[begin:finish], shape)
+    return gain
+
+
+def _limited(sound: Samples) -> Samples:
+    """The sound with its peaks below PEAK, measured at four times the rate, as true peaks are; all of it is turned down
+    by the same amount, at most a few dB."""
+    import numpy as np
+
+    highest = 0.0
+    for channel in sound.T:
+        for start in range(0, len(channel), 60 * RATE):
+            piece = channel[start : start + 60 * RATE]
+            if float(np.abs(piece).max(initial=0)) > 0.5 * PEAK:
+                highest = max(highest, float(np.abs(resampled(piece, RATE, 4 * RATE)).max(initial=0)))
+    return sound if highest <= PEAK else (sound * (PEAK / highest)).astype(np.float32)
