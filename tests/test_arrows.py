@@ -32,6 +32,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "storage": ("errors", "platformdirs"),
     "toybox": ("errors", "PIL cv2 numpy"),
     "values": ("errors", "pydantic"),
+    "footage": ("errors frames", "cv2 numpy"),
     "seal/watermark": ("frames seal/payload", "cv2 numpy"),
     "seal/labels": ("errors media seal/marks", "PIL av"),
     "seal/sound": ("errors media", "av"),
@@ -135,7 +136,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     ),
     "translate": ("errors frames", "PIL av numpy onnxruntime pocketsphinx pysubs2"),
     "workflows": (
-        "errors frames host inference media policy request seal seal/certificates seal/credentials "
+        "errors footage frames host inference media policy request seal seal/certificates seal/credentials "
         "seal/export seal/marks seal/record seal/tracks seal/verify spec storage toybox translate weights",
         "numpy safetensors torch",
     ),
@@ -157,7 +158,8 @@ ROOMS: dict[str, tuple[str, str]] = {
         "fastapi uvicorn",
     ),
     "cli": (
-        "config errors inference lora media options policy request seal seal/record seal/verify serve/api serve/queue "
+        "config errors footage inference lora media options policy request seal seal/record seal/verify serve/api "
+        "serve/queue "
         "serve/server serve/settings serve/workers spec storage toybox train/nano train/state translate weights "
         "workflows",
         "rich typer",
@@ -176,6 +178,7 @@ LAWS: dict[str, str] = {
     "media": "torch models seal",
     "policy": "torch models inference seal workflows",
     "toybox": "torch models inference train",
+    "footage": "torch models inference media seal workflows",
     "seal": "torch models inference train toybox workflows policy cli",
     "models": "flow weights inference seal av",
     "flow": "models weights inference seal",

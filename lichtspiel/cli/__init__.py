@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from lichtspiel import __version__
-from lichtspiel.cli import config, errors, generate, provenance, serve, train, translate, weights
+from lichtspiel.cli import config, errors, footage, generate, provenance, serve, train, translate, weights
 from lichtspiel.cli.examples import EXAMPLES
 from lichtspiel.cli.help import Command, Group
 
@@ -68,6 +68,7 @@ VERBS: dict[str, dict[str, Verb]] = {
     "Translate": {
         "translate": translate.translate, "transcribe": translate.transcribe, "languages": translate.languages,
     },
+    "Real footage": {"track": footage.track},
     "Marks and seals": {"verify": provenance.verify, "seal": provenance.seal},
     "Models and weights": {
         "models": generate.models, "show": generate.show, "pull": weights.pull, "use": config.use,

@@ -15,6 +15,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "decode": ("lichtspiel decode latents.safetensors -o video.mp4",),
     "batch": ("lichtspiel batch jobs.jsonl -o videos",),
     "replay": ("lichtspiel replay bee.mp4 -o again.mp4", "lichtspiel replay bee.mp4 --input bee.png -o again.mp4"),
+    "track": (
+        "lichtspiel track clip.mp4 --box 120,40,300,220 --at 2.0 -o mask.mp4 --sheet look.png",
+        "lichtspiel track clip.mp4 --object mask.png --shape box --grow 12 -o mask.mp4",
+    ),
     "verify": ("lichtspiel verify bee.mp4", "lichtspiel verify downloads --require sealed --json"),
     "seal": ('lichtspiel seal clip.mp4 --made-with "Wan2.1 in ComfyUI" -o sealed.mp4',),
     "translate": (

@@ -1,0 +1,154 @@
+"""How well masks follow objects, against the true masks of rendered clips.
+
+    python -m benchmarks.tracking [--count 300] [--first SEED] [--size 416x240] [--frames 33] [--fit] [--speed]
+
+Each actor of each clip is selected by the box around it on the first frame where most of it can be seen, and followed
+to the end. Printed are the mean intersection over union with the truth, for single actors and for pairs that cross, and
+what the confidence is worth: the share of bad frames (below 0.6) that it flags, and how many frames it flags. `--fit`
+prints the weights of the confidence, fitted to these clips; `--speed` times a clip of 832x480 instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lichtspiel.footage.segment import box_of
+from lichtspiel.footage.selection import Selection
+from lichtspiel.footage.track import LIMIT, confidence, features, follow_selections
+from lichtspiel.toybox.render import render
+from lichtspiel.toybox.sample import FULL, sample
+
+BAD = 0.6
+
+
+@dataclass(frozen=True)
+class Followed:
+    """One actor of one clip: how right each frame is, and what its confidence is made from."""
+
+    name: str
+    pair: bool
+    front: bool
+    overlaps: list[float]
+    facts: list[dict[str, float]]
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.overlaps))
+
+
+def overlap(one: Any, other: Any) -> float:
+    """Intersection over union; 1 if both are empty."""
+    union = np.logical_or(one, other).sum()
+    return float(np.logical_and(one, other).sum() / union) if union else 1.0
+
+
+def measure(seed: int, width: int, height: int, frames: int) -> Iterator[Followed]:
+    """Follow each actor of one clip."""
+    scene = sample(seed, FULL)
+    clip = render(scene, seed, width=width, height=height, frames=frames)
+    for number, actor in enumerate(scene.actors, start=1):
+        truth = clip.masks == number
+        areas = truth.sum((1, 2))
+        start = int(np.argmax(areas > 0.7 * np.median(areas)))
+        box = box_of(truth[start])
+        if box is None or min(box[2] - box[0], box[3] - box[1]) < 4:
+            continue
+        found = follow_selections(list(clip.frames), start, [Selection(box=box)])
+        seen = [index for index in range(start, frames) if areas[index] > 20]
+        yield Followed(
+            f"{seed} {actor.subject} {actor.action} {scene.place} {scene.time} {scene.weather} {scene.camera}",
+            len(scene.actors) == 2, number == 1,
+            [overlap(found.masks(index)[0], truth[index]) for index in seen],
+            [found.shots[index][0].facts for index in seen],
+        )  # fmt: skip
+
+
+def speed() -> None:
+    """Frames per second at 832x480, selection and enlargement included."""
+    clip = render(sample(5001, FULL), 5001, width=832, height=480, frames=33)
+    box = box_of(clip.masks[0] == 1)
+    start = time.perf_counter()
+    found = follow_selections(list(clip.frames), 0, [Selection(box=box)])
+    for index in range(found.count):
+        found.masks(index)
+    print(f"{33 / (time.perf_counter() - start):.1f} frames per second at 832x480")
+
+
+def fit(rows: list[Followed]) -> None:
+    """Logistic regression of 'at least 0.6 right' on the facts, with both kinds of frames counting the same."""
+    names = list(features({}))
+    values = np.array([[features(facts)[name] for name in names] for row in rows for facts in row.facts])
+    right = np.array([value >= BAD for row in rows for value in row.overlaps], float)
+    inputs = np.hstack([values, np.ones((len(values), 1))])
+    weight = np.where(right > 0, 0.5 / right.mean(), 0.5 / (1 - right).mean())
+    solution = np.zeros(inputs.shape[1])
+    for _ in range(50):  # Newton's method, with a small ridge
+        chance = 1 / (1 + np.exp(-inputs @ solution))
+        slope = inputs.T @ (weight * (right - chance)) - 1e-3 * len(right) * solution
+        curve = (inputs.T * (weight * chance * (1 - chance))) @ inputs + 1e-3 * len(right) * np.eye(len(solution))
+        solution += np.linalg.solve(curve, slope)
+    print({name: round(float(value), 2) for name, value in zip([*names, "bias"], solution, strict=True)})
+    scores = 1 / (1 + np.exp(-inputs @ solution))
+    flagged = scores < LIMIT
+    print(
+        f"fitted: flags {flagged[right < 1].mean():.1%} of the bad frames and {flagged[right > 0].mean():.1%} of others"
+    )
+
+
+def report(rows: list[Followed]) -> None:
+    """The figures."""
+    for title, chosen in (
+        ("all", rows), ("single", [row for row in rows if not row.pair]), ("pairs", [row for row in rows if row.pair]),
+        ("pairs, in front", [row for row in rows if row.pair and row.front]),
+        ("pairs, behind", [row for row in rows if row.pair and not row.front]),
+    ):  # fmt: skip
+        if chosen:
+            means = [row.mean for row in chosen]
+            print(f"{title:<16} {len(chosen):4} followed, mean IoU {np.mean(means):.3f}, median {np.median(means):.3f}")
+    overlaps = np.array([value for row in rows for value in row.overlaps])
+    flagged = np.array([confidence(facts) < LIMIT for row in rows for facts in row.facts])
+    bad = overlaps < BAD
+    print(f"frames below IoU {BAD}: {bad.mean():.1%}; the confidence flags {flagged[bad].mean():.1%} of them")
+    print(f"frames flagged: {flagged.mean():.1%}; of those that are right, {flagged[~bad].mean():.1%}")
+
+
+def main() -> None:
+    """Follow, and print the figures and the clips that went worst."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--first", type=int, default=9000)
+    parser.add_argument("--size", default="416x240")
+    parser.add_argument("--frames", type=int, default=33)
+    parser.add_argument("--minutes", type=float, default=60.0, help="stop after this time, and say how many there were")
+    parser.add_argument("--fit", action="store_true")
+    parser.add_argument("--speed", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.speed:
+        speed()
+        return
+    width, height = map(int, arguments.size.split("x"))
+    rows: list[Followed] = []
+    start, clips = time.perf_counter(), 0
+    for seed in range(arguments.first, arguments.first + arguments.count):
+        if time.perf_counter() - start > 60 * arguments.minutes:
+            break
+        rows += measure(seed, width, height, arguments.frames)
+        clips += 1
+    print(
+        f"{clips} clips, {sum(len(row.overlaps) for row in rows) / (time.perf_counter() - start):.1f} frames a second"
+    )
+    report(rows)
+    if arguments.fit:
+        fit(rows)
+    for row in sorted(rows, key=lambda row: row.mean)[:12]:
+        print(f"  {row.mean:.3f}  {row.name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""The verbs for real footage: masks that follow an object."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from lichtspiel.cli.common import Force, Json, Sheet, free_output, out_option, progress_bar, say
+from lichtspiel.cli.flags import under_terms
+
+if TYPE_CHECKING:
+    from lichtspiel.footage.selection import Selection
+    from lichtspiel.workflows.terms import Terms
+
+__all__ = ["track"]
+
+SELECTION, MASK = "What to follow", "The mask"
+
+ClipFile = Annotated[Path, typer.Argument(metavar="CLIP", help="Video file, or a folder of pictures.")]
+
+
+def _select(*names: str, metavar: str, help: str) -> Any:
+    return typer.Option(*names, metavar=metavar, help=help, rich_help_panel=SELECTION)
+
+
+def _mask(*names: str, metavar: str, help: str) -> Any:
+    return typer.Option(*names, metavar=metavar, help=help, rich_help_panel=MASK)
+
+
+@under_terms
+def track(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
+    clip: ClipFile,
+    out: Annotated[Path | None, out_option("MP4 file for the mask. [default: a free name]")] = None,
+    box: Annotated[
+        list[str] | None, _select(metavar="L,T,R,B", help="Box around an object, in pixels. [may be repeated]")
+    ] = None,
+    polygon: Annotated[
+        list[str] | None, _select(metavar="X,Y,...", help="Corners of its outline. [may be repeated]")
+    ] = None,
+    point: Annotated[list[str] | None, _select(metavar="X,Y", help="Point on the object. [may be repeated]")] = None,
+    not_point: Annotated[
+        list[str] | None, _select(metavar="X,Y", help="Point that is not on it. [may be repeated]")
+    ] = None,
+    object_: Annotated[
+        list[Path] | None,
+        _select("--object", metavar="FILE", help="Picture with the object painted white. [may be repeated]"),
+    ] = None,
+    at: Annotated[float, _select(metavar="SECONDS", help="When the selected frame is shown.")] = 0.0,
+    shape: Annotated[
+        Literal["tight", "box"], _mask(metavar="tight|box", help="Outline, or the box around it.")
+    ] = "tight",
+    grow: Annotated[int, _mask(metavar="PIXELS", help="Margin around the mask; negative shrinks it.")] = 0,
+    feather: Annotated[int, _mask(metavar="PIXELS", help="Width of its soft edge.")] = 0,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Write the mask even if the object may be lost.", rich_help_panel=MASK)
+    ] = False,
+    sheet: Sheet = None,
+    force: Force = False,
+    *,
+    terms: Terms,
+    as_json: Json = False,
+) -> None:
+    """Follow an object through a clip and write its mask.
+
+    Select it on one frame: by a box, points, an outline or a painted picture. The mask is white where the object is, as
+    `generate --mask` takes it. Each frame has a confidence; where it is too low, the command stops with the frame.
+    """
+    from lichtspiel.workflows.track import Look
+    from lichtspiel.workflows.track import track as run
+
+    selections = _selections(box or [], polygon or [], point or [], not_point or [], object_ or [])
+    out = free_output(out, "mask.mp4", sheet, force=force)
+    with progress_bar() as progress:
+        look = Look(shape=shape, grow=grow, feather=feather, keep_going=keep_going)
+        result = run(
+            clip, out, selections, at=at, look=look, sheet=sheet, terms=terms,
+            progress=progress,
+        )  # fmt: skip
+    if as_json:
+        print(json.dumps(result))
+        return
+    if result["low"]:
+        say(f"look at {len(result['low'])} frames, from frame {result['low'][0]} on: the confidence is low there")
+    least = min(result["confidence"])
+    print(f"{result['path']}  {result['frames']} frames at {result['fps']:g} fps, confidence {least:.2f} or more")
+    if sheet is not None:
+        print(sheet)
+
+
+def _selections(
+    boxes: list[str], polygons: list[str], points: list[str], not_points: list[str], files: list[Path]
+) -> list[Selection]:
+    """One selection for each object: each box, polygon and picture is one, and all points together are one, or belong
+    to the box if there is just one."""
+    from lichtspiel.errors import InvalidInput
+    from lichtspiel.footage.selection import Selection
+    from lichtspiel.media.picture import load_image
+
+    marks: list[tuple[int, int, bool]] = []
+    for texts, inside in ((points, True), (not_points, False)):
+        for text in texts:
+            x, y = _numbers("point", text, 2)
+            marks.append((x, y, inside))
+    selections: list[Selection] = []
+    for text in boxes:
+        with_points = tuple(marks) if len(boxes) == 1 else ()
+        left, top, right, bottom = _numbers("box", text, 4)
+        selections.append(Selection(box=(left, top, right, bottom), points=with_points))
+    if marks and len(boxes) != 1:
+        selections.append(Selection(points=tuple(marks)))
+    for text in polygons:
+        values = _numbers("polygon", text, None)
+        selections.append(Selection(polygon=tuple(zip(values[::2], values[1::2], strict=True))))
+    selections += [Selection(mask=load_image(path)[..., 0] > 127) for path in files]
+    if not selections:
+        raise InvalidInput("say what to follow: --box LEFT,TOP,RIGHT,BOTTOM, or --point, --polygon or --object")
+    return selections
+
+
+def _numbers(field: str, text: str, count: int | None) -> tuple[int, ...]:
+    """Whole numbers between commas. Raises RequestError."""
+    from lichtspiel.errors import RequestError
+
+    parts = text.replace(" ", "").split(",")
+    rules = {
+        "box": "a box is LEFT,TOP,RIGHT,BOTTOM in pixels, such as 120,40,300,220",
+        "point": "a point is X,Y in pixels, such as 210,130",
+        "polygon": "an outline is X,Y,X,Y,... of three corners or more",
+    }
+    try:
+        values = tuple(int(part) for part in parts)
+    except ValueError:
+        raise RequestError(field, text, rules[field]) from None
+    if (count is not None and len(values) != count) or (count is None and (len(values) < 6 or len(values) % 2)):
+        raise RequestError(field, text, rules[field])
+    return values

@@ -1,0 +1,376 @@
+"""Follow objects through a clip: a mask for each frame, and how sure it is.
+
+Every pixel of a new frame is explained in one of three ways: by the object, as its color distribution and the pixels
+that optical flow carries over say; by the background, as a picture of it says that is collected wherever nothing
+covers it and moves with the camera; or by something else that moves. What the object hides behind something else is
+remembered, moves on with it and is looked for again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lichtspiel.footage.backdrop import Backdrop
+from lichtspiel.footage.motion import Flows, Motion, carry
+from lichtspiel.footage.pixels import Bytes, Floats, Mask, gray_of, lab_of, pull, shrunk, widened
+from lichtspiel.footage.segment import Segmenter, color_bins, grab, histogram, relax, tidy
+from lichtspiel.footage.selection import Selection
+from lichtspiel.frames import Frame
+
+__all__ = ["LIMIT", "Shot", "Track", "confidence", "features", "follow", "follow_selections"]
+
+_FLOOR = 2e-5
+_NEVER = -8.0
+WORKING_SIDE = 416
+"""The longest side, in pixels, at which frames are worked on."""
+
+LIMIT = 0.5
+"""The confidence below which a frame's mask should be looked at."""
+
+_BIAS = -4.27
+_WEIGHTS = {"certain": -3.67, "flow": 5.54, "color": 3.47, "overlap": 0.62, "hidden": -2.24, "grown": 0.0}
+_SURE = {"given": 1.0}
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One object in one frame: its visible mask [h, w] and what the confidence is computed from."""
+
+    mask: Mask
+    facts: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class _Background:
+    """The picture of the background: Lab colors [h, w, 3], and where they are known, 0 to 1."""
+
+    lab: Floats
+    known: Floats
+
+    def likeness(self, lab: Floats, where: tuple[slice, slice]) -> tuple[Floats, Floats]:
+        """The density of a pixel's color if it shows the background, and if it shows it in a shadow."""
+        difference = lab - self.lab[where]
+        lightness = self.lab[where][..., 0]
+        darker = np.clip(difference[..., 0], -0.4 * lightness, 0)
+        plain = np.einsum("hwc,hwc->hw", difference, difference)
+        shaded = (difference[..., 0] - darker) ** 2 + 1.5 * (difference[..., 1] ** 2 + difference[..., 2] ** 2)
+        return np.exp(-plain / 72), np.exp(-shaded / 50)
+
+
+@dataclass
+class _Object:
+    """What is remembered of one object, in the coordinates of the last frame.
+
+    `mask` is its visible part, `hidden` the part behind something else, `template` the colors of both.
+    """
+
+    mask: Floats
+    hidden: Floats
+    template: Floats
+    colors: Floats
+    first_colors: Floats
+    first_area: float
+    moved: NDArray[np.float64]
+
+
+class _Scene:
+    """The state that all objects of a clip share while it is walked through in one direction."""
+
+    def __init__(self, frames: Sequence[Frame], backdrop: Backdrop, start: int, masks: Sequence[Mask]) -> None:
+        self.frames, self.backdrop, self.number = frames, backdrop, start
+        height, width, _ = frames[start].shape
+        self.flows = Flows(width, height)
+        self.gray = self.last = gray_of(frames[start])
+        self.lab = lab_of(frames[start])
+        bins = color_bins(self.lab)
+        self.objects = [self._object(mask, bins) for mask in masks]
+        self.never = self._never_uncovered(masks)
+        self.others: Floats = np.zeros((height, width), np.float32)
+        self.other_colors: Floats = np.zeros(4096, np.float32)
+        self._look_around(start, self.lab, masks)
+
+    def _never_uncovered(self, masks: Sequence[Mask]) -> Floats:
+        """Where the background that was found is the object itself, because it never left this place."""
+        lab, _ = self.backdrop.of(self.number)
+        alike = np.abs(lab - self.lab).max(-1) < 10
+        covered = np.zeros(alike.shape, bool)
+        for mask in masks:
+            covered |= mask
+        return widened(covered & alike, 3).astype(np.float32)
+
+    def _object(self, mask: Mask, bins: NDArray[np.int32]) -> _Object:
+        colors = histogram(bins, mask)
+        solid = mask.astype(np.float32)
+        return _Object(
+            solid, np.zeros_like(solid), self.lab.astype(np.float32), colors, colors, float(mask.sum()), np.eye(2, 3)
+        )
+
+    def step(self, number: int) -> list[Shot]:
+        """Go on to the next frame."""
+        frame, camera = self.frames[number], self.backdrop.camera(number, self.number)
+        gray, lab = gray_of(frame), lab_of(frame)
+        self.last, self.gray = self.gray, gray
+        motion = self.flows.motion(self.last, gray, camera)
+        self.never = carry(self.never, camera)
+        colors, known = self.backdrop.of(number)
+        self.background = _Background(colors, known * (self.never < 0.5))
+        before = pull(self.lab, motion.source)
+        masks = [pull(thing.mask, motion.source) for thing in self.objects]
+        others = pull(self.others, motion.source)
+        shots = []
+        for index, thing in enumerate(self.objects):
+            rivals = np.maximum.reduce([others, *(mask for number, mask in enumerate(masks) if number != index)])
+            shots.append(self._place(thing, masks[index], rivals, motion, lab, before))
+        self._look_around(number, lab, [shot.mask for shot in shots])
+        self.lab, self.number = lab, number
+        return shots
+
+    def _place(
+        self, thing: _Object, carried: Floats, rivals: Floats, motion: Motion, lab: Bytes, before: Floats
+    ) -> Shot:
+        """Find one object in the new frame."""
+        visible = float(thing.mask.sum()) / max(float(thing.mask.sum() + thing.hidden.sum()), 1)
+        moved, agree = self.flows.object_motion(self.last, self.gray, carried > 0.5)
+        if moved is None or visible < 0.3 or agree < 0.3:
+            moved, agree = thing.moved, 0.5 * (visible < 0.6)
+        thing.moved = moved
+        hidden = carry(thing.hidden, moved)
+        whole = carry(np.maximum(thing.mask, thing.hidden), moved)
+        firm = carry(thing.mask, moved)
+        carried = np.where(motion.trusted, carried, firm)
+        prior = np.maximum(carried, hidden)
+        rigid = carry(thing.template, moved)
+        template = np.where(((hidden > 0.5) | ~motion.trusted)[..., None], rigid, before)
+        where, reach = _surroundings(prior, motion)
+        height, width = prior.shape
+        mask = np.zeros((height, width), bool)
+        if where is None:
+            thing.mask = thing.hidden = np.zeros_like(prior)
+            return Shot(mask, {"area": 0.0})
+        odds, facts = self._odds(
+            thing, where, reach, (prior, hidden, rivals, template, np.maximum(firm, hidden)), motion, lab, agree
+        )
+        mask[where] = _united(tidy(odds > 0), firm[where], motion.against(moved)[where], motion.between(moved)[where])
+        crop = lab[where]
+        shown = histogram(color_bins(crop), mask[where])
+        facts["color"] = float(np.sqrt(shown * thing.first_colors).sum())
+        facts["area"] = float(mask.sum()) / thing.first_area
+        union = float((mask | (prior > 0.5)).sum())
+        facts["overlap"] = float((mask & (prior > 0.5)).sum()) / max(union, 1)
+        if mask.sum() > 12:
+            thing.colors = 0.7 * thing.colors + 0.1 * shown + 0.2 * thing.first_colors
+        plain, _ = self.background.likeness(lab.astype(np.float32)[where], where)
+        covered = np.zeros_like(prior)
+        covered[where] = (whole[where] > 0.5) & ~mask[where] & (plain < 0.3) & (rivals[where] > 0.3)
+        thing.template = np.where(mask[..., None], lab.astype(np.float32), template)
+        thing.hidden, thing.mask = covered, mask.astype(np.float32)
+        facts["hidden"] = float(covered.sum()) / max(float(covered.sum() + mask.sum()), 1)
+        return Shot(mask, facts)
+
+    def _odds(
+        self,
+        thing: _Object,
+        where: tuple[slice, slice],
+        reach: float,
+        maps: tuple[Floats, ...],
+        motion: Motion,
+        lab: Bytes,
+        agree: float,
+    ) -> tuple[Floats, dict[str, float]]:
+        prior, hidden, rivals, template, firm = (each[where] for each in maps)
+        crop, trusted = lab[where], motion.trusted[where]
+        colors, bins = crop.astype(np.float32), color_bins(crop)
+        inside = (prior > 0.5).astype(np.uint8)
+        depth, away = _distance(inside), _distance(1 - inside)
+        stiff = (firm > 0.5).astype(np.uint8)
+        share = 0.5 * agree
+        place = (1 - share) * (depth - away) / np.where(trusted, 2.0, reach)
+        place = np.clip(place + share * (_distance(stiff) - _distance(1 - stiff)) / 2, -3, 3)
+        place = np.where((hidden > 0.5), np.clip(place, -1, 0.5), place)
+        difference = colors - template
+        alike = np.exp(-np.einsum("hwc,hwc->hw", difference, difference) / 288)
+        own = thing.colors[bins] + _FLOOR + 0.02 * alike * (prior > 0.5)
+        ring = (away > 2) & (away < 2 * reach + 6)
+        ground = 0.5 * (histogram(bins, ring & (rivals < 0.5)) + self.ground_colors)[bins] + _FLOOR
+        plain, shaded = self.background.likeness(colors, where)
+        known = self.background.known[where] > 0.7
+        ground = np.where(known, 0.15 * ground + 0.02 * plain + 0.0015 * shaded, ground)
+        rival = np.clip(rivals, 0.0, 0.95)
+        other = 0.3 * self.other_colors[bins] + 0.02 * alike * (rivals > 0.5) + _FLOOR
+        color = np.clip(np.log(own / ((1 - rival) * ground + rival * other)), -3, 3)
+        own_way, camera_way = motion.against(thing.moved)[where], motion.independent[where]
+        clear = trusted & (motion.between(thing.moved)[where] > 1.5)
+        place = np.where(clear & (camera_way < 0.6), np.minimum(place - 2.0, -1.5), place)
+        apart = own_way > 1.3 * motion.between(thing.moved)[where] + 2.0
+        place -= 2.5 * agree * (trusted & apart) + 1.0 * (clear & (own_way > 3.0) & (rivals > 0.3))
+        evidence = (place + color).astype(np.float32)
+        evidence[away > 1.5 * reach + 1] = _NEVER
+        odds = relax(evidence, crop)
+        band = np.abs(depth - away) < reach
+        sure = np.abs(np.tanh(odds / 2))
+        facts = {
+            "certain": float(sure[band].mean()) if band.any() else 0.0,
+            "flow": float(trusted[odds > 0].mean()) if (odds > 0).any() else 0.0,
+        }
+        return odds, facts
+
+    def _look_around(self, number: int, lab: Bytes, masks: Sequence[Mask]) -> None:
+        """What covers the background and is none of the objects, and what colors the background has."""
+        colors, known = self.backdrop.of(number)
+        self.background = _Background(colors, known * (self.never < 0.5))
+        taken = np.zeros(lab.shape[:2], bool)
+        for mask in masks:
+            taken |= mask
+        plain, shaded = self.background.likeness(lab.astype(np.float32), (slice(None), slice(None)))
+        near = widened(taken, 5)
+        strange = (plain < 0.2) & (shaded < 0.2) & (self.background.known > 0.7) & ~near
+        opened = cv2.morphologyEx(strange.astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5)))
+        self.others = cv2.morphologyEx(opened, cv2.MORPH_CLOSE, np.ones((7, 7))).astype(np.float32)
+        self.others[taken] = 0
+        bins = color_bins(lab)
+        if self.others.sum() > 20:
+            seen = histogram(bins, self.others)
+            self.other_colors = seen if not self.other_colors.any() else 0.8 * self.other_colors + 0.2 * seen
+        self.ground_colors = histogram(bins, ~near & (self.others < 0.5))
+
+
+def _distance(mask: Bytes) -> Floats:
+    if not mask.any():
+        return np.zeros(mask.shape, np.float32)
+    if mask.all():
+        mask = np.pad(mask, 1)
+        return np.asarray(cv2.distanceTransform(mask, cv2.DIST_L2, 3)[1:-1, 1:-1], np.float32)
+    return np.asarray(cv2.distanceTransform(mask, cv2.DIST_L2, 3), np.float32)
+
+
+def _united(mask: Mask, firm: Floats, own_way: Floats, speed: Floats) -> Mask:
+    """Drop separate parts that go another way than the object."""
+    _, labels, parts, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    if len(parts) < 3:
+        return mask
+    shares = [int((firm[labels == number] > 0.5).sum()) for number in range(1, len(parts))]
+    main = 1 + int(np.argmax(shares))
+    for number in range(1, len(parts)):
+        part = labels == number
+        if number != main and np.median(own_way[part]) > np.median(speed[part]) + 1.5:
+            mask = mask & ~part
+    return mask
+
+
+def _surroundings(prior: Floats, motion: Motion) -> tuple[tuple[slice, slice] | None, float]:
+    """The part of the frame where an object can be, and how far its outline may be from where it is expected."""
+    solid = prior > 0.5
+    rows, columns = np.nonzero(solid)
+    if len(rows) < 12:
+        return None, 0.0
+    speed = float(np.percentile(motion.independent[solid], 90))
+    reach = float(int(max(4, 0.08 * np.sqrt(len(rows)), min(0.5 * speed, 20))))
+    pad = int(2 * reach + 6)
+    height, width = prior.shape
+    down = slice(max(rows.min() - pad, 0), min(rows.max() + pad + 1, height))
+    across = slice(max(columns.min() - pad, 0), min(columns.max() + pad + 1, width))
+    return (down, across), reach
+
+
+def follow(
+    frames: Sequence[Frame], start: int, masks: Sequence[Mask], progress: Callable[[float], None] = lambda share: None
+) -> list[list[Shot]]:
+    """Follow objects from their masks [h, w] on one frame, forwards to the end and backwards to the beginning.
+
+    Returns for each frame one shot per object.
+    """
+    found = {start: [Shot(mask, dict(_SURE)) for mask in masks]}
+    backdrop = Backdrop(frames)
+    for numbers in (range(start + 1, len(frames)), range(start - 1, -1, -1)):
+        scene = _Scene(frames, backdrop, start, masks)
+        for number in numbers:
+            found[number] = scene.step(number)
+            progress(len(found) / len(frames))
+    return [found[number] for number in range(len(frames))]
+
+
+@dataclass(frozen=True)
+class Track:
+    """What was followed through a clip: masks at the clip's size, and a confidence from 0 to 1 for each frame.
+
+    A frame's confidence is that of the least certain object. Below `LIMIT` the mask should be looked at.
+    """
+
+    shots: list[list[Shot]]
+    size: tuple[int, int]
+
+    @property
+    def count(self) -> int:
+        """The number of frames."""
+        return len(self.shots)
+
+    @cached_property
+    def confidence(self) -> list[float]:
+        """How sure each frame's masks are."""
+        return [min(confidence(shot.facts) for shot in shots) for shots in self.shots]
+
+    def is_low(self, number: int) -> bool:
+        """Whether a frame's masks should be looked at."""
+        return self.confidence[number] < LIMIT
+
+    @property
+    def first_lost(self) -> int | None:
+        """The first frame of the clip whose masks are not to be trusted; None if there is none."""
+        return next((number for number in range(self.count) if self.is_low(number)), None)
+
+    def masks(self, number: int) -> list[Mask]:
+        """The masks [h, w] of one frame, one per object, at the clip's size."""
+        return [_enlarged(shot.mask, *self.size) for shot in self.shots[number]]
+
+
+def _enlarged(mask: Mask, width: int, height: int) -> Mask:
+    if mask.shape == (height, width):
+        return mask
+    large: Mask = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC) > 0.5
+    return large
+
+
+def follow_selections(
+    frames: Sequence[Frame], start: int, selections: Sequence[Selection], *, segmenter: Segmenter = grab,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Track:  # fmt: skip
+    """Cut out what was selected on the frame `start`, and follow it through the clip.
+
+    Frames are worked on at a longest side of `WORKING_SIDE` pixels.
+    """
+    height, width, _ = frames[0].shape
+    scale = min(1.0, WORKING_SIDE / max(width, height))
+    small = max(round(width * scale), 8), max(round(height * scale), 8)
+    sized = list(frames) if small == (width, height) else [shrunk(frame, *small) for frame in frames]
+    whole = [segmenter(frames[start], selection) for selection in selections]
+    masks = [
+        np.asarray(cv2.resize(mask.astype(np.float32), small, interpolation=cv2.INTER_AREA)) > 0.5 for mask in whole
+    ]
+    shots = follow(sized, start, masks, progress)
+    shots[start] = [Shot(mask, dict(_SURE)) for mask in whole]
+    return Track(shots, (width, height))
+
+
+def features(facts: dict[str, float]) -> dict[str, float]:
+    """What the confidence is computed from: shares from 0 to 1, and how much the area changed, as a logarithm."""
+    shares = {name: facts.get(name, 0.0) for name in ("certain", "flow", "color", "overlap")}
+    grown = abs(float(np.log(max(facts.get("area", 0.0), 1e-3))))
+    return {**shares, "hidden": facts.get("hidden", 1.0), "grown": min(grown, 3.0)}
+
+
+def confidence(facts: dict[str, float]) -> float:
+    """From 0 to 1: whether a mask is likely to be right, from what was seen while it was found.
+
+    A logistic regression on rendered clips whose true masks are known: `python -m benchmarks.tracking --fit`.
+    """
+    if "given" in facts:
+        return 1.0
+    values = features(facts)
+    total = _BIAS + sum(weight * values[name] for name, weight in _WEIGHTS.items())
+    return float(1 / (1 + np.exp(-total)))

@@ -1,0 +1,95 @@
+"""Given clips as the workflows on footage read them, and what their results say of themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lichtspiel import __version__
+from lichtspiel.errors import MediaError, RequestError
+from lichtspiel.media.media import Media
+from lichtspiel.seal import Input, Marks, Provenance
+from lichtspiel.seal.credentials import JSON, SourceType
+from lichtspiel.workflows.terms import Inspection, Terms
+
+if TYPE_CHECKING:
+    from lichtspiel.frames import Frame
+
+__all__ = ["Clip", "frame_at", "plain_marks", "provenance_of_clip", "read_clip"]
+
+MAX_FRAMES = 1500
+"""The longest clip that is worked on, in frames: a minute at 25 frames per second."""
+
+_JUDGED_PER_SECOND = 2
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip that was read: its frames, all of one size, and its frame rate."""
+
+    media: Media
+    fps: Fraction
+
+    @property
+    def frames(self) -> list[Frame]:
+        """All frames, [h, w, 3]."""
+        return self.media.frames
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.media.size
+
+    def judge(self, prompt: str, terms: Terms) -> Inspection:
+        """Let the policy judge the clip, at two frames per second, with what is to be done to it. Raises Refused."""
+        every = max(round(self.fps / _JUDGED_PER_SECOND), 1)
+        return terms.admit(prompt, self.frames[::every], has_image=True)
+
+
+def read_clip(path: Path, *, fps: float = 16.0) -> Clip:
+    """Read all frames of a clip. `fps` is assumed where none is stated. Raises MediaError."""
+
+    def everything(timeline: object) -> range:
+        count: int = timeline.count  # type: ignore[attr-defined]
+        if count > MAX_FRAMES:
+            raise MediaError(
+                f"{path}: has {count:,} frames; at most {MAX_FRAMES:,} are worked on at once; cut it first"
+            )
+        return range(count)
+
+    media = Media.read_video(path, everything, fps=fps)
+    return Clip(media, Fraction(media.fps or fps).limit_denominator(1001))
+
+
+def frame_at(clip: Clip, seconds: float) -> int:
+    """The number of the frame that is shown at a time. Raises RequestError for a time outside the clip."""
+    number = int(seconds * clip.fps + Fraction(1, 1000))
+    if not 0 <= number < len(clip.frames):
+        last = round(float((len(clip.frames) - 1) / clip.fps), 3)
+        rule = f"{clip.media.path} lasts from 0 to {last:g} seconds"
+        raise RequestError("at", seconds, rule, min(max(0.0, seconds), last))
+    return number
+
+
+def even(frames: Iterable[Frame]) -> Iterator[Frame]:
+    """Frames with even sides: H.264 needs them, so the last column or row is left out where there is an odd number."""
+    for frame in frames:
+        yield frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2]
+
+
+def plain_marks(marks: Marks) -> Marks:
+    """The marks of a technical film, such as a mask. A watermark or label would change its levels."""
+    return replace(marks, watermark=False, label=False, comment=False)
+
+
+def provenance_of_clip(
+    clip: Clip, terms: Terms, *, model: str, source_type: SourceType, prompt: str, parameters: Mapping[str, JSON]
+) -> Provenance:
+    """The provenance of something made from a clip, which is its parent."""
+    return Provenance(
+        model=model, version=__version__, source_type=source_type, prompt=prompt, negative="", parameters=parameters,
+        inputs=(Input("video", clip.media.path, clip.media.sha256, parent=True),), embed_prompt=terms.embed_prompt,
+    )  # fmt: skip

@@ -1,0 +1,86 @@
+"""From a clip's file to a mask's file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lichtspiel.errors import LichtspielError, MediaError, RequestError
+from lichtspiel.footage.segment import box_of
+from lichtspiel.footage.selection import Selection
+from lichtspiel.media.video import read_video, video_info
+from lichtspiel.seal import verify
+from lichtspiel.workflows.track import Look, track
+from tests.footage.files import FRAMES, HEIGHT, WIDTH, clip, clip_file
+
+
+def selected(number: int = 0) -> Selection:
+    return Selection(box=box_of(clip().masks[number] == 1))
+
+
+def test_a_mask_video_has_the_size_rate_and_length_of_the_clip_and_names_its_parent(tmp_path: Path) -> None:
+    source = clip_file(tmp_path)
+    result = track(source, tmp_path / "mask.mp4", [selected(6)], at=6 / 8, sheet=tmp_path / "look.png")
+    info = video_info(tmp_path / "mask.mp4")
+    assert (info.width, info.height, info.frames) == (WIDTH, HEIGHT, FRAMES)
+    assert info.fps == 8
+    masks = [frame[..., 0] > 127 for frame in read_video(tmp_path / "mask.mp4")]
+    truth = clip().masks == 1
+    rights = [(mask & true).sum() / (mask | true).sum() for mask, true in zip(masks, truth, strict=True)]
+    assert np.mean(rights) > 0.8
+    assert result["start"] == 6
+    assert len(result["confidence"]) == FRAMES
+    assert result["low"] == []
+    credentials = verify(tmp_path / "mask.mp4").credentials
+    assert credentials.source_type == "algorithmicMedia"
+    assert [(it.role, it.relationship) for it in credentials.ingredients] == [("video", "parentOf")]
+    with Image.open(tmp_path / "look.png") as sheet:
+        assert sheet.width > 600
+
+
+def test_shape_margin_and_edge_reach_the_file(tmp_path: Path) -> None:
+    source = clip_file(tmp_path, frames=3)
+    levels = {}
+    for name, look in (
+        ("tight", Look()),
+        ("box", Look(shape="box")),
+        ("wide", Look(grow=6)),
+        ("soft", Look(feather=8)),
+    ):
+        track(source, tmp_path / f"{name}.mp4", [selected()], look=look)
+        levels[name] = next(read_video(tmp_path / f"{name}.mp4"))[..., 0]
+    area = {name: int((level > 127).sum()) for name, level in levels.items()}
+    assert area["box"] > area["tight"] < area["wide"]
+    between = ((level > 60) & (level < 200) for level in (levels["tight"], levels["soft"]))
+    hard, soft = (int(each.sum()) for each in between)
+    assert soft > 2 * hard
+
+
+def test_where_the_object_is_lost_the_frame_is_named_and_nothing_is_written(tmp_path: Path) -> None:
+    source = clip_file(tmp_path, frames=6, then_empty=4)
+    with pytest.raises(LichtspielError, match=r"from frame [67] \(0\.\d\d s\) on, the object may be lost"):
+        track(source, tmp_path / "mask.mp4", [selected()])
+    assert not (tmp_path / "mask.mp4").exists()
+    result = track(source, tmp_path / "mask.mp4", [selected()], look=Look(keep_going=True))
+    assert result["low"]
+    assert (tmp_path / "mask.mp4").exists()
+
+
+def test_clips_and_times_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
+    source = clip_file(tmp_path, frames=3)
+    with pytest.raises(RequestError, match="lasts from 0 to"):
+        track(source, tmp_path / "mask.mp4", [selected()], at=9)
+    with pytest.raises(RequestError, match="reaches beyond the clip"):
+        track(source, tmp_path / "mask.mp4", [Selection(box=(0, 0, 900, 100))])
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(MediaError):
+        track(tmp_path / "text.mp4", tmp_path / "mask.mp4", [selected()])
+
+
+def test_a_clip_of_one_frame_has_a_mask_of_one_frame(tmp_path: Path) -> None:
+    result = track(clip_file(tmp_path, frames=1), tmp_path / "mask.mp4", [selected()])
+    assert result["frames"] == 1
+    assert result["confidence"] == [1.0]
