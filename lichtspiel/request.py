@@ -171,7 +171,16 @@ class Request(BaseModel):
         Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="Where to compute.")
     )
     dtype: Annotated[Precision, Hint(COMPUTING)] = Field(
-        default="auto", description="Precision to compute in; int8 is for processors."
+        default="auto", description="Precision to compute in; int8 is for processors, fp8 for NVIDIA GPUs."
+    )
+    vae_dtype: Annotated[Literal["float32", "bfloat16"], Hint(COMPUTING)] = Field(
+        default="float32", description="Precision of the VAE; in bfloat16 it is faster and off by a level or two."
+    )
+    attention: Annotated[Literal["auto", "sdpa", "flash3", "sage"], Hint(COMPUTING)] = Field(
+        default="auto", description="Kernel of the self-attention; sage is faster and not exact."
+    )
+    compile: Annotated[Literal["auto", "off"], Hint(COMPUTING)] = Field(
+        default="auto", description="Whether the blocks of the DiT are compiled, on CUDA."
     )
 
     @property

@@ -66,4 +66,4 @@ Size = Annotated[
 ]  # fmt: skip
 Pace = Literal["whole", "real", "each"]
 GuidanceKind = Literal["cfg", "cfg-zero", "apg"]
-Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+Precision = Literal["auto", "float32", "bfloat16", "float16", "int8", "fp8"]

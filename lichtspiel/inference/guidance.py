@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lichtspiel import flow
+from lichtspiel.inference.kv_cache import outside_graphs
 from lichtspiel.models.dit import (
     Context,
     CrossAttention,
@@ -153,7 +154,7 @@ def skipping(dit: DiT, layers: tuple[int, ...]) -> Iterator[None]:
 
 
 @contextmanager
-def nag(dit: DiT, negative: Tensor, scale: float) -> Iterator[None]:
+def nag(dit: DiT, negative: Tensor, scale: float, *, compiled: bool = False) -> Iterator[None]:
     """Inside the block, the attention to the text steers away from the text states `negative` [1, l, w].
 
     A second attention per block is computed, but no second evaluation, so that a negative prompt counts at guidance 1.
@@ -169,7 +170,7 @@ def nag(dit: DiT, negative: Tensor, scale: float) -> Iterator[None]:
         return normalized(toward, attend_text(layer, q, pairs[layer], context), scale)
 
     for layer in layers:
-        layer.attend_text_fn = attend
+        layer.attend_text_fn = outside_graphs(attend) if compiled else attend
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TypeVar, cast
@@ -25,14 +25,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lichtspiel import flow
-from lichtspiel.errors import NonFinite, OutOfMemory, RequestError
-from lichtspiel.host import computing_dtype, free_memory, measure_rate
+from lichtspiel.errors import NonFinite, OutOfMemory
+from lichtspiel.host import free_memory, measure_rate
 from lichtspiel.inference import prompt_cache
 from lichtspiel.inference.clock import Clock
+from lichtspiel.inference.compiled import can_compile, compile_blocks, compiling
 from lichtspiel.inference.conditioning import image_condition, resize, vace_context
 from lichtspiel.inference.cpu import use_cpu_kernels
+from lichtspiel.inference.device import choose_device, choose_precision, exact_dtype, weight_dtype
+from lichtspiel.inference.fp8 import to_fp8
 from lichtspiel.inference.guidance import Guidance, nag, skipping
 from lichtspiel.inference.inputs import Inputs, read_inputs
+from lichtspiel.inference.kernels import attention_for, use_attention
 from lichtspiel.inference.kv_cache import kv_cache
 from lichtspiel.inference.magcache import Curve, MagCache, Recorder, parse, reusing
 from lichtspiel.inference.pixels import to_bytes
@@ -94,10 +98,12 @@ class Pipeline:
         for frame in pipeline.decode(step.latents):
             ...
 
-    `precision` is what the DiT computes in; with int8, everything else is float32. `notes` tell the user, before the
-    work starts, how well the LoRAs match and what may not fit into memory. `clock` times the stages; callers may
-    replace it with their own. `evaluations` says how many evaluations of the DiT the last denoising took so far, and
-    how many plain guidance would have taken. Every stage raises OutOfMemory if memory runs out.
+    `precision` is what the DiT computes in; with int8, everything else is float32, with fp8 bfloat16. `attention` is
+    the kernel of its self-attention, `compiled` whether its blocks are, and `vae_precision` what the VAE computes in.
+    `notes` tell the user, before the work starts, how well the LoRAs match and what may not fit into memory. `clock`
+    times the stages; callers may replace it with their own. `evaluations` says how many evaluations of the DiT the last
+    denoising took so far, and how many plain guidance would have taken. Every stage raises OutOfMemory if memory runs
+    out.
     """
 
     model: Model
@@ -105,6 +111,9 @@ class Pipeline:
     device: torch.device
     precision: str
     plan: Plan
+    attention: str = "sdpa"
+    compiled: bool = False
+    vae_precision: str = "float32"
     loras: list[tuple[LoRA, float]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     clock: Clock = field(default_factory=Clock)
@@ -116,7 +125,7 @@ class Pipeline:
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of all tensors except the VAE's, which are float32, as in its published checkpoint."""
-        return getattr(torch, self.precision) if self.precision != "int8" else torch.float32
+        return exact_dtype(self.precision)
 
     @property
     def loaded(self) -> frozenset[Part]:
@@ -133,8 +142,8 @@ class Pipeline:
         device = choose_device(request.device)
         wanted = [(adapter.path, adapter.strength) for adapter in request.lora]
         return (
-            (request.model, device, choose_precision(request.dtype, device))
-            == (self.model.name, self.device, self.precision)
+            (request.model, device, *_chosen(request, device))
+            == (self.model.name, self.device, self.precision, self.attention, self.compiled, self.vae_precision)
             and wanted == [(lora.path, strength) for lora, strength in self.loras]
             and request.pixels <= math.prod(self.plan.size) * self.plan.frames
         )
@@ -261,7 +270,13 @@ class Pipeline:
                 video = _finite(f"denoising step {index + 1}", latents)[:, :, len(request.references) :]
                 yield Step(index + 1, request.steps, video)
 
-        with kv_cache(dit), reusing(dit, recorder or blocks), self._steering(dit, conditions, request):
+        timing = compiling(self.clock) if self.compiled else nullcontext()
+        with (
+            timing,
+            kv_cache(dit, compiled=self.compiled),
+            reusing(dit, recorder or blocks),
+            self._steering(dit, conditions, request),
+        ):
             yield from self._within("denoise", "dit", steps())
 
     def curve(self, request: Request) -> Curve | None:
@@ -278,7 +293,7 @@ class Pipeline:
             return
         assert conditions.negative is not None
         with torch.inference_mode(), _within_memory("denoise"):
-            steering = nag(dit, conditions.negative, request.nag)
+            steering = nag(dit, conditions.negative, request.nag, compiled=self.compiled)
             steering.__enter__()
         try:
             yield
@@ -349,17 +364,20 @@ class Pipeline:
             return self._lent
 
         def build() -> DiT:
-            stage, int8 = self.plan.stage("dit"), self.precision == "int8"
-            dit = self.checkpoint.dit(self.dtype, self.device, resident=stage.resident, each=quantize if int8 else None)
+            stage, each = self.plan.stage("dit"), {"int8": quantize, "fp8": to_fp8}.get(self.precision)
+            dit = self.checkpoint.dit(self.dtype, self.device, resident=stage.resident, each=each)
             if self.loras:
-                apply(dit, self.loras, merge=not (stage.streamed or int8), partial=True)  # `load` checked the match
+                apply(dit, self.loras, merge=not (stage.streamed or each), partial=True)  # `load` checked the match
+            use_attention(dit, self.attention, self.device, self.dtype)
+            if self.compiled:
+                compile_blocks(dit)
             return dit
 
         return self._network("dit", build)
 
     def _vae(self) -> VAE:
         def build() -> VAE:
-            vae = self.checkpoint.vae(torch.float32, self.device)
+            vae = self.checkpoint.vae(getattr(torch, self.vae_precision), self.device)
             vae.chunk_frames = self.plan.chunk_frames
             return vae
 
@@ -418,28 +436,12 @@ def _finite(stage: str, values: Tensor) -> Tensor:
     return values
 
 
-def choose_device(name: str) -> torch.device:
-    """The device with this name; "auto" is a GPU if there is one. Raises RequestError if the machine lacks it."""
-    available = ["cpu"]
-    if torch.cuda.is_available():
-        available = ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count())), *available]
-    if torch.backends.mps.is_available():
-        available = ["mps", *available]
-    if name == "auto":
-        return torch.device(available[0])
-    if name not in available:
-        raise RequestError("device", name, f"this machine has {', '.join(available)}", available[0])
-    return torch.device(name)
-
-
-def choose_precision(name: str, device: torch.device) -> str:
-    """The precision with this name; "auto" is the fastest without loss (`host.computing_dtype`).
-
-    Raises RequestError for int8 on a GPU.
-    """
-    if name == "int8" and device.type != "cpu":
-        raise RequestError("dtype", name, "int8 layers run on processors only", "bfloat16")
-    return str(computing_dtype(device.type)).removeprefix("torch.") if name == "auto" else name
+def _chosen(request: Request, device: torch.device) -> tuple[str, str, bool, str]:
+    """The precision, the kernel of attention, whether blocks are compiled, and the VAE's precision."""
+    precision = choose_precision(request.dtype, device)
+    attention = attention_for(request.attention, device, exact_dtype(precision))
+    compiled = request.compile == "auto" and can_compile(device) is None
+    return precision, attention, compiled, request.vae_dtype
 
 
 def load(request: Request, weights: Files = None) -> Pipeline:
@@ -450,7 +452,7 @@ def load(request: Request, weights: Files = None) -> Pipeline:
     """
     row = model(request.model)
     device = choose_device(request.device)
-    precision = choose_precision(request.dtype, device)
+    precision, attention, compiled, vae_precision = _chosen(request, device)
     files = checkpoint(row, weights)
     loras = [(read_lora(adapter.path), adapter.strength) for adapter in request.lora]
     reports = [match(lora, row) for lora, _ in loras]
@@ -461,7 +463,11 @@ def load(request: Request, weights: Files = None) -> Pipeline:
     if planned.refusal:
         raise OutOfMemory(f"{planned.refusal}; take a smaller size, fewer frames or a smaller model")
     notes = [*map(str, reports), *planned.warnings]
-    pipeline = Pipeline(row, files, device, precision, planned, loras, notes)
+    if compiled is False and request.compile == "auto" and device.type == "cuda":
+        notes.append(str(can_compile(device)))
+    pipeline = Pipeline(
+        row, files, device, precision, planned, attention, compiled, vae_precision, loras=loras, notes=notes
+    )
     pipeline.curve(request)  # refuses what is not known, before anything loads
     return pipeline
 
@@ -476,10 +482,16 @@ def estimate(
     torch_device = choose_device(device)
     precision = choose_precision(dtype, torch_device)
     sizes = checkpoint(row, weights).sizes() if weights or row.embedded else None
-    exact = torch.float32 if precision == "int8" else getattr(torch, precision)
     free = None if gigabytes is None else int(gigabytes * 1e9)
     return _plan(
-        row, size, frames, torch_device, precision, sizes=sizes, free=free, rate=measure_rate(str(torch_device), exact)
+        row,
+        size,
+        frames,
+        torch_device,
+        precision,
+        sizes=sizes,
+        free=free,
+        rate=measure_rate(str(torch_device), exact_dtype(precision)),
     )
 
 
@@ -488,6 +500,6 @@ def _plan(
     sizes: dict[Part, int] | None, free: int | None = None, rate: float | None = None,
 ) -> Plan:  # fmt: skip
     return plan(
-        row, size=size, frames=frames, device=str(device), dtype=getattr(torch, precision),
+        row, size=size, frames=frames, device=str(device), dtype=weight_dtype(precision),
         free_bytes=free_memory(str(device)) if free is None else free, files_bytes=sizes, rate=rate,
     )  # fmt: skip

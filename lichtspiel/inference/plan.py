@@ -36,6 +36,9 @@ LARGE = 1_000_000_000
 
 GIGABYTE = 1e9
 
+WIDENED = {torch.int8: torch.float32, torch.float8_e4m3fn: torch.bfloat16}
+"""The precision of everything outside resident blocks that are in eight bits."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
@@ -163,14 +166,14 @@ def plan(
     """Plan a job of `frames` frames of `size` (width, height) on `device` with `free_bytes` free.
 
     If `free_bytes` is None (not known), the plan assumes `UNKNOWN_BYTES` and refuses nothing. `dtype` is the precision
-    of the text encoder and the DiT; the VAE always computes in float32. With `torch.int8`, the resident blocks of the
-    DiT are int8 and everything else is float32. `files_bytes` holds the sizes of the weight files if they are known;
-    otherwise 16 bits per parameter are assumed (VAE: 32). `rate` is a measured speed in operations per second
-    (`measure_rate`); without it, the plan has no times.
+    of the text encoder and the DiT; the VAE computes in float32. With `torch.int8` or `torch.float8_e4m3fn`, only the
+    resident blocks of the DiT are in it; everything else is float32 or bfloat16. `files_bytes` holds the sizes of the
+    weight files if they are known; otherwise 16 bits per parameter are assumed (VAE: 32). `rate` is a measured speed in
+    operations per second (`measure_rate`); without it, the plan has no times.
     """
     tokens = model.dit.tokens(model.latent_shape(frames, size))
     batch = 2 if tokens <= BATCHED_TOKENS else 1
-    exact = torch.float32 if dtype == torch.int8 else dtype
+    exact = WIDENED.get(dtype, dtype)
     wide = exact.itemsize
     budget = UNKNOWN_BYTES if free_bytes is None else free_bytes
     length, chunk_frames = model.dit.text_length, _chunk_frames(model.vae, size, budget)
@@ -217,7 +220,7 @@ def _stage(name: str, part: Part, spec: Spec, dtype: torch.dtype, activations: i
     if isinstance(spec, UMT5Spec) and total > LARGE:
         other -= spec.vocabulary * spec.width  # rows of the embedding are read from the file
     block, in_blocks = max(counts.values(), default=0), counts.total()
-    wide = 4 if dtype == torch.int8 else dtype.itemsize
+    wide = WIDENED.get(dtype, dtype).itemsize
     return Stage(
         name=name, part=part, dtype=str(dtype).removeprefix("torch."), parameters=total,
         file_bytes=total * (4 if part == "vae" else 2), blocks=len(counts), resident=0, other_bytes=other * wide,

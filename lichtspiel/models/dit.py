@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -89,7 +88,7 @@ class Context:
     padding: int
     image: Tensor | None
 
-    @cached_property
+    @property
     def bias(self) -> Tensor | None:
         """What is added to the logit of every token of the text, [l] in float32."""
         if self.padding == 1:

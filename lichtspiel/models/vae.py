@@ -294,7 +294,8 @@ class VAE(nn.Module):
 
     `mean` and `std` have one value per latent channel and come from the specification, which leaves them 0 and 1 for a
     VAE that is still to be trained. Pixels are in [-1, 1]. A video has 1 + 4n frames and a height and width divisible
-    by 8 (for the stride of Wan2.1's VAE, as all shapes in this file). The largest layers of `encode` and
+    by 8 (for the stride of Wan2.1's VAE, as all shapes in this file). `encode` and `decode` compute in the weights'
+    dtype, and take and return float32. The largest layers of `encode` and
     `decode` process `chunk_frames` frames at once, at most 4: fewer need less memory and a little more time.
     """
 
@@ -336,15 +337,16 @@ class VAE(nn.Module):
         stride = self.spec.stride[0]
         assert video.shape[2] % stride == 1, "a video has 1 + 4n frames"
         cache: Cache = {}
+        video = video.to(self.conv1.weight.dtype)
         chunks = [video[:, :, :1], *torch.split(video[:, :, 1:], stride, dim=2)]
         means = [self.moments(chunk, cache, self.chunk_frames)[0] for chunk in chunks if chunk.shape[2]]
-        return (torch.cat(means, dim=2) - self.mean) / self.std
+        return (torch.cat(means, dim=2).float() - self.mean) / self.std
 
     def decode(self, latents: Tensor) -> Iterator[Tensor]:
         """Pixels of normalized latents in [-1, 1], one latent frame at a time: first 1 frame, then 4, in parts of up to
         `chunk_frames` frames."""
         cache: Cache = {}
         for latent in torch.split(latents, 1, dim=2):
-            raw = self.conv2(latent * self.std + self.mean)
+            raw = self.conv2((latent * self.std + self.mean).to(self.conv2.weight.dtype))
             for pixels in self.decoder.parts(raw, cache, self.chunk_frames):
-                yield pixels.clamp(-1, 1)
+                yield pixels.float().clamp(-1, 1)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lichtspiel.errors import InvalidInput, OutputError, RequestError
-from lichtspiel.inference.pipeline import Files, Pipeline, choose_device, choose_precision, load
+from lichtspiel.inference.device import choose_device, choose_precision
+from lichtspiel.inference.pipeline import Files, Pipeline, load
 from lichtspiel.media.media import media_sha256
 from lichtspiel.request import Request
 from lichtspiel.seal import digest, verify

@@ -12,7 +12,8 @@ from PIL import Image
 
 from lichtspiel import flow
 from lichtspiel.errors import MediaError, NonFinite, RequestError, WeightsError
-from lichtspiel.inference.pipeline import Pipeline, choose_device, load
+from lichtspiel.inference.device import choose_device
+from lichtspiel.inference.pipeline import Pipeline, load
 from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE

@@ -26,7 +26,7 @@ VALUES: dict[str, Any] = {
     "lora_partial": True, "upscale": 2, "fit": "pad", "context_scale": 0.5, "consent": "Ada agreed", "prompt": "a bee",
     "metadata": {"order": "7"},
     "guidance_kind": "apg", "guidance_interval": "0.1-0.8", "guidance_gate": 0.5, "skip_layers": [1], "skip_scale": 2.0,
-    "nag": 11.0, "magcache": "0.1",
+    "nag": 11.0, "magcache": "0.1", "vae_dtype": "bfloat16", "attention": "sdpa", "compile": "off",
 }  # fmt: skip
 
 

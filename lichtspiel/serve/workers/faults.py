@@ -27,7 +27,7 @@ from lichtspiel.errors import (
     RequestError,
     WeightsError,
 )
-from lichtspiel.inference.pipeline import choose_device
+from lichtspiel.inference.device import choose_device
 from lichtspiel.seal import record
 from lichtspiel.seal.identity import load_identity
 from lichtspiel.serve.errors import NotFound, StoreError

@@ -1,0 +1,86 @@
+"""Products in eight-bit floating point: the linear layers of a DiT's blocks on GPUs that have units for them.
+
+Weights are e4m3 with a scale for each row, inputs with a scale for each token, both from the largest absolute value;
+products are summed in float32 and returned in bfloat16. Embeddings, modulation, norms and the head stay as they are. On
+a processor the same numbers are multiplied in float32, which is slow and lets tests compare.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lichtspiel.errors import RequestError
+
+__all__ = ["FP8Linear", "check_fp8", "to_fp8"]
+
+E4M3 = torch.float8_e4m3fn
+LARGEST = torch.finfo(E4M3).max  # 448
+
+CAPABILITY = (8, 9)
+"""The first compute capability with units for eight-bit floating point: Ada (RTX 40, L40); then Hopper and later."""
+
+MULTIPLE = 16
+"""`torch._scaled_mm` takes matrices whose sides are multiples of this; other layers stay as they are."""
+
+
+def check_fp8(device: torch.device) -> None:
+    """Raise RequestError if a device has no units for eight-bit floating point, with the nearest precision it has."""
+    if device.type != "cuda":
+        raise RequestError("dtype", "fp8", "it needs an NVIDIA GPU", "int8" if device.type == "cpu" else "float16")
+    capability = torch.cuda.get_device_capability(device)
+    if capability < CAPABILITY:
+        name = torch.cuda.get_device_name(device)
+        reason = f"{name} has no units for it (compute capability {capability[0]}.{capability[1]}, needed is 8.9)"
+        raise RequestError("dtype", "fp8", reason, "bfloat16" if capability[0] >= 8 else "float16")
+
+
+class FP8Linear(nn.Module):
+    """A linear layer with e4m3 weights [out, in]; takes and returns bfloat16. It cannot be trained or saved."""
+
+    weight: Tensor
+    scales: Tensor
+    bias: Tensor | None
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        weight, scales = quantized(layer.weight.detach())
+        self.register_buffer("weight", weight, persistent=False)
+        self.register_buffer("scales", scales.T.contiguous(), persistent=False)  # [1, out]
+        bias = None if layer.bias is None else layer.bias.detach().to(torch.bfloat16)
+        self.register_buffer("bias", bias, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer to the last dimension of `x`."""
+        rows = x.reshape(-1, x.shape[-1])
+        values, scales = quantized(rows)
+        if x.device.type == "cuda":
+            product: Tensor = torch._scaled_mm(
+                values, self.weight.T, scale_a=scales, scale_b=self.scales, bias=self.bias, out_dtype=torch.bfloat16
+            )
+        else:
+            product = F.linear(values.float(), self.weight.float()) * scales * self.scales
+            product = (product if self.bias is None else product + self.bias.float()).to(torch.bfloat16)
+        return product.reshape(*x.shape[:-1], -1).type_as(x)
+
+
+def quantized(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Round a matrix to e4m3; returns it and the scale [m, 1] in float32 of each row: rows = values · scale."""
+    wide = rows.float()
+    scales = wide.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) / LARGEST
+    # A conversion to e4m3 does not saturate, and rounding can exceed the largest value by a little.
+    return (wide / scales).clamp(-LARGEST, LARGEST).to(E4M3), scales
+
+
+def to_fp8(block: nn.Module) -> int:
+    """Replace every plain linear layer in a block; returns how many were replaced. Layers that always compute in
+    float32 are of another class and stay."""
+    count = 0
+    for name, child in [*block.named_children()]:
+        if type(child) is nn.Linear and not any(side % MULTIPLE for side in child.weight.shape):
+            setattr(block, name, FP8Linear(child))
+            count += 1
+        else:
+            count += to_fp8(child)
+    return count
