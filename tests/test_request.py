@@ -120,7 +120,8 @@ def test_texts_mean_what_they_say_as_forms_and_command_lines_send_them() -> None
         "fit": "pad", "pace": "real", "video_start": "1.5", "sound": "true",
         "lora": "c.safetensors:0.5", "lora_partial": "true", "size": "832x480", "frames": "81",
         "upscale": "2", "steps": "20", "guidance": "4.5", "shift": "3", "solver": "dpm++", "negative": "", "seed": "7",
-        "device": "cpu", "dtype": "float32", "vae_dtype": "bfloat16", "attention": "sdpa", "compile": "off", "guidance_kind": "apg", "guidance_interval": "0.1-0.8",
+        "device": "cpu", "dtype": "float32", "vae_dtype": "bfloat16", "attention": "sdpa", "compile": "off",
+        "guidance_kind": "apg", "guidance_interval": "0.1-0.8",
         "guidance_gate": "0.5", "skip_layers": "7, 9", "skip_scale": "2", "nag": "0", "magcache": "0.1:3",
     }  # fmt: skip
     values = {

@@ -19,12 +19,13 @@ from lichtspiel.serve.api.form import FIELDS, FILES, Submission, read_form
 from lichtspiel.serve.settings import Settings
 from lichtspiel.spec import MODELS
 from tests.lora.files import keys, linear_layers, pairs, save
+from tests.tune.clips import write_clip
 
 VALUES: dict[str, Any] = {
     "model": "nano", "size": "64x64", "frames": 9, "seconds": 1.0, "steps": 3, "guidance": 2.5, "shift": 4.0,
     "solver": "unipc", "negative": "rain", "seed": 2**60, "dtype": "float32", "lora": ["style:0.5"],
     "lora_partial": True, "upscale": 2, "fit": "pad", "context_scale": 0.5, "consent": "Ada agreed", "prompt": "a bee",
-    "metadata": {"order": "7"},
+    "metadata": {"order": "7"}, "pace": "real", "video_start": 0.5, "sound": True,
     "guidance_kind": "apg", "guidance_interval": "0.1-0.8", "guidance_gate": 0.5, "skip_layers": [1], "skip_scale": 2.0,
     "nag": 11.0, "magcache": "0.1", "vae_dtype": "bfloat16", "attention": "sdpa", "compile": "off",
 }  # fmt: skip
@@ -68,22 +69,27 @@ def test_every_field_is_tried() -> None:
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_a_field_means_the_same_as_json_and_as_a_form(name: str, offered: Settings) -> None:
+def test_a_field_means_the_same_as_json_and_as_a_form(name: str, offered: Settings, tmp_path: Path) -> None:
     fields = {"prompt": "a bee", "seed": 1, name: VALUES[name]}
     files = {"input_reference": [picture()]} if name == "fit" else {}
     if name == "context_scale":
         fields |= {"model": "vace-1.3b"}
         files = {"references": [picture()]}
+    if name in {"pace", "video_start", "sound"}:
+        fields |= {"model": "vace-1.3b", "size": "480x480", "frames": 5}
+        fields |= {"pace": "real"} if name == "sound" else {}
+        files = {"video": [write_clip(tmp_path / "clip.mp4").read_bytes()]}
     if name == "lora_partial":
         fields["lora"] = ["style"]
     fields |= {"skip_scale": {"skip_layers": [1]}, "nag": {"guidance": 1.0}}.get(name, {})
     form = {field: text(value) for field, value in fields.items()}
     plain, sent = asked(fields, offered, **files), asked(form, offered, **files)
-    files_apart = {"image", "references"}
+    files_apart = {"image", "references", "video"}
     assert plain.request.model_dump(exclude=files_apart) == sent.request.model_dump(exclude=files_apart)
     assert (plain.consent, plain.metadata) == (sent.consent, sent.metadata)
     if name in plain.request.model_dump() and name not in {"model", "size", "dtype", "fit"}:
-        without = asked({field: value for field, value in fields.items() if field != name} | {"prompt": "x"}, offered)
+        others = {field: value for field, value in fields.items() if field != name} | {"prompt": "x"}
+        without = asked(others, offered, **files)
         assert getattr(sent.request, name) != getattr(without.request, name)
 
 
