@@ -57,7 +57,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "seal/record": ("errors seal/credentials storage", ""),
     "inference": (
         "errors flow frames host lora media models request spec storage tokenizer weights",
-        "einops numpy psutil safetensors torch",
+        "einops flash_attn_interface numpy psutil safetensors sageattention torch",
     ),
     "seal/enroll": ("errors seal/certificates seal/credentials seal/identity seal/manifest", ""),
     "seal/export": (

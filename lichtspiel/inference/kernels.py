@@ -7,7 +7,6 @@ function here, with the signature of `models.attention.attention`.
 
 from __future__ import annotations
 
-from importlib import import_module
 from importlib.util import find_spec
 from typing import Literal
 
@@ -75,22 +74,26 @@ def use_attention(dit: nn.Module, name: str, device: torch.device, dtype: torch.
 
 def kernel(name: str) -> AttentionFn:
     """The function that computes attention with a kernel, from [b, l, n, d] to the same shape."""
-    if name == "sdpa":
-        return attention
-    module = import_module(PACKAGES[name][0])
+    return {"sdpa": attention, "flash3": flash3, "sage": sage}[name]
 
-    def flash3(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, /) -> Tensor:
-        assert bias is None, "only cross-attention has a bias"
-        result = module.flash_attn_func(q, k, v)
-        output: Tensor = result[0] if isinstance(result, tuple) else result  # early releases return the logits, too
-        return output
 
-    def sage(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, /) -> Tensor:
-        assert bias is None, "only cross-attention has a bias"
-        output: Tensor = module.sageattn(q, k, v, tensor_layout="NHD")
-        return output
+def flash3(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, /) -> Tensor:
+    """FlashAttention-3 (arXiv:2407.08608)."""
+    from flash_attn_interface import flash_attn_func
 
-    return flash3 if name == "flash3" else sage
+    assert bias is None, "only cross-attention has a bias"
+    result = flash_attn_func(q, k, v)
+    output: Tensor = result[0] if isinstance(result, tuple) else result  # early releases return the logits, too
+    return output
+
+
+def sage(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, /) -> Tensor:
+    """SageAttention (arXiv:2410.02367), whose layout NHD is [b, l, n, d]."""
+    from sageattention import sageattn
+
+    assert bias is None, "only cross-attention has a bias"
+    output: Tensor = sageattn(q, k, v, tensor_layout="NHD")
+    return output
 
 
 @torch.inference_mode()
