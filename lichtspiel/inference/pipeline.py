@@ -25,12 +25,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lichtspiel import flow
-from lichtspiel.errors import NonFinite, OutOfMemory
+from lichtspiel.errors import OutOfMemory
 from lichtspiel.host import free_memory, measure_rate
 from lichtspiel.inference import prompt_cache
 from lichtspiel.inference.clock import Clock
 from lichtspiel.inference.compiled import can_compile, compile_blocks, compiling
 from lichtspiel.inference.conditioning import image_condition, resize, vace_context
+from lichtspiel.inference.conditions import Conditions, finite, with_conditions, within_memory
 from lichtspiel.inference.cpu import use_cpu_kernels
 from lichtspiel.inference.device import choose_device, choose_precision, exact_dtype, weight_dtype
 from lichtspiel.inference.fp8 import to_fp8
@@ -57,23 +58,6 @@ __all__ = ["Conditions", "Files", "Pipeline", "Step", "estimate", "load"]
 
 Item = TypeVar("Item")
 Network = TypeVar("Network", bound=nn.Module)
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What the DiT is conditioned on.
-
-    `text` holds the text states [1, l, w] and `negative` those of the negative prompt (None without guidance).
-    `image_condition` holds the known pictures [1, 4 + c, t, h, w] (None for models that take none), `clip` the CLIP
-    features [i, 257, w], and `vace` the context [1, 2c + 64, r + t, h, w], in which r references precede the video's
-    latents.
-    """
-
-    text: Tensor
-    negative: Tensor | None
-    image_condition: Tensor | None
-    clip: Tensor | None
-    vace: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -185,7 +169,7 @@ class Pipeline:
             umt5 = self._umt5()
             for text in texts:
                 ids = torch.tensor([self.tokenizer(text)], device=self.device)
-                self._text_states[text] = _finite("text encoding", umt5(ids)).cpu()
+                self._text_states[text] = finite("text encoding", umt5(ids)).cpu()
                 prompt_cache.put(text, self._encoder, self._text_states[text])
 
     @torch.inference_mode()
@@ -217,18 +201,18 @@ class Pipeline:
         # The official code resizes without antialiasing, but pictures shrunk to nano's size look better with it.
         sized = [resize(picture, *request.size, antialias=self.model.embedded) for picture in pictures]
         last = sized[1] if len(sized) == 2 else None
-        condition = _finite("picture encoding", image_condition(self._vae(), sized[0], last, request.frames))
+        condition = finite("picture encoding", image_condition(self._vae(), sized[0], last, request.frames))
         if self.model.clip is None:
             return condition, None
         pixels = torch.cat([preprocess(picture[None], self.model.clip.image_size) for picture in pictures])
-        return condition, _finite("picture encoding", self._clip()(pixels.to(self.dtype)))
+        return condition, finite("picture encoding", self._clip()(pixels.to(self.dtype)))
 
     def _context(self, request: Request, inputs: Inputs) -> Tensor:
         """VACE's context. A request without files has one too: all of the video is generated."""
         edit = vace_inputs(request, inputs)
         references = [reference.to(self.device) for reference in edit.references]
         video, mask = edit.video[None].to(self.device), edit.mask.to(self.device)
-        return _finite("video encoding", vace_context(self._vae(), video, mask, references))
+        return finite("video encoding", vace_context(self._vae(), video, mask, references))
 
     def noise(self, request: Request) -> Tensor:
         """The initial noise [1, c, r + t, h, w], which includes a latent frame for each of r references.
@@ -252,7 +236,7 @@ class Pipeline:
         with self._stage("denoise", "dit"):
             dit = self._dit()
         guidance = Guidance(
-            _with_conditions(dit, conditions, request),
+            with_conditions(dit, conditions, request),
             conditions.text,
             None if request.guidance == 1 else conditions.negative,
             request,
@@ -267,7 +251,7 @@ class Pipeline:
                 self.evaluations = (guidance.evaluations - (blocks.spared if blocks else 0), guidance.full)
                 if blocks is not None:
                     blocks.step = index + 1
-                video = _finite(f"denoising step {index + 1}", latents)[:, :, len(request.references) :]
+                video = finite(f"denoising step {index + 1}", latents)[:, :, len(request.references) :]
                 yield Step(index + 1, request.steps, video)
 
         timing = compiling(self.clock) if self.compiled else nullcontext()
@@ -292,7 +276,7 @@ class Pipeline:
             yield
             return
         assert conditions.negative is not None
-        with torch.inference_mode(), _within_memory("denoise"):
+        with torch.inference_mode(), within_memory("denoise"):
             steering = nag(dit, conditions.negative, request.nag, compiled=self.compiled)
             steering.__enter__()
         try:
@@ -307,7 +291,7 @@ class Pipeline:
 
         def frames() -> Iterator[NDArray[np.uint8]]:
             for chunk in vae.decode(latents.to(self.device).float()):
-                levels = to_bytes(_finite("decoding", chunk)[0])
+                levels = to_bytes(finite("decoding", chunk)[0])
                 yield from rearrange(levels, "c t h w -> t h w c").cpu().numpy()
 
         yield from self._within("decode", "vae", frames())
@@ -327,7 +311,7 @@ class Pipeline:
             for part in released:
                 del self._networks[part]
             gc.collect()
-        with self.clock.stage(name), _within_memory(name):
+        with self.clock.stage(name), within_memory(name):
             yield
 
     def _within(self, stage: str, part: Part, items: Iterator[Item]) -> Iterator[Item]:
@@ -389,51 +373,10 @@ class Pipeline:
         return prompt_cache.fingerprint(self.checkpoint.parts["umt5"].paths, f"{self.dtype} on {self.device.type}")
 
 
-def _with_conditions(dit: DiT, conditions: Conditions, request: Request) -> flow.Network:
-    """The DiT with every condition except the text."""
-    image_channels, clip, vace = conditions.image_condition, conditions.clip, conditions.vace
-
-    def network(latents: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
-        count = len(latents)  # 2 if both branches of guidance are in one batch
-        inputs = (
-            latents
-            if image_channels is None
-            else torch.cat([latents, image_channels.repeat(count, 1, 1, 1, 1).to(latents)], 1)
-        )
-        velocity: Tensor = dit(
-            inputs, timestep, text,
-            image=None if clip is None else clip.repeat(count, 1, 1),
-            vace=None if vace is None else vace.repeat(count, 1, 1, 1, 1), vace_scale=request.context_scale,
-        )  # fmt: skip
-        return velocity
-
-    return network
-
-
 def _texts(request: Request) -> list[str]:
     """What the text encoder reads: the prompt and, with guidance of any kind, the negative prompt."""
     guided = request.guidance != 1 or request.nag
     return [request.prompt, request.negative] if guided else [request.prompt]
-
-
-@contextmanager
-def _within_memory(stage: str) -> Iterator[None]:
-    """Turn the three kinds of out-of-memory errors that torch raises into OutOfMemory; let other errors pass."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        words = ("out of memory", "allocate memory")
-        if isinstance(error, RuntimeError) and not any(word in str(error) for word in words):
-            raise
-        doing = {"encode": "encoding", "denoise": "denoising", "decode": "decoding"}[stage]
-        remedy = "choose a smaller size, fewer frames or a smaller model; `lichtspiel plan` shows what fits"
-        raise OutOfMemory(f"{doing} needs more memory than this machine has free; {remedy}") from error
-
-
-def _finite(stage: str, values: Tensor) -> Tensor:
-    if not torch.isfinite(values).all():
-        raise NonFinite(stage, "try --dtype float32, or check the weights with another prompt")
-    return values
 
 
 def _chosen(request: Request, device: torch.device) -> tuple[str, str, bool, str]:
