@@ -123,9 +123,20 @@ ROOMS: dict[str, tuple[str, str]] = {
         "einops numpy torch",
     ),
     "tune/prepare": (
-        "errors spec storage tune/cache tune/dataset tune/encode tune/layouts tune/people tune/samples tune/scan "
-        "tune/survey weights",
+        "errors spec storage tokenizer tune/cache tune/dataset tune/encode tune/layouts tune/people tune/samples "
+        "tune/scan tune/survey weights",
         "",
+    ),
+    "tune/meter": ("", "psutil torch"),
+    "tune/peaks": (
+        "flow inference models spec tune/adapter tune/base tune/cache tune/dataset tune/optimizers tune/settings",
+        "torch",
+    ),
+    "tune/look": ("errors frames media seal spec storage tune/dataset tune/prepare tune/samples", "PIL numpy"),
+    "tune/check": (
+        "host inference spec tune/cache tune/dataset tune/encode tune/meter tune/peaks tune/prepare tune/samples "
+        "tune/settings tune/trainer",
+        "torch",
     ),
     "seal/picture": ("frames seal/credentials seal/export seal/identity seal/labels seal/marks", "PIL"),
     "seal/report": ("errors seal/credentials seal/verify", ""),
@@ -158,10 +169,9 @@ ROOMS: dict[str, tuple[str, str]] = {
         "fastapi uvicorn",
     ),
     "cli": (
-        "config errors footage inference lora media options policy request seal seal/record seal/verify serve/api "
-        "serve/queue "
-        "serve/server serve/settings serve/workers spec storage toybox train/nano train/state translate weights "
-        "workflows",
+        "config errors footage host inference lora media options policy request seal seal/record seal/verify serve/api "
+        "serve/queue serve/server serve/settings serve/workers spec storage toybox train/nano train/state translate "
+        "tune/check tune/dataset tune/encode tune/look tune/prepare tune/settings weights workflows",
         "rich typer",
     ),
     "__main__": ("cli", ""),

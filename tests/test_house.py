@@ -188,8 +188,9 @@ def test_files_are_short(name: str) -> None:
 
 
 def flag_takers() -> set[str]:
-    """The functions of the command line where one parameter is one flag: the verbs, and what makes terms of flags."""
-    found, groups = {"terms"}, [typer.main.get_command(app)]
+    """The functions of the command line where one parameter is one flag: the verbs, and what makes the terms and the
+    options of a tuning run of flags."""
+    found, groups = {"terms", "data_flags", "run_flags"}, [typer.main.get_command(app)]
     while groups:
         group: Any = groups.pop()
         inner = [group, *group.commands.values()]

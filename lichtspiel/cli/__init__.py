@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from lichtspiel import __version__
-from lichtspiel.cli import config, errors, footage, generate, provenance, serve, train, translate, weights
+from lichtspiel.cli import config, errors, footage, generate, provenance, serve, train, translate, tune, weights
 from lichtspiel.cli.examples import EXAMPLES
 from lichtspiel.cli.help import Command, Group
 
@@ -102,6 +102,11 @@ GROUPS: dict[str, tuple[str, str, dict[str, Verb]]] = {
             "erase": provenance.erase_prompt,
             "export": provenance.export_record,
         },
+    ),
+    "tune": (
+        "Training",
+        "Fine-tune a published model on your own clips.",
+        {"check": tune.check_run, "look": tune.look_at_data},
     ),
     "toybox": ("Training", "Captioned clips that the package renders itself.", {"render": train.render_clips}),
     "train": (

@@ -59,6 +59,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "record find": ('lichtspiel record find "a bee"',),
     "record erase": ("lichtspiel record erase 3f2a91c0",),
     "record export": ("lichtspiel record export > record.jsonl",),
+    "tune check": (
+        "lichtspiel tune check data --model t2v-1.3b --weights ~/Wan2.1-T2V-1.3B",
+        "lichtspiel tune check data --model nano --trigger ohwx --rank 8",
+    ),
+    "tune look": ("lichtspiel tune look data --model t2v-1.3b --frames 17 --frames 33 -o look",),
     "toybox render": ("lichtspiel toybox render --count 8 --seed 3 -o clips",),
     "train vae": ("lichtspiel train vae --run runs/nano --minutes 60",),
     "train dit": ("lichtspiel train dit --run runs/nano --minutes 60",),

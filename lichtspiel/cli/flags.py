@@ -151,8 +151,9 @@ def terms(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
 
 
 def parameters(verb: Callable[..., object]) -> dict[str, inspect.Parameter]:
-    """The parameters of a verb, their annotations evaluated; `Terms` is not imported for that, which takes time."""
-    hints = get_type_hints(verb, localns={"Terms": object}, include_extras=True)
+    """The parameters of a verb, their annotations evaluated; what takes time to import stays unknown."""
+    unknown = dict.fromkeys(("Terms", "DataOptions", "RunOptions"), object)
+    hints = get_type_hints(verb, localns=unknown, include_extras=True)
     signature = inspect.signature(verb).parameters
     return {name: parameter.replace(annotation=hints[name]) for name, parameter in signature.items()}
 

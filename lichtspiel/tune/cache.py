@@ -119,6 +119,12 @@ class Cache:
     empty: Tensor
     _texts: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
+    @classmethod
+    def of(cls, folder: Path, facts: Facts, rows: Sequence[Row]) -> Cache:
+        """A cache of some samples that are in a folder."""
+        bare = cls(folder, facts, tuple(rows), torch.empty(0))
+        return replace(bare, empty=bare._text(""))
+
     @property
     def buckets(self) -> list[Bucket]:
         """All buckets, the largest first."""
@@ -212,8 +218,7 @@ def open_cache(folder: Path) -> Cache:
         raise InvalidInput(f"{folder} was made by another edition of this package; delete it to have it made anew")
     facts = Facts(**index["facts"] | {"triggers": tuple(index["facts"]["triggers"])})
     rows = tuple(Row(**row | {"bucket": Bucket(**row["bucket"])}) for row in index["rows"])
-    bare = Cache(folder, facts, rows, torch.empty(0))
-    return replace(bare, empty=bare._text(""))
+    return Cache.of(folder, facts, rows)
 
 
 def write_index(folder: Path, facts: Facts, rows: Sequence[Row]) -> None:

@@ -103,12 +103,15 @@ class Encoder:
                 "some, or put it on another disk with --cache"
             )
 
-    def encode_texts(self, captions: Sequence[str], progress: Callable[[str, float], None]) -> None:
-        """Encode the captions that are not in the cache yet, and the empty one, which guidance needs."""
+    def missing_texts(self, captions: Sequence[str]) -> list[str]:
+        """The captions that are not in the cache yet, each once, and the empty one, which guidance needs."""
         maker = self._text_maker()
-        texts = [
-            text for text in dict.fromkeys(["", *captions]) if not has_tensors(text_path(self.folder, text), maker)
-        ]
+        texts = dict.fromkeys(["", *captions])
+        return [text for text in texts if not has_tensors(text_path(self.folder, text), maker)]
+
+    def encode_texts(self, captions: Sequence[str], progress: Callable[[str, float], None]) -> None:
+        """Encode the captions that are not in the cache yet, and the empty one."""
+        maker, texts = self._text_maker(), self.missing_texts(captions)
         if not texts:
             return
         tokenizer = self.files.tokenizer()

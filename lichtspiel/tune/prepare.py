@@ -4,14 +4,15 @@ before any network is loaded."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lichtspiel.errors import InvalidInput
 from lichtspiel.spec import Model
 from lichtspiel.storage import home
-from lichtspiel.tune.cache import Cache, Facts, Row, open_cache, write_index
+from lichtspiel.tokenizer import Tokenizer
+from lichtspiel.tune.cache import Cache, Facts, Row, write_index
 from lichtspiel.tune.dataset import DataOptions, Finding, Sample
 from lichtspiel.tune.encode import Encoder
 from lichtspiel.tune.layouts import Found
@@ -19,9 +20,9 @@ from lichtspiel.tune.people import People
 from lichtspiel.tune.samples import cut_items, data_digest
 from lichtspiel.tune.scan import find_items
 from lichtspiel.tune.survey import survey
-from lichtspiel.weights.checkpoint import Checkpoint
+from lichtspiel.weights.checkpoint import Checkpoint, Files, checkpoint
 
-__all__ = ["Observe", "Surveyed", "default_cache", "encode", "look_through", "prepare"]
+__all__ = ["Observe", "Surveyed", "assemble", "default_cache", "encode", "look_through", "prepare", "reader"]
 
 SHOWN = 20
 """How many findings an error names."""
@@ -70,7 +71,12 @@ def default_cache(data: Path, row: Model) -> Path:
     return home() / "tune" / name
 
 
-def look_through(data: Path, row: Model, files: Checkpoint, options: DataOptions, observe: Observe) -> Surveyed:
+def reader(row: Model, weights: Files) -> Tokenizer:
+    """The tokenizer of a model; that of a published one needs no files."""
+    return checkpoint(row, weights).tokenizer() if row.embedded else Tokenizer.umt5(row.dit.text_length)
+
+
+def look_through(data: Path, row: Model, tokenizer: Tokenizer, options: DataOptions, observe: Observe) -> Surveyed:
     """Find and read all data, and cut it into samples. Loads no network.
 
     Raises InvalidInput for data or options that make no sense as a whole; what is wrong with single files is in the
@@ -78,7 +84,7 @@ def look_through(data: Path, row: Model, files: Checkpoint, options: DataOptions
     """
     found = find_items(data, row, options)
     people = People()
-    read = survey(found, row, files.tokenizer(), watch=people.watch, progress=observe.progress)
+    read = survey(found, row, tokenizer, watch=people.watch, progress=observe.progress)
     for item in read.items:
         people.read(item.path, item.caption)
     people.add_refusals(found)
@@ -93,31 +99,38 @@ def encode(surveyed: Surveyed, encoder: Encoder, options: DataOptions, observe: 
     OutputError if the disk is too small; all of them before a network is loaded.
     """
     surveyed.check()
-    consent = surveyed.people.consent(options.consent, encoder.folder)
+    surveyed.people.consent(options.consent, encoder.folder)
     captions = [sample.item.caption for sample in surveyed.samples]
     encoder.check_disk(surveyed.samples, len(set(captions)))
     encoder.encode_texts(captions, observe.progress)
     encoder.encode_samples(surveyed.samples, observe.progress)
+    made = assemble(surveyed, encoder, options, surveyed.samples)
+    write_index(encoder.folder, made.facts, made.rows)
+    return made
+
+
+def assemble(surveyed: Surveyed, encoder: Encoder, options: DataOptions, samples: Sequence[Sample]) -> Cache:
+    """An open cache of some samples of a data set, which are encoded already."""
     facts = Facts(
         model=encoder.row.name, made_by=encoder.made_by, digest=data_digest(surveyed.samples),
-        triggers=options.triggers, people=len(surveyed.people.asking), consent=consent,
+        triggers=options.triggers, people=len(surveyed.people.asking),
+        consent=surveyed.people.consent(options.consent, encoder.folder),
     )  # fmt: skip
     rows = [
         Row(
             key=one.key, bucket=one.bucket, caption=one.item.caption, source=str(one.item.path),
             repeats=one.item.repeats, held_out=one.held_out,
         )
-        for one in surveyed.samples
+        for one in samples
     ]  # fmt: skip
-    write_index(encoder.folder, facts, rows)
-    return open_cache(encoder.folder)
+    return Cache.of(encoder.folder, facts, rows)
 
 
 def prepare(
     data: Path, row: Model, files: Checkpoint, options: DataOptions, cache: Path, *, device: str, observe: Observe
 ) -> Cache:
     """The cache of a data set, made as far as it is not there. Raises as `look_through` and `encode`."""
-    surveyed = look_through(data, row, files, options, observe)
+    surveyed = look_through(data, row, files.tokenizer(), options, observe)
     for finding in surveyed.notes:
         observe.note(str(finding))
     return encode(surveyed, Encoder.of(row, files, cache, device), options, observe)

@@ -29,8 +29,9 @@ __all__ = ["Reading", "Survey", "survey"]
 SIDE = 32
 """Pixels per side of the small gray picture that frames are compared by."""
 
-MOVES = 1.0
-"""Levels (of 255) by which some pixel of the small picture differs from the first frame's in a clip that moves."""
+MOVES = 2.0
+"""Levels (of 255) by which some pixel of the small picture differs from the first frame's in a clip that moves; lossy
+coding alone changes it by one."""
 
 FLAT = 1.0
 """Levels of spread below which a frame shows one even color."""

@@ -75,7 +75,7 @@ def test_an_interrupted_cache_goes_on_and_loads_no_network_when_it_is_whole(
 ) -> None:
     folder = tmp_path / "cache"
     files = checkpoint(NANO, random_nano)
-    surveyed = look_through(data, NANO, files, OPTIONS, Observe())
+    surveyed = look_through(data, NANO, files.tokenizer(), OPTIONS, Observe())
     read, seen = encode_room.read_sample, []
 
     def stopping(*args: object, **choices: object) -> object:
@@ -103,7 +103,7 @@ def test_an_interrupted_cache_goes_on_and_loads_no_network_when_it_is_whole(
 
 def test_other_weights_make_a_cache_anew(data: Path, random_nano: Path, tmp_path: Path) -> None:
     files = checkpoint(NANO, random_nano)
-    surveyed = look_through(data, NANO, files, OPTIONS, Observe())
+    surveyed = look_through(data, NANO, files.tokenizer(), OPTIONS, Observe())
     encoder = Encoder.of(NANO, files, tmp_path / "cache", "cpu")
     encode(surveyed, encoder, OPTIONS, Observe())
     assert not encoder.missing(surveyed.samples)
@@ -229,7 +229,7 @@ def test_the_size_of_a_sample_is_known_before_it_is_written(data: Path, random_n
 
 def test_a_file_that_shrinks_meanwhile_is_told(data: Path, random_nano: Path, tmp_path: Path) -> None:
     files = checkpoint(NANO, random_nano)
-    surveyed = look_through(data, NANO, files, OPTIONS, Observe())
+    surveyed = look_through(data, NANO, files.tokenizer(), OPTIONS, Observe())
     write_clip(data / "red.mp4", 3)
     with pytest.raises(MediaError, match=r"red.mp4: has changed since it was read"):
         encode(surveyed, Encoder.of(NANO, files, tmp_path / "cache", "cpu"), OPTIONS, Observe())

@@ -1,0 +1,60 @@
+"""The predicted peak of a step is what the real step holds, counted in bytes of storages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lichtspiel.spec import MODELS
+from lichtspiel.tune.cache import Batch
+from lichtspiel.tune.dataset import Bucket
+from lichtspiel.tune.peaks import KEPT_BYTES, StorageCount, base_bytes, predict
+from lichtspiel.tune.settings import AdapterPlan, RunOptions
+from lichtspiel.tune.trainer import Trainer
+from lichtspiel.weights.checkpoint import checkpoint
+
+NANO = MODELS["nano"]
+BUCKET = Bucket(width=64, height=64, frames=17)
+LORA = RunOptions(adapter=AdapterPlan(rank=4), batch=2)
+
+
+def held(options: RunOptions, weights: Path) -> int:
+    """The bytes of storages at the peak of two real steps, without the model's own weights."""
+    trainer = Trainer(NANO, checkpoint(NANO, weights), options, "cpu")
+    cells = NANO.latent_shape(17, (64, 64))
+    latents, text = torch.randn(2, 16, *cells), torch.randn(2, 48, 192)
+    noise = torch.randn_like(latents)
+    batch = Batch(BUCKET, (), latents, text, latents.clone(), latents.clone())
+    count = StorageCount()
+    for parameter in trainer.dit.parameters():
+        count.leave_out(parameter)
+    for parameter in trainer.parameters.values():
+        count.add(parameter) if options.method == "lora" else None
+    for tensor in (latents, text, noise, batch.first, batch.first_last):
+        assert tensor is not None
+        count.add(tensor)
+    with count:
+        for _ in range(2):
+            trainer.step(batch, times=torch.full((2,), 0.5), noise=noise)
+    return count.peak
+
+
+@pytest.mark.parametrize(
+    "options",
+    [LORA, RunOptions(method="full", batch=2, checkpointing=False)],
+    ids=["lora", "full"],
+)
+def test_what_is_predicted_without_tensors_is_what_the_step_holds(options: RunOptions, random_nano: Path) -> None:
+    predicted = predict(NANO, BUCKET, options) - base_bytes(NANO, options) - KEPT_BYTES
+    assert predicted == pytest.approx(held(options, random_nano), rel=0.1)
+
+
+def test_eight_bit_and_streamed_weights_are_smaller() -> None:
+    row = MODELS["t2v-14b"]
+    sizes = [base_bytes(row, RunOptions(base=base, dtype="bfloat16")) for base in ("resident", "int8", "streamed")]  # type: ignore[arg-type]
+    resident, eight, streamed = sizes
+    assert 28e9 < resident < 29e9
+    assert 14e9 < eight < 15e9
+    assert streamed < 2.5e9
