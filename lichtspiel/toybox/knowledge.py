@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import lru_cache
+from typing import Any
 
 from lichtspiel.toybox import prompts
 from lichtspiel.toybox.captions import LANGUAGES, Language
@@ -21,7 +22,7 @@ from lichtspiel.toybox.catalog import SUBJECTS
 from lichtspiel.toybox.sample import STARTER, Vocabulary
 from lichtspiel.toybox.scene import Action, Camera, Place, Time, Weather
 
-__all__ = ["LEARNED", "known", "note", "stem", "subjects_in"]
+__all__ = ["LEARNED", "known", "note", "reading", "stem", "subjects_in"]
 
 LEARNED: dict[str, Vocabulary] = {
     "nano": replace(
@@ -167,6 +168,17 @@ def known(world: Vocabulary) -> dict[str, dict[Language, list[str]]]:
 def subjects_in(prompt: str, world: Vocabulary) -> list[str]:
     """The keys of the world's subjects that a prompt names, in the order of the words."""
     return [key for key, _ in _named(prompt, _names_of(world.subjects))]
+
+
+def reading(prompt: str, world: Vocabulary) -> dict[str, Any]:
+    """What a world has of a prompt: the `subjects` it names, or the one `nearest` to a word of it, in each language."""
+    named = subjects_in(prompt, world)
+    near = None if named else next(_nearest(prompt, world), None)
+    nearest = near and {
+        "word": near[1],
+        "subject": {language: prompts.names(near[0], language)[0][0] for language in LANGUAGES},
+    }
+    return {"subjects": [prompts.names(key, "en")[0][0] for key in named], "nearest": nearest}
 
 
 def note(prompt: str, world: Vocabulary, model: str) -> str | None:

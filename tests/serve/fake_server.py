@@ -30,6 +30,7 @@ from PIL import Image
 
 from lichtspiel.serve.api.body import PROPERTIES
 from lichtspiel.toybox.captions import caption
+from lichtspiel.toybox.knowledge import LEARNED, known, reading
 from lichtspiel.toybox.render import render
 from lichtspiel.toybox.scene import Action, Actor, Direction, Place, Scene, Time
 from tests.serve.live import port_of
@@ -61,9 +62,16 @@ _WAN: dict[str, Any] = {
     "negative": "色调艳丽，过曝，静态", "state": "idle",
 }  # fmt: skip
 MODELS = [
-    _model("nano", "Embedded model: toybox clips from text or pictures", ["text", "image", "first-last"], ["64x64"]),
+    _model(
+        "nano",
+        "Embedded model: toybox clips from text or pictures",
+        ["text", "image", "first-last"],
+        ["64x64"],
+        knows=known(LEARNED["nano"]),
+    ),
     _model("t2v-1.3b", "Wan2.1 text to video, 1.3B", ["text"], ["832x480", "480x832"], **_WAN),
     _model("i2v-14b-480p", "Wan2.1 image to video, 14B", ["image"], ["832x480", "480x832"], **_WAN),
+    _model("vace-1.3b", "Wan2.1 VACE, 1.3B", ["text", "edit"], ["832x480", "480x832"], **_WAN),
 ]
 
 
@@ -132,6 +140,8 @@ class ApiError(Exception):
         self.body = {"error": {"message": message, "type": code, "param": param, "code": code}}
 
 
+REMEDY = 'say who is shown and that they agreed, with --consent "TEXT" (in the API: the field consent); it is recorded'
+
 _TROUBLE: dict[str, tuple[Any, ...]] = {
     "refuse": (403, "refused_by_policy", "the policy does not allow it: violence (rule words.violence)"),
     "consent": (403, "refused_by_policy", "the policy asks for consent: the picture shows 1 face(s) (rule image.face)"),
@@ -149,6 +159,7 @@ class Fake:
     seconds: float = 2.0
     loading: float = 0.0
     streams: bool = True
+    loras: list[str] = field(default_factory=list)
     jobs: dict[str, FakeJob] = field(default_factory=dict)
     asked: list[dict[str, Any]] = field(default_factory=list)
     report: dict[str, Any] = field(default_factory=dict)
@@ -173,6 +184,10 @@ class Fake:
                 if "fail" in str(job.fields.get("prompt")):
                     job.status = "failed"
                     job.error = {"code": "out_of_memory", "message": "denoising needs more memory than there is"}
+                if "faces" in str(job.fields.get("prompt")) and not job.fields.get("consent"):
+                    job.status = "failed"
+                    message = "the policy asks for consent: the frames show a face (rule frames.face)"
+                    job.error = {"code": "refused_by_policy", "message": f"{message}; {REMEDY}"}
             free = max(free, job.ended or 0.0) if job.status not in {"queued", "in_progress"} else float("inf")
 
     def get(self, id: str) -> FakeJob:
@@ -276,7 +291,11 @@ def make_app(fake: Fake) -> FastAPI:
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": MODELS, "options": PROPERTIES}
+        return {"object": "list", "data": MODELS, "options": PROPERTIES, "loras": fake.loras}
+
+    @app.post("/v1/models/{name}/reading")
+    async def read(name: str, request: Request) -> dict[str, Any]:
+        return reading((await request.json())["prompt"], LEARNED[name])
 
     @app.post("/v1/verify")
     async def verify(request: Request) -> dict[str, Any]:
@@ -297,7 +316,7 @@ def _add_videos(app: FastAPI, fake: Fake) -> None:
         else:
             async with request.form() as form:
                 fields = {name: value for name, value in form.items() if isinstance(value, str)}
-                files = [name for name, value in form.items() if not isinstance(value, str)]
+                files = [name for name, value in form.multi_items() if not isinstance(value, str)]
         fake.asked.append({**fields, "files": files})
         return fake.show(fake.add(fields, files))
 

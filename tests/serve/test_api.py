@@ -318,3 +318,15 @@ def test_loras_are_named_not_pathed(random_nano: Path, tmp_path: Path) -> None:
         assert done["status"] == "completed"
         assert any("matched 80/80 layers" in note for note in done["notes"])
         assert str(tmp_path) not in json.dumps(done)
+
+
+def test_what_a_model_reads_in_a_prompt_is_told_before_the_work(served: Served) -> None:
+    _, address = served
+    there = f"{address}/v1/models/nano/reading"
+    assert send(there, json={"prompt": "a whale and a bee"}).json() == {"subjects": ["whale", "bee"], "nearest": None}
+    said = send(there, json={"prompt": "ein Wildschwein im Wald"}).json()
+    assert said["subjects"] == []
+    assert said["nearest"] == {"word": "Wildschwein", "subject": {"en": "pig", "de": "Schwein", "zh": "猪"}}
+    assert code(send(there, json={"prompt": 7})) == (400, "invalid_request")
+    assert code(send(f"{address}/v1/models/t2v-1.3b/reading", json={"prompt": "x"})) == (400, "invalid_request")
+    assert get(f"{address}/v1/models").json()["loras"] == []

@@ -22,7 +22,19 @@ from lichtspiel.serve.api.form import FIELDS, FILES, MAX_METADATA, MAX_METADATA_
 from lichtspiel.serve.errors import TooBusy, TooLarge
 from lichtspiel.workflows.terms import MAX_CONSENT
 
-__all__ = ["BODY", "EDIT", "EXTENSION", "FILE", "PROPERTIES", "REMIX", "Fields", "Uploads", "folder", "handled"]
+__all__ = [
+    "BODY",
+    "EDIT",
+    "EXTENSION",
+    "FILE",
+    "PROPERTIES",
+    "READING",
+    "REMIX",
+    "Fields",
+    "Uploads",
+    "folder",
+    "handled",
+]
 
 
 @contextmanager
@@ -189,4 +201,5 @@ EXTENSION["requestBody"]["content"] |= schema(_FORM, ["prompt"], ("multipart/for
 REMIX = schema(
     {name: PROPERTIES[name] for name in ("prompt", "seed", "consent", "metadata")}, ["prompt"], ("application/json",)
 )
+READING = schema({"prompt": PROPERTIES["prompt"]}, ["prompt"], ("application/json",))
 FILE = schema({"file": UPLOAD}, ["file"], ("multipart/form-data",))

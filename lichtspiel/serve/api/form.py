@@ -32,6 +32,7 @@ __all__ = [
     "MAX_METADATA_VALUE",
     "Submission",
     "client_name",
+    "lora_files",
     "read_form",
     "read_metadata",
     "restore",
@@ -184,6 +185,11 @@ def _list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
+def lora_files(settings: Settings) -> list[Path]:
+    """The LoRA files that requests may name."""
+    return [] if settings.loras is None else sorted(settings.loras.glob("*.safetensors"))
+
+
 def _lora(value: Any, settings: Settings) -> dict[str, Any]:
     """Find a LoRA in the operator's folder by a name such as "style" or "style:0.8"."""
     name, colon, strength = str(value).rpartition(":")
@@ -193,7 +199,7 @@ def _lora(value: Any, settings: Settings) -> dict[str, Any]:
     name = str(adapter.get("path", ""))
     if settings.loras is None:
         raise RequestError("lora", name, "this server offers none")
-    paths = {path.stem: path for path in sorted(settings.loras.glob("*.safetensors"))}
+    paths = {path.stem: path for path in lora_files(settings)}
     stem = name.removesuffix(".safetensors")
     if not LORA.fullmatch(name) or stem not in paths:
         raise RequestError("lora", name, f"this server has {', '.join(paths) or 'none'}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["DELETED", "ERRORS", "MODEL", "MODELS", "VIDEO", "VIDEOS", "answers"]
+__all__ = ["DELETED", "ERRORS", "MODEL", "MODELS", "READ", "VIDEO", "VIDEOS", "answers"]
 
 Schema = dict[str, Any]
 
@@ -78,6 +78,7 @@ MODEL = _object(
     shift=NUMBER,
     solver=TEXT,
     negative=TEXT,
+    upscale={**WHOLE, "description": "What the page proposes: 4 for a model whose frames are too small to look at."},
     licence=TEXT,
     knows={
         "type": ["object", "null"],
@@ -85,7 +86,16 @@ MODEL = _object(
     },
     state={"enum": ["loading", "ready", "idle", "unavailable"]},
 )
-MODELS = _object(object={"const": "list"}, data=_list(MODEL))
+MODELS = _object(
+    object={"const": "list"},
+    data=_list(MODEL),
+    options={**ANY, "description": "The fields of a request, as JSON schemas."},
+    loras={**_list(TEXT), "description": "The LoRA that requests may name."},
+)
+READ = _object(
+    subjects={**_list(TEXT), "description": "The subjects in the prompt that the model knows."},
+    nearest=_maybe(_object(word=TEXT, subject=ANY), "Where there is none: a word, and what it knows that is nearest."),
+)
 ERROR = _object(error=_object(message=TEXT, type=TEXT, param=_maybe(TEXT, "The field at fault."), code=TEXT))
 
 

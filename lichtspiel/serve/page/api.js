@@ -72,6 +72,8 @@ const at = (id, rest = "") => `v1/videos/${encodeURIComponent(id)}${rest}`;
 
 /** What the server makes videos with (data), and the choices and bounds of the fields of a request (options). */
 export const models = () => data("v1/models");
+/** What a model reads in a prompt: {subjects, nearest, knows}. */
+export const reading = (model, prompt) => data(`v1/models/${encodeURIComponent(model)}/reading`, { method: "POST", json: { prompt } });
 export const job = (id) => data(at(id));
 export const jobs = (after, limit = 24) =>
   data(`v1/videos?limit=${limit}&order=desc${after ? `&after=${encodeURIComponent(after)}` : ""}`);
@@ -83,8 +85,12 @@ export function create(fields, files) {
   const headers = { "Idempotency-Key": [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("") };
   if (!Object.keys(files).length) return data("v1/videos", { method: "POST", json: fields, headers });
   const form = new FormData();
-  for (const [name, value] of Object.entries(fields)) form.append(name, String(value));
-  for (const [name, file] of Object.entries(files)) form.append(name, file, file.name || `${name}.png`);
+  for (const [name, value] of Object.entries(fields)) {
+    for (const one of Array.isArray(value) ? value : [value]) form.append(name, String(one));
+  }
+  for (const [name, list] of Object.entries(files)) {
+    for (const file of list) form.append(name, file, file.name || `${name}.png`);
+  }
   return data("v1/videos", { method: "POST", form, headers });
 }
 

@@ -76,14 +76,20 @@ export function fileName(job, ending = "mp4") {
   return ["lichtspiel", said, job.id.slice(-4)].filter(Boolean).join("-") + `.${ending}`;
 }
 
+/** Whether the policy would let it be made once it is stated who agreed. */
+export const asksConsent = (error) =>
+  error?.code === "refused_by_policy" && /consent/i.test(error.message) && !/refuse/i.test(error.message);
+
+/** What the server said, without what only a terminal has. */
+const said = (message) => message.replace(/; say who is shown and that they agreed, with --consent.*$/, "");
+
 /** Put an error into words: what happened, what the server said, what helps, and when to try again. */
 export function explain(error) {
-  const consent = error.code === "refused_by_policy" && /consent/i.test(error.message) && !/refuse/i.test(error.message);
-  const code = consent ? "consent" : error.code ?? "unknown";
+  const code = asksConsent(error) ? "consent" : error.code ?? "unknown";
   const known = has(`error_${code}`) ? code : "unknown";
   const how = known === "refused_by_policy" ? "error_refused_how" : `error_${known}_how`;
   const box = el("div", { class: "trouble" }, el("p", {}, el("strong", { text: t(`error_${known}`) })));
-  if (error.message && known !== "network") box.append(el("p", { class: "said", lang: "en", text: error.message }));
+  if (error.message && known !== "network") box.append(el("p", { class: "said", lang: "en", text: said(error.message) }));
   if (has(how)) box.append(el("p", { text: t(how) }));
   if (error.retry) box.append(countdown(error.retry));
   return box;

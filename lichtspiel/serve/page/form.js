@@ -1,18 +1,22 @@
 // The form that asks for a video: what a model takes, what was given, and what the server thinks of it.
 import * as api from "./api.js";
-import { $, announce, el, explain } from "./dom.js";
+import * as draft from "./draft.js";
+import { $, announce, asksConsent, el, explain } from "./dom.js";
 import * as jobs from "./jobs.js";
 import * as pictures from "./pictures.js";
-import { duration, has, number, onLanguage, t } from "./words.js";
+import { current, duration, has, number, onLanguage, t } from "./words.js";
 
 const NUMBERS = ["steps", "guidance", "shift"];
-const FIELDS = ["prompt", "image", "consent", "model", "size", "frames", ...NUMBERS, "seed", "solver", "upscale", "negative"];
-const PLACES = { last_image: "image", input_reference: "image", last_reference: "image", seconds: "frames", fit: "size" };
+const FIELDS = ["prompt", "image", "consent", "model", "size", "frames", ...NUMBERS, "seed", "solver", "upscale", "lora", "negative"];
+const PLACES = { last_image: "image", input_reference: "image", last_reference: "image", video: "image", mask: "image", references: "image", seconds: "frames", fit: "size" };
+const MOST = 8; // videos at once
+const PAUSE = 400; // milliseconds after the last letter
 
 /** Fields whose choices have words of their own; the others are called as the server calls them. */
 const CHOICES = { upscale: (value) => `upscale_${value}`, fit: (value) => `fit_${value}` };
 
 let models = [];
+let loras = [];
 let options = {};
 let sending = false;
 let consentAsked = false;
@@ -23,8 +27,10 @@ export const modelOf = (id) => models.find((model) => model.id === id);
 
 /** Learn which models there are; what was chosen stays chosen. */
 export async function load() {
-  ({ data: models, options } = await api.models());
+  ({ data: models, options, loras = [] } = await api.models());
+  const first = !$("model").options.length;
   setOptions();
+  setLoras();
   const before = $("model").value;
   $("model").replaceChildren(...models.map((model) => el("option", { value: model.id })));
   if (!models.length) $("model").append(el("option", { value: "", text: t("model_none") }));
@@ -32,6 +38,36 @@ export async function load() {
   name();
   if (before !== $("model").value) setModel();
   else fitPictures();
+  if (first) await resume();
+}
+
+/** Put back what stood here before a reload. */
+async function resume() {
+  const kept = draft.kept();
+  if (!kept) return;
+  await draft.quietly(() => {
+    if (modelOf(kept.fields.model)) $("model").value = kept.fields.model;
+    pictures.set(kept.files);
+    consentAsked = kept.consent;
+    setModel();
+    for (const name of draft.names) {
+      const field = $(name);
+      const fits = !(field instanceof HTMLSelectElement) || [...field.options].some((option) => option.value === kept.fields[name]);
+      if (fits && name !== "model") field.value = kept.fields[name] ?? field.value;
+    }
+    $("own").hidden = $("size").value !== "own";
+    $("details").open = kept.details;
+    about();
+  });
+  note();
+}
+
+/** The LoRA that the server offers. */
+function setLoras() {
+  const before = $("lora").value;
+  $("lora").replaceChildren(el("option", { value: "", "data-t": "lora_none", text: t("lora_none") }), ...loras.map((name) => el("option", { value: name, text: name })));
+  $("lora").value = loras.includes(before) ? before : "";
+  $("lora-field").hidden = !loras.length;
 }
 
 /** The choices and bounds of the fields, as the server has them. */
@@ -68,7 +104,9 @@ function setModel() {
   for (const field of NUMBERS) $(field).value = model[field];
   $("negative").value = model.negative ?? "";
   $("solver").value = "";
-  $("upscale").value = options.upscale.default;
+  $("upscale").value = String(model.upscale ?? options.upscale.default);
+  $("lora").value = "";
+  $("lora_strength").value = "1";
   fitPictures();
   examples();
 }
@@ -76,7 +114,7 @@ function setModel() {
 function setSizes() {
   const model = chosen();
   const before = $("size").value;
-  const like = model.free_size && pictures.given().image;
+  const like = model.free_size && (pictures.given().image || pictures.given().video);
   $("size").replaceChildren(
     ...(like ? [el("option", { value: "picture", text: t("size_picture") })] : []),
     ...model.sizes.map((size) => el("option", { value: size, text: size.replace("x", " × ") })),
@@ -90,10 +128,10 @@ function setSizes() {
 function fitPictures() {
   const model = chosen();
   if (!model) return;
-  pictures.offer(model.tasks.includes("image") || model.tasks.includes("first-last"), model.tasks.includes("first-last"));
+  pictures.offer(model.tasks);
   const given = pictures.given();
-  $("consent-field").hidden = !given.image && !consentAsked;
-  $("fit-field").hidden = !given.image;
+  $("consent-field").hidden = !Object.keys(given).length && !consentAsked;
+  $("fit-field").hidden = !given.image && !given.video;
   $("frames").min = given.last_image ? 5 : 1;
   setSizes();
   about();
@@ -102,14 +140,14 @@ function fitPictures() {
 function about() {
   const model = chosen();
   if (!model) return;
-  const edits = model.tasks.every((task) => task === "edit");
-  $("model-about").textContent = edits ? t("model_edit") : model.title ?? "";
-  $("model-about").lang = edits ? document.documentElement.lang : "en";
-  $("generate").disabled = edits;
+  const word = `model_${model.id.replace(/\W/g, "_")}`;
+  $("model-about").textContent = has(word) ? t(word) : model.title ?? "";
+  $("model-about").lang = has(word) ? current() : "en";
   const frames = Number($("frames").value);
   $("frames-word").textContent = t("length_word", { frames: number(frames), seconds: duration(frames / model.fps) });
   $("frames").setAttribute("aria-valuetext", $("frames-word").textContent);
   const changed = details(model);
+  if (changed.upscale === model.upscale) delete changed.upscale;
   const count = Object.keys(changed).length;
   $("changed").textContent = count ? t("details_changed", { n: number(count) }) : "";
 }
@@ -126,7 +164,8 @@ function details(model) {
   if ($("solver").value) fields.solver = $("solver").value;
   if (Number($("upscale").value) !== options.upscale.default) fields.upscale = Number($("upscale").value);
   if ($("negative").value !== (model.negative ?? "")) fields.negative = $("negative").value;
-  if (pictures.given().image && $("fit").value !== options.fit.default) fields.fit = $("fit").value;
+  if (!$("fit-field").hidden && $("fit").value !== options.fit.default) fields.fit = $("fit").value;
+  if ($("lora").value) fields.lora = [`${$("lora").value}:${Number($("lora_strength").value)}`];
   return fields;
 }
 
@@ -137,9 +176,7 @@ function read() {
   const size = $("size").value === "own" ? `${$("width").value}x${$("height").value}` : $("size").value;
   if (size && size !== "picture") fields.size = size;
   if (!$("consent-field").hidden && $("consent").value.trim()) fields.consent = $("consent").value.trim();
-  const files = {};
-  if (given.image) files.input_reference = given.image;
-  if (given.last_image) files.last_reference = given.last_image;
+  const files = Object.fromEntries(Object.entries(given).map(([role, list]) => [pictures.ROLES[role].field, list]));
   return { fields, files };
 }
 
@@ -167,7 +204,8 @@ function sound(model) {
   const given = pictures.given();
   const { tasks } = model;
   if (!$("prompt").value.trim()) return void point("prompt", t("prompt_missing"));
-  if (!given.image && !tasks.includes("text")) {
+  if (tasks.includes("edit") && !tasks.includes("text") && !given.video && !given.references) return void point("image", t("video_missing"));
+  if (!given.image && !tasks.includes("text") && !tasks.includes("edit")) {
     return void point("image", t(tasks.includes("image") ? "image_missing" : "image_last_missing"));
   }
   if (given.image && !given.last_image && !tasks.includes("image")) return void point("image", t("image_last_missing"));
@@ -189,12 +227,22 @@ function refuse(error) {
   const field = PLACES[error.param] ?? error.param;
   if (FIELDS.includes(field) && error.code === "invalid_request") {
     $("form-error").replaceChildren();
-    point(field, `${t("error_invalid_request")} ${error.message}`);
-  } else if (error.code === "refused_by_policy" && /consent/i.test(error.message)) { // words alone may ask for it, too
-    consentAsked = true;
-    $("consent-field").hidden = false;
-    $("consent").focus();
-  }
+    point(field, `${t("error_invalid_request")} ${inWords(error.message)}`);
+  } else if (asksConsent(error)) askConsent(); // words alone may ask for it, too
+  if ($("form-error").childElementCount) $("form-error").scrollIntoView({ block: "nearest" });
+}
+
+/** What the server said of a value, in the reader's language where it names one that would be accepted. */
+function inWords(message) {
+  const nearest = current() !== "en" && /nearest valid (?:value|name): (.+)$/.exec(message);
+  return nearest ? t("error_nearest", { value: nearest[1] }) : message;
+}
+
+/** Ask who is shown and that they agreed. */
+export function askConsent() {
+  consentAsked = true;
+  $("consent-field").hidden = false;
+  $("consent").focus();
 }
 
 async function send(event) {
@@ -207,10 +255,14 @@ async function send(event) {
   busy(true);
   try {
     const { fields, files } = read();
-    const job = await api.create(fields, files);
-    if (Object.keys(files).length) jobs.keepFiles(job.id, { ...pictures.given() });
-    jobs.put(job);
-    api.emit("show", { id: job.id, scroll: true });
+    const count = Number($("count").value) || 1;
+    for (let number = 0; number < count; number += 1) {
+      const seed = fields.seed === undefined ? {} : { seed: String(BigInt(fields.seed) + BigInt(number)) };
+      const job = await api.create({ ...fields, ...(number ? seed : {}) }, files);
+      if (Object.keys(files).length) jobs.keepFiles(job.id, pictures.given());
+      jobs.put(job);
+      api.emit("asked", { id: job.id });
+    }
   } catch (error) {
     refuse(error);
   } finally {
@@ -234,6 +286,10 @@ export function again(job) {
   const files = jobs.filesOf(job.id);
   pictures.set(files ?? {});
   setModel();
+  $("count").value = "1";
+  const [lora] = made.lora ?? [];
+  if (lora && loras.includes(lora.path)) Object.assign($("lora"), { value: lora.path });
+  if (lora) $("lora_strength").value = lora.strength;
   $("prompt").value = job.prompt ?? "";
   for (const field of [...NUMBERS, "frames", "seed", "negative"]) {
     if (made[field] !== undefined && made[field] !== null) $(field).value = made[field];
@@ -249,6 +305,8 @@ export function again(job) {
   $("own").hidden = $("size").value !== "own";
   $("details").open = true;
   about();
+  note();
+  draft.keep();
   if (!files && (job.inputs?.length || model?.tasks.every((task) => task !== "text"))) wrong("image", t("image_again"));
   announce(t("again_filled"));
   $("prompt").focus();
@@ -261,8 +319,41 @@ function examples() {
     el("button", { type: "button", class: "example", text, onclick: () => {
       $("prompt").value = text;
       wrong("prompt", "");
+      note();
+      draft.keep();
       $("prompt").focus();
     } })));
+}
+
+let asked = 0;
+let waiting = null;
+
+/** Say under the prompt what the model does not know of it, before anything is made. */
+function note() {
+  clearTimeout(waiting);
+  const model = chosen();
+  const prompt = $("prompt").value.trim();
+  asked += 1;
+  const turn = asked;
+  if (!model?.knows || !prompt) return void ($("prompt-note").textContent = "");
+  waiting = setTimeout(async () => {
+    try {
+      const said = await api.reading(model.id, prompt);
+      if (turn !== asked) return;
+      const language = current();
+      const subjects = (model.knows.subjects[language] ?? model.knows.subjects.en).join(", ");
+      const nearest = said.nearest && t("note_nearest", { word: said.nearest.word, subject: said.nearest.subject[language] });
+      $("prompt-note").textContent = said.subjects.length ? "" : [t("note_knows", { model: model.id, subjects }), nearest].filter(Boolean).join(" ");
+    } catch {
+      // Without an answer nothing is said.
+    }
+  }, PAUSE);
+}
+
+function counts() {
+  const before = $("count").value || "1";
+  $("count").replaceChildren(...Array.from({ length: MOST }, (_, index) => el("option", { value: index + 1, text: number(index + 1) })));
+  $("count").value = before;
 }
 
 function shortcut() {
@@ -272,21 +363,28 @@ function shortcut() {
 
 export function start() {
   shortcut();
+  counts();
   $("form").addEventListener("submit", send);
   $("form").addEventListener("input", (event) => {
     if (FIELDS.includes(event.target.id)) wrong(event.target.id, "");
+    if (event.target.id === "prompt") note();
+    $("lora_strength-field").hidden = !$("lora").value;
     about();
+    draft.keep();
   });
+  $("form").addEventListener("change", draft.keep);
   $("create").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && $("form").contains(event.target)) send(event);
   });
-  $("model").addEventListener("change", () => { clear(); setModel(); });
+  $("model").addEventListener("change", () => { clear(); setModel(); note(); draft.keep(); });
   $("size").addEventListener("change", () => { $("own").hidden = $("size").value !== "own"; });
-  $("defaults").addEventListener("click", () => { $("seed").value = ""; clear(); setModel(); });
+  $("defaults").addEventListener("click", () => { $("seed").value = ""; clear(); setModel(); draft.keep(); });
+  $("details").addEventListener("toggle", draft.keep);
   pictures.start((trouble) => {
     wrong("image", trouble ?? "");
     fitPictures();
+    draft.keep();
   });
-  onLanguage(() => { shortcut(); clear(); name(); fitPictures(); examples(); busy(sending); });
+  onLanguage(() => { shortcut(); counts(); clear(); name(); fitPictures(); examples(); note(); busy(sending); });
   examples();
 }

@@ -157,7 +157,7 @@ async function start() {
   look();
   await refresh();
   const first = gallery.unfinished().at(-1) ?? jobs.newestFirst()[0];
-  if (first && !screen.current()) api.emit("show", { id: first.id });
+  if (first && !screen.current()) api.emit("asked", { id: first.id });
 }
 
 start();

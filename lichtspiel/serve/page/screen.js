@@ -1,6 +1,6 @@
 // The screen: one job, large. It shows how far the work is by how wide its light has opened, then the result.
 import * as api from "./api.js";
-import { $, announce, el, ended, explain, facts, fileName, sizeOf, stateWords, whereWords } from "./dom.js";
+import { $, announce, asksConsent, el, ended, explain, facts, fileName, sizeOf, stateWords, whereWords } from "./dom.js";
 import * as form from "./form.js";
 import * as jobs from "./jobs.js";
 import { duration, number, onLanguage, t, when } from "./words.js";
@@ -12,6 +12,7 @@ let shown = null; // id of the job on the screen
 let loaded = null; // id of the job whose result is loaded
 let preview = { id: null, step: -1, at: 0 };
 let said = "";
+let follows = true; // the screen goes with the work until somebody chooses a video
 
 export const current = () => shown;
 
@@ -28,6 +29,14 @@ export function show(id, { scroll = false } = {}) {
   shown = id ?? null;
   paint();
   if (scroll) reach();
+}
+
+/** Show what is being made, or what was just asked for while nothing is. */
+function follow(id) {
+  follows = true;
+  const busy = jobs.newestFirst().filter((job) => job.status === "in_progress").at(-1);
+  const waiting = jobs.newestFirst().filter((job) => job.status === "queued").at(-1);
+  show((busy ?? waiting ?? { id }).id, { scroll: true });
 }
 
 /** Bring the screen into view where it is not beside the form, as on a phone. */
@@ -89,13 +98,23 @@ function caption(job) {
   const size = sizeOf(job);
   const length = isPicture(job) ? t("length_one") : made.frames && made.fps ? duration(made.frames / made.fps) : "";
   $("screen-title").textContent = job.prompt;
+  const others = jobs.newestFirst().filter((each) => each.status === "queued" && each.id !== job.id).length;
+  $("waiting").textContent = others ? t("waiting", { n: number(others) }) : "";
+  $("notes").replaceChildren(...(job.notes ?? []).map((text) => el("li", { text })));
+  $("notes").hidden = !job.notes?.length || $("how").open;
   $("screen-meta").textContent = [job.model, size && size.join(" × "), length].filter(Boolean).join(" · ");
   $("cancel").hidden = ended(job);
   $("cancel").disabled = Boolean(job.cancelling);
   for (const id of ["download", "check", "how"]) $(id).hidden = job.status !== "completed";
   $("again").hidden = $("delete").hidden = !ended(job);
   const failed = job.status === "failed" && job.error;
-  if (failed && !$("failed").childElementCount) $("failed").append(explain(job.error));
+  if (failed && !$("failed").childElementCount) {
+    $("failed").append(explain(job.error));
+    if (asksConsent(job.error)) {
+      const again = () => { form.again(job); form.askConsent(); };
+      $("failed").append(el("button", { type: "button", text: t("consent_say"), onclick: again }));
+    }
+  }
   if ($("failed").childElementCount) $("failed").hidden = false;
   else $("failed").hidden = true;
   if ($("how").open) how();
@@ -172,6 +191,7 @@ function how() {
     [t("how_expires"), job.expires_at && when(new Date(job.expires_at * 1000))],
     [t("how_id"), job.id, { class: "code" }],
     [t("found_notes"), job.notes?.length ? job.notes.join("; ") : null, { lang: "en" }],
+    [t("lora"), made.lora?.map((one) => [one.path, one.strength].filter((part) => part !== undefined).join(" · ")).join(", ")],
   ];
   $("how-body").replaceChildren(facts(rows), ...timings(job), el("p", { class: "about", text: t("how_seal") }));
 }
@@ -230,7 +250,9 @@ async function stop() {
 }
 
 function changed({ detail }) {
-  if (detail.id !== shown) return;
+  const begun = jobs.get(detail.id);
+  if (follows && begun.status === "in_progress" && detail.id !== shown && jobs.get(shown)?.status !== "in_progress") show(detail.id);
+  if (detail.id !== shown) return void (shown && jobs.get(shown) && caption(jobs.get(shown)));
   const job = jobs.get(detail.id);
   if (detail.before && !ended(detail.before) && ended(job)) {
     announce(job.status === "completed" ? t("ready_word", { prompt: job.prompt }) : t(`state_${job.status}`));
@@ -242,11 +264,15 @@ function changed({ detail }) {
 export function start() {
   api.bus.addEventListener("job", changed);
   api.bus.addEventListener("gone", ({ detail }) => detail.id === shown && show(null));
-  api.bus.addEventListener("show", ({ detail }) => show(detail.id, detail));
+  api.bus.addEventListener("show", ({ detail }) => {
+    follows = jobs.get(detail.id)?.status === "in_progress";
+    show(detail.id, detail);
+  });
+  api.bus.addEventListener("asked", ({ detail }) => follow(detail.id));
   $("cancel").addEventListener("click", stop);
   $("again").addEventListener("click", () => form.again(jobs.get(shown)));
   $("delete").addEventListener("click", () => remove(shown, () => $("screen").focus({ preventScroll: true })));
-  $("how").addEventListener("toggle", () => $("how").open && how());
+  $("how").addEventListener("toggle", () => jobs.get(shown) && caption(jobs.get(shown)));
   $("check").addEventListener("click", () => api.emit("check", { job: jobs.get(shown), picture: isPicture(jobs.get(shown)) }));
   onLanguage(() => {
     if ($("failed").childElementCount) $("failed").replaceChildren();
