@@ -155,7 +155,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "serve/api": (
         "errors inference media options policy request seal/verify serve/errors serve/queue serve/settings spec "
         "storage toybox workflows",
-        "fastapi prometheus_client starlette",
+        "fastapi prometheus_client psutil starlette",
     ),
     "serve/workers": (
         "errors frames inference media policy request seal seal/identity seal/record serve/api serve/errors serve/logs "

@@ -38,8 +38,11 @@ def test_the_python_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
 
 def containers() -> list[dict[str, Any]]:
     documents = list(yaml.safe_load_all((ROOT / "docs" / "kubernetes.yaml").read_text(encoding="utf-8")))
-    pod = next(one for one in documents if one["kind"] == "StatefulSet")["spec"]["template"]["spec"]
-    found: list[dict[str, Any]] = [*pod["initContainers"], *pod["containers"]]
+    found: list[dict[str, Any]] = []
+    for one in documents:
+        if one["kind"] in {"StatefulSet", "Job"}:
+            pod = one["spec"]["template"]["spec"]
+            found += [*pod.get("initContainers", ()), *pod["containers"]]
     return found
 
 
@@ -49,6 +52,21 @@ def test_what_the_pods_run_is_a_command_of_this_program(container: dict[str, Any
     while words and words[0] in getattr(command, "commands", ()):
         command = command.commands[words.pop(0)]
     command.make_context(container["name"], words)  # refuses unknown options and wrong values
+
+
+def test_every_pod_says_what_it_needs_and_workers_are_apart_from_the_api() -> None:
+    serving = {one["name"]: one for one in containers() if one["args"][0] == "serve"}
+    assert set(serving) == {"api", "worker"}
+    for container in serving.values():
+        assert {"startupProbe", "readinessProbe", "livenessProbe"} <= set(container)
+        assert {"cpu", "memory"} <= set(container["resources"]["requests"])
+    assert "--workers=0" in serving["api"]["args"]
+    assert "nvidia.com/gpu" not in serving["api"]["resources"]["limits"]
+    documents = list(yaml.safe_load_all((ROOT / "docs" / "kubernetes.yaml").read_text(encoding="utf-8")))
+    selected = [one["spec"]["selector"] for one in documents if one["kind"] in {"PodDisruptionBudget", "Service"}]
+    labels = [one.get("matchLabels", one) for one in selected]
+    pods = [one["spec"]["template"]["metadata"]["labels"] for one in documents if one["kind"] == "StatefulSet"]
+    assert labels == [*pods, pods[0]]
 
 
 def test_the_cluster_asks_what_the_server_answers(tmp_path: Path) -> None:

@@ -330,3 +330,20 @@ def test_what_a_model_reads_in_a_prompt_is_told_before_the_work(served: Served) 
     assert code(send(there, json={"prompt": 7})) == (400, "invalid_request")
     assert code(send(f"{address}/v1/models/t2v-1.3b/reading", json={"prompt": "x"})) == (400, "invalid_request")
     assert get(f"{address}/v1/models").json()["loras"] == []
+
+
+def test_a_server_without_workers_is_ready_if_it_reaches_its_data(random_nano: Path, tmp_path: Path) -> None:
+    with live(settings(tmp_path, random_nano, devices=(), min_workers=0)) as (server, address):
+        assert get(f"{address}/ready").json()["ready"] is True
+        Path(server.settings.storage).rename(tmp_path / "unmounted")
+        said = get(f"{address}/ready")
+        assert (said.status_code, said.json()["reasons"]) == (503, ["the server cannot read or write its files"])
+
+
+def test_the_metrics_tell_memory(served: Served) -> None:
+    server, address = served
+    post(address, json={"prompt": PROMPT, **SMALL})
+    assert worker(server).once()
+    numbers = dict(line.rsplit(" ", 1) for line in get(f"{address}/metrics").text.splitlines() if line[0] != "#")
+    assert float(numbers['lichtspiel_memory_bytes{process="server"}']) > 10**7
+    assert float(numbers['lichtspiel_job_peak_memory_bytes{model="nano"}']) > 10**7

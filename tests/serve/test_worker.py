@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lichtspiel.errors import NonFinite, OutOfMemory
+from lichtspiel.errors import MediaError, NonFinite, OutOfMemory
 from lichtspiel.inference import pipeline as pipeline_room
 from lichtspiel.inference.pipeline import Pipeline
 from lichtspiel.policy import Verdict, rules
@@ -21,6 +22,7 @@ from lichtspiel.serve.api.form import read_form, stored
 from lichtspiel.serve.api.state import Server
 from lichtspiel.serve.queue.jobs import Job
 from lichtspiel.serve.server import open_server, sweep
+from lichtspiel.serve.workers import worker as worker_room
 from lichtspiel.weights.checkpoint import Checkpoint
 from tests.serve.live import PROMPT, SMALL, settings, worker
 
@@ -234,3 +236,27 @@ def test_the_policy_is_asked_once(server: Server, tmp_path: Path, monkeypatch: p
     assert now(server, job).state == "completed"
     assert sorted(calls) == ["guard", "picture"]
     assert "verdict" not in server.shown(now(server, job))["parameters"]
+
+
+def test_the_message_of_a_failed_job_names_fields_and_no_paths(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = ask(server, tmp_path)
+
+    def fail(request: Any, terms: Any, **_: Any) -> None:
+        (folder,) = scratch_folder
+        raise MediaError(f"{folder}/last_image.png: is no picture; {folder}/made.mp4 is not there")
+
+    scratch_folder: list[Path] = []
+    real = worker_room.scratch
+
+    @contextmanager
+    def watched(*arguments: Any) -> Iterator[Path]:
+        with real(*arguments) as folder:
+            scratch_folder.append(folder)
+            yield folder
+
+    monkeypatch.setattr(worker_room, "scratch", watched)
+    monkeypatch.setattr(worker_room, "admit", fail)
+    assert worker(server).once()
+    assert now(server, job).error_message == "last_reference: is no picture; made is not there"

@@ -18,7 +18,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from lichtspiel.errors import InvalidInput, RequestError, name_fields
 from lichtspiel.request import schema_of
-from lichtspiel.serve.api.form import FIELDS, FILES, MAX_METADATA, MAX_METADATA_VALUE, client_name
+from lichtspiel.serve.api.form import FIELDS, FILES, MAX_METADATA, MAX_METADATA_VALUE, client_name, in_fields
 from lichtspiel.serve.errors import TooBusy, TooLarge
 from lichtspiel.workflows.terms import MAX_CONSENT
 
@@ -47,19 +47,14 @@ def folder() -> Iterator[Path]:
         try:
             yield Path(name)
         except RequestError as error:
-            value = _in_fields(str(error.value), name) if isinstance(error.value, str | Path) else error.value
-            rule = name_fields(_in_fields(error.rule, name), client_name)
-            message = error.message and name_fields(_in_fields(error.message, name), client_name)
+            value = in_fields(str(error.value), name) if isinstance(error.value, str | Path) else error.value
+            rule = name_fields(in_fields(error.rule, name), client_name)
+            message = error.message and name_fields(in_fields(error.message, name), client_name)
             raise RequestError(client_name(error.field), value, rule, error.nearest, message=message) from None
         except InvalidInput as error:
             if name not in str(error):
                 raise
-            raise type(error)(_in_fields(str(error), name)) from None
-
-
-def _in_fields(text: str, folder: str) -> str:
-    """Replace the paths of files in a folder by the client's field names."""
-    return re.sub(rf"{re.escape(folder)}/(\w+)([\w-]*)\.\w+", lambda match: client_name(match[1]) + match[2], text)
+            raise type(error)(in_fields(str(error), name)) from None
 
 
 Fields = dict[str, Any]

@@ -32,6 +32,7 @@ __all__ = [
     "MAX_METADATA_VALUE",
     "Submission",
     "client_name",
+    "in_fields",
     "lora_files",
     "read_form",
     "read_metadata",
@@ -56,6 +57,12 @@ FIELDS = (*(name for name in OPTIONS if name not in {*FILES.values(), "device"})
 def client_name(field: str) -> str:
     """The client's name for a field of `Request`."""
     return next((name for name, attribute in FILES.items() if attribute == field), field)
+
+
+def in_fields(text: str, folder: str) -> str:
+    """A message in which the client's names of fields stand for the paths of files in a folder."""
+    named = re.sub(rf"{re.escape(folder)}/(\w+)([\w-]*)\.\w+", lambda match: client_name(match[1]) + match[2], text)
+    return named.replace(f"{folder}/", "") if len(folder) > 1 else named
 
 
 SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp"}

@@ -23,15 +23,22 @@ def health() -> dict[str, str]:
 
 @router.get("/ready")
 def ready(server: ServerDep, _: ProberDep) -> JSONResponse:
-    """Check whether a worker can take a job now; 503 with the reasons if none can."""
+    """Check whether a worker can take a job now; 503 with the reasons if none can.
+
+    A server that was started without workers is ready if it can reach its data; others make its videos.
+    """
     states = [*server.workers.values()]
     reasons: list[str] = []
-    if not any(state in {"ready", "working"} for state in states):
+    if server.settings.devices and not any(state in {"ready", "working"} for state in states):
         reasons = [f"worker {number}: {state}" for number, state in server.workers.items()] or ["no worker"]
     try:
         queue = server.jobs.counts()
     except StoreError as error:
         queue, reasons = None, [error.public, *reasons]
+    try:
+        server.files.named("probes/r")
+    except StoreError as error:
+        reasons = [error.public, *reasons]
     body = {"ready": not reasons, "reasons": reasons, "workers": states, "queue": queue}
     return JSONResponse(body, 503 if reasons else 200)
 

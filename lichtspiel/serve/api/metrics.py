@@ -5,12 +5,14 @@ Everything about jobs comes from the database, so it covers all workers on all m
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
+import psutil
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -63,6 +65,7 @@ class Metrics:
         for does, number in Counter(each.partition(":")[0] for each in [*self.workers.values()]).items():
             busy.add_metric([does], number)
         yield busy
+        yield from self._memory()
         yield from self._histograms()
         failures, stages = self.jobs.totals()
         failed = CounterMetricFamily("lichtspiel_failures", "Jobs that failed, by code", labels=["code"])
@@ -73,6 +76,24 @@ class Metrics:
         for stage, spent in stages.items():
             seconds.add_metric([stage], spent)
         yield seconds
+
+    def _memory(self) -> Iterator[Metric]:
+        resident = GaugeMetricFamily("lichtspiel_memory_bytes", "Resident memory here, by process", labels=["process"])
+        server = psutil.Process()
+        resident.add_metric(["server"], server.memory_info().rss)
+        total = 0
+        for child in server.children(recursive=True):
+            with contextlib.suppress(psutil.Error):  # it ended meanwhile
+                total += child.memory_info().rss
+        resident.add_metric(["workers"], total)
+        yield resident
+        about = (
+            "Peak memory of a worker while it made a completed job: of its GPU where it has one, else of its process"
+        )
+        peak = GaugeMetricFamily("lichtspiel_job_peak_memory_bytes", about, labels=["model"])
+        for model, most in self.jobs.peaks().items():
+            peak.add_metric([model], most)
+        yield peak
 
     def _histograms(self) -> Iterator[Metric]:
         about = (

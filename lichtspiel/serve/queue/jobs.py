@@ -366,6 +366,13 @@ class Jobs:
         halves = {row[0]: (row[1 : size + 1], row[size + 1 :]) for row in rows}
         return {model: [([*map(int, half[:-1])], float(half[-1])) for half in pair] for model, pair in halves.items()}
 
+    def peaks(self) -> dict[str, float]:
+        """By model, the largest peak of memory in bytes that a completed job reported."""
+        most = func.max(table.c.result["peak_bytes"].as_float())
+        query = select(table.c.model, most).where(table.c.state == "completed").group_by(table.c.model)
+        with self.database.reading() as connection:
+            return {row[0]: row[1] or 0.0 for row in connection.execute(query)}
+
     def totals(self) -> tuple[dict[str, int], dict[str, float]]:
         """Failed jobs by error code, and seconds spent on completed jobs by stage; counts only jobs not yet deleted."""
         timings = table.c.result["timings"]

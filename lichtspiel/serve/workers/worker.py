@@ -24,7 +24,7 @@ from lichtspiel.media.video import sample_video
 from lichtspiel.policy import Verdict
 from lichtspiel.request import Request
 from lichtspiel.seal import seal_picture
-from lichtspiel.serve.api.form import restore
+from lichtspiel.serve.api.form import in_fields, restore
 from lichtspiel.serve.errors import DatabaseError, Lost, MachineFault, NotFound, StoreError
 from lichtspiel.serve.queue.jobs import Job, Jobs
 from lichtspiel.serve.queue.scratch import scratch, sweep
@@ -166,22 +166,25 @@ class Worker:
                 self._persist(lambda: end(job), stop)
                 return "given back" if heartbeat.stopping else "cancelled"
             except Exception as error:
-                code = self._fail(job, error, stop)
+                code = self._fail(job, error, stop, heartbeat.folder)
                 if isinstance(error, OutOfMemory):
                     raise
                 return code
 
-    def _fail(self, job: Job, error: Exception, stop: threading.Event) -> str:
+    def _fail(self, job: Job, error: Exception, stop: threading.Event, folder: Path) -> str:
         """Fail a job; returns the error code.
 
-        The owner sees only errors that they can fix. Others go to the log, because they may name files of this machine.
-        If the machine is at fault, this gives the job back and raises MachineFault.
+        The owner sees only errors that they can fix, with the names of fields instead of files in `folder`. Others go
+        to the log, because they may name files of this machine. If the machine is at fault, this gives the job back and
+        raises MachineFault.
         """
         fault = fault_of(error, loras=bool(job.request.get("lora")))
         if fault is not None and job.uncounted_attempts < UNCOUNTED:
             self._persist(lambda: self.jobs.give_back(job), stop)
             raise MachineFault(fault) from error
-        code, message = code_of(error), str(error)
+        code, message = code_of(error), in_fields(str(error), str(folder))
+        if self.settings.loras is not None:
+            message = message.replace(f"{self.settings.loras}/", "")
         if code == "failed":
             log.error("%s failed", job.id, exc_info=error)
             message = f"an error of the server: {type(error.__cause__ or error).__name__}"
@@ -210,7 +213,7 @@ class Worker:
             log.warning("files of %s stay until it is deleted: %s", job.id, error)
 
     def _make(self, job: Job, folder: Path, heartbeat: Heartbeat) -> tuple[Result, Path]:
-        files = {}
+        files, heartbeat.folder = {}, folder
         for field, name in job.inputs.items():
             files[field] = folder / f"{field.replace('/', '-')}{Path(name).suffix}"
             self.files.fetch(name, files[field])
@@ -224,7 +227,7 @@ class Worker:
         sheet = folder / SHEET if out.suffix == ".mp4" else None
         pipeline = self._pipeline(request)
         work = prepare(admission, out, weights=pipeline, sheet=sheet, folder=folder, observer=observer)
-        heartbeat.work, heartbeat.folder = work, folder
+        heartbeat.work = work
         path: Path | None = folder / "latents.safetensors"
         assert path is not None
         if self._fetch_latents(job, path):
