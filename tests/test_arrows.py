@@ -145,7 +145,10 @@ ROOMS: dict[str, tuple[str, str]] = {
         "seal/verify",
         "",
     ),
-    "translate": ("errors frames", "PIL av numpy onnxruntime pocketsphinx pysubs2"),
+    "translate": (
+        "errors frames",
+        "PIL av ctranslate2 faster_whisper numpy onnxruntime pocketsphinx pysubs2 sentencepiece sherpa_onnx vosk",
+    ),
     "workflows": (
         "errors footage frames host inference media policy request seal seal/certificates seal/credentials "
         "seal/export seal/marks seal/record seal/tracks seal/verify spec storage toybox translate weights",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from lichtspiel.errors import InvalidInput, MediaError
 from lichtspiel.translate import engines, tongues
 from lichtspiel.translate.lines import Line, Word, sentences
-from lichtspiel.translate.voice_activity import INSTALL, RATE, speech_spans
+from lichtspiel.translate.voice_activity import INSTALL, PAD, RATE, speech_spans
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "Heard", "Hearer", "PocketSphinx", "Transcript", "choose", "transcribe"]
 
-KINDS = ("pocketsphinx",)
+KINDS = ("pocketsphinx", "whisper", "vosk", "sherpa")
+_NEAR = 0.6  # seconds
 UNSURE = 0.45
 """PocketSphinx' mean confidence in a word below which the words are probably wrong: benchmarks/translate.py has 0.6 to
 0.8 for English and less than 0.4 for German and Spanish."""
@@ -86,7 +88,7 @@ def transcribe(hearer: Hearer, sound: Samples, language: str | None, *, name: st
 def choose(text: str | None, language: str | None) -> Hearer:
     """The engine that was named, or the default. Raises InvalidInput for an engine or a language that is not there."""
     named = engines.parse("--transcriber", text or "pocketsphinx", KINDS, ["pocketsphinx"])
-    hearer = _MAKERS[named.kind](named)
+    hearer = _maker(named.kind)(named)
     if language is not None and hearer.languages is not None and language not in hearer.languages:
         if named.kind == "pocketsphinx":
             raise InvalidInput(
@@ -118,7 +120,7 @@ class PocketSphinx:
         words = list[Word]()
         for start, end in spans:
             piece = sound[round(start * RATE) : round(end * RATE)]
-            words += [_shifted(word, start) for word in _decoded(decoder, piece)]
+            words += _snapped([_shifted(word, start) for word in _decoded(decoder, piece)], start, end)
         surest = [word.confidence for word in words if word.confidence is not None]
         sure = sum(surest) / len(surest) if surest else 1.0
         notes = (
@@ -147,8 +149,22 @@ def _decoded(decoder: Any, sound: Samples) -> list[Word]:
     return words
 
 
+def _snapped(words: list[Word], start: float, end: float) -> list[Word]:
+    """The words of a span, which begin and end with its speech also where the decoder missed a word there."""
+    if words and words[0].start - start < _NEAR:
+        words[0] = dataclasses.replace(words[0], start=min(start + PAD, words[0].end))
+    if words and end - words[-1].end < _NEAR:
+        words[-1] = dataclasses.replace(words[-1], end=max(end - PAD, words[-1].start))
+    return words
+
+
 def _shifted(word: Word, by: float) -> Word:
     return Word(word.text, word.start + by, word.end + by, word.confidence)
 
 
-_MAKERS: dict[str, Callable[[engines.Named], Hearer]] = {"pocketsphinx": PocketSphinx}
+def _maker(kind: str) -> Callable[[engines.Named], Hearer]:
+    if kind == "pocketsphinx":
+        return PocketSphinx
+    from lichtspiel.translate import hear_files
+
+    return hear_files.MAKERS[kind]

@@ -21,15 +21,41 @@ def _entry(name: str, here: bool, what: str, add: str) -> dict[str, Any]:
     return {"name": name, "here": here, "what": what, "add": add}
 
 
+def _has(*packages: str) -> bool:
+    return all(find_spec(package) is not None for package in packages)
+
+
 def _hearing() -> list[dict[str, Any]]:
-    here = voice_activity.installed() and find_spec("pocketsphinx") is not None
-    return [_entry("pocketsphinx", here, "English", voice_activity.INSTALL)]
+    voiced = voice_activity.installed()
+    return [
+        _entry("pocketsphinx", voiced and _has("pocketsphinx"), "English", voice_activity.INSTALL),
+        _entry(
+            "whisper:PATH", voiced and _has("faster_whisper"), "about 100 languages: a faster-whisper model",
+            "pip install 'lichtspiel[translate-models]'; hf download Systran/faster-whisper-small --local-dir PATH",
+        ),
+        _entry(
+            "vosk:PATH", voiced and _has("vosk"), "about 20 languages, one folder each",
+            "pip install vosk; unpack a model of alphacephei.com/vosk/models to PATH",
+        ),
+        _entry(
+            "sherpa:PATH", voiced and _has("sherpa_onnx"), "Moonshine, Whisper, SenseVoice and transducers",
+            "pip install sherpa-onnx; unpack a model of github.com/k2-fsa/sherpa-onnx to PATH",
+        ),
+    ]  # fmt: skip
 
 
 def _translating() -> list[dict[str, Any]]:
     pairs = apertium_pairs()
     told = ", ".join(f"{one} to {other}" for one, other, _ in pairs) or "a few pairs, such as en to es and fr to es"
-    return [_entry("apertium", bool(pairs), told, APERTIUM)]
+    here, add = _has("ctranslate2", "sentencepiece"), "pip install 'lichtspiel[translate-models]'"
+    told_chat = "what the model behind an OpenAI-compatible address knows; the words are sent there"
+    return [
+        _entry("apertium", bool(pairs), told, APERTIUM),
+        _entry("argos:PATH", here, "one pair for each .argosmodel file of argosopentech.com", add),
+        _entry("opus:PATH", here, "one pair for each OPUS-MT model converted for CTranslate2", add),
+        _entry("nllb:PATH", here, "200 languages: an NLLB-200 model converted for CTranslate2", add),
+        _entry("chat:URL#MODEL", True, told_chat, ""),
+    ]
 
 
 def _speaking() -> list[dict[str, Any]]:
@@ -37,4 +63,9 @@ def _speaking() -> list[dict[str, Any]]:
     if here:
         known = sorted(espeak.started().languages)
         spoken = f"{len(known)} languages: {' '.join(code for code in known if code in tongues.NAMES)}"
-    return [_entry("espeak", here, spoken or "a hundred languages", espeak.INSTALL)]
+    network, add = here and _has("onnxruntime"), f"{voice_activity.INSTALL}; {espeak.INSTALL}, for phonemes"
+    return [
+        _entry("espeak", here, spoken or "a hundred languages", espeak.INSTALL),
+        _entry("piper:PATH", network, "one voice for each .onnx file of huggingface.co/rhasspy/piper-voices", add),
+        _entry("kokoro:PATH#VOICE", network, "English, Spanish, French, Hindi, Italian, Portuguese", add),
+    ]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "EspeakVoice", "Voice", "choose"]
 
-KINDS = ("espeak",)
+KINDS = ("espeak", "piper", "kokoro")
 
 
 class Voice(Protocol):
@@ -35,7 +35,11 @@ def choose(text: str, language: str) -> Voice:
     """The voice that was named, for a language. Raises InvalidInput for an engine, a file or a language that is not
     there."""
     named = engines.parse("--voice", text, KINDS, ["espeak"])
-    return EspeakVoice(named, language)
+    if named.kind == "espeak":
+        return EspeakVoice(named, language)
+    from lichtspiel.translate import voices
+
+    return voices.MAKERS[named.kind](named, language)
 
 
 class EspeakVoice:

@@ -9,7 +9,7 @@ import dataclasses
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,7 +20,7 @@ from lichtspiel.translate.lines import Line
 
 __all__ = ["APERTIUM", "KINDS", "Apertium", "Translated", "Translator", "apertium_pairs", "choose", "translate"]
 
-KINDS = ("apertium",)
+KINDS = ("apertium", "argos", "opus", "nllb", "chat")
 APERTIUM = "apt install apertium apertium-eng-spa (Debian, Ubuntu; one package for each pair)"
 _SECONDS = 120
 
@@ -76,9 +76,17 @@ def translate(
 def choose(text: str | None, source: str, target: str) -> Translator:
     """The engine that was named, or the default, for two languages. Raises InvalidInput where it cannot."""
     named = engines.parse("--translator", text or "apertium", KINDS, ["apertium"])
-    translator: Translator = Apertium(named)
+    translator = _maker(named.kind)(named)
     translator.check(source, target)
     return translator
+
+
+def _maker(kind: str) -> Callable[[engines.Named], Translator]:
+    if kind == "apertium":
+        return Apertium
+    from lichtspiel.translate import chat, neural
+
+    return chat.Chat if kind == "chat" else neural.MAKERS[kind]
 
 
 def apertium_pairs() -> list[tuple[str, str, str]]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["INSTALL", "RATE", "installed", "speech_spans"]
+__all__ = ["INSTALL", "PAD", "RATE", "installed", "speech_spans"]
 
 RATE = 16_000
 INSTALL = "pip install 'lichtspiel[translate]'"
@@ -21,7 +21,10 @@ INSTALL = "pip install 'lichtspiel[translate]'"
 # As in silero-vad's get_speech_timestamps: windows of 512 samples with the 64 before them; speech begins at a
 # probability of 0.5 and ends below 0.35.
 _WINDOW, _BEFORE, _ON, _OFF = 512, 64, 0.5, 0.35
-_LEAST, _SILENCE, _PAD = 0.2, 0.3, 0.06  # seconds: shortest speech, silence that ends it, margin at both ends
+_LEAST, _SILENCE = 0.2, 0.3  # seconds: shortest speech, silence that ends it
+PAD = 0.06
+"""The margin in seconds that a span has before and after the speech."""
+
 _PACKAGE, _FILE = "silero_vad", "data/silero_vad_16k_op15.onnx"
 
 
@@ -48,7 +51,7 @@ def speech_spans(sound: npt.NDArray[np.float32]) -> list[tuple[float, float]]:
         spans.append((start, len(chances) - quiet))
     step, length = _WINDOW / RATE, len(sound) / RATE
     timed = [(first * step, last * step) for first, last in spans if (last - first) * step >= _LEAST]
-    return [(max(first - _PAD, 0.0), min(last + _PAD, length)) for first, last in timed]
+    return [(max(first - PAD, 0.0), min(last + PAD, length)) for first, last in timed]
 
 
 def _chances(sound: npt.NDArray[np.float32]) -> list[float]:

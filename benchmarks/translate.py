@@ -1,0 +1,163 @@
+"""A loop that closes without data from elsewhere: sentences are spoken into a video, heard, translated, spoken again.
+
+    python -m benchmarks.translate [--voice en-us] [--engine pocketsphinx] [--speech FOLDER]
+
+It prints the word error rate of what was heard, how far the times of the lines and of the new voice are off, and
+whether length and picture are those of the video. Needs the extras translate and espeak. Apertium's English-Spanish
+pair translates; without it, the known sentences stand in for a translation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import re
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from lichtspiel.media.sound import read_sound
+from lichtspiel.seal import Marks, Provenance, seal
+from lichtspiel.seal.tracks import SoundTrack, Tracks
+from lichtspiel.translate.espeak import started
+from lichtspiel.translate.mix import RATE, resampled
+from lichtspiel.translate.translators import apertium_pairs
+from lichtspiel.workflows.terms import Terms
+from lichtspiel.workflows.translate import Job, transcribe, translate
+
+SENTENCES = (
+    "The ship sailed into the harbor at noon.", "We have seven apples and a box of bread.",
+    "She said that the weather would be fine tomorrow.", "Can you hear the music from the other room?",
+    "My brother works in a small town near the river.", "The children are playing in the garden behind the house.",
+    "He bought a new car with the money that he had saved.", "Please close the window before you leave the office.",
+    "The train to the city leaves in twenty minutes.", "I think that this book is better than the first one.",
+    "They walked along the beach until the sun went down.", "The doctor told him to drink more water.",
+)  # fmt: skip
+FPS, PAUSE, SIZE = 16, 1.2, (240, 320)
+
+
+def spoken(voice: str) -> tuple[Any, list[tuple[float, float]]]:
+    """All sentences with pauses, at RATE [n], and when each is said."""
+    pieces, spans, at = [np.zeros(RATE // 2, np.float32)], [], 0.5
+    for sentence in SENTENCES:
+        sound = resampled(started().speak(sentence, voice, 0.9), started().rate, RATE)
+        loud = np.flatnonzero(np.abs(sound) > 0.01)
+        spans.append((at + loud[0] / RATE, at + loud[-1] / RATE))
+        pieces += [sound, np.zeros(round(PAUSE * RATE), np.float32)]
+        at += len(sound) / RATE + PAUSE
+    return np.concatenate(pieces), spans
+
+
+def make_video(path: Path, sound: Any) -> int:
+    """A video of a moving square with this sound; returns its number of frames."""
+    count = -(-len(sound) * FPS // RATE)
+
+    def frames() -> Any:
+        for number in range(count):
+            frame = np.full((*SIZE, 3), 90, np.uint8)
+            left = number * 3 % (SIZE[1] - 40)
+            frame[100:140, left : left + 40] = (210, 180, 60)
+            yield frame
+
+    made = Provenance(
+        model="benchmark", version="0", source_type="algorithmicMedia", prompt="", negative="", parameters={}
+    )
+    track = SoundTrack(samples=sound[:, None], rate=RATE)
+    seal(frames(), made, path, fps=FPS, sound=Tracks(sounds=(track,)), marks=Marks.none("a benchmark's own video"))
+    return count
+
+
+def error_rate(said: str, heard: str) -> float:
+    """Word error rate: edits from what was said to what was heard, by the number of words said."""
+    one, other = (re.sub(r"[^a-z' ]", "", text.lower()).split() for text in (said, heard))
+    row = list(range(len(other) + 1))
+    for number, word in enumerate(one, 1):
+        before, row[0] = row[0], number
+        for at, found in enumerate(other, 1):
+            before, row[at] = row[at], min(row[at] + 1, row[at - 1] + 1, before + (word != found))
+    return row[-1] / len(one)
+
+
+def pictures(path: Path) -> str:
+    digest = hashlib.sha256()
+    with av.open(str(path)) as container:
+        for packet in container.demux(video=0):
+            digest.update(bytes(packet))
+    return digest.hexdigest()
+
+
+def run(folder: Path, voice: str, engine: str) -> None:
+    sound, spans = spoken(voice)
+    video, out = folder / "talk.mp4", folder / "talk.es.mp4"
+    count = make_video(video, sound)
+    began = time.perf_counter()
+    heard = transcribe(video, language="en", transcriber=engine)
+    took = time.perf_counter() - began
+    rate = error_rate(" ".join(SENTENCES), " ".join(line.text for line in heard.lines))
+    print(f"heard       {len(heard.lines)} lines of {len(SENTENCES)}, word error rate {rate:.1%}, by {heard.engine} "
+          f"in {took:.1f} s for {len(sound) / RATE:.0f} s of sound")  # fmt: skip
+    apart = [min(abs(line.start - start) for line in heard.lines) for start, _ in spans]
+    print(
+        f"starts      of lines off by {1000 * max(apart):.0f} ms at most, {1000 * np.median(apart):.0f} in the median"
+    )
+    known = folder / "known.srt"
+    known.write_text("".join(
+        f"{number}\n{stamp(start)} --> {stamp(end)}\n{text}\n\n"
+        for number, ((start, end), text) in enumerate(zip(spans, SENTENCES, strict=True), 1)
+    ))  # fmt: skip
+    pairs = any(pair[:2] == ("en", "es") for pair in apertium_pairs())
+    job = Job(target="es", source="en", transcript=known if pairs else None, subtitles=None if pairs else known,
+              voices=("espeak",), original="remove")  # fmt: skip
+    made = translate(video, out, job, terms=Terms(consent="nobody is shown: a program speaks"))
+    translator = made.engines.get("translator", "nobody: the known sentences")
+    print(f"translated  by {translator}, spoken by {made.engines['voice']}")
+    again = np.abs(read_sound(out, rate=RATE)[:, 0])
+    off = []
+    for start, _ in spans:
+        window = again[round((start - 0.4) * RATE) :]
+        off.append(abs(float(np.flatnonzero(window > 0.02)[0]) / RATE - 0.4))
+    print(f"voice       begins {1000 * max(off):.0f} ms off at most, {1000 * np.median(off):.0f} in the median; speeds "
+          f"{min(line['speed'] for line in made.lines)} to {max(line['speed'] for line in made.lines)}; "  # type: ignore[type-var]
+          f"{sum(bool(line['over']) for line in made.lines)} lines too long")  # fmt: skip
+    same = pictures(video) == pictures(out)
+    print(f"picture     {'the same bit by bit' if same else 'CHANGED'}; {made.sealed.frames} frames of {count}")
+
+
+def read_speech(folder: Path, engine: str) -> None:
+    """The word error rate on a folder of recordings with a file `transcription`, as test/data/librivox of
+    github.com/cmusphinx/pocketsphinx has them: a volunteer reads Sense and Sensibility, in the public domain."""
+    said, heard, seconds = list[str](), list[str](), 0.0
+    for line in (folder / "transcription").read_text().splitlines():
+        match = re.fullmatch(r"<s> (.*) </s> \((.*)\)", line)
+        if match is None:
+            continue
+        path = folder / f"{match[2]}.wav"
+        seconds += len(read_sound(path, rate=16_000)) / 16_000
+        said.append(match[1])
+        heard.append(" ".join(one.text for one in transcribe(path, language="en", transcriber=engine).lines))
+    rate = error_rate(" ".join(said), " ".join(heard))
+    words = len(" ".join(said).split())
+    print(f"read aloud  {rate:.1%} word error rate on {words} words in {seconds:.0f} s of {len(said)} recordings")
+
+
+def stamp(seconds: float) -> str:
+    return f"00:{int(seconds // 60):02d}:{int(seconds % 60):02d},{round(seconds * 1000) % 1000:03d}"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--voice", default="en-us")
+    parser.add_argument("--engine", default="pocketsphinx")
+    parser.add_argument(
+        "--speech", type=Path, help="folder of recordings with a transcription; then nothing else is run"
+    )
+    given = parser.parse_args()
+    if given.speech:
+        read_speech(given.speech, given.engine)
+        raise SystemExit
+    with tempfile.TemporaryDirectory() as place:
+        run(Path(place), given.voice, given.engine)
