@@ -28,6 +28,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "serve/connections": ("", "uvicorn"),
     "serve/errors": ("errors", ""),
     "serve/logs": ("", ""),
+    "serve/tracing": ("errors", "opentelemetry"),
     "spec": ("errors", ""),
     "storage": ("errors", "platformdirs"),
     "toybox": ("errors", "PIL cv2 numpy"),
@@ -156,13 +157,13 @@ ROOMS: dict[str, tuple[str, str]] = {
     ),
     "serve/settings": ("errors spec storage workflows", ""),
     "serve/api": (
-        "errors inference media options policy request seal/verify serve/errors serve/queue serve/settings spec "
-        "storage toybox workflows",
+        "errors inference media options policy request seal/verify serve/errors serve/queue serve/settings "
+        "serve/tracing spec storage toybox workflows",
         "fastapi prometheus_client psutil starlette",
     ),
     "serve/workers": (
         "errors frames inference media policy request seal seal/identity seal/record serve/api serve/errors serve/logs "
-        "serve/queue serve/settings spec storage weights workflows",
+        "serve/queue serve/settings serve/tracing spec storage weights workflows",
         "ray",
     ),
     "serve/webhooks": ("errors serve/queue", ""),

@@ -59,6 +59,7 @@ def serve(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     require_key: Annotated[bool, typer.Option("--require-key", help="Require an API key for each request.")] = False,
     open_probes: Annotated[bool, typer.Option("--open-probes", help="Open /ready and /metrics.")] = False,
     log_json: Annotated[bool, typer.Option("--log-json", help="Write the log as lines of JSON.")] = False,
+    traces: Annotated[str | None, _option("URL", "OpenTelemetry collector, such as http://127.0.0.1:4318.")] = None,
     queue: Annotated[int, _option("NUMBER", "How many jobs may wait.", 1)] = 100,
     keep_days: Annotated[float, _option("DAYS", "How long to keep finished videos.")] = 30.0,
     *,
@@ -89,7 +90,7 @@ def serve(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     settings = Settings(
         **{name: value for name, value in optional.items() if value is not None},
         host=host, port=port, weights=tuple(weights or ()), loras=loras, require_key=require_key,
-        open_probes=open_probes, log_json=log_json, queue_limit=queue, keep_days=keep_days, terms=terms,
+        open_probes=open_probes, log_json=log_json, traces=traces, queue_limit=queue, keep_days=keep_days, terms=terms,
         devices=_devices(device or ["auto"], workers, max_workers), min_workers=workers, cores=cores,
     )  # fmt: skip
     backend = Cluster(ray, settings) if ray is not None else None

@@ -96,6 +96,7 @@ def serve(
         finally:
             over.set()
             workers.stop()
+            server.tracing.close()
             server.jobs.close()
 
 

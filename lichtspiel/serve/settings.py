@@ -29,6 +29,7 @@ class Settings:
     `weights` are their files if they are not where `pull` puts them, and `loras` is a folder whose files requests may
     name. `devices` has one entry per worker: the first `min_workers` always run, the others only while jobs wait.
     `cores` is what each worker requests from a cluster. `open_probes` lets anybody read `/ready` and `/metrics`.
+    `traces` is the address of an OpenTelemetry collector.
     Raises InvalidInput for invalid values, and if others could reach the server without a key.
     """
 
@@ -45,6 +46,7 @@ class Settings:
     require_key: bool = False
     open_probes: bool = False
     log_json: bool = False
+    traces: str | None = None
     queue_limit: int = 100
     keep_days: float = 30.0
     body_limit: int = LIMIT_BODY

@@ -54,7 +54,7 @@ def create_app(server: Server) -> FastAPI:
     """Create the application for `server`."""
     app = FastAPI(title="Lichtspiel", version=__version__, description=ABOUT, docs_url=None, redoc_url=None)
     app.add_middleware(SecurityMiddleware, settings=server.settings)
-    app.add_middleware(TimingMiddleware, metrics=server.metrics)
+    app.add_middleware(TimingMiddleware, metrics=server.metrics, tracing=server.tracing)
     _answer_errors(app)
     app.state.server = server
     for routes in (videos, models, verify, health):

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -85,7 +86,7 @@ async def handled(request: Request, work: Callable[[Fields, Uploads], dict[str, 
 
 
 async def _elsewhere(work: Callable[..., dict[str, Any]], *args: object) -> dict[str, Any]:
-    return await asyncio.get_running_loop().run_in_executor(_threads, partial(work, *args))
+    return await asyncio.get_running_loop().run_in_executor(_threads, partial(copy_context().run, work, *args))
 
 
 async def _received(request: Request) -> bytes:

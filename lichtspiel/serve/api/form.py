@@ -235,6 +235,7 @@ def restore(
     consent = fields.pop("consent", None)
     fields.pop("verdict", None)
     fields.pop("metadata", None)
+    fields.pop("traceparent", None)
     fields["lora"] = [_lora(one, settings) for one in fields["lora"]]
     fields |= {name: path for name, path in files.items() if "/" not in name}
     fields["references"] = [files[name] for name in sorted(files) if "/" in name]

@@ -18,6 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lichtspiel.serve.queue.jobs import Jobs
+from lichtspiel.serve.tracing import Tracing
 
 __all__ = ["Metrics", "TimingMiddleware"]
 
@@ -117,26 +118,31 @@ class TimingMiddleware:
     responses here.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app, self.answers = app, metrics.answers
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing) -> None:
+        self.app, self.answers, self.tracing = app, metrics.answers, tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request and time its response."""
+        """Handle a request, time its response and trace it."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         began, id = time.perf_counter(), uuid.uuid4().hex
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        parent = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"), None)
+        with self.tracing.span(method, parent, **{"http.request.method": method, "request": id}) as traced:
 
-        async def watched(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-request-id", id.encode())]
-                path = getattr(scope.get("route"), "path", "none")
-                spent = time.perf_counter() - began
-                method = scope["method"] if scope["method"] in METHODS else "other"
-                self.answers.labels(method, path, str(message["status"])).observe(spent)
-                if path not in QUIET:
-                    more = {"request": id, "method": method, "path": path, "status": message["status"]}
-                    log.info("answered", extra={**more, "seconds": round(spent, 4)})
-            await send(message)
+            async def watched(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    message["headers"] = [*message["headers"], (b"x-request-id", id.encode())]
+                    path, status = getattr(scope.get("route"), "path", "none"), message["status"]
+                    spent = time.perf_counter() - began
+                    self.answers.labels(method, path, str(status)).observe(spent)
+                    traced.update({"name": f"{method} {path}", "http.route": path, "http.response.status_code": status})
+                    if status >= 500:
+                        traced["error.type"] = str(status)
+                    if path not in QUIET:
+                        more = {"request": id, "method": method, "path": path, "status": status}
+                        log.info("answered", extra={**more, "seconds": round(spent, 4)})
+                await send(message)
 
-        await self.app(scope, receive, watched)
+            await self.app(scope, receive, watched)

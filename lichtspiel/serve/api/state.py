@@ -24,6 +24,7 @@ from lichtspiel.serve.queue.api_keys import Keys
 from lichtspiel.serve.queue.jobs import ENDED, Job, Jobs
 from lichtspiel.serve.queue.storage import Files
 from lichtspiel.serve.settings import Settings
+from lichtspiel.serve.tracing import Tracing, traceparent
 from lichtspiel.workflows.admission import admit
 
 __all__ = ["OwnerDep", "ProberDep", "SecretDep", "Server", "ServerDep"]
@@ -40,8 +41,10 @@ class Server:
     workers: dict[int, str] = field(default_factory=dict)
     detector: Detector = field(default_factory=Detector)
     metrics: Metrics = field(init=False)
+    tracing: Tracing = field(init=False)
 
     def __post_init__(self) -> None:
+        self.tracing = Tracing(self.settings.traces, "lichtspiel-api")
         self.metrics = Metrics(self.jobs, self.workers)
 
     def owner(self, secret: str | None) -> str:
@@ -68,7 +71,8 @@ class Server:
             self.files.put(path, inputs[name])
         try:
             job, new = self.jobs.add(
-                owner=owner, model=submission.request.model, request=stored(submission, verdict), inputs=inputs,
+                owner=owner, model=submission.request.model, inputs=inputs,
+                request={**stored(submission, verdict), "traceparent": traceparent()},
                 remixed_from=remixed_from, idempotency=idempotency, digest=submission.digest,
                 seconds=submission.request.frames / submission.request.fps,
             )  # fmt: skip

@@ -97,11 +97,13 @@ def run_worker(settings: Settings, number: int, stop: threading.Event, states: S
     jobs = open_jobs(settings)
     states.put((number, "loading"))
     device, files = settings.devices[number], Files(settings.storage)
+    worker = Worker(settings, device, jobs, files, lambda state: states.put((number, state)))
     try:
-        Worker(settings, device, jobs, files, lambda state: states.put((number, state))).run(stop)
+        worker.run(stop)
     except OutOfMemory:
         log.warning("worker %s ran out of memory and starts anew", number)
     finally:
+        worker.tracing.close()
         jobs.close()
 
 

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lichtspiel.errors import Cancelled, InvalidInput, LichtspielError, NonFinite, OutOfMemory, Refused
 from lichtspiel.inference.pipeline import Pipeline, Step, load
@@ -30,6 +30,7 @@ from lichtspiel.serve.queue.jobs import Job, Jobs
 from lichtspiel.serve.queue.scratch import scratch, sweep
 from lichtspiel.serve.queue.storage import Files
 from lichtspiel.serve.settings import Settings
+from lichtspiel.serve.tracing import Tracing
 from lichtspiel.serve.workers.faults import fault_of, probe
 from lichtspiel.spec import model as find
 from lichtspiel.workflows.admission import admit
@@ -96,6 +97,7 @@ class Worker:
         self.name = f"{device}-{uuid.uuid4().hex[:12]}"
         self.pipeline: Pipeline | None = None
         self.pause = PAUSE
+        self.tracing = Tracing(settings.traces, "lichtspiel-worker")
 
     def run(self, stop: threading.Event, *, idle: float = 0.3) -> None:
         """Work until `stop` is set. Raises OutOfMemory after a job ran out of memory; a new process gets it back."""
@@ -125,16 +127,18 @@ class Worker:
         about, began = {"job": job.id, "model": job.model, "worker": self.name}, time.monotonic()
         log.info("job started", extra=about)
         end = "given back"
-        try:
-            end = self._bring_to_an_end(job, stop or threading.Event())
-            self.pause = PAUSE
-        except Lost:
-            end = "lost"
-        except OutOfMemory:
-            end = "out_of_memory"
-            raise
-        finally:
-            log.info("job ended", extra={**about, "seconds": round(time.monotonic() - began, 3), "code": end})
+        with self.tracing.span("job", job.request.get("traceparent"), **about, attempt=job.attempt) as traced:
+            try:
+                end = self._bring_to_an_end(job, stop or threading.Event(), traced)
+                self.pause = PAUSE
+            except Lost:
+                end = "lost"
+            except OutOfMemory:
+                end = "out_of_memory"
+                raise
+            finally:
+                traced.update({"code": end} if end in {"completed", "cancelled"} else {"code": end, "error.type": end})
+                log.info("job ended", extra={**about, "seconds": round(time.monotonic() - began, 3), "code": end})
         return True
 
     def _await_machine(self, fault: str | None, stop: threading.Event) -> None:
@@ -152,12 +156,13 @@ class Worker:
         if confirmed:
             self.pause = PAUSE
 
-    def _bring_to_an_end(self, job: Job, stop: threading.Event) -> str:
+    def _bring_to_an_end(self, job: Job, stop: threading.Event, traced: dict[str, Any]) -> str:
         with self._beating(job, stop) as heartbeat:
             try:
                 with scratch(self.jobs, job) as folder:
                     result, video = self._make(job, folder, heartbeat)
                     self._hand_over(job, result, video, heartbeat, stop)
+                traced.update({f"seconds.{stage}": spent for stage, spent in result.timings.items()})
                 return "completed"
             except Lost:
                 raise
