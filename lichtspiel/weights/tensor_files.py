@@ -192,7 +192,7 @@ def file_kind(path: Path) -> str:
         return "gguf"
     if head[8:9] == b"{":
         return "safetensors"
-    if head.startswith((b"PK\x03\x04", b"\x80\x02")):
+    if head.startswith(b"PK\x03\x04") or (head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05"):
         return "pickle"
     return "pointer" if head.startswith(b"version https://git-lfs") else ""
 

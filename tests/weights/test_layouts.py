@@ -95,8 +95,13 @@ def test_of_two_transformers_in_a_folder_the_one_that_fits_is_taken(tmp_path: Pa
 def test_of_two_that_fit_none_is_guessed(tmp_path: Path) -> None:
     layouts.comfy(tmp_path)
     save_file(bf16(state("i2v", "dit")), tmp_path / "diffusion_models" / "0.safetensors")
-    with pytest.raises(WeightsError, match=r"0\.safetensors and .*a\.safetensors both hold the diffusion transformer"):
+    with pytest.raises(
+        WeightsError,
+        match=r"0\.safetensors and .*a\.safetensors both hold the diffusion transformer.*use i2v-14b-480p ",
+    ) as caught:
         checkpoint(TINY, tmp_path)
+    files = str(caught.value).partition(f"lichtspiel use {TINY.name} ")[2].split()
+    assert_whole(checkpoint(TINY, files), TINY)
 
 
 def test_an_old_pickle_that_is_no_archive_loads(tmp_path: Path) -> None:
@@ -251,17 +256,62 @@ def test_the_quantizer_of_an_unreadable_file_is_named(title: str, ends: tuple[st
 
 @pytest.mark.parametrize(
     "name",
-    ["high_noise_model/a.safetensors", "wan2.2_i2v_low_noise_14B_fp16.safetensors", "Wan2_2-I2V-A14B.safetensors"],
+    [
+        "high_noise_model/a.safetensors",
+        "wan2.2_i2v_low_noise_14B_fp16.safetensors",
+        "Wan2_2-I2V-A14B.safetensors",
+        "models--Wan-AI--Wan2.2-T2V-A14B-Diffusers/snapshots/1f/a.safetensors",
+    ],
 )
 def test_an_expert_of_wan22_is_not_taken_for_wan21(name: str, tmp_path: Path) -> None:
     folder = layouts.comfy(tmp_path)
     path = folder / "diffusion_models" / name
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(exist_ok=True, parents=True)
     (folder / "diffusion_models/a.safetensors").rename(path)
     with pytest.raises(WeightsError, match=r"is an expert of Wan2\.2 A14B, which is not supported yet"):
         checkpoint(TINY, folder)
     (info,) = [info for info in inspect(folder).parts if info.part == "dit"]
     assert "Wan2.2" in info.reason
+
+
+def test_metadata_and_a_twin_tell_an_expert_of_wan22_too(tmp_path: Path) -> None:
+    folder = layouts.comfy(tmp_path)
+    path = folder / "diffusion_models/a.safetensors"
+    save_file(bf16(state("i2v", "dit")), path, {"modelspec.architecture": "wan2.2-i2v-a14b"})
+    with pytest.raises(WeightsError, match=r"is an expert of Wan2\.2"):
+        checkpoint(TINY, folder)
+    save_file(bf16(state("i2v", "dit")), path)
+    checkpoint(TINY, folder)
+    (folder / "transformer").mkdir()
+    path.rename(folder / "transformer/a.safetensors")
+    (folder / "transformer_2").mkdir()
+    with pytest.raises(WeightsError, match=r"is an expert of Wan2\.2"):
+        checkpoint(TINY, folder)
+
+
+def test_the_nearest_name_decides_between_wan21_and_wan22(tmp_path: Path) -> None:
+    folder = layouts.comfy(tmp_path)
+    path = folder / "diffusion_models/wan2.2/wan2.1_i2v.safetensors"
+    path.parent.mkdir()
+    (folder / "diffusion_models/a.safetensors").rename(path)
+    assert checkpoint(TINY, folder).parts["dit"].paths == [path]
+
+
+# ---- ComfyUI's list of folders --------------------------------------------------------------------------------------
+
+
+def test_the_folders_of_extra_model_paths_are_read(tmp_path: Path) -> None:
+    folder = layouts.comfy(tmp_path / "elsewhere")
+    comfy = tmp_path / "ComfyUI"
+    comfy.mkdir()
+    kinds = "".join(f"    {path.name}: {path.name}/\n" for path in sorted(folder.iterdir()) if path.is_dir())
+    text = f"mine:\n    base_path: {folder}\n{kinds}    loras: loras/\n"
+    (comfy / "extra_model_paths.yaml").write_text(text + "others:\n    vae: |\n        /nowhere\n        gone\n")
+    assert_whole(checkpoint(TINY, comfy), TINY)
+    assert_whole(checkpoint(TINY, comfy / "extra_model_paths.yaml"), TINY)
+    (comfy / "extra_model_paths.yaml").write_text("- a\n- b\n")
+    with pytest.raises(WeightsError, match="is no list of model paths"):
+        checkpoint(TINY, comfy)
 
 
 def test_the_small_model_of_wan22_is_named(tmp_path: Path) -> None:
