@@ -9,6 +9,7 @@ torch.
 
 from __future__ import annotations
 
+import html
 import secrets
 from collections.abc import Mapping
 from functools import cache
@@ -236,7 +237,7 @@ class Request(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> Request:
         row = model(self.model)
-        if not self.prompt.strip():
+        if not html.unescape(html.unescape(self.prompt)).strip():  # the tokenizer resolves entities, too
             raise RequestError("prompt", self.prompt, "say what the video shows, in at least one word")
         _check_files(self)
         _check_task(self.task, row)
@@ -335,8 +336,14 @@ def value_of(name: str, value: object) -> Any:
         raise _first(error, name) from None
 
 
-def extent(row: Model, size: object = None, frames: object = None) -> tuple[tuple[int, int], int]:
+def extent(
+    row: Model, size: object = None, frames: object = None, seconds: object = None
+) -> tuple[tuple[int, int], int]:
     """The size and number of frames that a request for this checkpoint would have; raises RequestError likewise."""
+    if seconds is not None:
+        if frames is not None:
+            raise RequestError("seconds", seconds, "set either <frames> or <seconds>, not both")
+        frames = _frames_of(value_of("seconds", seconds), row)
     chosen: tuple[int, int] = row.sampling.sizes[0] if size is None else value_of("size", size)
     _check_size(chosen, row)
     count: int = row.sampling.frames if frames is None else value_of("frames", frames)
@@ -430,6 +437,8 @@ def _check_task(task: Task, row: Model) -> None:
         candidates = [other for other in MODELS.values() if task in other.tasks]
         nearest = min(candidates, key=lambda other: (other.embedded, other.dit.width != row.dit.width))
         rule = f"it takes {wants}, and this request has {_NEEDS[task]}"
+        if task == "image" and "edit" in row.tasks:
+            rule += "; it can show what is in the picture, given as <references>"
         raise RequestError("model", row.name, rule, nearest.name)
 
 
@@ -451,6 +460,8 @@ def _first(error: ValidationError, name: str = "request") -> RequestError:
     if problem["type"] == "missing":
         return RequestError(field, None, "this field is required")
     nearest = next((context[key] for key in ("ge", "le") if key in context), None)
+    if str(value).strip().lower() in {"nan", "inf", "-inf", "infinity"}:
+        nearest = None
     if problem["type"] == "literal_error":
         nearest = closest(value, schema_of(field)["enum"])
     return RequestError(field, value, f"it is {rule_of(field)}", nearest)

@@ -43,6 +43,9 @@ def test_the_task_is_which_pictures_are_there() -> None:
     ("fields", "message"),
     [
         ({"prompt": "  "}, r"^prompt: .* at least one word"),
+        ({"prompt": "&amp;nbsp;"}, r"^prompt: .* at least one word"),
+        ({"prompt": "x", "shift": float("inf")}, r"^shift: .* at most 1000$"),
+        ({"prompt": "x", "model": "vace-1.3b", "image": "a.png"}, r"^model: .*given as references"),
         ({}, "^prompt: .*required"),
         ({"prompt": "x", "frames": 80, "model": "t2v-1.3b"}, r"^frames: 80 .* 4n\+1 .*nearest valid value: 81$"),
         ({"prompt": "x", "frames": 80}, "nearest valid value: 17$"),

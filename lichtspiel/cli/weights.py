@@ -32,7 +32,7 @@ def inspect(
         raise typer.Exit(2)
 
 
-@of_request("model", "size", "frames", "device", "dtype")
+@of_request("model", "size", "frames", "seconds", "steps", "guidance", "device", "dtype")
 def plan(
     *,
     options: dict[str, Any],
@@ -44,16 +44,22 @@ def plan(
 ) -> None:
     """Estimate memory and time before anything loads.
 
-    Shows what would be kept in memory and what read from disk, what each stage takes, and how long a step lasts.
+    Shows what would be kept in memory and what read from disk, what each stage takes, how long a step lasts, and the
+    whole. With --memory, --device may name one that is not in this computer.
     """
+    from dataclasses import replace
+
     from lichtspiel.inference.pipeline import estimate
     from lichtspiel.request import default_of, extent, value_of
     from lichtspiel.spec import model as find
 
     row = find(options.get("model", default_of("model")))
     where = {name: value_of(name, options.get(name, default_of(name))) for name in ("device", "dtype")}
-    size, frames = extent(row, options.get("size"), options.get("frames"))
+    size, frames = extent(row, options.get("size"), options.get("frames"), options.get("seconds"))
+    steps = value_of("steps", options.get("steps", row.sampling.steps))
+    guided = value_of("guidance", options.get("guidance", row.sampling.guidance)) != 1
     estimated = estimate(row, size, frames, **where, gigabytes=memory, weights=weights)
+    estimated = replace(estimated, steps=steps, guided=guided)
     print(json.dumps(estimated.to_json(), ensure_ascii=False) if as_json else estimated.table())
     if estimated.refusal:
         raise typer.Exit(1)

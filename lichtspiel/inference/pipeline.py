@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -420,22 +421,20 @@ def estimate(
 ) -> Plan:
     """Plan a job without a request, with times based on the measured speed of this machine.
 
-    `gigabytes` replaces the memory that is currently free. With `weights`, the plan uses the actual sizes of the files.
+    `gigabytes` replaces the memory that is currently free; with it, `device` may be one that this machine lacks. With
+    `weights`, the plan uses the actual sizes of the files.
     """
-    torch_device = choose_device(device)
-    precision = choose_precision(dtype, torch_device)
+    try:
+        torch_device, here = choose_device(device), True
+    except RequestError:
+        if gigabytes is None or not re.fullmatch(r"cuda(:\d+)?|mps", device):
+            raise
+        torch_device, here = torch.device(device), False  # planned for before it is rented: without times
+    precision = "bfloat16" if not here and dtype == "auto" else choose_precision(dtype, torch_device)
     sizes = checkpoint(row, weights).sizes() if weights or row.embedded else None
     free = None if gigabytes is None else int(gigabytes * 1e9)
-    return _plan(
-        row,
-        size,
-        frames,
-        torch_device,
-        precision,
-        sizes=sizes,
-        free=free,
-        rate=measure_rate(str(torch_device), exact_dtype(precision)),
-    )
+    rate = measure_rate(str(torch_device), exact_dtype(precision)) if here else None
+    return _plan(row, size, frames, torch_device, precision, sizes=sizes, free=free, rate=rate)
 
 
 def _plan(

@@ -20,7 +20,7 @@ from lichtspiel.models import Spec, shapes
 from lichtspiel.models.dit import FeedForward
 from lichtspiel.spec import DiTSpec, Model, Part, UMT5Spec, VAESpec
 
-__all__ = ["BATCHED_TOKENS", "Plan", "Stage", "plan"]
+__all__ = ["BATCHED_TOKENS", "DECODING", "Plan", "Stage", "plan"]
 
 BATCHED_TOKENS = 4096
 """Up to this many tokens, both branches of guidance run as one batch; above, doubling the memory gains no speed."""
@@ -38,6 +38,10 @@ GIGABYTE = 1e9
 
 WIDENED = {torch.int8: torch.float32, torch.float8_e4m3fn: torch.bfloat16}
 """The precision of everything outside resident blocks that are in eight bits."""
+
+DECODING = 500.0
+"""Operations for a pixel that the VAE decodes, divided by the square of its base width; counted from its layers.
+Encoding a pixel takes about half of them, and VACE encodes two videos."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +102,18 @@ class Plan:
     chunk_frames: int
     warnings: tuple[str, ...]
     refusal: str | None
+    steps: int = 0
+    guided: bool = True
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the whole job takes, without loading; None if the time of a stage is not known."""
+        total = 0.0
+        for stage in self.stages:
+            if stage.seconds is None:
+                return None
+            total += stage.seconds * (self.steps / (1 if self.guided else 2) if stage.part == "dit" else 1)
+        return total
 
     @property
     def peak(self) -> int:
@@ -131,6 +147,8 @@ class Plan:
         head = f"{self.model}, {width}x{height}, {self.frames} frames, on {self.device}"
         free = "free memory not known" if self.free_bytes is None else f"{self.free_bytes / GIGABYTE:.1f} GB free"
         lines.insert(0, f"{head}: {self.peak / GIGABYTE:.1f} GB needed, {free}")
+        if self.steps and self.seconds is not None:
+            lines.append(f"in all: about {duration(self.seconds)} for {self.steps} steps, without loading")
         lines += [f"warning: {warning}" for warning in self.warnings]
         return "\n".join([*lines, f"cannot run: {self.refusal}"] if self.refusal else lines)
 
@@ -148,8 +166,16 @@ class Plan:
         return {
             "model": self.model, "size": list(self.size), "frames": self.frames, "device": self.device,
             "free_bytes": self.free_bytes, "peak_bytes": self.peak, "stages": stages, "vae_frames": self.chunk_frames,
-            "warnings": list(self.warnings), "refusal": self.refusal,
+            "steps": self.steps, "seconds": self.seconds, "warnings": list(self.warnings), "refusal": self.refusal,
         }  # fmt: skip
+
+
+def duration(seconds: float) -> str:
+    """A time in words, such as "2 h 5 min"."""
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def plan(
@@ -183,7 +209,11 @@ def plan(
         patches = (model.clip.image_size // model.clip.patch) ** 2
         stages.append(_stage("image", "clip", model.clip, exact, 12 * patches * model.clip.width * wide, 0))
     if model.dit.in_channels > model.dit.out_channels or model.dit.vace_layers:
-        stages.append(_stage("picture", "vae", model.vae, torch.float32, video, 0))
+        encoding = replace(
+            _stage("picture", "vae", model.vae, torch.float32, video, 0),
+            flops=DECODING / 2 * model.vae.width**2 * size[0] * size[1] * frames * (2 if model.dit.vace_layers else 1),
+        )
+        stages.append(encoding)
     step = _stage("denoise", "dit", model.dit, dtype, _denoise(model.dit, tokens, wide) * batch, 2.0 * tokens)
     attention = 4.0 * tokens**2 * model.dit.width * (model.dit.layers + len(model.dit.vace_layers))
     # Guidance runs the DiT twice per step. In any case, the residual stream exists before the first block.
@@ -192,7 +222,13 @@ def plan(
             step, flops=2 * (step.flops + attention), minimum_bytes=step.minimum_bytes + 4 * tokens * model.dit.width
         )
     )
-    stages.append(_stage("decode", "vae", model.vae, torch.float32, video, 0))
+    pixels = size[0] * size[1] * frames
+    stages.append(
+        replace(
+            _stage("decode", "vae", model.vae, torch.float32, video, 0),
+            flops=DECODING * model.vae.width**2 * pixels,
+        )
+    )
     sizes = files_bytes or {}
     stages = [_placed(replace(stage, file_bytes=sizes.get(stage.part, stage.file_bytes)), budget) for stage in stages]
     if rate:

@@ -23,6 +23,7 @@ from lichtspiel.host import peak_memory
 from lichtspiel.inference.clock import Clock
 from lichtspiel.inference.inputs import Inputs
 from lichtspiel.inference.pipeline import Files, Pipeline, Step, load
+from lichtspiel.inference.plan import DECODING
 from lichtspiel.inference.upscale import Upscaler
 from lichtspiel.media.media import read_frames
 from lichtspiel.media.sheet import contact_sheet
@@ -343,14 +344,14 @@ def _prompt_notes(request: Request, pipeline: Pipeline) -> list[str]:
 def denoising_share(request: Request) -> float:
     """Estimate the fraction of the computing time that denoising takes, by counting multiplications.
 
-    A DiT step costs two operations per parameter, token and guidance branch. Decoding a pixel costs about 500 times the
-    square of the VAE's base width (counted from its layers).
+    A DiT step costs two operations per parameter, token and guidance branch. Decoding a pixel costs about `DECODING`
+    times the square of the VAE's base width.
     """
     row = model(request.model)
     tokens = row.dit.tokens(row.latent_shape(request.frames, request.size))
     branches = 1 if request.guidance == 1 else 2
     denoising = 2.0 * dit_parameters(row.dit) * tokens * branches * request.steps
-    decoding = 500.0 * row.vae.width**2 * request.pixels
+    decoding = DECODING * row.vae.width**2 * request.pixels
     return denoising / (denoising + decoding)
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from lichtspiel import host
+from lichtspiel.errors import RequestError
 from lichtspiel.host import computing_dtype, free_memory, measure_rate, peak_memory
+from lichtspiel.inference.pipeline import estimate
 from lichtspiel.inference.plan import Plan, plan
 from lichtspiel.models.dit import DiT
 from lichtspiel.spec import MODELS
@@ -101,6 +106,22 @@ def test_table_and_json_agree_and_files_and_rates_are_used() -> None:
     assert "a step" in table
     assert plain["peak_bytes"] == made.peak
     assert "not known" in planned("t2v-1.3b", 20 * GB).table()
+    whole = replace(made, steps=50)
+    seconds = [(stage.seconds or 0) * (50 if stage.part == "dit" else 1) for stage in made.stages]
+    assert whole.seconds == pytest.approx(sum(seconds))
+    assert replace(whole, guided=False).seconds == pytest.approx(
+        whole.seconds - 25 * made.stage("dit").seconds  # type: ignore[operator]
+    )
+    assert re.search(r"in all: about \d+ h \d+ min for 50 steps", whole.table())
+
+
+def test_a_gpu_that_is_not_here_is_planned_for_with_its_memory() -> None:
+    asked: dict[str, Any] = {"dtype": "auto", "weights": None}
+    absent = "mps" if not torch.backends.mps.is_available() else "cuda:7"
+    made = estimate(MODELS["t2v-14b"], (832, 480), 81, device=absent, gigabytes=80, **asked)
+    assert (made.stage("dit").dtype, made.stage("dit").streamed, made.seconds) == ("bfloat16", 0, None)
+    with pytest.raises(RequestError, match="this machine has"):
+        estimate(MODELS["t2v-14b"], (832, 480), 81, device=absent, gigabytes=None, **asked)
 
 
 def test_operations_are_those_of_the_table() -> None:
