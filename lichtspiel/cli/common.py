@@ -48,7 +48,9 @@ def free_output(out: Path | None, default: str, *other_paths: Path | None, force
     from lichtspiel.workflows.outputs import check_free, free_name
 
     check_free([out, *other_paths], force=force)
-    return free_name(Path(default)) if out is None else out
+    if out is None:
+        return free_name(Path(default))
+    return out.resolve() if out.is_symlink() else out  # the target is replaced, not the link to it
 
 
 def without_effect(flags: dict[str, object], reason: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lichtspiel.cli.common import OUTPUT, Force, Json, free_output, out_option, progress_bar, sealed_by
+from lichtspiel.cli.common import OUTPUT, Force, Json, free_output, out_option, progress_bar, say, sealed_by
 from lichtspiel.cli.flags import PolicyFile, under_terms
 from lichtspiel.errors import InvalidInput, LichtspielError, printable
 
@@ -113,7 +113,7 @@ def seal(
 
     out = free_output(out, "sealed.png" if is_picture(file) else "sealed.mp4", force=force)
     with progress_bar() as progress:
-        sealed = reseal(file, out, made_with=made_with, prompt=prompt, terms=terms, progress=progress)
+        sealed = reseal(file, out, made_with=made_with, prompt=prompt, terms=terms, progress=progress, note=say)
     if as_json:
         print(json.dumps(sealed.to_json(), ensure_ascii=False))
         return

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lichtspiel.errors import MediaError
-from lichtspiel.media.picture import check_image_file
+from lichtspiel.media.picture import allow_long_texts, check_image_file
 
 if TYPE_CHECKING:
     from lichtspiel.frames import Frame
@@ -27,6 +27,7 @@ def is_animation(path: Path) -> bool:
 
     try:
         check_image_file(path)
+        allow_long_texts()
         with Image.open(path, formats=_FORMATS) as image:
             return bool(getattr(image, "is_animated", False))
     except Exception:  # a damaged file can make Pillow's parsers raise anything

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lichtspiel.frames import Frame
 
 
-__all__ = ["check_image_file", "decode_image", "is_picture", "load_image", "pictures", "read_image"]
+__all__ = ["allow_long_texts", "check_image_file", "decode_image", "is_picture", "load_image", "pictures", "read_image"]
 
 MAX_IMAGE_BYTES = 64 << 20
 MAX_IMAGE_PIXELS = 64_000_000
@@ -45,6 +45,7 @@ def decode_image(path: Path, content: bytes) -> Frame:
     import numpy as np
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+    allow_long_texts()
     try:
         with Image.open(io.BytesIO(content), formats=_IMAGE_FORMATS) as image:
             _check_image(path, image)
@@ -61,6 +62,14 @@ def decode_image(path: Path, content: bytes) -> Frame:
         raise MediaError(f"{path}: is no picture in {', '.join(_IMAGE_FORMATS)}; convert it to PNG") from error
     except Exception as error:  # a damaged file can make Pillow's parsers raise anything
         raise MediaError(f"{path}: is damaged ({error}); copy or export it again") from error
+
+
+def allow_long_texts() -> None:
+    """Let Pillow read PNG files with texts and profiles of more than 1 MB, which it takes for attacks. Together they
+    have at most 64 MB, which it also checks."""
+    from PIL import PngImagePlugin
+
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 
 
 def _in_srgb(image: Image.Image) -> Image.Image:

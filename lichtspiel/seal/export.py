@@ -51,6 +51,15 @@ _AAC_BITS = 96_000  # a second and channel
 _RAW_BYTES = 1.5  # per pixel in yuv420p, which H.264 at this quality never reaches
 _SPARE_BYTES = 16 << 20
 _MAX_FPS = 240
+_NAME_BYTES = 255  # the limit of file systems
+_PICTURES = frozenset([".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".avif", ".heic"])
+_UNMARKED = {
+    ".webm": ", because C2PA has no place for credentials in WebM",
+    ".mkv": ", because C2PA has no place for credentials in Matroska",
+    ".gif": ", because verify does not read credentials from GIF yet",
+    ".webp": ", because verify does not read credentials from WebP yet",
+}
+"""Why a format that people ask for is not written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,10 +277,14 @@ class EncodeSettings:
 
 
 def _check_target(out: Path, suffix: str) -> Path:
+    if (length := len(os.fsencode(out.name))) > _NAME_BYTES:
+        raise OutputError(f"{out.name[:20]}…{out.name[-12:]}: has {length} bytes; a name has at most {_NAME_BYTES}")
     if out.suffix.lower() != suffix:
-        nearest = f"{out.parent / (out.stem or 'out')}{suffix}"
-        kind = "videos are written as MP4" if suffix == ".mp4" else "pictures are written as PNG"
-        raise OutputError(f"{out}: {kind}; nearest valid name: {nearest}")
+        picture = suffix == ".png" or out.suffix.lower() in _PICTURES
+        nearest = f"{out.parent / (out.stem or 'out')}{'.png' if picture else suffix}"
+        kind = "pictures are written as PNG" if picture else "videos are written as MP4"
+        reason = _UNMARKED.get(out.suffix.lower(), "")
+        raise OutputError(f"{out}: {kind}{reason}; nearest valid name: {nearest}")
     if out.exists() and not out.is_file():
         raise OutputError(f"{out}: is there already and is not a file; choose another name")
     if out.exists() and not os.access(out, os.W_OK):

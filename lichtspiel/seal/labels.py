@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from lichtspiel.errors import MediaError
+from lichtspiel.media.picture import allow_long_texts
 from lichtspiel.media.probe import survey
 from lichtspiel.media.video import OPTIONS
 from lichtspiel.seal.marks import TEXTS, Marks
@@ -150,6 +151,7 @@ def _png(path: Path) -> dict[str, str]:
     """The text entries of a PNG that precede its pixel data."""
     from PIL import Image
 
+    allow_long_texts()
     try:
         with Image.open(path, formats=("PNG",)) as image:
             return {key.lower(): str(image.info[name]) for key, name in PNG_NAMES.items() if name in image.info}

@@ -33,6 +33,19 @@ class Sound:
             if track is None:
                 raise MediaError(f"{self.path}: has no sound that could be kept")
 
+    def left_out(self) -> list[str]:
+        """What else the file holds, in words, and is not copied: other sound tracks, subtitles and chapters."""
+        import av
+
+        with self.opened() as track, av.open(f"file:{self.path.absolute()}", options=OPTIONS) as source:
+            counts = {
+                "further sound track": len(source.streams.audio) - (track is not None),
+                "subtitle track": len(source.streams.subtitles),
+                "further video track": len(source.streams.video) - 1,
+                "chapter": len(source.chapters()) if hasattr(source, "chapters") else 0,  # not in PyAV 15
+            }
+        return [f"{count} {name}{'s' if count > 1 else ''}" for name, count in counts.items() if count > 0]
+
     @contextlib.contextmanager
     def opened(self) -> Iterator[av.AudioStream | None]:
         """The sound track, or None if there is none. Raises MediaError for one that MP4 cannot hold."""

@@ -68,7 +68,7 @@ def check_distinct(outputs: Mapping[str, Path | None], inputs: Iterable[tuple[st
         for other, before in taken:
             if _same(path, before):
                 raise OutputError(f"{path}: {flag} and {other} name the same file; give {flag} another name")
-            if path.exists() and before.is_dir() and _same(path.parent, before):
+            if os.path.lexists(path) and before.is_dir() and _same(path.parent, before):
                 raise OutputError(f"{path}: {flag} would replace a file of {other}; give {flag} another name")
         taken.append((flag, path))
 
@@ -76,14 +76,14 @@ def check_distinct(outputs: Mapping[str, Path | None], inputs: Iterable[tuple[st
 def check_free(paths: Iterable[Path | None], *, force: bool) -> None:
     """Raise OutputError for a file that exists already, unless it may be replaced."""
     for path in paths:
-        if path is not None and not force and (path.exists() or path.is_symlink()):
+        if path is not None and not force and os.path.lexists(path):  # Path.exists raises for a name that is too long
             raise OutputError(f"{path} exists; choose another name, or add --force to replace it")
 
 
 def free_name(path: Path) -> Path:
     """Return the path itself if it is free, otherwise the first free one of video-2.mp4, video-3.mp4 and so on."""
     number, free = 1, path
-    while free.exists() or free.is_symlink():
+    while os.path.lexists(free):
         number += 1
         free = path.with_name(f"{path.stem}-{number}{path.suffix}")
     return free

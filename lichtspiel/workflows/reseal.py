@@ -36,6 +36,7 @@ def reseal(
     prompt: str,
     terms: Terms,
     progress: Callable[[str, float], None] = lambda stage, done: None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> Sealed:
     """Re-encode a video or picture to `out` with all marks. The sound of a video is copied.
 
@@ -50,6 +51,8 @@ def reseal(
     if is_picture(file):
         return _adopt_picture(file, out, made_with.strip(), prompt, terms)
     info = video_info(file)
+    if left_out := Sound(file).left_out():
+        note(f"not kept of {file}: {', '.join(left_out)}")
     width, height = info.width - info.width % 2, info.height - info.height % 2
     fps, paced = read_paced(file)
     check_output(out, pixels=width * height * max(info.frames, 1))

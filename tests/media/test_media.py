@@ -13,7 +13,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 from lichtspiel.errors import MediaError, OutputError
 from lichtspiel.media import media, picture, probe, video
@@ -496,3 +496,13 @@ def test_packets_that_are_not_shown_are_no_frames(tmp_path: Path, monkeypatch: p
     read = Media.read_video(path, lambda timeline: range(timeline.count), fps=16)
     assert (read.count, len(read.frames)) == (9, 9)
     assert read.timeline.starts == tuple(stamps)
+
+
+def test_a_picture_with_much_text_and_a_large_profile_is_read(tmp_path: Path) -> None:
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("parameters", "a cat " * 400_000, zip=True)  # 2.4 MB of text, as tools with large workflows write
+    Image.new("RGB", (8, 8), "orange").save(
+        tmp_path / "a.png", pnginfo=texts, icc_profile=display_p3() + bytes(3 << 20)
+    )
+    assert load_image(tmp_path / "a.png").shape == (8, 8, 3)
+    assert exit_code(verify(tmp_path / "a.png")) == 4

@@ -10,9 +10,11 @@ import pytest
 from PIL import Image
 
 from lichtspiel.cli import app, errors
+from lichtspiel.cli.common import free_output
 from lichtspiel.errors import OutputError
+from lichtspiel.request import Request
 from lichtspiel.spec import MODELS
-from lichtspiel.workflows.outputs import check_distinct, check_free, free_name
+from lichtspiel.workflows.outputs import check_distinct, check_free, check_outputs, free_name
 from tests.lora.files import keys, linear_layers, pairs, save
 
 
@@ -101,3 +103,31 @@ def test_a_default_name_is_a_free_one(
     assert run(f"{plain} -o lichtspiel.mp4 --force") == 0
     assert (tmp_path / "lichtspiel.mp4").read_bytes() != first
     assert sorted(path.name for path in tmp_path.glob("*.*")) == ["lichtspiel-2.mp4", "lichtspiel.mp4", "sheet.png"]
+
+
+def test_a_name_too_long_for_a_file_system_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    check_free([Path("視" * 90 + ".mp4")], force=False)
+    with pytest.raises(OutputError, match="has 274 bytes; a name has at most 255"):
+        check_outputs(Request.of(prompt="x"), Path("視" * 90 + ".mp4"), None)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("a.webm", r"C2PA has no place for credentials in WebM; nearest valid name: a\.mp4"),
+        ("a.gif", r"verify does not read credentials from GIF yet"),
+        ("a.jpg", r"pictures are written as PNG; nearest valid name: a\.png"),
+        ("a", r"videos are written as MP4; nearest valid name: a\.mp4"),
+    ],
+)
+def test_a_format_that_is_not_written_is_refused_with_the_reason(name: str, told: str) -> None:
+    with pytest.raises(OutputError, match=told):
+        check_outputs(Request.of(prompt="x"), Path(name), None)
+
+
+def test_a_link_is_followed_and_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "target.mp4")
+    with pytest.raises(OutputError, match="exists"):
+        free_output(tmp_path / "link.mp4", "", force=False)
+    assert free_output(tmp_path / "link.mp4", "", force=True) == tmp_path / "target.mp4"
