@@ -204,16 +204,14 @@ def plan(
     budget = UNKNOWN_BYTES if free_bytes is None else free_bytes
     length, chunk_frames = model.dit.text_length, _chunk_frames(model.vae, size, budget)
     video = _video(model.vae, size, chunk_frames)
+    decoding = DECODING * model.vae.width**2 * size[0] * size[1] * frames
     stages = [_stage("text", "umt5", model.umt5, exact, _text(model.umt5, length, wide), 2.0 * length)]
     if model.clip is not None:
         patches = (model.clip.image_size // model.clip.patch) ** 2
         stages.append(_stage("image", "clip", model.clip, exact, 12 * patches * model.clip.width * wide, 0))
     if model.dit.in_channels > model.dit.out_channels or model.dit.vace_layers:
-        encoding = replace(
-            _stage("picture", "vae", model.vae, torch.float32, video, 0),
-            flops=DECODING / 2 * model.vae.width**2 * size[0] * size[1] * frames * (2 if model.dit.vace_layers else 1),
-        )
-        stages.append(encoding)
+        encoding = decoding / 2 * (2 if model.dit.vace_layers else 1)
+        stages.append(replace(_stage("picture", "vae", model.vae, torch.float32, video, 0), flops=encoding))
     step = _stage("denoise", "dit", model.dit, dtype, _denoise(model.dit, tokens, wide) * batch, 2.0 * tokens)
     attention = 4.0 * tokens**2 * model.dit.width * (model.dit.layers + len(model.dit.vace_layers))
     # Guidance runs the DiT twice per step. In any case, the residual stream exists before the first block.
@@ -222,13 +220,7 @@ def plan(
             step, flops=2 * (step.flops + attention), minimum_bytes=step.minimum_bytes + 4 * tokens * model.dit.width
         )
     )
-    pixels = size[0] * size[1] * frames
-    stages.append(
-        replace(
-            _stage("decode", "vae", model.vae, torch.float32, video, 0),
-            flops=DECODING * model.vae.width**2 * pixels,
-        )
-    )
+    stages.append(replace(_stage("decode", "vae", model.vae, torch.float32, video, 0), flops=decoding))
     sizes = files_bytes or {}
     stages = [_placed(replace(stage, file_bytes=sizes.get(stage.part, stage.file_bytes)), budget) for stage in stages]
     if rate:
