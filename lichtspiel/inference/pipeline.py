@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lichtspiel import flow
-from lichtspiel.errors import OutOfMemory
+from lichtspiel.errors import OutOfMemory, RequestError
 from lichtspiel.host import free_memory, measure_rate
 from lichtspiel.inference import prompt_cache
 from lichtspiel.inference.clock import Clock
