@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lichtspiel.cli.common import Json, Weights, out_option, progress_bar, say
+from lichtspiel.cli.common import Json, Weights, out_option, progress_bar, say, without_effect
 from lichtspiel.cli.flags import expand, parameters
 from lichtspiel.options import COMPUTING
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lichtspiel.tune.prepare import Observe
     from lichtspiel.tune.settings import RunOptions
 
-__all__ = ["about_data", "about_run", "check_run", "look_at_data"]
+__all__ = ["TypedRun", "about_data", "about_run", "check_run", "look_at_data"]
 
 Verb = Callable[..., None]
 
@@ -94,11 +94,16 @@ CacheFolder = Annotated[
 ]  # fmt: skip
 Device = Annotated[str, _option("--device", group=COMPUTING, metavar="DEVICE", help="auto, cpu, cuda or cuda:0.")]
 Full = Annotated[bool, _option("--full", group=TRAINING, help="Check full training instead of an adapter.")]
-Rank = Annotated[int, _option("--rank", group=ADAPTER, metavar="NUMBER", help="Rank of the adapter.")]
+Rank = Annotated[
+    int | None, _option("--rank", group=ADAPTER, metavar="NUMBER", help="Rank of the adapter. [default: 32]")
+]
 Alpha = Annotated[
     float | None, _option("--alpha", group=ADAPTER, metavar="NUMBER", help="Strength. [default: the rank]")
 ]
-Dropout = Annotated[float, _option("--dropout", group=ADAPTER, metavar="SHARE", help="Inputs left out in training.")]
+Dropout = Annotated[
+    float | None,
+    _option("--dropout", group=ADAPTER, metavar="SHARE", help="Inputs left out in training. [default: none]"),
+]
 Layers = Annotated[
     list[str] | None,
     _option(
@@ -175,10 +180,38 @@ def _size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
+@dataclass(frozen=True)
+class TypedRun:
+    """What was typed about a run: its device, the fields of its options, and the flags of the adapter."""
+
+    device: str
+    fields: dict[str, Any]
+    adapter: dict[str, Any]
+
+    def options(self, method: str) -> RunOptions:
+        """The options of a run with "lora" or "full".
+
+        Raises InvalidInput for values that do not go together, and for flags of an adapter where there is none.
+        """
+        from lichtspiel.tune.settings import BLOCKS, AdapterPlan, RunOptions
+
+        typed = self.adapter
+        if method == "full":
+            without_effect(typed, "full training has no adapter")
+            return RunOptions(method="full", **self.fields)
+        rank = 32 if typed["--rank"] is None else typed["--rank"]
+        adapter = AdapterPlan(
+            rank=rank, alpha=float(rank) if typed["--alpha"] is None else typed["--alpha"],
+            dropout=typed["--dropout"] or 0.0, dora=bool(typed["--dora"]),
+            layers=tuple(typed["--layers"]) if typed["--layers"] else BLOCKS,
+        )  # fmt: skip
+        return RunOptions(method="lora", adapter=adapter, **self.fields)
+
+
 def run_flags(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
-    rank: Rank = 32,
+    rank: Rank = None,
     alpha: Alpha = None,
-    dropout: Dropout = 0.0,
+    dropout: Dropout = None,
     layers: Layers = None,
     dora: Dora = False,
     base: Base = None,
@@ -187,29 +220,27 @@ def run_flags(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     learning_rate: Rate = None,
     batch: BatchSize = 1,
     checkpointing: Checkpointing = True,
-    full: Full = False,
     device: Device = "auto",
-) -> tuple[RunOptions, str]:
-    """What was typed about the run, and the device. Raises InvalidInput for a value that is none."""
+) -> TypedRun:
+    """What was typed about the run. Raises InvalidInput for a value that is none."""
     from lichtspiel.errors import InvalidInput
     from lichtspiel.host import computing_dtype
     from lichtspiel.inference.device import choose_device
-    from lichtspiel.tune.settings import BASES, BLOCKS, OPTIMIZERS, AdapterPlan, RunOptions
+    from lichtspiel.tune.settings import BASES, OPTIMIZERS
 
     where = choose_device(device)
-    fields = {"base": base, "dtype": dtype, "optimizer": optimizer, "learning_rate": learning_rate}
+    fields: dict[str, Any] = {
+        "base": base, "dtype": dtype, "optimizer": optimizer, "learning_rate": learning_rate,
+    }  # fmt: skip
     for flag, known in (("base", BASES), ("optimizer", OPTIMIZERS), ("dtype", ("float32", "bfloat16"))):
         if fields[flag] is not None and fields[flag] not in known:
             raise InvalidInput(f"--{flag} {fields[flag]} is not valid; use {', '.join(known)}")
-    typed: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
-    typed.setdefault("dtype", str(computing_dtype(where.type)).removeprefix("torch."))
-    adapter = AdapterPlan(
-        rank=rank, alpha=float(rank) if alpha is None else alpha, dropout=dropout, dora=dora,
-        layers=tuple(layers) if layers else BLOCKS,
-    )  # fmt: skip
-    method: Any = "full" if full else "lora"
-    options = RunOptions(method=method, adapter=adapter, batch=batch, checkpointing=checkpointing, **typed)
-    return options, str(where)
+    fields = {name: value for name, value in fields.items() if value is not None}
+    fields.setdefault("dtype", str(computing_dtype(where.type)).removeprefix("torch."))
+    adapter = {
+        "--rank": rank, "--alpha": alpha, "--dropout": dropout, "--layers": layers or None, "--dora": dora or None,
+    }  # fmt: skip
+    return TypedRun(str(where), fields | {"batch": batch, "checkpointing": checkpointing}, adapter)
 
 
 def about_data(verb: Verb) -> Verb:
@@ -266,7 +297,8 @@ def check_run(  # noqa: PLR0913  (one parameter is one flag)
     options: DataOptions,
     consent: Consent = None,
     cache: CacheFolder = None,
-    run: tuple[RunOptions, str],
+    run: TypedRun,
+    full: Full = False,
     steps: Steps = 2000,
     as_json: Json = False,
 ) -> None:
@@ -281,12 +313,12 @@ def check_run(  # noqa: PLR0913  (one parameter is one flag)
     from lichtspiel.tune.prepare import default_cache, look_through
     from lichtspiel.weights.checkpoint import checkpoint
 
-    row, options = find(model), replace(options, consent=consent)
+    row, options, plan = find(model), replace(options, consent=consent), run.options("full" if full else "lora")
     files = checkpoint(row, weights)
     with _observer() as observe:
         surveyed = look_through(data, row, files.tokenizer(), options, observe)
-        encoder = Encoder.of(row, files, cache or default_cache(data, row), run[1])
-        report = check(surveyed, encoder, options, run[0], steps=steps, observe=observe)
+        encoder = Encoder.of(row, files, cache or default_cache(data, row), run.device)
+        report = check(surveyed, encoder, options, plan, steps=steps, observe=observe)
     if as_json:
         print(json.dumps(report.to_json(), ensure_ascii=False))
     else:

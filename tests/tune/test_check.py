@@ -287,6 +287,9 @@ def test_check_prints_the_table_and_the_verdict(data: Path, random_nano: Path, t
         (("--size", "large"), "--size large is not valid; write WIDTHxHEIGHT"),
         (("--base", "int4"), "--base int4 is not valid; use resident, int8, streamed"),
         (("--optimizer", "sgd"), "--optimizer sgd is not valid"),
+        (("--full", "--rank", "8"), "--rank would have no effect: full training has no adapter"),
+        (("--full", "--base", "int8"), "full training needs --base resident"),
+        (("--rank", "0"), "--rank 0 is not valid; use a whole number from 1"),
         (("--dtype", "int8"), "--dtype int8 is not valid; use float32, bfloat16"),
     ],
 )
