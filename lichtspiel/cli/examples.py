@@ -19,6 +19,14 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "lichtspiel track clip.mp4 --box 120,40,300,220 --at 2.0 -o mask.mp4 --sheet look.png",
         "lichtspiel track clip.mp4 --object mask.png --shape box --grow 12 -o mask.mp4",
     ),
+    "index": (
+        "lichtspiel index videos",
+        "lichtspiel index videos --index videos.sqlite --workers 2 --look-for text,speech,labels",
+    ),
+    "search": (
+        'lichtspiel search "a car at night in the rain"',
+        "lichtspiel search --like bee.mp4 --sheet found.png",
+    ),
     "verify": ("lichtspiel verify bee.mp4", "lichtspiel verify downloads --require sealed --json"),
     "seal": ('lichtspiel seal clip.mp4 --made-with "Wan2.1 in ComfyUI" -o sealed.mp4',),
     "translate": (

@@ -29,10 +29,13 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "count_faces",
     "describe",
+    "explicit_scores",
     "judge_frames",
     "judge_image",
     "judge_prompt",
+    "looks_at",
     "sampled",
 ]
 
@@ -163,8 +166,24 @@ def describe(policy: Policy | None = None) -> dict[str, Any]:
         "rules": [dataclasses.asdict(rule) for rule in policy.rules],
         "terms": policy.counts(),
         "thresholds": {"explicit": EXPLICIT, "review": REVIEW, "face": FACE, "frames a second": _RATE},
-        "looks at pictures": {"explicit": _installed(_CLASSIFIER), "faces": _installed(_DETECTOR)},
+        "looks at pictures": looks_at(),
     }
+
+
+def explicit_scores(frames: list[Frame]) -> list[float] | None:
+    """Score how explicit each frame is, from 0 to 1, for those who judge by thresholds of their own; None without the
+    extra. Raises whatever a broken network raises."""
+    return _scores(frames)
+
+
+def count_faces(frame: Frame) -> int | None:
+    """Count the faces in a frame; None without the extra."""
+    return _faces(frame)
+
+
+def looks_at() -> dict[str, bool]:
+    """Which networks that look at pictures are installed."""
+    return {"explicit": _installed(_CLASSIFIER), "faces": _installed(_DETECTOR)}
 
 
 def _unseen(has_image: bool) -> Verdict:

@@ -1,0 +1,164 @@
+"""Look at all files of a folder and put them into an index: in this process, in several, or on a Ray cluster.
+
+Results are the same whatever makes them. A run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lichtspiel.errors import InvalidInput, LichtspielError
+from lichtspiel.media.media import media_files, media_sha256
+from lichtspiel.understand.analysis import Analysis, Settings, analyze, captions_of
+from lichtspiel.understand.store import Index
+
+__all__ = ["Work", "build"]
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass
+class Work:
+    """What a run did: how many files it looked at, found known, copied and could not read, what was used and missed."""
+
+    looked: int = 0
+    known: int = 0
+    copies: int = 0
+    removed: int = 0
+    seconds: float = 0.0
+    failures: dict[str, str] = field(default_factory=dict)
+    used: dict[str, str] = field(default_factory=dict)
+    missed: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as a plain dictionary; `seconds` is how much video was looked at."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Task:
+    """One file to look at, in the state in which it was found."""
+
+    path: str
+    size: int
+    mtime: int
+    caption: str
+
+
+def build(
+    places: list[Path], index: Index, settings: Settings, *, workers: int = 1, ray: str | None = None,
+    progress: Progress = lambda stage, done: None,
+) -> Work:  # fmt: skip
+    """Bring the index up to date with files and folders.
+
+    Files whose size and time are known are not read again. `workers` are processes of this machine; with `ray`, tasks
+    go to the cluster at that address ("auto" for the one that is running, "local" for a new one with as many workers),
+    whose machines must see the same paths. Raises InvalidInput when there is nothing to index.
+    """
+    work = Work()
+    files = _files(places)
+    todo: list[Task] = []
+    for path in files:
+        status = path.stat()
+        task = Task(str(path), status.st_size, status.st_mtime_ns, _caption(path))
+        if index.known(path, task.size, task.mtime):
+            work.known += 1
+        elif index.add_copy(path, media_sha256(path), task.size, task.mtime):
+            work.copies += 1
+        else:
+            todo.append(task)
+    for folder in (place for place in places if place.is_dir()):
+        work.removed += index.remove_missing(folder.absolute(), files)
+    done = work.known + work.copies
+    for task, result in _results(todo, settings, workers, ray):
+        done += 1
+        progress(f"indexing {Path(task.path).name}", done / len(files))
+        if isinstance(result, str):
+            index.add_failure(Path(task.path), task.size, task.mtime, result)
+            work.failures[task.path] = result
+            continue
+        index.add(result, task.size, task.mtime)
+        work.looked += 1
+        work.seconds += result.duration
+        work.used |= result.used
+        work.missed |= result.missed
+    return work
+
+
+def _files(places: list[Path]) -> list[Path]:
+    files: list[Path] = []
+    for place in places:
+        if not place.exists():
+            raise InvalidInput(f"{place}: is not there; name a video, a picture or a folder of them")
+        absolute = place.absolute()
+        files += media_files(absolute) if place.is_dir() else [absolute]
+    return list(dict.fromkeys(files))
+
+
+def _caption(path: Path) -> str:
+    return captions_of(path.parent).get(path.name, "")
+
+
+def look(task: Task, settings: Settings) -> Analysis | str:
+    """Look at one file; returns the reason when it cannot be read."""
+    try:
+        return analyze(Path(task.path), settings, task.caption)
+    except (LichtspielError, OSError) as error:
+        return str(error)
+
+
+def _results(
+    tasks: list[Task], settings: Settings, workers: int, ray: str | None
+) -> Iterator[tuple[Task, Analysis | str]]:
+    if ray is not None:
+        yield from _on_ray(tasks, settings, workers, ray)
+    elif workers <= 1 or len(tasks) <= 1:
+        for task in tasks:
+            yield task, look(task, settings)
+    else:
+        context = multiprocessing.get_context("spawn")  # a fork would copy threads of torch that do not run there
+        with ProcessPoolExecutor(min(workers, len(tasks)), context, _single_threaded) as pool:
+            running: dict[Future[Analysis | str], Task] = {pool.submit(look, task, settings): task for task in tasks}
+            try:
+                for future in as_completed(running):
+                    yield running[future], future.result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _single_threaded() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _on_ray(tasks: list[Task], settings: Settings, workers: int, address: str) -> Iterator[tuple[Task, Analysis | str]]:
+    """The same by tasks of Ray, each with one processor."""
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise InvalidInput('--ray needs Ray: pip install "lichtspiel[cluster]"') from error
+    started = not ray.is_initialized()
+    if started and address == "local":
+        ray.init(address="local", num_cpus=max(workers, 1), include_dashboard=False, log_to_driver=False)
+    elif started:
+        try:
+            ray.init(address=address, log_to_driver=False)
+        except ConnectionError as error:
+            raise InvalidInput(f"--ray {address}: no cluster answers there; start one, or use --ray local") from error
+    remote: Any = ray.remote(num_cpus=1)(look)
+    try:
+        running = {remote.remote(task, settings): task for task in tasks}
+        waiting = list(running)
+        while waiting:
+            finished, waiting = ray.wait(waiting)
+            for one in finished:
+                yield running[one], ray.get(one)
+    finally:
+        if started:
+            ray.shutdown()
