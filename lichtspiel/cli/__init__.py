@@ -16,6 +16,7 @@ import typer
 from lichtspiel import __version__
 from lichtspiel.cli import (
     config,
+    curation,
     errors,
     footage,
     generate,
@@ -81,7 +82,10 @@ VERBS: dict[str, dict[str, Verb]] = {
         "translate": translate.translate, "transcribe": translate.transcribe, "languages": translate.languages,
     },
     "Real footage": {"track": footage.track},
-    "Understand videos": {"index": understand.index, "search": understand.search},
+    "Understand videos": {
+        "index": understand.index, "search": understand.search, "moderate": curation.moderate,
+        "recommend": curation.recommend, "curate": curation.curate, "evaluate": curation.evaluate,
+    },
     "Marks and seals": {"verify": provenance.verify, "seal": provenance.seal},
     "Models and weights": {
         "models": generate.models, "show": generate.show, "pull": weights.pull, "use": config.use,

@@ -23,6 +23,21 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "lichtspiel index videos",
         "lichtspiel index videos --index videos.sqlite --workers 2 --look-for text,speech,labels",
     ),
+    "moderate": (
+        "lichtspiel moderate uploads --policy shop.toml --json",
+        "lichtspiel moderate uploads --queue --sheets evidence",
+        'lichtspiel moderate uploads/a.mp4 --decide allowed --note "a statue"',
+        "lichtspiel moderate labeled --calibrate labels.csv -o thresholds.toml",
+    ),
+    "recommend": (
+        "lichtspiel recommend --liked a.mp4 --liked b.mp4 --disliked c.mp4",
+        "lichtspiel recommend --events plays.csv --viewer ada --limit 5",
+    ),
+    "curate": (
+        "lichtspiel curate raw -o dataset --workers 2",
+        "lichtspiel curate raw -o dataset --no-faces --captioned --shards --ray auto",
+    ),
+    "evaluate": ("lichtspiel evaluate made --prompts prompts.txt --report report.html",),
     "search": (
         'lichtspiel search "a car at night in the rain"',
         "lichtspiel search --like bee.mp4 --sheet found.png",

@@ -28,7 +28,7 @@ from lichtspiel.understand.speech import Speech
 if TYPE_CHECKING:
     from lichtspiel.frames import Frame
 
-__all__ = ["EXTRACTORS", "Analysis", "Settings", "ShotRecord", "analyze", "captions_of", "extractors"]
+__all__ = ["EXTRACTORS", "Analysis", "Settings", "ShotRecord", "analyze", "captions_of", "extractors", "wanted"]
 
 EXTRACTORS: Mapping[str, Callable[[], Extractor]] = {
     "text": Text, "speech": Speech, "labels": Labels, "measures": Measures, "levels": Levels, "nudity": Nudity,
@@ -82,6 +82,15 @@ class Analysis:
     missed: Mapping[str, str] = field(default_factory=dict)
 
 
+def wanted(settings: Settings) -> dict[str, str]:
+    """What an up-to-date analysis has, by name and version: every extractor and space that works here."""
+    names = {one.name: one.version for one in extractors(settings) if one.missing() is None}
+    names["shots"] = Shots(settings.detector).version
+    if Labels().missing() is None:
+        names[pictures.SPACE] = "1"
+    return names | ({"clip": "1"} if settings.clip is not None else {})
+
+
 def extractors(settings: Settings) -> list[Extractor]:
     """The extractors of these settings."""
     return [EXTRACTORS[name]() for name in settings.names]
@@ -94,7 +103,7 @@ def analyze(path: Path, settings: Settings, caption: str = "") -> Analysis:
     footage = Footage(path)
     shots = _shots(footage, settings.detector)
     footage.__dict__["shots"] = shots  # the cached property: all extractors see the shots of this detector
-    findings: list[Finding] = []
+    findings = list(shots)
     used, missed = {"shots": Shots(settings.detector).version}, dict[str, str]()
     for extractor in extractors(settings):
         if (remedy := extractor.missing()) is not None:

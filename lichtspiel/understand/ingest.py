@@ -8,16 +8,16 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lichtspiel.errors import InvalidInput, LichtspielError
 from lichtspiel.media.media import media_files, media_sha256
-from lichtspiel.understand.analysis import Analysis, Settings, analyze, captions_of
+from lichtspiel.understand.analysis import EXTRACTORS, Analysis, Settings, analyze, captions_of, wanted
 from lichtspiel.understand.store import Index
 
-__all__ = ["Work", "build"]
+__all__ = ["Work", "build", "files_of"]
 
 Progress = Callable[[str, float], None]
 
@@ -48,6 +48,8 @@ class Task:
     size: int
     mtime: int
     caption: str
+    names: tuple[str, ...]
+    """The extractors that are to look: those that are asked for, and those that did before."""
 
 
 def build(
@@ -61,14 +63,17 @@ def build(
     whose machines must see the same paths. Raises InvalidInput when there is nothing to index.
     """
     work = Work()
-    files = _files(places)
+    files = files_of(places)
+    needed = wanted(settings)
     todo: list[Task] = []
     for path in files:
         status = path.stat()
-        task = Task(str(path), status.st_size, status.st_mtime_ns, _caption(path))
-        if index.known(path, task.size, task.mtime):
+        names = tuple(name for name in EXTRACTORS if name in settings.names or name in index.names(path))
+        task = Task(str(path), status.st_size, status.st_mtime_ns, _caption(path), names)
+        if index.known(path, task.size, task.mtime, task.caption, needed):
             work.known += 1
-        elif index.add_copy(path, media_sha256(path), task.size, task.mtime):
+        elif index.complete(digest := media_sha256(path), task.caption, needed):
+            index.add_copy(path, digest, task.size, task.mtime)
             work.copies += 1
         else:
             todo.append(task)
@@ -90,7 +95,8 @@ def build(
     return work
 
 
-def _files(places: list[Path]) -> list[Path]:
+def files_of(places: list[Path]) -> list[Path]:
+    """The videos and pictures in files and folders, each once. Raises InvalidInput for a place that is not there."""
     files: list[Path] = []
     for place in places:
         if not place.exists():
@@ -107,7 +113,7 @@ def _caption(path: Path) -> str:
 def look(task: Task, settings: Settings) -> Analysis | str:
     """Look at one file; returns the reason when it cannot be read."""
     try:
-        return analyze(Path(task.path), settings, task.caption)
+        return analyze(Path(task.path), replace(settings, names=task.names), task.caption)
     except (LichtspielError, OSError) as error:
         return str(error)
 

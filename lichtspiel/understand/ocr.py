@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Text", "read_lines"]
 
 _SIDE = 640  # pixels of a frame's longer side: text smaller than 10 of them is not read
-_LEAST = 0.6  # score below which a line is more often texture than text
+_LEAST, _LEAST_ALONE = 0.6, 0.95  # scores below which a line, and a character alone, is more often texture
 _SAME = 2.0  # mean difference, of 255, up to which two stills show the same
 _OVERLAP, _ALIKE = 0.5, 0.7  # of their boxes and of their letters, for two readings to be of the same line
 
@@ -98,7 +98,7 @@ def read_lines(frame: Frame) -> list[Finding]:
     height, width = frame.shape[:2]
     lines = []
     for corners, text, score in zip(result.boxes, result.txts, result.scores, strict=True):
-        if score < _LEAST or not text.strip():
+        if score < (_LEAST if len(text.strip()) > 1 else _LEAST_ALONE) or not text.strip():
             continue
         shares = np.asarray(corners, np.float64) / (width, height)
         left, top = (float(side) for side in shares.min(0).clip(0, 1))

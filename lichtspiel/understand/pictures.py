@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lichtspiel.frames import Frame
     from lichtspiel.understand.footage import Footage
 
-__all__ = ["SPACE", "Labels", "keyframe", "picture_vectors"]
+__all__ = ["SPACE", "Labels", "class_probabilities", "keyframe", "picture_vectors"]
 
 SPACE = "efficientnet-lite0"
 """The name of the space that `picture_vectors` lie in."""
@@ -72,6 +72,12 @@ def picture_vectors(frames: Sequence[Frame]) -> NDArray[np.float32]:
     """Unit vectors [pictures, 1280]: similar pictures have a large inner product."""
     vectors, _ = _run(frames)
     return vectors
+
+
+def class_probabilities(frames: Sequence[Frame]) -> NDArray[np.float32]:
+    """The probabilities [pictures, 1000] of ImageNet's classes."""
+    _, probabilities = _run(frames)
+    return probabilities
 
 
 def _run(frames: Sequence[Frame]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,10 +106,28 @@ class Index:
         """The rows of a query."""
         return self.database.execute(query, values).fetchall()
 
-    def known(self, path: Path, size: int, mtime: int) -> bool:
-        """Whether this state of a file is in the index, or is known to be unreadable."""
-        query = "SELECT 1 FROM {} WHERE path = ? AND size = ? AND mtime = ?"
-        return any(self.rows(query.format(table), str(path), size, mtime) for table in ("paths", "failures"))
+    def known(self, path: Path, size: int, mtime: int, caption: str, wanted: Mapping[str, str]) -> bool:
+        """Whether this state of a file is in the index with everything that is wanted, or is known to be unreadable."""
+        where = "WHERE path = ? AND size = ? AND mtime = ?"
+        if self.rows(f"SELECT 1 FROM failures {where}", str(path), size, mtime):
+            return True
+        rows = self.rows(f"SELECT digest FROM paths {where}", str(path), size, mtime)
+        return bool(rows) and self.complete(rows[0][0], caption, wanted)
+
+    def complete(self, digest: str, caption: str, wanted: Mapping[str, str]) -> bool:
+        """Whether a content was looked at by all that is wanted, in these versions, and with this caption. What failed
+        is not tried again."""
+        rows = self.rows("SELECT used, missed, caption FROM contents WHERE digest = ?", digest)
+        if not rows or (caption and rows[0][2] != caption):
+            return False
+        used, missed = json.loads(rows[0][0]), json.loads(rows[0][1])
+        return all(used.get(name) == version or str(missed.get(name, "")).startswith("failed")
+                   for name, version in wanted.items())  # fmt: skip
+
+    def names(self, path: Path) -> set[str]:
+        """The extractors that looked at a file before."""
+        rows = self.rows("SELECT used FROM contents JOIN paths USING (digest) WHERE path = ?", str(path))
+        return set(json.loads(rows[0][0])) if rows else set()
 
     def add(self, analysis: Analysis, size: int, mtime: int) -> None:
         """Write a file's analysis; what was known of another content at this path is forgotten."""
@@ -155,14 +173,11 @@ class Index:
                 )
             self._set_path(analysis.path, analysis.digest, size, mtime)
 
-    def add_copy(self, path: Path, digest: str, size: int, mtime: int) -> bool:
-        """Note that a path has a content that is known already; False when it is not known."""
+    def add_copy(self, path: Path, digest: str, size: int, mtime: int) -> None:
+        """Note that a path has a content that is known already."""
         with self.writing() as database:
-            if not database.execute("SELECT 1 FROM contents WHERE digest = ?", (digest,)).fetchone():
-                return False
             database.execute("DELETE FROM failures WHERE path = ?", (str(path),))
             self._set_path(str(path), digest, size, mtime)
-        return True
 
     def add_failure(self, path: Path, size: int, mtime: int, reason: str) -> None:
         """Note that a file cannot be read, and why."""

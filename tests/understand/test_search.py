@@ -41,8 +41,8 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def index(videos: Path) -> Index:
-    index = Index(videos.parent / "index.sqlite", create=True)
+def index(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Index:
+    index = Index(tmp_path_factory.mktemp("index") / "index.sqlite", create=True)
     work = build([videos], index, QUICK)
     assert (work.looked, work.failures, work.missed) == (4, {}, {})
     assert {"shots", "text", "labels", "measures", "efficientnet-lite0"} <= set(work.used)
