@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from lichtspiel.errors import InvalidInput, MediaError
 from lichtspiel.translate import engines, tongues
 from lichtspiel.translate.lines import Line, Word, sentences
+from lichtspiel.translate.pitch import speakers
 from lichtspiel.translate.voice_activity import INSTALL, PAD, RATE, speech_spans
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "Heard", "Hearer", "PocketSphinx", "Transcript", "choose", "transcribe"]
 
 KINDS = ("pocketsphinx", "whisper", "vosk", "sherpa")
-_NEAR = 0.6  # seconds
 UNSURE = 0.45
 """PocketSphinx' mean confidence in a word below which the words are probably wrong: benchmarks/translate.py has 0.6 to
 0.8 for English and less than 0.4 for German and Spanish."""
@@ -52,12 +52,14 @@ class Hearer(Protocol):
 
 @dataclass(frozen=True)
 class Transcript:
-    """The lines of a sound, their language, the engine's name, and what the user should know."""
+    """The lines of a sound, their language, the engine's name, what the user should know, and the pitch of each
+    speaker in Hz, as far as speakers can be told apart (`pitch`)."""
 
     lines: list[Line]
     language: str
     engine: str
     notes: tuple[str, ...] = ()
+    pitches: tuple[float, ...] = ()
 
 
 def transcribe(hearer: Hearer, sound: Samples, language: str | None, *, name: str) -> Transcript:
@@ -82,7 +84,8 @@ def transcribe(hearer: Hearer, sound: Samples, language: str | None, *, name: st
         raise MediaError(f"{name}: somebody speaks, but {hearer.name} understood no word; try another --transcriber")
     english = heard.language == "en"
     lines = sentences(heard.words, punctuated=heard.punctuated, english=english)
-    return Transcript(lines, heard.language, hearer.name, heard.notes)
+    lines, pitches = speakers(lines, sound)
+    return Transcript(lines, heard.language, hearer.name, heard.notes, pitches)
 
 
 def choose(text: str | None, language: str | None) -> Hearer:
@@ -151,9 +154,8 @@ def _decoded(decoder: Any, sound: Samples) -> list[Word]:
 
 def _snapped(words: list[Word], start: float, end: float) -> list[Word]:
     """The words of a span, which begin and end with its speech also where the decoder missed a word there."""
-    if words and words[0].start - start < _NEAR:
+    if words:
         words[0] = dataclasses.replace(words[0], start=min(start + PAD, words[0].end))
-    if words and end - words[-1].end < _NEAR:
         words[-1] = dataclasses.replace(words[-1], end=max(end - PAD, words[-1].start))
     return words
 

