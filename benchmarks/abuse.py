@@ -3,19 +3,24 @@
     python -m benchmarks.abuse
 
 Starts a server on loopback without workers and without keys, so that everything is open, and tries what strangers send:
-videos and pictures that decode to gigabytes, many at once; JSON of millions of values; made-up HTTP methods; bodies and
-heads that never end. Meanwhile one client asks `/health` and notes the slowest answer, and the memory of the server and
-its children is added up. Prints one line per attack. Linux only.
+videos and pictures that decode to gigabytes, many at once; JSON of millions of values; forms of many parts; made-up
+HTTP methods; bodies and heads that never end. Prints one line per attack: the most memory of the server and its
+children together; how long the event loop was held at most, in processor time of the server (which other programs of a
+busy machine cannot lengthen) and in wall time; and the slowest answer to a client who asks `/health` all the time.
+Linux only.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import socket
+import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,6 +32,9 @@ from PIL import Image
 from benchmarks.load import Site
 from lichtspiel.seal import Marks, Provenance, seal
 
+HELD = "held"
+"""The file in which the server notes how long its loop was held."""
+
 
 def picture() -> bytes:
     file = io.BytesIO()
@@ -35,14 +43,46 @@ def picture() -> bytes:
 
 
 def video(folder: Path) -> bytes:
-    """120 black frames, without marks, so that it is a file like any other."""
+    """24 black frames, without marks, so that it is a file like any other."""
     said = Provenance(
         model="none", version="0", source_type="trainedAlgorithmicMedia", prompt="", negative="", parameters={}
     )
-    frames = (np.zeros((2304, 4096, 3), np.uint8) for _ in range(120))
+    frames = (np.zeros((2304, 4096, 3), np.uint8) for _ in range(24))
     path = folder / "large.mp4"
     seal(frames, said, path, fps=24, marks=Marks.none("a benchmark of memory"))
     return path.read_bytes()
+
+
+def watched_command(path: Path) -> None:
+    """Run `lichtspiel` with the given words, with an event loop that notes how long it was held."""
+    import uvicorn
+
+    from lichtspiel.cli import main as command
+
+    startup = uvicorn.Server.startup
+
+    async def watched(self: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None:
+        await startup(self, sockets)
+        self.__dict__["watch"] = asyncio.create_task(_watch(path))
+
+    uvicorn.Server.startup = watched  # type: ignore[method-assign]
+    sys.argv = ["lichtspiel", *sys.argv[3:]]
+    command()
+
+
+async def _watch(path: Path) -> None:
+    """Write the longest time between two turns of the loop to a file; begin anew when the file is gone."""
+    most, wall, cpu = (0.0, 0.0), time.perf_counter(), time.process_time()
+    while True:
+        await asyncio.sleep(0)
+        held = time.process_time() - cpu, time.perf_counter() - wall
+        if not path.exists():
+            most = (0.0, 0.0)
+        if not path.exists() or held[0] > most[0] or held[1] > most[1]:
+            most = max(most[0], held[0]), max(most[1], held[1])
+            path.write_text(f"{most[0]} {most[1]}", encoding="ascii")
+        await asyncio.sleep(0.002)
+        wall, cpu = time.perf_counter(), time.process_time()
 
 
 def memory(root: int) -> int:
@@ -63,6 +103,8 @@ def memory(root: int) -> int:
 def attack(site: Site, name: str, act: Callable[[], object]) -> None:
     assert site.process is not None
     slowest, most, over = [0.0], [0], threading.Event()
+    held = site.folder / HELD
+    held.unlink()
 
     def watch() -> None:
         assert site.process is not None
@@ -71,8 +113,8 @@ def attack(site: Site, name: str, act: Callable[[], object]) -> None:
                 began = time.perf_counter()
                 client.get(f"{site.address}/health")
                 slowest[0] = max(slowest[0], time.perf_counter() - began)
-                most[0] = max(most[0], memory(site.process.pid))
-                time.sleep(0.005)
+                most[0] = max(most[0], memory(site.process.pid))  # the kernel counts pages for it, so not too often
+                time.sleep(0.05)
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -80,20 +122,32 @@ def attack(site: Site, name: str, act: Callable[[], object]) -> None:
     said = act()
     over.set()
     thread.join()
-    print(f"{name}: {most[0] / 1e6:.0f} MB at most, slowest answer {1000 * slowest[0]:.0f} ms ({said})", flush=True)
+    cpu, wall = (1000 * float(word) for word in held.read_text(encoding="ascii").split())
+    times = f"loop held {cpu:.0f} ms of processor ({wall:.0f} ms), slowest answer {1000 * slowest[0]:.0f} ms"
+    print(f"{name}: {most[0] / 1e6:.0f} MB at most, {times} ({said})", flush=True)
 
 
 def verify(site: Site, content: bytes, count: int) -> object:
-    def send(_: int) -> int:
-        return httpx.post(f"{site.address}/v1/verify", files={"file": content}, timeout=300).status_code
+    def send(_: int) -> str:
+        answer = httpx.post(f"{site.address}/v1/verify", files={"file": content}, timeout=900)
+        return f"{answer.status_code}{'' if answer.is_success else ' ' + answer.json()['error']['message']}"
 
     with ThreadPoolExecutor(count) as pool:
-        return sorted(pool.map(send, range(count)))
+        return ", ".join(f"{number} x {said}" for said, number in Counter(pool.map(send, range(count))).items())
 
 
 def post_json(site: Site, content: bytes, count: int = 1) -> object:
     def send(_: int) -> int:
         sent = {"content": content, "headers": {"content-type": "application/json"}}
+        return httpx.post(f"{site.address}/v1/videos", timeout=300, **sent).status_code  # type: ignore[arg-type]
+
+    with ThreadPoolExecutor(count) as pool:
+        return sorted(pool.map(send, range(count)))
+
+
+def post_form(site: Site, content: bytes, count: int = 1) -> object:
+    def send(_: int) -> int:
+        sent = {"content": content, "headers": {"content-type": "multipart/form-data; boundary=x"}}
         return httpx.post(f"{site.address}/v1/videos", timeout=300, **sent).status_code  # type: ignore[arg-type]
 
     with ThreadPoolExecutor(count) as pool:
@@ -127,9 +181,12 @@ def half_open(site: Site) -> object:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="abuse-") as folder:
-        large_video, large_picture = video(Path(folder)), picture()
-        site = Site(Path(folder), workers=0)
+    with tempfile.TemporaryDirectory(prefix="abuse-") as name:
+        folder = Path(name)
+        large_video, large_picture = video(folder), picture()
+        (folder / HELD).write_text("0 0", encoding="ascii")
+        watched = ("-m", "benchmarks.abuse", "--watch", str(folder / HELD))
+        site = Site(folder, workers=0, program=watched)
         site.start()
         attack(site, "nothing", lambda: time.sleep(1))
         attack(site, "video of 4096x2304, one", lambda: verify(site, large_video, 1))
@@ -140,10 +197,16 @@ def main() -> None:
         attack(site, "JSON of 9,999 values", lambda: post_json(site, b"[" + b"[]," * 4_990 + b"[]]"))
         text = b'{"prompt": "' + b"a" * 31_000_000 + b'"}'
         attack(site, "JSON of 31 MB, 8 at once", lambda: post_json(site, text, 8))
+        part = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n'
+        attack(site, "form of 100,000 parts", lambda: post_form(site, (part + b"b\r\n") * 100_000 + b"--x--"))
+        attack(site, "form of dashes, 50 MB, 4 at once", lambda: post_form(site, part + b"\r\n-" * 17_000_000, 4))
         attack(site, "2,000 made-up methods", lambda: methods(site))
         attack(site, "300 half-open connections", lambda: half_open(site))
         site.stop()
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--watch"]:
+        watched_command(Path(sys.argv[2]))
+    else:
+        main()

@@ -5,6 +5,7 @@ Frames are uint8 arrays [height, width, 3], RGB. Transparent pixels are blended 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from lichtspiel.media.picture import allow_long_texts, check_image_file
 if TYPE_CHECKING:
     from lichtspiel.frames import Frame
 
-__all__ = ["animation_durations", "is_animation", "read_animation"]
+__all__ = ["animation_durations", "animation_size", "is_animation", "read_animation"]
 
 MAX_PIXELS = 4096 * 2304
 _FORMATS = ("WEBP", "PNG")
@@ -34,8 +35,20 @@ def is_animation(path: Path) -> bool:
         return False
 
 
-def read_animation(path: Path) -> Iterator[Frame]:
-    """Yield the frames of an animated WebP or PNG, one at a time.
+def animation_size(path: Path) -> tuple[int, int]:
+    """The width and height of an animation, from its header. Raises MediaError like `read_animation`."""
+    from PIL import Image
+
+    check_image_file(path)
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            return image.size
+    except Exception as error:  # as in `is_animation`
+        raise MediaError(f"{path}: is damaged ({error}); copy or export it again") from error
+
+
+def read_animation(path: Path, most_pixels: int | None = None) -> Iterator[Frame]:
+    """Yield the frames of an animated WebP or PNG, one at a time; those of more than `most_pixels` are reduced.
 
     Raises MediaError when the file is missing, damaged, of another type, or exceeds the limits.
     """
@@ -53,8 +66,12 @@ def read_animation(path: Path) -> Iterator[Frame]:
             for number in range(getattr(image, "n_frames", 1)):
                 image.seek(number)
                 pixels = image.convert("RGBA")
-                frame = Image.alpha_composite(Image.new("RGBA", pixels.size, "white"), pixels)
-                yield np.asarray(frame.convert("RGB"), np.uint8)
+                frame = Image.alpha_composite(Image.new("RGBA", pixels.size, "white"), pixels).convert("RGB")
+                if most_pixels is not None and frame.width * frame.height > most_pixels:
+                    factor = math.sqrt(most_pixels / (frame.width * frame.height))
+                    size = max(1, int(frame.width * factor)), max(1, int(frame.height * factor))
+                    frame = frame.resize(size, Image.Resampling.BOX)
+                yield np.asarray(frame, np.uint8)
     except (MediaError, MemoryError, GeneratorExit):
         raise
     except Exception as error:  # as above

@@ -28,6 +28,7 @@ MAX_PICTURES = 10_000
 
 # No other formats: each would expose one more parser to untrusted files.
 _IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+_BAND = 256  # rows of a picture that are converted at once
 _IMAGE_NAMES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -49,11 +50,13 @@ def decode_image(path: Path, content: bytes) -> Frame:
     try:
         with Image.open(io.BytesIO(content), formats=_IMAGE_FORMATS) as image:
             _check_image(path, image)
-            upright = _in_srgb(ImageOps.exif_transpose(image))
-            if upright.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in upright.info:
-                pixels = upright.convert("RGBA")
-                upright = Image.alpha_composite(Image.new("RGBA", pixels.size, "white"), pixels)
-            return np.array(upright.convert("RGB"), dtype=np.uint8)
+            ImageOps.exif_transpose(image, in_place=True)
+            upright = _in_srgb(image)
+            frame = np.empty((upright.height, upright.width, 3), np.uint8)
+            for top in range(0, upright.height, _BAND):  # whole copies of a large picture would take gigabytes
+                band = upright.crop((0, top, upright.width, min(top + _BAND, upright.height)))
+                frame[top : top + _BAND] = _on_white(band)
+            return frame
     except (MediaError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -70,6 +73,16 @@ def allow_long_texts() -> None:
     from PIL import PngImagePlugin
 
     PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """An image in RGB, with transparency blended with white."""
+    from PIL import Image
+
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        pixels = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", pixels.size, "white"), pixels)
+    return image.convert("RGB")
 
 
 def _in_srgb(image: Image.Image) -> Image.Image:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -190,11 +191,12 @@ def _at_rate(path: Path, fps: float) -> Iterator[Frame]:
         yield shown
 
 
-def sample_video(path: str | Path, count: int) -> Iterator[Frame]:
+def sample_video(path: str | Path, count: int, most_pixels: int | None = None) -> Iterator[Frame]:
     """Yield about `count` frames of a video, in bounded time regardless of its length.
 
-    In a short video they are spread over the whole length. A long one is sampled at eight places, each starting at a
-    key frame, because decoding can only start there. Raises MediaError like `read_video`.
+    Frames of more than `most_pixels` are reduced, by averaging, as they are read; their full size in RGB is never in
+    memory. In a short video they are spread over the whole length. A long one is sampled at eight places, each starting
+    at a key frame, because decoding can only start there. Raises MediaError like `read_video`.
     """
     path = Path(path)
     with opened_video(path) as (container, stream):
@@ -202,7 +204,8 @@ def sample_video(path: str | Path, count: int) -> Iterator[Frame]:
         if length > _SHORT:
             for part in range(_PLACES):
                 container.seek(int(length * part / _PLACES / stream.time_base), stream=stream)
-                yield from itertools.islice(_frames(path, stream, container.decode(stream)), -(-count // _PLACES))
+                read = _frames(path, stream, container.decode(stream), most_pixels=most_pixels)
+                yield from itertools.islice(read, -(-count // _PLACES))
             return
     keys, packets = _packets(path)
     with opened_video(path) as (container, stream):
@@ -210,10 +213,11 @@ def sample_video(path: str | Path, count: int) -> Iterator[Frame]:
             wanted = set(spread(range(max(packets, 1)), count))
             decoded = (frame for number, frame in enumerate(container.decode(stream)) if number in wanted)
             large = stream.codec_context is not None and stream.codec_context.width * stream.codec_context.height > _HD
-            yield from _frames(path, stream, decoded, "SLICE" if large else "AUTO")
+            yield from _frames(path, stream, decoded, "SLICE" if large else "AUTO", most_pixels=most_pixels)
             return
         starts = {keys[len(keys) * part // _PLACES] for part in range(_PLACES)}
-        yield from _frames(path, stream, _decoded_runs(container, stream, starts, -(-count // len(starts))), "SLICE")
+        decoded = _decoded_runs(container, stream, starts, -(-count // len(starts)))
+        yield from _frames(path, stream, decoded, "SLICE", most_pixels=most_pixels)
 
 
 def _packets(path: Path) -> tuple[list[int], int]:
@@ -255,7 +259,11 @@ def _decoded_runs(
 def upright(pixels: Frame, frame: av.VideoFrame) -> Frame:
     """Apply a frame's display matrix (ISO/IEC 14496-12, 8.3.2: x' = ax + cy, y' = bx + dy). Supports quarter turns,
     with or without mirroring, which is all that cameras write."""
-    side: Any = frame.side_data.get("DISPLAYMATRIX")
+    from av.sidedata.sidedata import SideDataContainer
+
+    # `frame.side_data` would refer to the frame and the frame to it, so that frames stay until garbage is collected: a
+    # second of 4K video took 2 GB.
+    side: Any = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[no-untyped-call]
     if side is None:
         return pixels
     a, b, _, c, d, *_ = struct.unpack("=9i", memoryview(side))
@@ -303,11 +311,12 @@ def _frames(
     decoded: Iterator[av.VideoFrame],
     threads: Literal["AUTO", "SLICE"] = "AUTO",
     times: list[float] | None = None,
+    most_pixels: int | None = None,
 ) -> Iterator[Frame]:
     """Yield the frames of `decoded` upright, with square pixels, in RGB. Configures the decoder before the first frame.
 
     Frame threads, which AUTO may use, hold back as many frames as there are threads. The time of each frame, in
-    seconds, is stored in `times`.
+    seconds, is stored in `times`. Frames of more than `most_pixels` are reduced.
     """
     import av
     import numpy as np
@@ -316,9 +325,11 @@ def _frames(
     try:
         for frame in decoded:
             check_pixels(path, frame.width * frame.height * max(ratio, 1))
-            pixels: Any = frame.to_ndarray(
-                format="rgb24", width=max(1, round(frame.width * ratio)), height=frame.height
-            )
+            width, height, way = max(1, round(frame.width * ratio)), frame.height, None
+            if most_pixels is not None and width * height > most_pixels:
+                factor = math.sqrt(most_pixels / (width * height))
+                width, height, way = max(1, int(width * factor)), max(1, int(height * factor)), "AREA"
+            pixels: Any = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation=way)
             if times is not None:
                 times.append(frame.time or 0.0)
             yield np.ascontiguousarray(upright(pixels, frame))

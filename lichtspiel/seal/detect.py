@@ -50,6 +50,7 @@ _RANGES = ((64.0, 48.0, 80.0), (38.0, 28.0, 48.0))  # chips along the short side
 _STEP = 0.0075  # between sizes: the grid is then off by a fifth of a chip at most at the edges of 16:9
 _FINE = 5  # sizes tried around a promising one
 _PROMISING = 3  # grids of each range whose message is read
+_LARGE = 1920 * 1088  # pixels to which larger frames are reduced first
 _PIXELS = 2.5  # that a usual chip is reduced to
 _SMALLEST = 1.2  # pixels of a chip that can still be seen
 
@@ -127,7 +128,7 @@ def _averages(frames: Iterable[Frame]) -> Iterator[tuple[Plane, float, float]]:
     sums: list[Plane] = []
     short = 0
     for frame in islice(frames, FRAMES):
-        luma = np.asarray(cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY), np.uint8)
+        luma = _reduced(np.asarray(cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY), np.uint8))
         details = [_detail(luma, usual) for usual, _, _ in _RANGES]
         if not sums:
             sums, short = details, min(luma.shape)
@@ -140,7 +141,21 @@ def _averages(frames: Iterable[Frame]) -> Iterator[tuple[Plane, float, float]]:
             yield _flat(image), least, min(most, short / _SMALLEST)
 
 
-def _detail(luma: Frame, usual: float) -> Plane:
+def _reduced(luma: Frame) -> Frame | Plane:
+    """A large frame reduced by a whole number, a band at a time: as floating-point numbers it would take four times the
+    memory of its bytes. The last few rows and columns may be left out."""
+    factor = int(math.sqrt(luma.size / _LARGE))
+    if factor < 2:
+        return luma
+    height, width = (side // factor for side in luma.shape)
+    reduced = np.empty((height, width), np.float32)
+    for row in range(height):
+        band = luma[row * factor : (row + 1) * factor, : width * factor]
+        reduced[row] = band.mean(0, dtype=np.float32).reshape(width, factor).mean(1)
+    return reduced
+
+
+def _detail(luma: Frame | Plane, usual: float) -> Plane:
     """What stands out from its surroundings, in a frame reduced to what the range needs."""
     height, width = luma.shape
     short = min(round(_PIXELS * usual), height, width)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lichtspiel.errors import LichtspielError, MediaError, OutOfMemory
 from lichtspiel.media import probe
-from lichtspiel.media.animation import is_animation, read_animation
+from lichtspiel.media.animation import animation_size, is_animation, read_animation
 from lichtspiel.media.picture import load_image
 from lichtspiel.media.sheet import spread
 from lichtspiel.media.video import sample_video, video_info
@@ -242,6 +242,9 @@ def exit_code(report: Report, require: Proof = "watermark") -> int:
 
 _NO_WATERMARK = Watermark(found=False, id=None, score=0.0, mirrored=False)
 _MAX_ANIMATION = 1440  # frames to decode of an animation
+# Pixels to which frames are reduced as they are read. The detector reduces them much further, and a file from a
+# stranger must not take gigabytes. Of an animation, some hundred frames are in memory at once.
+_FRAME_PIXELS, _ANIMATION_PIXELS = 1920 * 1088, 1024 * 576
 
 
 @dataclass(frozen=True)
@@ -261,26 +264,29 @@ def _pixels(path: Path, mp4: bool) -> _Pixels:
     """Look for the watermark in a video, an animation or a picture."""
     from lichtspiel.seal import detect  # loads OpenCV
 
-    frames: Iterator[Frame] = sample_video(path, detect.FRAMES)
+    frames: Iterator[Frame] = sample_video(path, detect.FRAMES, _FRAME_PIXELS)
     picture, tagged, count = False, True, 0
     try:
         first = next(frames, None)
-        count = video_info(path).frames
+        info = video_info(path)
+        size, count = (info.width, info.height), info.frames
     except MediaError:
         if mp4:
             raise
         tagged = False
         if is_animation(path):
-            frames = iter(spread(itertools.islice(read_animation(path), _MAX_ANIMATION), detect.FRAMES))
+            decoded = itertools.islice(read_animation(path, _ANIMATION_PIXELS), _MAX_ANIMATION)
+            frames, size = iter(spread(decoded, detect.FRAMES)), animation_size(path)
             first = next(frames, None)
         else:
             first, frames, picture, count = _picture(path), iter(()), True, 1
+            size = first.shape[1], first.shape[0]
     if first is None:
         raise MediaError(f"{path}: holds no frame; export it again")
     result = detect.detect(itertools.chain([first], frames))
     id = f"{result.id:08x}" if result.id is not None else None
     mark = Watermark(found=result.found, id=id, score=round(result.score, 2), mirrored=result.mirrored)
-    return _Pixels(mark, first.shape[1], first.shape[0], count, picture, tagged)
+    return _Pixels(mark, *size, count, picture, tagged)
 
 
 def _picture(path: Path) -> Frame:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import struct
@@ -457,3 +458,31 @@ def test_packets_that_are_not_shown_are_no_frames(tmp_path: Path, monkeypatch: p
     read = Media.read_video(path, lambda timeline: range(timeline.count), fps=16)
     assert (read.count, len(read.frames)) == (9, 9)
     assert read.timeline.starts == tuple(stamps)
+
+
+def test_frames_do_not_wait_for_the_garbage_collector(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "many.mp4", count=40, step=4)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in read_video(path):
+            pass
+        left = sum(type(found) is av.VideoFrame for found in gc.get_objects())
+    finally:
+        gc.enable()
+    assert left <= 4  # a second of 4K video would take 2 GB
+
+
+def test_large_frames_are_reduced_as_they_are_read(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "large.mp4", count=3, size=(640, 480))
+    found = list(sample_video(path, 3, 160 * 120))
+    assert [frame.shape for frame in found] == [(120, 160, 3)] * 3
+    assert abs(float(found[2][:, 100:].mean()) - 64) < 6
+    assert [frame.shape for frame in sample_video(path, 3, 640 * 480)] == [(480, 640, 3)] * 3
+
+
+def test_a_large_picture_is_blended_band_by_band(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (600, 8, 4), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "tall.png")
+    alpha = pixels[..., 3:].astype(float) / 255
+    assert np.abs(load_image(tmp_path / "tall.png") - (pixels[..., :3] * alpha + 255 * (1 - alpha))).max() <= 1

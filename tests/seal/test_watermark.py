@@ -137,6 +137,13 @@ def test_every_size_can_be_marked(size: tuple[int, int]) -> None:
     assert mark(frame, 2**32 - 1).shape == frame.shape
 
 
+def test_the_mark_is_found_in_a_frame_so_large_that_it_is_reduced_first() -> None:
+    frame = np.random.default_rng(0).integers(60, 190, (9, 16, 3), np.uint8)
+    large = cv2.resize(frame, (4096, 2304), interpolation=cv2.INTER_CUBIC)
+    assert detect([mark(large, ID)]).id == ID
+    assert not detect([large]).found
+
+
 def test_chips_grow_with_the_frame() -> None:
     assert chip_size(480, 832) == chip_size(832, 480) == 480 / 64
     assert chip_size(64, 64) == 1.5

@@ -6,16 +6,18 @@ import asyncio
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from fastapi import Request
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
 
 from lichtspiel.errors import InvalidInput, RequestError, name_fields
 from lichtspiel.request import schema_of
@@ -71,6 +73,9 @@ MAX_VALUES = 10_000
 SMALL, MAX_HELD = 1_000_000, 128_000_000
 """Bodies of at most `SMALL` bytes are not counted; all others together may take `MAX_HELD` bytes of memory."""
 
+MAX_FILES, MAX_FIELDS = 16, 64
+"""The most uploads and other fields of a form."""
+
 _held = 0
 _threads = ThreadPoolExecutor(8, thread_name_prefix="body")
 """Threads that process bodies, so that a slow guard or a large picture never delays queries about videos."""
@@ -79,8 +84,9 @@ _threads = ThreadPoolExecutor(8, thread_name_prefix="body")
 async def handled(request: Request, work: Callable[[Fields, Uploads], dict[str, Any]]) -> dict[str, Any]:
     """Call `work` with the fields and uploads of a JSON or multipart request, in a separate thread."""
     if "json" not in request.headers.get("content-type", ""):
-        async with request.form(max_files=16, max_fields=64) as form:
-            return await _elsewhere(work, *_sorted(form))
+        with tempfile.SpooledTemporaryFile(SMALL) as body:
+            await _spool(request, body)
+            return await _elsewhere(lambda: asyncio.run(_with_form(request.headers, body, work)))
     body = await _received(request)
     return await _elsewhere(lambda: work(_parsed(body), {}))
 
@@ -89,7 +95,42 @@ async def _elsewhere(work: Callable[..., dict[str, Any]], *args: object) -> dict
     return await asyncio.get_running_loop().run_in_executor(_threads, partial(copy_context().run, work, *args))
 
 
-async def _received(request: Request) -> bytes:
+async def _spool(request: Request, body: IO[bytes]) -> None:
+    """Write a body to a file that is in memory while it is small. Only writes to a disk leave the event loop."""
+    held = bytearray()
+    async for piece in request.stream():
+        held += piece
+        if len(held) >= SMALL:
+            await asyncio.to_thread(body.write, held)
+            held = bytearray()
+    body.write(held)
+    body.seek(0)
+
+
+async def _with_form(headers: Headers, body: IO[bytes], work: Callable[[Fields, Uploads], dict[str, Any]]) -> Any:
+    """Parse a form and call `work` with it. Runs in a thread with a loop of its own: Starlette parses forms in
+    coroutines, and would do so on the event loop, where all other clients wait."""
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        while piece := body.read(1 << 16):
+            yield piece
+
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    form = FormData()
+    try:
+        if kind == "multipart/form-data":
+            form = await MultiPartParser(headers, pieces(), max_files=MAX_FILES, max_fields=MAX_FIELDS).parse()
+        elif kind == "application/x-www-form-urlencoded":
+            form = await FormParser(headers, pieces(), max_fields=MAX_FIELDS).parse()
+    except MultiPartException as error:
+        raise HTTPException(400, error.message) from None
+    try:
+        return work(*_sorted(form))
+    finally:
+        await form.close()
+
+
+async def _received(request: Request) -> bytearray:
     """Read the body. Raises TooLarge if it is too long, and TooBusy if other bodies take up the memory."""
     global _held  # noqa: PLW0603  (all requests of this process share its memory)
     body, held = bytearray(), 0
@@ -102,12 +143,12 @@ async def _received(request: Request) -> bytes:
                 held, _held = len(body), _held + len(body) - held
                 if _held > MAX_HELD:
                     raise TooBusy("too many large requests arrive at once", retry_after=5)
-        return bytes(body)
+        return body
     finally:
         _held -= held
 
 
-def _parsed(body: bytes) -> Fields:
+def _parsed(body: bytearray) -> Fields:
     """Parse a JSON body. Raises RequestError if it is not an object."""
     if sum(body.count(mark) for mark in (b"[", b"{", b",")) > MAX_VALUES:
         raise RequestError("body", f"{len(body):,} bytes", f"it holds more than {MAX_VALUES:,} values")

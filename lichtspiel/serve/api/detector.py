@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -22,8 +23,8 @@ __all__ = ["Detector"]
 MEMORY = 800_000_000
 """How many bytes one verification may take in addition to the libraries."""
 
-SECONDS = 120.0
-"""How long one verification may take."""
+SECONDS, CPU_SECONDS = 300.0, 60
+"""How long one verification may take, by the clock and of a processor. On a busy machine the clock says little."""
 
 AT_ONCE, WAITING = 1, 8
 """How many verifications run at once, and how many requests may wait."""
@@ -62,7 +63,7 @@ class Detector:
 
     def _run(self, path: Path) -> tuple[str, Any]:
         receiver, sender = self._context.Pipe(duplex=False)
-        child = self._context.Process(target=_verify, args=(str(path), str(home()), sender), daemon=True)
+        child = self._context.Process(target=_verify, args=(str(path), str(home()), MEMORY, sender), daemon=True)
         child.start()
         sender.close()
         try:
@@ -71,6 +72,9 @@ class Detector:
                 return answer
             return "too large", f"file: it takes more than {SECONDS:.0f} seconds to verify; run `lichtspiel verify`"
         except EOFError:  # it was killed, or a library crashed it
+            child.join()
+            if child.exitcode == -getattr(signal, "SIGXCPU", 0):
+                return "too large", f"file: it takes more than {CPU_SECONDS} seconds to verify; run `lichtspiel verify`"
             return "too large", "file: verifying it failed for lack of memory; run `lichtspiel verify` on it"
         finally:
             receiver.close()
@@ -78,12 +82,12 @@ class Detector:
             child.join()
 
 
-def _verify(path: str, data_folder: str, answer: Connection) -> None:
+def _verify(path: str, data_folder: str, memory: int, answer: Connection) -> None:
     from lichtspiel.seal.verify import verify  # in the child only
 
     # The server that forks the children has the environment of the moment at which it was started.
     use_home(data_folder)
-    _limit()
+    _limit(memory)
     outcome: tuple[str, Any]
     try:
         outcome = "report", verify(path, with_record=False).to_json()
@@ -91,13 +95,13 @@ def _verify(path: str, data_folder: str, answer: Connection) -> None:
         # FFmpeg reports these when it cannot allocate memory for a frame or a thread.
         words = ("Cannot allocate memory", "Resource temporarily unavailable")
         short = isinstance(error, OutOfMemory) or any(word in str(error) for word in words)
-        text = f"file: it takes more than {MEMORY // 1_000_000} MB of memory to verify; run `lichtspiel verify` on it"
+        text = f"file: it takes more than {memory // 1_000_000} MB of memory to verify; run `lichtspiel verify` on it"
         outcome = ("too large", text) if short else ("error", str(error))
     answer.send(outcome)
 
 
-def _limit() -> None:
-    """Limit the memory of this process and lower its priority."""
+def _limit(memory: int) -> None:
+    """Limit the memory and processor time of this process and lower its priority."""
     if hasattr(os, "nice"):
         os.nice(10)
     with contextlib.suppress(ImportError, OSError, StopIteration):  # not Linux
@@ -105,4 +109,5 @@ def _limit() -> None:
 
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
         now = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:"))
-        resource.setrlimit(resource.RLIMIT_DATA, (now + MEMORY, now + MEMORY))
+        resource.setrlimit(resource.RLIMIT_DATA, (now + memory, now + memory))
+        resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
