@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,8 +29,12 @@ __all__ = [
     "file_sha256",
     "home",
     "pulled",
+    "sweep_drafts",
     "use_home",
 ]
+
+
+_DRAFT = re.compile(r"\.[0-9a-f]{32}\.partial")
 
 
 def home() -> Path:
@@ -83,6 +89,20 @@ def draft_path(path: Path) -> Path:
     It is in the same folder because a rename is atomic only within one file system.
     """
     return path.parent / f".{uuid.uuid4().hex}.partial"
+
+
+def sweep_drafts(folder: Path, older: float = 86_400.0) -> int:
+    """Remove drafts that killed processes left in a folder; returns how many. Only those that nobody has written to for
+    `older` seconds, because others may be at work. What cannot be removed stays."""
+    gone = 0
+    with suppress(OSError):
+        for path in folder.glob(".*.partial"):
+            with suppress(OSError):
+                stale = time.time() - path.stat().st_mtime > older
+                if stale and _DRAFT.fullmatch(path.name) and path.is_file():
+                    path.unlink()
+                    gone += 1
+    return gone
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import pytest
 
 from lichtspiel import storage
 from lichtspiel.errors import LichtspielError
-from lichtspiel.storage import atomic_folder, atomic_write, by_age, file_sha256
+from lichtspiel.storage import atomic_folder, atomic_write, by_age, draft_path, file_sha256, sweep_drafts
 
 
 def test_home_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,3 +126,17 @@ def test_the_digest_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     with (tmp_path / "a").open("rb") as file:
         assert file_sha256(file) == file_sha256(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_drafts_of_killed_runs_go_and_those_at_work_stay(tmp_path: Path) -> None:
+    left, working = draft_path(tmp_path / "a.mp4"), draft_path(tmp_path / "b.mp4")
+    mine = tmp_path / ".mine.partial"
+    for path in (left, working, mine):
+        path.write_bytes(b"half")
+    for path in (left, mine):
+        os.utime(path, (1e9, 1e9))
+    assert sweep_drafts(tmp_path) == 1
+    assert not left.exists()
+    assert working.exists()
+    assert mine.exists()
+    assert sweep_drafts(tmp_path / "nowhere") == 0

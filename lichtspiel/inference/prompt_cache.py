@@ -2,14 +2,17 @@
 
 A state belongs to a text and an encoder. The encoder is named by the digest of its published file, or by the
 `fingerprint` of local files. The cache never raises errors: a damaged or missing file counts as a text not seen yet,
-and if the disk is full, nothing is stored. Texts can be private, so only the user can read the files; neither the files
-nor their names contain the text.
+and if the disk is full, nothing is stored. Texts can be private, so only the user can read the files, which do not
+contain the text. Their names are hashes with a secret of this installation, so that nobody who sees a list of names can
+find out whether a certain text is among them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import os
+import secrets
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +27,8 @@ __all__ = ["fingerprint", "get", "put"]
 
 LIMIT_BYTES = 256_000_000
 """The limit for the whole folder. The longest state of the published encoder takes 8 MB, a typical one 0.5 MB."""
+
+_SECRET_BYTES = 32
 
 EDITION = 1
 """Part of every file name. Increase it when the tokenizer or the encoder changes its output."""
@@ -40,8 +45,8 @@ def fingerprint(paths: Iterable[Path], precision: str) -> str:
 
 def get(text: str, encoder: str) -> Tensor | None:
     """The states [1, l, w] of `text`, on the CPU, from the encoder with that digest; None if they are not cached."""
-    path = _path(text, encoder)
     try:
+        path = _path(text, encoder)
         states = load(path.read_bytes())["states"]
         os.utime(path)  # mark it as the most recently used
     except (OSError, SafetensorError, KeyError, ValueError):
@@ -52,9 +57,9 @@ def get(text: str, encoder: str) -> Tensor | None:
 def put(text: str, encoder: str, states: Tensor) -> None:
     """Store the states [1, l, w] of `text`, and evict the least recently used ones if there are too many."""
     assert states.ndim == 3
-    path = _path(text, encoder)
     content = save({"states": states.detach().to("cpu", copy=True).contiguous()})
     with suppress(OSError):
+        path = _path(text, encoder)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with atomic_write(path, mode=0o600) as draft:
             draft.write_bytes(content)
@@ -62,8 +67,21 @@ def put(text: str, encoder: str, states: Tensor) -> None:
 
 
 def _path(text: str, encoder: str) -> Path:
-    name = hashlib.sha256(f"{EDITION}\0{encoder}\0{text}".encode("utf-8", "surrogatepass")).hexdigest()
+    said = f"{EDITION}\0{encoder}\0{text}".encode("utf-8", "surrogatepass")
+    name = hmac.new(_secret(), said, "sha256").hexdigest()
     return home() / "states" / f"{name}.safetensors"
+
+
+def _secret() -> bytes:
+    """The secret of this installation, made on first use. Raises OSError."""
+    path = home() / "states.key"
+    with suppress(FileNotFoundError):
+        if len(secret := path.read_bytes()) == _SECRET_BYTES:
+            return secret
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with atomic_write(path, mode=0o600) as draft:
+        draft.write_bytes(secrets.token_bytes(_SECRET_BYTES))
+    return path.read_bytes()  # of several processes at once, the last one's counts
 
 
 def _trim(folder: Path) -> None:

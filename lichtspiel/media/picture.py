@@ -55,7 +55,7 @@ def decode_image(path: Path, content: bytes) -> Frame:
             frame = np.empty((upright.height, upright.width, 3), np.uint8)
             for top in range(0, upright.height, _BAND):  # whole copies of a large picture would take gigabytes
                 band = upright.crop((0, top, upright.width, min(top + _BAND, upright.height)))
-                frame[top : top + _BAND] = _on_white(band)
+                frame[top : top + _BAND] = np.asarray(_on_white(band), np.uint8)
             return frame
     except (MediaError, MemoryError):
         raise

@@ -216,8 +216,8 @@ def sample_video(path: str | Path, count: int, most_pixels: int | None = None) -
             yield from _frames(path, stream, decoded, "SLICE" if large else "AUTO", most_pixels=most_pixels)
             return
         starts = {keys[len(keys) * part // _PLACES] for part in range(_PLACES)}
-        decoded = _decoded_runs(container, stream, starts, -(-count // len(starts)))
-        yield from _frames(path, stream, decoded, "SLICE", most_pixels=most_pixels)
+        runs = _decoded_runs(container, stream, starts, -(-count // len(starts)))
+        yield from _frames(path, stream, runs, "SLICE", most_pixels=most_pixels)
 
 
 def _packets(path: Path) -> tuple[list[int], int]:
@@ -263,7 +263,7 @@ def upright(pixels: Frame, frame: av.VideoFrame) -> Frame:
 
     # `frame.side_data` would refer to the frame and the frame to it, so that frames stay until garbage is collected: a
     # second of 4K video took 2 GB.
-    side: Any = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[no-untyped-call]
+    side: Any = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]
     if side is None:
         return pixels
     a, b, _, c, d, *_ = struct.unpack("=9i", memoryview(side))

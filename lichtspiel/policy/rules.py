@@ -71,7 +71,7 @@ def judge_prompt(
     """
     policy = policy or shipped()
     touched = policy.read(text, has_image=has_image, negative=negative)
-    verdicts = [Verdict("allowed", "none", "none", "no rule of the policy applies to it")]
+    verdicts = [Verdict("allowed", "none", "none", "no rule of the policy applies")]
     for rule in policy.rules:
         if all(name in touched for name in rule.all):
             words = ", ".join(sorted({repr(touched[name]) for name in rule.all if touched[name]}))
@@ -98,18 +98,20 @@ def judge_image(image: Frame) -> Verdict:
         return _broken("image", error)
     score = scores[0] if scores else None
     if score is not None and score > EXPLICIT:
-        detail = f"the picture scores {score:.2f} as explicit; above {EXPLICIT} none is taken"
+        detail = f"the picture scores {score:.2f} as explicit; pictures above {EXPLICIT} are not accepted"
         return Verdict("refused", "sexual", "image.explicit", detail)
     if score is not None and score > REVIEW:
-        detail = f"the picture scores {score:.2f} as explicit; from {REVIEW} on that needs a person's word"
+        detail = f"the picture scores {score:.2f} as explicit; above {REVIEW}, someone has to vouch for it"
         return Verdict("needs consent", "sexual", "image.review", detail)
     if faces:
-        return Verdict("needs consent", "real person", "image.face", f"the picture shows {faces} face(s)")
+        return Verdict(
+            "needs consent", "real person", "image.face", f"the picture shows {faces} face{'s' * (faces > 1)}"
+        )
     if score is None or faces is None:
         what = "explicit content" if score is None else "faces"
-        detail = f"nothing here can look for {what}, so any picture may show a real person; {_EXTRA}"
+        detail = f"this installation cannot look for {what}, so any picture may show a real person; {_EXTRA}"
         return Verdict("needs consent", "unchecked", "image.unseen", detail)
-    return Verdict("allowed", "none", "image.clear", f"no face; scores {score:.2f} as explicit")
+    return Verdict("allowed", "none", "image.clear", f"no face found; the picture scores {score:.2f} as explicit")
 
 
 def judge_frames(frames: Iterable[Frame], *, has_image: bool = False) -> Verdict:
@@ -132,12 +134,12 @@ def judge_frames(frames: Iterable[Frame], *, has_image: bool = False) -> Verdict
     assert scores, "a video has at least one frame"
     ranked = sorted(scores, reverse=True)
     highest, second = ranked[0], ranked[min(1, len(ranked) - 1)]
-    summary = f"of {len(scores)} frames the two highest score {highest:.2f} and {second:.2f} as explicit"
+    summary = f"the two highest of {len(scores)} scores for explicit content are {highest:.2f} and {second:.2f}"
     if (highest if has_image else second) > EXPLICIT:
-        return Verdict("refused", "sexual", "frames.explicit", f"{summary}; above {EXPLICIT} none leaves")
+        return Verdict("refused", "sexual", "frames.explicit", f"{summary}; videos above {EXPLICIT} are not released")
     if highest > REVIEW:
         decision: Decision = "needs consent" if has_image else "allowed"
-        return Verdict(decision, "sexual", "frames.review", f"{summary}; from {REVIEW} on a person should look")
+        return Verdict(decision, "sexual", "frames.review", f"{summary}; above {REVIEW}, a person should have a look")
     return Verdict("allowed", "none", "frames.clear", summary)
 
 
@@ -188,13 +190,13 @@ def looks_at() -> dict[str, bool]:
 
 def _unseen(has_image: bool) -> Verdict:
     decision: Decision = "needs consent" if has_image else "allowed"
-    return Verdict(decision, "unchecked", "frames.unseen", f"nothing here can look at frames; {_EXTRA}")
+    return Verdict(decision, "unchecked", "frames.unseen", f"this installation cannot look at frames; {_EXTRA}")
 
 
 def _broken(what: str, error: Exception) -> Verdict:
     # The requester cannot do anything about a lack of memory, and the error's own text names files on this machine.
     if isinstance(error, MemoryError) or "allocate memory" in str(error) or "bad allocation" in str(error):
-        raise OutOfMemory("the networks that look at pictures need more memory than there is") from error
+        raise OutOfMemory("there is not enough memory for the networks that look at pictures") from error
     log.error("the networks that look at pictures failed", exc_info=error)
     detail = f"the networks that look at pictures failed: {type(error).__name__}"
     return Verdict("refused", "unchecked", f"{what}.unchecked", detail)

@@ -94,7 +94,7 @@ class Sealed:
 
 def check_output(out: str | Path, *, pixels: int = 0, suffix: str = ".mp4") -> Path:
     """Check that a video, or a picture with the suffix ".png", can be written to `out` and signed, before any work
-    begins. Writes nothing there.
+    begins. Writes nothing there, and removes the drafts that runs which were killed left there a day ago or earlier.
 
     `pixels` is width * height * frames and decides how much disk space is needed. Creates the signing identity if there
     is none yet. Raises OutputError, with the remedy, or LichtspielError when the identity is unusable.
@@ -104,6 +104,7 @@ def check_output(out: str | Path, *, pixels: int = 0, suffix: str = ".mp4") -> P
     try:
         draft.touch(exist_ok=False)
         draft.unlink()
+        storage.sweep_drafts(out.parent)
         free = shutil.disk_usage(out.parent).free
     except OSError as error:
         raise OutputError(f"{out}: the folder {out.parent} cannot be written: {error.strerror or error}") from error

@@ -17,6 +17,7 @@ from lichtspiel.errors import InvalidInput
 from lichtspiel.policy import judge_prompt
 from lichtspiel.serve import webhooks
 from lichtspiel.serve.api.app import create_app
+from lichtspiel.serve.api.body import sweep_uploads
 from lichtspiel.serve.api.state import Server
 from lichtspiel.serve.connections import CONNECTIONS, PatientProtocol
 from lichtspiel.serve.logs import configure
@@ -64,6 +65,7 @@ def serve(
     if backend is None:
         check_models(settings)
     server = open_server(settings)
+    sweep_uploads()
     workers = Workers(settings, server.workers, backend or Processes(), lambda: server.jobs.counts()["queued"])
     over = threading.Event()
 

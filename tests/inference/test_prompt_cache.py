@@ -90,3 +90,18 @@ def test_another_file_is_another_encoder(tmp_path: Path) -> None:
     assert fingerprint([one, two], "bfloat16") != first
     two.write_bytes(b"22")
     assert fingerprint([one, two], "float32") != first
+
+
+def test_names_cannot_be_told_from_the_text_without_the_secret(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put("a turtle", "one", torch.ones(1, 2, 3))
+    (here,) = files(home)
+    assert stat.S_IMODE((home / "states.key").stat().st_mode) == 0o600
+    monkeypatch.setenv("LICHTSPIEL_HOME", str(tmp_path / "other"))
+    put("a turtle", "one", torch.ones(1, 2, 3))
+    (there,) = files(tmp_path / "other")
+    assert here.name != there.name
+    (tmp_path / "other" / "states.key").write_bytes(b"cut off")
+    put("a turtle", "one", torch.ones(1, 2, 3))  # a damaged secret is made anew
+    assert get("a turtle", "one") is not None

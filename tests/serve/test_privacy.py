@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from lichtspiel.serve.api.body import folder, sweep_uploads
 from lichtspiel.serve.api.state import Server
 from lichtspiel.serve.workers.supervisor import open_jobs
 from tests.serve.live import PROMPT, SMALL, live, settings, worker
@@ -90,3 +95,19 @@ def test_head_answers_without_content(served: Served) -> None:
         assert head.headers[name] == whole.headers[name]
     assert httpx.get(there, headers={"If-None-Match": "*"}).status_code == 304
     assert httpx.get(there, headers={"Range": "bytes=5-2"}).content == whole.content
+
+
+def test_uploads_of_a_killed_server_go_at_the_next_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], check=True, capture_output=True)
+    names = [f"lichtspiel-upload-{number}-x" for number in (int(child.stdout), os.getpid())]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "image.png").write_bytes(b"a picture")
+    assert sweep_uploads() == 0  # too young to tell
+    for name in names:
+        os.utime(tmp_path / name, (1e9, 1e9))
+    assert sweep_uploads() == 1
+    assert [path.name for path in tmp_path.iterdir()] == [names[1]]
+    with folder() as own:
+        assert own.name.startswith(f"lichtspiel-upload-{os.getpid()}-")

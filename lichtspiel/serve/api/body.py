@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import shutil
 import tempfile
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from functools import partial
 from pathlib import Path
@@ -37,7 +40,40 @@ __all__ = [
     "Uploads",
     "folder",
     "handled",
+    "sweep_uploads",
 ]
+
+
+_UPLOADS = "lichtspiel-upload-"
+
+
+def sweep_uploads() -> int:
+    """Remove the temporary folders, with what clients sent, of servers that were killed; returns how many.
+
+    Younger ones than an hour stay: containers that share a folder see different process numbers.
+    """
+    gone = 0
+    for path in Path(tempfile.gettempdir()).glob(f"{_UPLOADS}*-*"):
+        owner = path.name.removeprefix(_UPLOADS).partition("-")[0]
+        old = False
+        with suppress(OSError):
+            old = time.time() - path.stat().st_mtime > 3600
+        if old and owner.isdigit() and not _alive(int(owner)):
+            shutil.rmtree(path, ignore_errors=True)  # those of other users stay
+            gone += not path.exists()
+    return gone
+
+
+def _alive(process: int) -> bool:
+    if os.name == "nt":  # a signal would end it there
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 @contextmanager
@@ -46,7 +82,7 @@ def folder() -> Iterator[Path]:
 
     Errors about files in it name the client's fields instead of this server's paths.
     """
-    with tempfile.TemporaryDirectory(prefix="lichtspiel-") as name:
+    with tempfile.TemporaryDirectory(prefix=f"{_UPLOADS}{os.getpid()}-") as name:
         try:
             yield Path(name)
         except RequestError as error:
@@ -84,9 +120,9 @@ _threads = ThreadPoolExecutor(8, thread_name_prefix="body")
 async def handled(request: Request, work: Callable[[Fields, Uploads], dict[str, Any]]) -> dict[str, Any]:
     """Call `work` with the fields and uploads of a JSON or multipart request, in a separate thread."""
     if "json" not in request.headers.get("content-type", ""):
-        with tempfile.SpooledTemporaryFile(SMALL) as body:
-            await _spool(request, body)
-            return await _elsewhere(lambda: asyncio.run(_with_form(request.headers, body, work)))
+        with tempfile.SpooledTemporaryFile(SMALL) as file:
+            await _spool(request, file)
+            return await _elsewhere(lambda: asyncio.run(_with_form(request.headers, file, work)))
     body = await _received(request)
     return await _elsewhere(lambda: work(_parsed(body), {}))
 

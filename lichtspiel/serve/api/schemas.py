@@ -34,28 +34,28 @@ VIDEO = _object(
     model=TEXT,
     status={"enum": ["queued", "in_progress", "completed", "failed", "cancelled"]},
     progress={**WHOLE, "minimum": 0, "maximum": 100},
-    created_at={**WHOLE, "description": "Seconds since 1970, as all times."},
-    started_at=_maybe(WHOLE, "When a worker took it up."),
+    created_at={**WHOLE, "description": "Unix time in seconds, like all times here."},
+    started_at=_maybe(WHOLE, "When a worker started on it."),
     completed_at=_maybe(WHOLE, "When it was completed."),
-    ended_at=_maybe(WHOLE, "When it ended, however it did."),
-    expires_at=_maybe(WHOLE, "When it will be removed."),
-    size={**TEXT, "description": "WIDTHxHEIGHT in pixels."},
-    seconds={**TEXT, "description": "Length of the video."},
+    ended_at=_maybe(WHOLE, "When it completed, failed or was canceled."),
+    expires_at=_maybe(WHOLE, "When the video and its files will be deleted."),
+    size={**TEXT, "description": "Width and height in pixels, as WIDTHxHEIGHT."},
+    seconds={**TEXT, "description": "Duration of the video."},
     prompt=TEXT,
-    remixed_from_video_id=_maybe(TEXT, "The video that this one remixes, edits or extends."),
-    metadata=_maybe({**ANY, "additionalProperties": TEXT}, "The pairs that its client gave it."),
-    error=_maybe(_object(code=TEXT, message=TEXT), "Why it failed."),
-    stage={**TEXT, "description": "What the worker is doing."},
-    step={**WHOLE, "description": "Solver steps that are done."},
-    steps={**WHOLE, "description": "Solver steps in all."},
-    eta=_maybe(NUMBER, "Seconds left, as far as known."),
+    remixed_from_video_id=_maybe(TEXT, "The ID of the video that this one remixes, edits or extends."),
+    metadata=_maybe({**ANY, "additionalProperties": TEXT}, "The key-value pairs sent with the request."),
+    error=_maybe(_object(code=TEXT, message=TEXT), "Why the job failed."),
+    stage={**TEXT, "description": "The current stage of the work."},
+    step={**WHOLE, "description": "Completed solver steps."},
+    steps={**WHOLE, "description": "Total solver steps."},
+    eta=_maybe(NUMBER, "Estimated seconds remaining, if known."),
     has_preview=FLAG,
-    position=_maybe(WHOLE, "Place in the queue, from 1."),
-    parameters={**ANY, "description": "The effective settings."},
-    inputs={**_list(TEXT), "description": "Fields of the files that were sent."},
-    timings=_maybe(ANY, "Seconds by stage."),
+    position=_maybe(WHOLE, "Position in the queue, starting at 1."),
+    parameters={**ANY, "description": "The settings in effect, including defaults."},
+    inputs={**_list(TEXT), "description": "Names of the fields that held uploaded files."},
+    timings=_maybe(ANY, "Seconds spent in each stage."),
     notes=_list(TEXT),
-    sealed=_maybe(ANY, "Marks and digest of the sealed file."),
+    sealed=_maybe(ANY, "The marks and the SHA-256 digest of the sealed file."),
 )
 VIDEOS = _object(
     object={"const": "list"}, data=_list(VIDEO), first_id=_maybe(TEXT, ""), last_id=_maybe(TEXT, ""), has_more=FLAG
@@ -69,7 +69,7 @@ MODEL = _object(
     title=TEXT,
     tasks=_list(TEXT),
     sizes=_list(TEXT),
-    free_size={**FLAG, "description": "Whether other sizes than these are taken, too."},
+    free_size={**FLAG, "description": "Whether sizes other than those listed are accepted."},
     fps=NUMBER,
     frames=WHOLE,
     max_frames=WHOLE,
@@ -82,7 +82,7 @@ MODEL = _object(
     licence=TEXT,
     knows={
         "type": ["object", "null"],
-        "description": "What the embedded model was trained on: words by kind and language.",
+        "description": "The vocabulary of the embedded model, by kind and language.",
     },
     state={"enum": ["loading", "ready", "idle", "unavailable"]},
 )
@@ -90,20 +90,25 @@ MODELS = _object(
     object={"const": "list"},
     data=_list(MODEL),
     options={**ANY, "description": "The fields of a request, as JSON schemas."},
-    loras={**_list(TEXT), "description": "The LoRA that requests may name."},
+    loras={**_list(TEXT), "description": "The LoRAs that requests may name."},
 )
 READ = _object(
     subjects={**_list(TEXT), "description": "The subjects in the prompt that the model knows."},
-    nearest=_maybe(_object(word=TEXT, subject=ANY), "Where there is none: a word, and what it knows that is nearest."),
+    nearest=_maybe(
+        _object(word=TEXT, subject=ANY),
+        "If there are none: a word of the prompt and the nearest subject that the model knows.",
+    ),
 )
-ERROR = _object(error=_object(message=TEXT, type=TEXT, param=_maybe(TEXT, "The field at fault."), code=TEXT))
+ERROR = _object(
+    error=_object(message=TEXT, type=TEXT, param=_maybe(TEXT, "The field that caused the error."), code=TEXT)
+)
 
 
 def answers(schema: Schema) -> dict[int | str, dict[str, Any]]:
     """The part of an OpenAPI operation that describes its response."""
-    return {200: {"description": "Done.", "content": {"application/json": {"schema": schema}}}}
+    return {200: {"description": "Success.", "content": {"application/json": {"schema": schema}}}}
 
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    "default": {"description": "What went wrong.", "content": {"application/json": {"schema": ERROR}}}
+    "default": {"description": "An error.", "content": {"application/json": {"schema": ERROR}}}
 }
