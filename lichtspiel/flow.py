@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar
 
 import torch
@@ -20,6 +20,7 @@ from lichtspiel.spec import SolverName
 
 __all__ = [
     "DPM",
+    "LCM",
     "SOLVERS",
     "Euler",
     "Solver",
@@ -50,11 +51,15 @@ def shifted(times: Tensor, shift: float) -> Tensor:
     return shift * times / (1 + (shift - 1) * times)
 
 
-def schedule(solver: SolverName, steps: int, shift: float) -> Tensor:
+def schedule(solver: SolverName, steps: int, shift: float, times: Sequence[float] = ()) -> Tensor:
     """The decreasing sigmas of a run, [steps + 1] in float64: one for each evaluation of the velocity, then 0.
 
-    All solvers divide the interval from `first_sigma` to 0 into `steps` equal parts, and then shift the points.
+    All solvers divide the interval from `first_sigma` to 0 into `steps` equal parts, and then shift the points. A list
+    of `times`, falling from at most 1000 and as long as there are steps, is taken as it is.
     """
+    if times:
+        assert len(times) == steps
+        return torch.tensor([*times, 0.0], dtype=torch.float64) / TIMESTEPS
     start = SOLVERS[solver].first_sigma
     line = start + torch.arange(steps + 1, dtype=torch.float64) * (-start / steps)
     line[-1] = 0.0
@@ -132,6 +137,27 @@ class Euler(Solver):
     def step(self, index: int, latents: Tensor, velocity: Tensor) -> Tensor:
         """See `Solver`."""
         return latents.float() + (self.sigmas[index + 1] - self.sigmas[index]) * velocity.float()
+
+
+class LCM(Solver):
+    """Predict the clean latents, and add fresh noise up to the next sigma: x' = (1 - s')·clean + s'·noise.
+
+    Models that were distilled to few steps are sampled so: consistency models on the ordinary grid (arXiv:2310.04378,
+    section 3), DMD, Self-Forcing and rCM at times of their own. `generator` draws the noise on the CPU, so that a seed
+    gives the same noise on every device.
+    """
+
+    whole_timesteps = False
+    generator: torch.Generator | None = None
+
+    def step(self, index: int, latents: Tensor, velocity: Tensor) -> Tensor:
+        """See `Solver`."""
+        clean = latents.float() - self.sigmas[index] * velocity.float()
+        coming = self.sigmas[index + 1]
+        if coming == 0:
+            return clean
+        noise = torch.randn(clean.shape, generator=self.generator).to(clean)
+        return (1 - coming) * clean + coming * noise
 
 
 class DPM(Solver):
@@ -219,19 +245,23 @@ class UniPC(DPM):
         return result + weight * (rho * slope + (b1 - rho) * (arrived - clean))
 
 
-SOLVERS: dict[SolverName, type[Solver]] = {"unipc": UniPC, "dpm++": DPM, "euler": Euler}
+SOLVERS: dict[SolverName, type[Solver]] = {"unipc": UniPC, "dpm++": DPM, "euler": Euler, "lcm": LCM}
 """All solvers, by the names that requests use."""
 
 
 def sample(
-    velocity: Velocity, noise: Tensor, solver: SolverName, steps: int, shift: float
-) -> Iterator[tuple[int, Tensor]]:
+    velocity: Velocity, noise: Tensor, solver: SolverName, steps: int, shift: float, *,
+    times: Sequence[float] = (), generator: torch.Generator | None = None,
+) -> Iterator[tuple[int, Tensor]]:  # fmt: skip
     """Go from `noise` [b, ...] to clean latents, yielding the index of each step and the latents after it.
 
-    `velocity` gets the latents, and timesteps [b] in float32 in 0..1000, which stay on the CPU.
+    `velocity` gets the latents, and timesteps [b] in float32 in 0..1000, which stay on the CPU. `times` replace the
+    shifted grid, as in `schedule`. `generator` draws what a solver adds on the way.
     """
-    sigmas = schedule(solver, steps, shift)
+    sigmas = schedule(solver, steps, shift, times)
     run = SOLVERS[solver](sigmas)
+    if isinstance(run, LCM):
+        run.generator = generator
     latents = noise.float()
     for index, timestep in enumerate(timesteps(solver, sigmas)):
         latents = run.step(index, latents, velocity(latents, timestep.expand(len(latents))))

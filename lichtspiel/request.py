@@ -13,6 +13,7 @@ import html
 import secrets
 from collections.abc import Mapping
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,6 +29,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from lichtspiel import distilled
 from lichtspiel.errors import RequestError
 from lichtspiel.options import COMPUTING, FILES, GUIDING, SAMPLING, SHAPE, Hint, closest, values_of
 from lichtspiel.spec import MODELS, FitMode, Model, SolverName, Task, model
@@ -45,7 +47,7 @@ __all__ = [
 ]
 
 MAX_SEED = 2**63 - 1
-MAX_STEPS = 1000
+MAX_STEPS, MAX_TIMES = 1000, 100
 MAX_REFERENCES = 8
 MAX_LORAS = 8
 MAX_PROMPT = 8000
@@ -133,7 +135,14 @@ class Request(BaseModel):
         ge=0, le=100, description="Scale of classifier-free guidance; 1 turns it off."
     )
     shift: Annotated[float, Hint(SAMPLING)] = Field(gt=0, le=1000, description="Shift of the time grid toward noise.")
-    solver: Annotated[SolverName, Hint(SAMPLING)] = Field(description="Solver of the sampling steps.")
+    solver: Annotated[SolverName, Hint(SAMPLING)] = Field(
+        description="Solver of the sampling steps; lcm is for models distilled to few."
+    )
+    times: Annotated[
+        tuple[float, ...], BeforeValidator(numbers), Hint(SAMPLING, flag="time", rule="from 1000 (noise) to 0, falling")
+    ] = Field(
+        default=(), max_length=MAX_TIMES, description="Timestep to evaluate, instead of <steps> and <shift>."
+    )  # fmt: skip
     negative: Annotated[str, Hint(SAMPLING, metavar="TEXT")] = Field(
         max_length=MAX_PROMPT, description="Negative prompt: what guidance steers away from."
     )
@@ -232,6 +241,14 @@ class Request(BaseModel):
         sampling = _row(options).sampling
         open_fields = [name for name in cls.model_fields if hasattr(sampling, name)]
         defaults = {name: getattr(sampling, name) for name in open_fields}
+        adapters = options.get("lora") or ()
+        if names := [str(getattr(one, "path", one)) for one in several(adapters)]:  # type: ignore[attr-defined]
+            defaults |= distilled.defaults(names, [*options])
+        if times := [*numbers(options.get("times") or ())]:
+            defaults["steps"] = len(times)
+            for name in ("steps", "shift"):
+                if name in options and str(options[name]) not in {str(defaults[name]), f"{defaults[name]:g}"}:
+                    raise RequestError(name, options[name], "<times> already say when; leave it out")
         return {**defaults, "size": sampling.sizes[0], "seed": secrets.randbelow(2**31), **options}
 
     @model_validator(mode="after")
@@ -263,6 +280,9 @@ def _check_guidance(request: Request, row: Model) -> None:
                 raise RequestError(name, value, "without guidance (<guidance> 1), it has no effect")
     elif request.nag:
         raise RequestError("nag", request.nag, "it replaces classifier-free guidance; set <guidance> to 1", 0)
+    falling = [1000.0, *request.times, 0.0]
+    if (request.times and any(later >= before for before, later in pairwise(falling[1:]))) or max(falling) > 1000:
+        raise RequestError("times", " ".join(f"{time:g}" for time in request.times), f"they go {rule_of('times')}")
     if request.guidance_gate <= start:
         raise RequestError("guidance_gate", request.guidance_gate, f"guidance begins at {start:g} of the steps")
     if request.nag and request.nag <= 1:

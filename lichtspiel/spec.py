@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 Task = Literal["text", "image", "first-last", "edit"]
-SolverName = Literal["unipc", "dpm++", "euler"]
+SolverName = Literal["unipc", "dpm++", "euler", "lcm"]
 Part = Literal["dit", "vae", "umt5", "clip"]
 FitMode = Literal["crop", "pad", "stretch"]
 Size = tuple[int, int]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
@@ -28,14 +28,14 @@ def number(value: object) -> object:
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
-def numbers(value: object) -> object:
+def numbers(value: Any) -> Any:
     """Accept one number or a text of numbers where several are allowed, because forms send "7,8"."""
     if isinstance(value, str):
         return value.replace(",", " ").split()
-    return (value,) if isinstance(value, int) else value
+    return (value,) if isinstance(value, int | float) else value
 
 
-def several(value: object) -> object:
+def several(value: Any) -> Any:
     """Accept a single value where several are allowed."""
     return (value,) if isinstance(value, str | Path | Mapping) else value
 

@@ -12,6 +12,7 @@ from tests.sources import PACKAGE, imports, tree
 
 ROOMS: dict[str, tuple[str, str]] = {
     # room: (rooms it imports, libraries it imports)
+    "distilled": ("", ""),
     "errors": ("", ""),
     "client": ("errors", "httpx"),
     "frames": ("", "numpy"),
@@ -42,7 +43,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "serve/queue": ("errors serve/errors storage", "alembic botocore fsspec sqlalchemy"),
     "flow": ("spec", "torch"),
     "models": ("spec", "einops torch"),
-    "request": ("errors options spec values", "pydantic"),
+    "request": ("distilled errors options spec values", "pydantic"),
     "config": ("errors options request spec storage", "tomlkit"),
     "seal/identity": ("errors seal/certificates storage", "cryptography"),
     "seal/detect": ("frames seal/payload seal/watermark", "cv2 numpy"),
@@ -58,7 +59,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "seal/manifest": ("errors media seal/credentials seal/library", ""),
     "seal/record": ("errors seal/credentials storage", ""),
     "inference": (
-        "errors flow frames host lora media models request spec storage tokenizer weights",
+        "distilled errors flow frames host lora media models request spec storage tokenizer weights",
         "einops flash_attn_interface numpy psutil safetensors sageattention torch",
     ),
     "seal/enroll": ("errors seal/certificates seal/credentials seal/identity seal/manifest", ""),
@@ -175,10 +176,10 @@ ROOMS: dict[str, tuple[str, str]] = {
         "fastapi uvicorn",
     ),
     "cli": (
-        "config errors footage host inference lora media options policy request seal seal/record "
-        "seal/verify serve/api serve/queue serve/server serve/settings serve/workers spec storage toybox "
-        "train/nano train/state translate tune/check tune/dataset tune/encode tune/look tune/prepare "
-        "tune/settings weights workflows understand",
+        "config distilled errors footage host inference lora media options policy request seal seal/record "
+        "seal/verify serve/api serve/queue serve/server serve/settings serve/workers spec storage toybox train/nano "
+        "train/state translate tune/check tune/dataset tune/encode tune/look tune/prepare tune/settings understand "
+        "weights workflows",
         "rich typer",
     ),
     "__main__": ("cli", ""),

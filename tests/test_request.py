@@ -58,7 +58,7 @@ def test_the_task_is_which_pictures_are_there() -> None:
         ({"prompt": "x", "model": "wan"}, "^model: 'wan' .*nano, t2v-1.3b"),
         ({"prompt": "x", "steps": 0}, "^steps: 0 .*nearest valid value: 1$"),
         ({"prompt": "x", "steps": "many"}, "^steps: 'many' .*a whole number from 1 to 1000$"),
-        ({"prompt": "x", "solver": "ddim"}, r"^solver: 'ddim' .*unipc, dpm\+\+ or euler$"),
+        ({"prompt": "x", "solver": "ddim"}, r"^solver: 'ddim' .*unipc, dpm\+\+, euler or lcm$"),
         ({"prompt": "x", "guidance": float("nan")}, "^guidance"),
         ({"prompt": "x", "seed": -1}, "^seed: -1 .*nearest valid value: 0$"),
         ({"prompt": "x", "fps": 30}, "^fps: 30 .*nearest valid value: 8$"),
@@ -125,7 +125,7 @@ def test_texts_mean_what_they_say_as_forms_and_command_lines_send_them() -> None
         "upscale": "2", "steps": "20", "guidance": "4.5", "shift": "3", "solver": "dpm++", "negative": "", "seed": "7",
         "device": "cpu", "dtype": "float32", "vae_dtype": "bfloat16", "attention": "sdpa", "compile": "off",
         "guidance_kind": "apg", "guidance_interval": "0.1-0.8",
-        "guidance_gate": "0.5", "skip_layers": "7, 9", "skip_scale": "2", "nag": "0", "magcache": "0.1:3",
+        "guidance_gate": "0.5", "skip_layers": "7, 9", "skip_scale": "2", "nag": "0", "magcache": "0.1:3", "times": "",
     }  # fmt: skip
     values = {
         "references": [Path("b.png")], "context_scale": 0.5, "lora": [{"path": "c.safetensors", "strength": 0.5}],

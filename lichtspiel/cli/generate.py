@@ -81,6 +81,7 @@ def generate(  # noqa: PLR0913  (one parameter is one flag)
     (--video, --mask, --reference). Where --out ends in .png, the result is a picture. Everything is sealed: marked as
     made by AI and signed.
     """
+    from lichtspiel import distilled
     from lichtspiel.inference.inputs import resolve_request
     from lichtspiel.workflows.names import filled
 
@@ -91,6 +92,8 @@ def generate(  # noqa: PLR0913  (one parameter is one flag)
     if out is not None and out.suffix.lower() == ".png" and not options.typed.keys() & {"frames", "seconds"}:
         options.pop("seconds", None)
         options["frames"] = 1
+    for name, value in distilled.defaults(map(str, weights or ()), options).items():
+        options.setdefault(name, value)
     request, inputs = resolve_request(prompt=prompt, **options)
     if len(several) > 1:
         variants = _variants(request, several, out, sheet, force=force)

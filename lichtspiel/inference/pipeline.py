@@ -25,7 +25,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lichtspiel import flow
+from lichtspiel import distilled, flow
 from lichtspiel.errors import OutOfMemory, RequestError
 from lichtspiel.host import free_memory, measure_rate
 from lichtspiel.inference import prompt_cache
@@ -215,14 +215,16 @@ class Pipeline:
         video, mask = edit.video[None].to(self.device), edit.mask.to(self.device)
         return finite("video encoding", vace_context(self._vae(), video, mask, references))
 
-    def noise(self, request: Request) -> Tensor:
+    def noise(self, request: Request, generator: torch.Generator | None = None) -> Tensor:
         """The initial noise [1, c, r + t, h, w], which includes a latent frame for each of r references.
 
-        It is drawn on the CPU, so that a seed gives the same noise on every device.
+        It is drawn on the CPU, so that a seed gives the same noise on every device; by `generator`, if it has that seed
+        and is to draw more.
         """
         frames, rows, columns = self.model.latent_shape(request.frames, request.size)
         shape = (1, self.model.dit.out_channels, len(request.references) + frames, rows, columns)
-        return torch.randn(shape, generator=torch.Generator().manual_seed(request.seed)).to(self.device)
+        generator = generator or torch.Generator().manual_seed(request.seed)
+        return torch.randn(shape, generator=generator).to(self.device)
 
     def denoise(
         self, conditions: Conditions, request: Request, start: Tensor | None = None, recorder: Recorder | None = None
@@ -232,7 +234,9 @@ class Pipeline:
         The computation ends when the caller stops iterating. The latents of references are computed too, but left out
         of each `Step`. A `recorder` measures what MagCache needs to know.
         """
-        noise = self.noise(request) if start is None else start
+        generator = torch.Generator().manual_seed(request.seed)
+        noise = self.noise(request, generator)
+        noise = noise if start is None else start
         curve = self.curve(request)
         with self._stage("denoise", "dit"):
             dit = self._dit()
@@ -248,7 +252,8 @@ class Pipeline:
         blocks = None if curve is None else MagCache(curve, request.steps)
 
         def steps() -> Iterator[Step]:
-            for index, latents in flow.sample(guidance, noise, request.solver, request.steps, request.shift):
+            grid = (request.solver, request.steps, request.shift)
+            for index, latents in flow.sample(guidance, noise, *grid, times=request.times, generator=generator):
                 self.evaluations = (guidance.evaluations - (blocks.spared if blocks else 0), guidance.full)
                 if blocks is not None:
                     blocks.step = index + 1
@@ -400,13 +405,14 @@ def load(request: Request, weights: Files = None) -> Pipeline:
     files = checkpoint(row, weights)
     loras = [(read_lora(adapter.path), adapter.strength) for adapter in request.lora]
     reports = [match(lora, row) for lora, _ in loras]
+    names = [str(path) for path in (*(lora.path for lora, _ in loras), *files.parts["dit"].paths)]
     for report in reports:
         report.check(partial=request.lora_partial)
     frames = request.frames + row.vae.stride[0] * len(request.references)
     planned = _plan(row, request.size, frames, device, precision, sizes=files.sizes())
     if planned.refusal:
         raise OutOfMemory(f"{planned.refusal}; take a smaller size, fewer frames or a smaller model")
-    notes = [*map(str, reports), *planned.warnings]
+    notes = [*map(str, reports), *planned.warnings, *distilled.notes(dict(request), names)]
     if compiled is False and request.compile == "auto" and device.type == "cuda":
         notes.append(str(can_compile(device)))
     pipeline = Pipeline(

@@ -28,6 +28,7 @@ VALUES: dict[str, Any] = {
     "metadata": {"order": "7"}, "pace": "real", "video_start": 0.5, "sound": True,
     "guidance_kind": "apg", "guidance_interval": "0.1-0.8", "guidance_gate": 0.5, "skip_layers": [1], "skip_scale": 2.0,
     "nag": 11.0, "magcache": "0.1", "vae_dtype": "bfloat16", "attention": "sdpa", "compile": "off",
+    "times": [900.0, 500.0],
 }  # fmt: skip
 
 
