@@ -242,7 +242,7 @@ class Request(BaseModel):
         open_fields = [name for name in cls.model_fields if hasattr(sampling, name)]
         defaults = {name: getattr(sampling, name) for name in open_fields}
         adapters = options.get("lora") or ()
-        if names := [str(getattr(one, "path", one)) for one in several(adapters)]:  # type: ignore[attr-defined]
+        if names := [str(getattr(one, "path", one)) for one in several(adapters)]:
             defaults |= distilled.defaults(names, [*options])
         if times := [*numbers(options.get("times") or ())]:
             defaults["steps"] = len(times)
