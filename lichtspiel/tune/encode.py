@@ -82,7 +82,9 @@ class Encoder:
         return {"umt5": self.made_by["umt5"], "precision": str(self.dtype).removeprefix("torch.")}
 
     def _frame_maker(self) -> dict[str, str]:
-        return {part: name for part, name in self.made_by.items() if part != "umt5"}
+        """The networks that see frames, and what is made with them: models of other tasks need other conditions."""
+        kind = [*sorted(self.row.tasks), f"{self.row.sampling.fps} fps", "vace" if self.row.dit.vace_layers else ""]
+        return {part: name for part, name in self.made_by.items() if part != "umt5"} | {"for": " ".join(kind).strip()}
 
     def missing(self, samples: Sequence[Sample]) -> list[Sample]:
         """The samples that are not in the cache yet, each once."""

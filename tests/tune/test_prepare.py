@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import weakref
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,6 +111,35 @@ def test_other_weights_make_a_cache_anew(data: Path, random_nano: Path, tmp_path
     assert not encoder.missing(surveyed.samples)
     shipped = Encoder.of(NANO, checkpoint(NANO), tmp_path / "cache", "cpu")
     assert len(shipped.missing(surveyed.samples)) == 4
+
+
+def test_a_model_of_other_tasks_gets_conditions_of_its_own(data: Path, random_nano: Path, tmp_path: Path) -> None:
+    files = checkpoint(NANO, random_nano)
+    samples = look_through(data, NANO, files.tokenizer(), OPTIONS, Observe()).samples
+    first = Encoder.of(NANO, files, tmp_path / "cache", "cpu")
+    first.encode_samples(samples[:1], lambda stage, done: None)
+    assert not first.missing(samples[:1])
+    text_only = replace(first, row=replace(NANO, tasks=frozenset({"text"})))
+    assert text_only.missing(samples[:1]) == samples[:1]
+
+
+def test_networks_leave_memory_when_they_have_encoded(
+    data: Path, random_nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[torch.nn.Module]] = []
+    for name in ("vae", "umt5"):
+        load = getattr(Checkpoint, name)
+
+        def loading(self: Checkpoint, *args: Any, load: Any = load, **choices: Any) -> torch.nn.Module:
+            assert not any(network() is not None for network in made), "one network at a time"
+            network: torch.nn.Module = load(self, *args, **choices)
+            made.append(weakref.ref(network))
+            return network
+
+        monkeypatch.setattr(Checkpoint, name, loading)
+    cached(data, random_nano, tmp_path / "cache")
+    assert len(made) == 2
+    assert not any(network() is not None for network in made)
 
 
 def test_vace_learns_triples_of_video_mask_and_original(tiny_folders: dict[str, Path], tmp_path: Path) -> None:
