@@ -143,7 +143,11 @@ class ApiError(Exception):
 REMEDY = 'say who is shown and that they agreed, with --consent "TEXT" (in the API: the field consent); it is recorded'
 
 _TROUBLE: dict[str, tuple[Any, ...]] = {
-    "refuse": (403, "refused_by_policy", "the policy does not allow it: violence (rule words.violence)"),
+    "refuse": (
+        403,
+        "refused_by_policy",
+        "refused by the policy: it shows a fight (category violence, rule words.violence)",
+    ),
     "consent": (403, "refused_by_policy", "the policy asks for consent: the picture shows 1 face(s) (rule image.face)"),
     "full": (429, "queue_full", "100 videos are waiting", None, 40),
     "wrong": (400, "invalid_request", "steps: 3 is not valid: nearest valid value: 4", "steps"),

@@ -159,3 +159,20 @@ def test_a_wrong_value_is_told_in_the_language_of_the_reader(visit: Open) -> Non
     page.locator("#prompt").fill("wrong steps")
     page.get_by_role("button", name="Video machen").click()
     expect(page.locator("#steps-error")).to_have_text("So geht es noch nicht: Der nächste gültige Wert ist 4.")
+
+
+@pytest.mark.parametrize(
+    ("locale", "words"),
+    [("de-DE", ["Das wird hier nicht gemacht.", "Der Grund: Gewalt."]), ("zh-CN", ["原因：暴力。"])],
+)
+def test_a_refusal_is_told_in_the_language_of_the_reader(visit: Open, locale: str, words: list[str]) -> None:
+    page, _ = visit(statuses=(403,), locale=locale)
+    page.locator("#prompt").fill("refuse this")
+    expect(page.locator("#prompt-note")).not_to_be_empty()
+    page.locator("#generate").click()
+    for text in words:
+        expect(page.locator("#form-error")).to_contain_text(text)
+    expect(page.locator("#form-error")).not_to_contain_text("policy")
+    box = page.locator("#form-error").bounding_box()
+    assert box is not None
+    assert box["y"] + box["height"] <= 901, "the whole box can be seen"

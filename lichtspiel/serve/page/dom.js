@@ -1,5 +1,5 @@
 // Small helpers for elements, and how a job and an error are put into words. All text goes in as text, never as HTML.
-import { duration, has, number, t } from "./words.js";
+import { current, duration, has, number, t } from "./words.js";
 
 export const $ = (id) => document.getElementById(id);
 
@@ -80,6 +80,16 @@ export function fileName(job, ending = "mp4") {
 export const asksConsent = (error) =>
   error?.code === "refused_by_policy" && /consent/i.test(error.message) && !/refuse/i.test(error.message);
 
+/** Errors of which the page's own words say all that the server's do. */
+const WORDED = ["queue_full", "limit_reached", "out_of_memory", "interrupted", "invalid_key"];
+
+/** The name of the words for the policy's category, if it named one. */
+function reason(message) {
+  const named = /category ([\w -]+)/.exec(message ?? "");
+  const word = named && `category_${named[1].replace(/\W/g, "_")}`;
+  return word && has(word) ? word : null;
+}
+
 /** What the server said, without what only a terminal has. */
 const said = (message) => message.replace(/; say who is shown and that they agreed, with --consent.*$/, "");
 
@@ -89,7 +99,10 @@ export function explain(error) {
   const known = has(`error_${code}`) ? code : "unknown";
   const how = known === "refused_by_policy" ? "error_refused_how" : `error_${known}_how`;
   const box = el("div", { class: "trouble" }, el("p", {}, el("strong", { text: t(`error_${known}`) })));
-  if (error.message && known !== "network") box.append(el("p", { class: "said", lang: "en", text: said(error.message) }));
+  const category = reason(error.message);
+  if (category) box.append(el("p", { text: t("error_because", { category: t(category) }) }));
+  const told = current() !== "en" && (category || WORDED.includes(known));
+  if (error.message && known !== "network" && !told) box.append(el("p", { class: "said", lang: "en", text: said(error.message) }));
   if (has(how)) box.append(el("p", { text: t(how) }));
   if (error.retry) box.append(countdown(error.retry));
   return box;

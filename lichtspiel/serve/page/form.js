@@ -229,6 +229,11 @@ function refuse(error) {
     $("form-error").replaceChildren();
     point(field, `${t("error_invalid_request")} ${inWords(error.message)}`);
   } else if (asksConsent(error)) askConsent(); // words alone may ask for it, too
+  showTrouble();
+}
+
+/** Bring what went wrong into view as a whole. */
+function showTrouble() {
   if ($("form-error").childElementCount) $("form-error").scrollIntoView({ block: "nearest" });
 }
 
@@ -344,6 +349,7 @@ function note() {
       const subjects = (model.knows.subjects[language] ?? model.knows.subjects.en).join(", ");
       const nearest = said.nearest && t("note_nearest", { word: said.nearest.word, subject: said.nearest.subject[language] });
       $("prompt-note").textContent = said.subjects.length ? "" : [t("note_knows", { model: model.id, subjects }), nearest].filter(Boolean).join(" ");
+      showTrouble(); // the note may have moved it
     } catch {
       // Without an answer nothing is said.
     }

@@ -1,7 +1,7 @@
 // The bench for checking: any video or picture goes in, what it proves comes out.
 import * as api from "./api.js";
 import { $, announce, el, explain, facts, fileName, icon } from "./dom.js";
-import { current, number, onLanguage, t, when } from "./words.js";
+import { current, has, number, onLanguage, t, when } from "./words.js";
 
 let report = null;
 let name = "";
@@ -96,9 +96,13 @@ function parameters() {
   const said = report.credentials.generation;
   if (!said) return [];
   const shown = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+  const empty = (value) => value === null || value === false || (Array.isArray(value) && !value.length);
   const text = (value) => (value && typeof value === "object" ? value.text ?? t("not_stored") : value);
   const rows = [[t("prompt"), text(said.prompt)], [t("negative"), text(said.negative)]];
-  for (const [field, value] of Object.entries(said.parameters ?? {})) rows.push([field, value === null ? null : shown(value), { class: "code" }]);
+  for (const [field, value] of Object.entries(said.parameters ?? {})) {
+    const text = field === "size" && Array.isArray(value) ? value.join(" × ") : shown(value);
+    if (!empty(value)) rows.push([has(field) ? t(field) : field, text, { class: "code" }]);
+  }
   return rows.some(([, value]) => value) ? [section("parameters_title", facts(rows))] : [];
 }
 
