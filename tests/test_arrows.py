@@ -92,7 +92,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "tune/dataset": ("", ""),
     "tune/cache": ("errors storage tune/dataset", "safetensors torch"),
     "tune/settings": ("errors", ""),
-    "tune/export": ("errors lora spec storage tune/cache tune/settings", "safetensors torch"),
+    "tune/export": ("lora spec storage tune/cache tune/settings weights", "torch"),
     "tune/journal": ("", "torch"),
     "tune/parallel": ("models", "torch"),
     "tune/texts": ("errors tune/cache weights", "safetensors torch"),

@@ -30,6 +30,7 @@ from lichtspiel.cli import (
 )
 from lichtspiel.cli.examples import EXAMPLES
 from lichtspiel.cli.help import Command, Group
+from lichtspiel.cli.lora import extract_lora, merge_lora, resize_lora
 
 __all__ = ["app", "main"]
 
@@ -97,7 +98,13 @@ GROUPS: dict[str, tuple[str, str, dict[str, Verb]]] = {
     "lora": (
         "Models and weights",
         "LoRA files, which adapt a model.",
-        {"inspect": weights.inspect_lora, "convert": weights.convert_lora},
+        {
+            "inspect": weights.inspect_lora,
+            "convert": weights.convert_lora,
+            "merge": merge_lora,
+            "extract": extract_lora,
+            "resize": resize_lora,
+        },
     ),
     "policy": (
         "Marks and seals",

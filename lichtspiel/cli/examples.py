@@ -71,6 +71,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "lora inspect": ("lichtspiel lora inspect style.safetensors",),
     "lora convert": ("lichtspiel lora convert style.safetensors --to diffusers -o converted.safetensors",),
+    "lora merge": (
+        "lichtspiel lora merge style.safetensors:0.8 cat.safetensors -o both.safetensors",
+        "lichtspiel lora merge style.safetensors --model t2v-1.3b -o merged",
+    ),
+    "lora extract": ("lichtspiel lora extract tuned --model t2v-1.3b --rank 32 -o tuned.safetensors",),
+    "lora resize": ("lichtspiel lora resize style.safetensors --rank 8 -o small.safetensors",),
     "policy show": ("lichtspiel policy show",),
     "policy check": ('lichtspiel policy check "a portrait of my neighbor" --image photo.png',),
     "policy refusals": ("lichtspiel policy refusals --limit 5",),

@@ -38,7 +38,9 @@ class Delta:
     """The change of one layer: a low-rank pair, a difference of the weight, one of the bias, or several of these.
 
     The pair is `up` [out, rank] and `down` [rank, in], or of a convolution with its kernel behind; its product counts
-    alpha / rank times, or once without an alpha, as in kohya's trainers and in PEFT. Differences count once.
+    alpha / rank times, or once without an alpha, as in kohya's trainers and in PEFT. Differences count once. With a
+    `magnitude` [out] the pair is DoRA's (arXiv 2402.09353): every row of weight and product together is brought to its
+    length in `magnitude`.
     """
 
     down: Tensor | None = None
@@ -46,6 +48,7 @@ class Delta:
     alpha: float | None = None
     diff: Tensor | None = None
     bias: Tensor | None = None
+    magnitude: Tensor | None = None
 
     @property
     def rank(self) -> int | None:
@@ -60,6 +63,8 @@ class Delta:
     @property
     def changes(self) -> bool:
         """Whether this changes the layer at all: not if everything is zero, as in a file saved before training."""
+        if self.magnitude is not None:
+            return True
         pair = (self.down, self.up)
         if self.scale and all(part is not None and bool(part.float().any()) for part in pair):
             return True
@@ -80,6 +85,8 @@ class Delta:
             pair = (self.up.shape[0], self.down[0].numel())
             if len(target) == 1 or layer.endswith(BARE) or pair != (target[0], math.prod(target[1:])):
                 return f"the pair makes {pair[0]} x {pair[1]}, the model has {_shape(target)}"
+        if self.magnitude is not None and len(target) != 2:
+            return "its magnitude belongs to a linear layer"
         if self.diff is not None and tuple(self.diff.shape) != target:
             return f"the difference is {_shape(tuple(self.diff.shape))}, the model has {_shape(target)}"
         if self.bias is not None:
@@ -155,6 +162,7 @@ class LoRA:
             "pairs": sum(delta.down is not None for delta in deltas),
             "weight_differences": sum(delta.diff is not None for delta in deltas),
             "bias_differences": sum(delta.bias is not None for delta in deltas),
+            "magnitudes": sum(delta.magnitude is not None for delta in deltas),
             "ranks": {str(rank): count for rank, count in self.ranks.items()},
             "alphas": {"none" if alpha is None else f"{alpha:g}": count for alpha, count in self.alphas.items()},
             "scales": sorted({delta.scale for delta in deltas if delta.down is not None}),
@@ -171,7 +179,7 @@ class LoRA:
 
 
 def _parts(delta: Delta) -> list[Tensor]:
-    return [part for part in (delta.down, delta.up, delta.diff, delta.bias) if part is not None]
+    return [part for part in (delta.down, delta.up, delta.diff, delta.bias, delta.magnitude) if part is not None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 import torch
@@ -21,10 +21,12 @@ from torch import Tensor, nn
 
 from lichtspiel.errors import RequestError, WeightsError
 from lichtspiel.lora.adapter import Delta, LoRA, Report, match, parameter
+from lichtspiel.lora.dora import row_lengths
 from lichtspiel.models import shapes
 from lichtspiel.models.dit import DiT
+from lichtspiel.spec import DiTSpec
 
-__all__ = ["apply", "remove"]
+__all__ = ["apply", "merged", "remove"]
 
 MERGEABLE = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -64,6 +66,45 @@ def remove(dit: DiT) -> None:
         hook.remove()
 
 
+def merged(
+    weights: Mapping[str, Tensor], spec: DiTSpec, loras: Sequence[tuple[LoRA, float]], *, partial: bool = False
+) -> Mapping[str, Tensor]:
+    """A model's weights with LoRAs in them, those that change in float32; each tensor is made when it is asked for, and
+    no model is built.
+
+    Raises WeightsError as `apply` does.
+    """
+    changes: dict[str, list[Change]] = defaultdict(list)
+    for lora, strength in loras:
+        report = match(lora, spec)
+        report.check(partial=partial)
+        for layer in report.matched:
+            changes[layer].append((lora.layers[layer], strength))
+    layers = {name: layer for layer, several in changes.items() for name in _touched(layer, several)}
+    return _Merged(weights, {name: (layer, changes[layer]) for name, layer in layers.items()})
+
+
+class _Merged(Mapping[str, Tensor]):
+    """Weights, some of which are changed when they are read."""
+
+    def __init__(self, weights: Mapping[str, Tensor], changes: Mapping[str, tuple[str, list[Change]]]) -> None:
+        self.weights, self.changes = weights, changes
+
+    def __getitem__(self, name: str) -> Tensor:
+        value = self.weights[name]
+        if name not in self.changes:
+            return value
+        layer, several = self.changes[name]
+        with torch.no_grad():
+            return _changed(layer, name, value.float(), several)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.weights)
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+
 @torch.no_grad()
 def _merge(dit: DiT, changes: Mapping[str, list[Change]]) -> None:
     if dit in _ATTACHED:
@@ -95,7 +136,13 @@ def _changed(layer: str, name: str, value: Tensor, several: Sequence[Change]) ->
             if delta.bias is not None:
                 total += strength * delta.bias.to(total)
             continue
-        if pair := delta.matrix(strength):
+        if delta.magnitude is not None and (pair := delta.matrix(1.0)):
+            down, up = (matrix.to(total) for matrix in pair)
+            directed = value.to(total) + up @ down
+            lengths = torch.linalg.vector_norm(directed, dim=1)
+            directed *= (delta.magnitude.to(total) / lengths)[:, None]
+            total += strength * (directed - value.to(total))
+        elif pair := delta.matrix(strength):
             down, up = (matrix.to(total) for matrix in pair)
             total += (up @ down).view_as(total)
         if delta.diff is not None:
@@ -115,7 +162,12 @@ def _attach(dit: DiT, changes: Mapping[str, list[Change]]) -> None:
                 hooks[name] = ParameterSwap(dit.get_submodule(name.rpartition(".")[0]), layer, name, several)
             else:
                 patch = dit.spec.patch if len(have[parameter(layer)]) > 2 else None
-                hooks[name] = LoRAHook(dit.get_submodule(layer), several, patch)
+                module = dit.get_submodule(layer)
+                if not isinstance(module, nn.Linear) and any(delta.magnitude is not None for delta, _ in several):
+                    raise WeightsError(
+                        f"{layer} is in eight bit, and DoRA needs weights that it can read; use another --dtype"
+                    )
+                hooks[name] = LoRAHook(module, several, patch)
 
 
 class ParameterSwap:
@@ -163,6 +215,7 @@ class LoRAHook:
         self.patch = patch
         self.cached: dict[tuple[torch.device, torch.dtype], list[tuple[Tensor, ...]]] = {}
         self.cached_bias: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+        self.directed: list[Directed] = []
         self.handle = module.register_forward_hook(self)
 
     def more(self, several: Sequence[Change]) -> None:
@@ -180,11 +233,14 @@ class LoRAHook:
         if target not in self.cached:
             self._bring(*target)
         x = inputs[0].to(output.dtype)
+        plain = output
         for first, *rest in self.cached[target]:
             h = F.conv3d(x, first, stride=self.patch) if self.patch else F.linear(x, first)
             for matrix in rest:
                 h = F.conv3d(h, matrix[..., None, None, None]) if self.patch else F.linear(h, matrix)
             output = output + h
+        for change in self.directed:
+            output = output + change(module, x, plain)
         if target in self.cached_bias:
             bias = self.cached_bias[target]
             output = output + (bias[:, None, None, None] if self.patch else bias)
@@ -195,8 +251,12 @@ class LoRAHook:
         """Prepare the changes for one device and precision, with their scales applied; release all others."""
         chains: list[tuple[Tensor, ...]] = []
         total: Tensor | None = None
+        self.directed = []
         for delta, strength in self.several:
-            if pair := delta.matrix(strength):
+            if delta.magnitude is not None and (pair := delta.matrix(1.0)):
+                down, up = (part.to(device, dtype) for part in pair)
+                self.directed.append(Directed(down, up, delta.magnitude.to(device, torch.float32), strength))
+            elif pair := delta.matrix(strength):
                 down, up = pair
                 if self.patch:
                     down = down.view(len(down), -1, *self.patch)
@@ -208,3 +268,20 @@ class LoRAHook:
                 total = bias if total is None else total + bias
         self.cached = {(device, dtype): chains}
         self.cached_bias = {} if total is None else {(device, dtype): total.to(device, dtype)}
+
+
+class Directed:
+    """What a DoRA adds to the output of a linear layer: m / |W + B·A| · (W + B·A) x - W x, times its strength."""
+
+    def __init__(self, down: Tensor, up: Tensor, magnitude: Tensor, strength: float) -> None:
+        self.down, self.up, self.magnitude, self.strength = down, up, magnitude, strength
+        self.ratio: Tensor | None = None
+
+    def __call__(self, module: nn.Module, x: Tensor, output: Tensor) -> Tensor:
+        """The change for an input [..., in] and the layer's own output [..., out]."""
+        assert isinstance(module, nn.Linear)
+        if self.ratio is None:  # weights that are streamed are the same each time
+            self.ratio = (self.magnitude / row_lengths(module.weight, self.down, self.up)).to(output.dtype)
+        plain = output if module.bias is None else output - module.bias.to(output)
+        product = F.linear(F.linear(x, self.down), self.up)
+        return self.strength * (self.ratio * (plain + product) - plain)

@@ -6,8 +6,9 @@
     diffsynth   blocks.0.self_attn.q.lora_A.default.weight          DiffSynth-Studio (newer files without .default)
     plain       blocks.0.self_attn.q.lora_down.weight
 
-Layer names may be ours or Diffusers' in each of them. Other kinds of adapters (DoRA, LoHa, LoKr, OFT) are refused by
-name, and so are halves of pairs, layers that come twice and values that are not finite.
+Layer names may be ours or Diffusers' in each of them. DoRA adds the lengths of rows, as `dora_scale` [out, 1] or as
+PEFT's `lora_magnitude_vector` [out]. Other kinds of adapters (LoHa, LoKr, OFT) are refused by name, and so are halves
+of pairs, layers that come twice and values that are not finite.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +59,12 @@ FIELDS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("diff", re.compile(r"\.diff$")),
     ("bias", re.compile(r"\.diff_b$")),
     ("modulation", re.compile(r"\.diff_m$")),
+    ("magnitude", re.compile(r"\.(dora_scale|lora_magnitude_vector(\.weight|\.[^.]+(\.weight)?)?)$")),
 )
 """Ends of keys: what a tensor is. `diff_m`, of LightX2V's files, is the difference of a block's modulation."""
 
 REFUSED = {
-    "dora_scale": "DoRA", "lora_magnitude_vector": "DoRA", "hada_w": "LoHa", "lokr_w": "LoKr", "oft_": "OFT",
+    "hada_w": "LoHa", "lokr_w": "LoKr", "oft_": "OFT",
     "lora_mid": "a convolution in three parts", "modules_to_save": "whole layers instead of differences",
 }  # fmt: skip
 """Parts of keys that identify other kinds of adapters."""
@@ -174,8 +177,6 @@ def _configuration(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         float(configuration["lora_alpha"])
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise WeightsError(f"{path}: PEFT's configuration cannot be read, so that its scale is not known") from error
-    if configuration.get("use_dora"):
-        raise WeightsError(f"{path} holds DoRA, which is not supported; use a LoRA of low-rank pairs")
     return configuration
 
 
@@ -206,11 +207,29 @@ def _delta(path: Path, layer: str, parts: dict[str, Tensor], configuration: Mapp
         alpha = float(parts["alpha"].item())
     elif configuration:
         alpha = _alpha(configuration, written, down.shape[0])
-    delta = Delta(down=down, up=up, alpha=alpha, diff=parts.get("diff"), bias=parts.get("bias"))
+    magnitude = _magnitude(path, layer, parts)
+    delta = Delta(
+        down=down, up=up, alpha=alpha, diff=parts.get("diff"), bias=parts.get("bias"), magnitude=magnitude
+    )  # fmt: skip
     if "up_bias" not in parts:
         return delta
     if delta.bias is not None:
         raise WeightsError(f"{path}: {layer} has two biases; it is damaged")
     # PEFT's bias of the second matrix is scaled with the product; ours is a difference and counts once.
     bias = parts["up_bias"] if delta.scale == 1 else parts["up_bias"].float() * delta.scale
-    return Delta(down=down, up=up, alpha=alpha, diff=delta.diff, bias=bias)
+    return replace(delta, bias=bias)
+
+
+def _magnitude(path: Path, layer: str, parts: dict[str, Tensor]) -> Tensor | None:
+    """DoRA's lengths of the rows of a layer, [out]."""
+    magnitude, up = parts.get("magnitude"), parts.get("up")
+    if magnitude is None:
+        return None
+    if up is None:
+        raise WeightsError(f"{path}: {layer} has a magnitude without its pair; download it again")
+    if magnitude.numel() != len(up) or magnitude.shape[0] != len(up):
+        raise WeightsError(
+            f"{path}: the magnitude of {layer} is {list(magnitude.shape)}; only one length for each of its {len(up)} "
+            "outputs can be read"
+        )
+    return magnitude.flatten()

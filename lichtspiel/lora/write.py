@@ -65,6 +65,7 @@ def carried(lora: LoRA, to: str) -> dict[str, str]:
         "alpha_pattern": {f"^{name}": alpha for name, alpha in alphas.items()},
         "target_modules": list(pairs),
         "lora_bias": False,
+        "use_dora": any(delta.magnitude is not None for delta in pairs.values()),
     }
     content = {f"transformer.{key}": value for key, value in configuration.items()}  # the prefix of its part
     return metadata | {ADAPTER_METADATA: json.dumps(content)}
@@ -90,6 +91,8 @@ def _with_alpha(name: str, delta: Delta, *, always: bool) -> dict[str, Tensor]:
         if alpha is not None:
             exact = float(torch.tensor(alpha, dtype=torch.float32)) == alpha
             tensors[f"{name}.alpha"] = torch.tensor(alpha, dtype=torch.float32 if exact else torch.float64)
+    if delta.magnitude is not None:
+        tensors[f"{name}.dora_scale"] = delta.magnitude[:, None]
     if delta.diff is not None:
         tensors[f"{name}.diff"] = delta.diff
     if delta.bias is not None:
@@ -125,6 +128,8 @@ def _for_diffusers(path: Path, layer: str, delta: Delta, down: Tensor | None) ->
     tensors: dict[str, Tensor] = {}
     if down is not None and delta.up is not None:
         tensors |= {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": delta.up}
+    if delta.magnitude is not None:
+        tensors[f"{name}.lora_magnitude_vector"] = delta.magnitude
     if delta.bias is not None:
         tensors[f"{name}.lora_B.bias"] = delta.bias
     return tensors

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lichtspiel.errors import InvalidInput
-from lichtspiel.lora import Delta
+from lichtspiel.lora import Delta, row_lengths
 from lichtspiel.models import shapes
 from lichtspiel.models.dit import DiT
 from lichtspiel.spec import DiTSpec
@@ -77,18 +77,6 @@ class _Pair(nn.Module):
             x = F.dropout(x, self.dropout)
         return F.linear(F.linear(x, self.down.to(x)), self.up.to(x)) * self.scale
 
-    @torch.no_grad()
-    def row_lengths(self, weight: Tensor) -> Tensor:
-        """The lengths [out] of the rows of W + s·B·A, without computing that sum.
-
-        |w + s·bA|² = |w|² + 2s·b·(A w) + s²·b·(A Aᵀ)·b for each row w of W and b of B.
-        """
-        weight, down, up = weight.float(), self.down, self.up
-        cross = torch.einsum("or,or->o", up, F.linear(weight, down.to(weight)).to(up))
-        own = torch.einsum("or,rq,oq->o", up, down @ down.T, up)
-        lengths = weight.square().sum(dim=1).to(up) + 2 * self.scale * cross + self.scale**2 * own
-        return lengths.clamp(min=0).sqrt()
-
 
 class Adapter(nn.Module):
     """All pairs of a model; attached until `detach`. While `disabled`, the model computes what it computed before."""
@@ -118,7 +106,8 @@ class Adapter(nn.Module):
             bias = layer.bias
             assert bias is None or isinstance(bias, Tensor)
             plain = output if bias is None else output - bias.to(output)
-            ratio = (pair.magnitude / pair.row_lengths(weight_of(layer)).to(pair.magnitude)).to(output)
+            lengths = row_lengths(weight_of(layer), pair.down, pair.up * pair.scale)
+            ratio = (pair.magnitude / lengths).to(output)
             result = ratio * (plain + change)
             return result if bias is None else result + bias.to(output)
 
@@ -146,8 +135,12 @@ class Adapter(nn.Module):
             return value.detach().to("cpu", torch.float32, copy=True)
 
         return {
-            name: Delta(down=copied(pair.down), up=copied(pair.up), alpha=alpha) for name, pair in self.named_pairs()
-        }
+            name: Delta(
+                down=copied(pair.down), up=copied(pair.up), alpha=alpha,
+                magnitude=None if pair.magnitude is None else copied(pair.magnitude),
+            )
+            for name, pair in self.named_pairs()
+        }  # fmt: skip
 
     @contextmanager
     def disabled(self) -> Iterator[None]:

@@ -7,33 +7,26 @@ steps, the trigger words and, for pictures of people, the consent statement. Kno
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lichtspiel import __version__
-from lichtspiel.errors import OutputError
 from lichtspiel.lora import Delta, LoRA, carried, convert, write_lora
 from lichtspiel.spec import Model, Part
 from lichtspiel.storage import atomic_write
 from lichtspiel.tune.cache import Facts
 from lichtspiel.tune.settings import RunOptions
+from lichtspiel.weights.shards import write_shards
 
 __all__ = ["DIALECTS", "Made", "export_adapter", "export_weights", "write_card"]
 
 DIALECTS = ("comfy", "diffusers", "kohya")
-
-SHARD_BYTES = 5_000_000_000
-"""The largest shard of whole weights, as large as the hub recommends."""
-
-WEIGHTS = "diffusion_pytorch_model"
-"""The stem of the files of whole weights, which is that of the official checkpoints."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,59 +83,15 @@ def export_adapter(path: Path, deltas: Mapping[str, Delta], made: Made, dialect:
 def _rounded(delta: Delta, dtype: torch.dtype) -> Delta:
     assert delta.down is not None
     assert delta.up is not None
-    return Delta(down=delta.down.to(dtype), up=delta.up.to(dtype), alpha=delta.alpha)
+    return replace(delta, down=delta.down.to(dtype), up=delta.up.to(dtype))  # lengths stay in float32
 
 
-def export_weights(
-    folder: Path, tensors: Mapping[str, Tensor], made: Made, *, shard_bytes: int = SHARD_BYTES
-) -> list[Path]:
+def export_weights(folder: Path, tensors: Mapping[str, Tensor], made: Made) -> list[Path]:
     """Write whole weights under their official names as one file, or as shards with an index; returns the files.
 
     Numbers are in the precision that the run computed in. Raises OutputError when they cannot be written.
     """
-    dtype = getattr(torch, made.options.dtype)
-    shards = list(_shards(tensors, dtype.itemsize, shard_bytes))
-    names = [f"{WEIGHTS}.safetensors"]
-    if len(shards) > 1:
-        names = [f"{WEIGHTS}-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
-    metadata = {"format": "pt", **made.metadata()}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for stale in folder.glob(f"{WEIGHTS}*.safetensors*"):
-            stale.unlink()  # an earlier export may have had another number of shards
-        for name, keys in zip(names, shards, strict=True):
-            part = {key: tensors[key].detach().to("cpu", dtype).contiguous() for key in keys}
-            with atomic_write(folder / name) as draft:
-                save_file(part, draft, metadata)
-        if len(shards) > 1:
-            _write_index(folder, dict(zip(names, shards, strict=True)), tensors, dtype)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error.strerror or error}; free some space there") from error
-    return [folder / name for name in names]
-
-
-def _shards(tensors: Mapping[str, Tensor], itemsize: int, limit: int) -> Iterator[Sequence[str]]:
-    """The names of tensors, divided in their order so that no shard is larger than the limit."""
-    shard: list[str] = []
-    size = 0
-    for name, value in tensors.items():
-        more = value.numel() * itemsize
-        if shard and size + more > limit:
-            yield shard
-            shard, size = [], 0
-        shard.append(name)
-        size += more
-    yield shard
-
-
-def _write_index(
-    folder: Path, shards: Mapping[str, Sequence[str]], tensors: Mapping[str, Tensor], dtype: torch.dtype
-) -> None:
-    total = sum(value.numel() for value in tensors.values()) * dtype.itemsize
-    weight_map = {key: name for name, keys in shards.items() for key in keys}
-    content = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    with atomic_write(folder / f"{WEIGHTS}.safetensors.index.json") as draft:
-        draft.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    return write_shards(folder, tensors, made.row.dit, getattr(torch, made.options.dtype), made.metadata())
 
 
 def write_card(path: Path, made: Made, results: Mapping[str, Any], use: str) -> Path:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lichtspiel.config import read_config
 from lichtspiel.errors import WeightsError
@@ -34,7 +34,7 @@ from lichtspiel.weights.match import Weights, compare, describe, spec_of
 from lichtspiel.weights.offload import Each, Stream, block_names, load_with_offload
 from lichtspiel.weights.tensor_files import check_digest
 
-__all__ = ["EMBEDDED", "TITLES", "Checkpoint", "Files", "checkpoint"]
+__all__ = ["EMBEDDED", "TITLES", "Checkpoint", "Files", "checkpoint", "diffusion_weights"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -170,6 +170,17 @@ def checkpoint(model: Model, weights: Files = None) -> Checkpoint:
     parts = {part: _chosen(model, part, scanned, paths) for part in model.files}
     # A folder with a newly trained embedded model has other digests.
     return Checkpoint(model, parts, {} if model.embedded and paths != [EMBEDDED] else model.digests)
+
+
+def diffusion_weights(model: Model, weights: Files) -> Mapping[str, Tensor]:
+    """The weights of a model's diffusion transformer by their official names, each read on demand; `weights` need to
+    hold no other part. Raises WeightsError as `checkpoint` does."""
+    if weights is None:
+        weights = EMBEDDED if model.embedded else _local(model)
+    paths = [Path(weights)] if isinstance(weights, Path | str) else [Path(one) for one in weights]
+    scanned = scan(paths)
+    _refuse_strangers(paths, scanned)
+    return Weights(_chosen(model, "dit", scanned, paths), model.dit)
 
 
 def _refuse_strangers(paths: list[Path], scanned: Scan) -> None:

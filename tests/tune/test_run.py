@@ -20,6 +20,7 @@ from lichtspiel.tune.settings import AdapterPlan, RunOptions
 from lichtspiel.tune.texts import encode_texts, read_prompts
 from lichtspiel.tune.trainer import Trainer
 from lichtspiel.weights.checkpoint import checkpoint
+from lichtspiel.weights.shards import write_shards
 from tests.tune.caches import NANO, make_cache
 
 OPTIONS: dict[str, Any] = {"adapter": AdapterPlan(rank=2, alpha=2), "learning_rate": 1e-3, "warmup": 1, "batch": 2}
@@ -125,10 +126,8 @@ def test_whole_weights_are_read_as_a_checkpoint(random_nano: Path, cache: Cache,
     found = checkpoint(NANO, [tmp_path / "run" / "weights", *others]).dit(torch.float32)
     for name, value in found.state_dict().items():
         assert torch.equal(value, run.trainer.dit.state_dict()[name])
-    from lichtspiel.tune.export import export_weights
-
     whole = run.trainer.whole_weights()
-    paths = export_weights(tmp_path / "run" / "weights", whole, run.made, shard_bytes=6_000_000)
+    paths = write_shards(tmp_path / "run" / "weights", whole, NANO.dit, torch.float32, {}, shard_bytes=6_000_000)
     assert len(paths) > 2
     again = checkpoint(NANO, [tmp_path / "run" / "weights", *others]).dit(torch.float32)
     assert all(torch.equal(value, whole[name]) for name, value in again.state_dict().items())
