@@ -141,6 +141,12 @@ ROOMS: dict[str, tuple[str, str]] = {
         "tune/settings tune/trainer",
         "torch",
     ),
+    "tune/placement": ("inference spec tune/dataset tune/peaks tune/settings", ""),
+    "tune/workflow": (
+        "errors host inference request spec tune/adapter tune/cache tune/dataset tune/export tune/parallel "
+        "tune/placement tune/prepare tune/previews tune/run tune/settings tune/texts tune/trainer weights",
+        "torch",
+    ),
     "seal/picture": ("frames seal/credentials seal/export seal/identity seal/labels seal/marks", "PIL"),
     "seal/report": ("errors seal/credentials seal/verify", ""),
     "seal": (
@@ -176,10 +182,10 @@ ROOMS: dict[str, tuple[str, str]] = {
         "fastapi uvicorn",
     ),
     "cli": (
-        "config distilled errors footage host inference lora media options policy request seal seal/record "
-        "seal/verify serve/api serve/queue serve/server serve/settings serve/workers spec storage toybox train/nano "
-        "train/state translate tune/check tune/dataset tune/encode tune/look tune/prepare tune/settings understand "
-        "weights workflows",
+        "config distilled errors footage host inference lora media options policy request seal "
+        "seal/record seal/verify serve/api serve/queue serve/server serve/settings serve/workers spec "
+        "storage toybox train/nano train/state translate tune/check tune/dataset tune/encode tune/look "
+        "tune/prepare tune/run tune/settings tune/texts tune/workflow understand weights workflows",
         "rich typer",
     ),
     "__main__": ("cli", ""),

@@ -31,6 +31,7 @@ from lichtspiel.cli import (
 from lichtspiel.cli.examples import EXAMPLES
 from lichtspiel.cli.help import Command, Group
 from lichtspiel.cli.lora import extract_lora, merge_lora, resize_lora
+from lichtspiel.cli.tune_run import tune_full, tune_lora
 
 __all__ = ["app", "main"]
 
@@ -130,7 +131,7 @@ GROUPS: dict[str, tuple[str, str, dict[str, Verb]]] = {
     "tune": (
         "Training",
         "Fine-tune a published model on your own clips.",
-        {"check": tune.check_run, "look": tune.look_at_data},
+        {"check": tune.check_run, "look": tune.look_at_data, "lora": tune_lora, "full": tune_full},
     ),
     "toybox": ("Training", "Captioned clips that the package renders itself.", {"render": train.render_clips}),
     "train": (

@@ -93,6 +93,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "lichtspiel tune check data --model nano --trigger ohwx --rank 8",
     ),
     "tune look": ("lichtspiel tune look data --model t2v-1.3b --frames 17 --frames 33 -o look",),
+    "tune lora": (
+        "lichtspiel tune lora data --model t2v-1.3b --trigger ohwx --rank 32 --steps 2000 -o runs/cat",
+        "lichtspiel tune lora data --model nano --keep keep.txt --learning-rate 2e-3 --steps 500 -o runs/nano",
+    ),
+    "tune full": ("lichtspiel tune full data --model t2v-1.3b --optimizer muon -o runs/full",),
     "toybox render": ("lichtspiel toybox render --count 8 --seed 3 -o clips",),
     "train vae": ("lichtspiel train vae --run runs/nano --minutes 60",),
     "train dit": ("lichtspiel train dit --run runs/nano --minutes 60",),

@@ -176,7 +176,7 @@ def diffusion_weights(model: Model, weights: Files) -> Mapping[str, Tensor]:
     """The weights of a model's diffusion transformer by their official names, each read on demand; `weights` need to
     hold no other part. Raises WeightsError as `checkpoint` does."""
     if weights is None:
-        weights = EMBEDDED if model.embedded else _local(model)
+        weights = _remembered(model) or (EMBEDDED if model.embedded else _local(model))
     paths = [Path(weights)] if isinstance(weights, Path | str) else [Path(one) for one in weights]
     scanned = scan(paths)
     _refuse_strangers(paths, scanned)

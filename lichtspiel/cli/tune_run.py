@@ -1,0 +1,255 @@
+"""The verbs that tune: a LoRA or all weights, on one's own clips, in one process or in several."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lichtspiel.cli.common import OUTPUT, Json, Weights, out_option, progress_bar, say
+from lichtspiel.cli.flags import Verb, expand, parameters
+from lichtspiel.cli.tune import CacheFolder, Consent, Device, Folder, ModelName, about_data
+from lichtspiel.options import COMPUTING
+
+if TYPE_CHECKING:
+    from lichtspiel.tune.dataset import DataOptions
+    from lichtspiel.tune.run import Outcome
+    from lichtspiel.tune.settings import AdapterPlan
+
+__all__ = ["tune_full", "tune_lora"]
+
+ADAPTER, TRAINING, SAMPLES = "Adapter", "Training", "Samples and validation"
+"""Headings of the options."""
+
+TIMES, DIALECTS = ("logit-normal", "uniform"), ("comfy", "diffusers", "kohya")
+BASES, PRECISIONS = ("resident", "int8", "streamed"), ("float32", "bfloat16")
+OPTIMIZERS = ("adamw", "muon", "prodigy", "schedule-free")
+
+
+def _option(*names: str, group: str = TRAINING, **more: Any) -> Any:
+    return typer.Option(*names, rich_help_panel=group, **more)
+
+
+def training_flags(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
+    steps: Annotated[int, _option("--steps", metavar="NUMBER", help="Length of the run.")] = 2000,
+    learning_rate: Annotated[
+        float | None, _option("--learning-rate", metavar="NUMBER", help="At its highest. [default: by method]")
+    ] = None,
+    optimizer: Annotated[
+        str, _option("--optimizer", metavar="NAME", help="adamw, muon (full only), prodigy or schedule-free.")
+    ] = "adamw",
+    batch: Annotated[int, _option("--batch", metavar="NUMBER", help="Samples in a batch.")] = 1,
+    accumulate: Annotated[int, _option("--accumulate", metavar="NUMBER", help="Batches in a step.")] = 1,
+    clip: Annotated[float, _option("--clip", metavar="NUMBER", help="Longest gradient; 0: any.")] = 1.0,
+    weight_decay: Annotated[float, _option("--weight-decay", metavar="NUMBER", help="Weight decay.")] = 0.01,
+    warmup: Annotated[int, _option("--warmup", metavar="STEPS", help="Steps in which the learning rate rises.")] = 20,
+    ema: Annotated[float, _option("--ema", metavar="SHARE", help="Export an average that keeps this a step.")] = 0.0,
+    times: Annotated[str, _option("--times", metavar="NAME", help="logit-normal or uniform times of noise.")] = TIMES[
+        0
+    ],
+    shift: Annotated[
+        float | None, _option("--shift", metavar="NUMBER", help="Shift of times to noise. [default: the model's]")
+    ] = None,
+    drop_text: Annotated[float, _option("--drop-text", metavar="SHARE", help="Captions that are left out.")] = 0.1,
+    first: Annotated[
+        float, _option("--first", metavar="SHARE", help="Samples with their first frame, if the model has a choice.")
+    ] = 0.2,
+    first_last: Annotated[
+        float, _option("--first-last", metavar="SHARE", help="Samples with first and last frame, likewise.")
+    ] = 0.1,
+    seed: Annotated[int, _option("--seed", metavar="NUMBER", help="Seed of the run.")] = 0,
+    validate_every: Annotated[
+        int, _option("--validate-every", group=SAMPLES, metavar="STEPS", help="0: only at the end.")
+    ] = 100,
+    samples: Annotated[
+        Path | None,
+        _option("--samples", group=SAMPLES, metavar="FILE", help="Prompts, one a line, or jobs as for `batch`."),
+    ] = None,
+    sample_every: Annotated[
+        int, _option("--sample-every", group=SAMPLES, metavar="STEPS", help="Steps from sample to sample.")
+    ] = 0,
+    save_minutes: Annotated[
+        float, _option("--save-minutes", group=OUTPUT, metavar="MINUTES", help="Time between checkpoints.")
+    ] = 10.0,
+    checkpointing: Annotated[
+        bool | None,
+        _option("--checkpointing/--no-checkpointing", help="Compute blocks twice, for memory. [default: if needed]"),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        _option(
+            "--dtype", group=COMPUTING, metavar="float32|bfloat16", help="Precision. [default: the device's fastest]"
+        ),
+    ] = None,
+    device: Device = "auto",
+) -> dict[str, Any]:
+    """What was typed about the training, by name. Raises InvalidInput for a choice that there is not."""
+    typed = dict(locals())
+    _check("--optimizer", optimizer, OPTIMIZERS)
+    _check("--times", times, TIMES)
+    _check("--dtype", dtype, PRECISIONS)
+    return typed
+
+
+def about_training(verb: Verb) -> Verb:
+    """Give a verb with a parameter `training` the flags of `training_flags`."""
+    return expand(verb, "training", parameters(training_flags), training_flags)
+
+
+Out = Annotated[Path, out_option("Folder of the run; a run goes on where it stopped.")]
+
+
+@about_data
+@about_training
+def tune_lora(  # noqa: PLR0913  (one parameter is one flag)
+    *,
+    data: Folder,
+    out: Out,
+    model: ModelName = "nano",
+    weights: Weights = None,
+    rank: Annotated[int, _option("--rank", group=ADAPTER, metavar="NUMBER", help="Rank of the adapter.")] = 32,
+    alpha: Annotated[
+        float | None, _option("--alpha", group=ADAPTER, metavar="NUMBER", help="Strength. [default: the rank]")
+    ] = None,
+    dropout: Annotated[
+        float, _option("--dropout", group=ADAPTER, metavar="SHARE", help="Inputs left out in training.")
+    ] = 0.0,
+    layers: Annotated[
+        list[str] | None,
+        _option(
+            "--layers",
+            group=ADAPTER,
+            metavar="PATTERN",
+            help="Linear layers, such as '*self_attn*'. [default: all of the blocks; may be repeated]",
+        ),
+    ] = None,
+    dora: Annotated[bool, _option("--dora", group=ADAPTER, help="Learn the lengths of weights apart (DoRA).")] = False,
+    keep: Annotated[
+        Path | None,
+        _option("--keep", group=ADAPTER, metavar="FILE", help="Prompts, one a line, that are to look as they did."),
+    ] = None,
+    keep_weight: Annotated[
+        float | None, _option("--keep-weight", group=ADAPTER, metavar="NUMBER", help="Their weight. [default: 1]")
+    ] = None,
+    to: Annotated[
+        str, _option("--to", group=OUTPUT, metavar="comfy|diffusers|kohya", help="Dialect of the LoRA file.")
+    ] = "comfy",
+    base: Annotated[
+        str | None,
+        _option(
+            "--base",
+            group=COMPUTING,
+            metavar="resident|int8|streamed",
+            help="How the frozen model is held. [default: the fastest that fits]",
+        ),
+    ] = None,
+    training: dict[str, Any],
+    options: DataOptions,
+    consent: Consent = None,
+    cache: CacheFolder = None,
+    as_json: Json = False,
+) -> None:
+    """Train a LoRA on your own clips.
+
+    The model stays as it is; what is learned is a small file for --lora. A run that was stopped goes on by itself.
+    """  # fmt: skip
+    from lichtspiel.tune.settings import BLOCKS, AdapterPlan
+
+    _check("--to", to, DIALECTS)
+    _check("--base", base, BASES)
+    plan = AdapterPlan(
+        rank=rank, alpha=float(rank) if alpha is None else alpha, dropout=dropout, dora=dora,
+        layers=tuple(layers) if layers else BLOCKS,
+    )  # fmt: skip
+    _tune(
+        data, out, model, weights, training, replace(options, consent=consent), cache, as_json,
+        adapter=plan, base=base, to=to, kept=_kept(keep, keep_weight),
+    )  # fmt: skip
+
+
+@about_data
+@about_training
+def tune_full(  # noqa: PLR0913  (one parameter is one flag)
+    *,
+    data: Folder,
+    out: Out,
+    model: ModelName = "nano",
+    weights: Weights = None,
+    training: dict[str, Any],
+    options: DataOptions,
+    consent: Consent = None,
+    cache: CacheFolder = None,
+    as_json: Json = False,
+) -> None:
+    """Train all weights of a model on your own clips.
+
+    Writes weights for --weights. Under `torchrun`, processes share the work. A run that was stopped goes on by itself.
+    """
+    _tune(data, out, model, weights, training, replace(options, consent=consent), cache, as_json)
+
+
+def _check(flag: str, value: str | None, known: tuple[str, ...]) -> None:
+    from lichtspiel.errors import InvalidInput
+
+    if value is not None and value not in known:
+        raise InvalidInput(f"{flag} {value} is not valid; use {', '.join(known)}")
+
+
+def _kept(path: Path | None, weight: float | None) -> dict[str, Any]:
+    from lichtspiel.errors import InvalidInput
+    from lichtspiel.tune.texts import read_prompts
+
+    if path is None:
+        if weight is not None:
+            raise InvalidInput("--keep-weight would have no effect without --keep")
+        return {}
+    return {"keep": read_prompts(path)} | ({} if weight is None else {"keep_weight": weight})
+
+
+SCHEDULE = ("steps", "validate_every", "sample_every", "save_minutes")
+"""Flags that are fields of `Schedule` under the same name."""
+
+
+def _tune(  # noqa: PLR0913  (what two verbs have in common)
+    data: Path, out: Path, model: str, weights: list[Path] | None, training: dict[str, Any], options: DataOptions,
+    cache: Path | None, as_json: bool, *, adapter: AdapterPlan | None = None, base: str | None = None,
+    to: str = "comfy", kept: dict[str, Any] | None = None,
+) -> None:  # fmt: skip
+    from lichtspiel.host import computing_dtype
+    from lichtspiel.inference.device import choose_device
+    from lichtspiel.spec import model as find
+    from lichtspiel.tune.prepare import Observe
+    from lichtspiel.tune.run import Schedule
+    from lichtspiel.tune.settings import RunOptions
+    from lichtspiel.tune.workflow import Job, tune
+
+    row, fields = find(model), dict(training)
+    device, samples = fields.pop("device"), fields.pop("samples")
+    schedule = Schedule(**{name: fields.pop(name) for name in SCHEDULE}, dialect=to)
+    again = fields.pop("checkpointing")
+    fields["shift"] = fields["shift"] or row.sampling.shift
+    fields["dtype"] = fields["dtype"] or str(computing_dtype(choose_device(device).type)).removeprefix("torch.")
+    fields |= {"method": "full"} if adapter is None else {"method": "lora", "adapter": adapter} | (kept or {})
+    fields |= ({} if base is None else {"base": base}) | ({} if again is None else {"checkpointing": again})
+    job = Job(
+        data=data, out=out, row=row, options=RunOptions(**fields), schedule=schedule, data_options=options,
+        weights=weights, cache=cache, samples=samples, device=device, automatic=base is None and again is None,
+    )  # fmt: skip
+    with progress_bar() as progress:
+        outcome = tune(job, Observe(progress=progress, note=say))
+    _print(outcome, as_json)
+
+
+def _print(outcome: Outcome, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(outcome.to_json(), ensure_ascii=False))
+        return
+    for path in outcome.files:
+        print(path)
+    line = f"{outcome.steps} steps in {outcome.seconds / 60:.1f} minutes"
+    if outcome.validation is not None and outcome.base is not None:
+        line += f"; loss on what was kept aside {outcome.validation:.4f}, the base model's {outcome.base:.4f}"
+    print(line)
