@@ -145,7 +145,8 @@ def recommend(
     result = []
     for number in chosen:
         reasons = np.where(liked, influence[number], -np.inf)
-        because = library.names[int(known[int(reasons.argmax())])] if liked.any() else ""
+        speaks = reasons.max() > 0  # a video can be unlike all that was liked
+        because = library.names[int(known[int(reasons.argmax())])] if speaks else ""
         result.append(Recommendation(library.names[number], float(scores[number]), because, library.captions[number]))
     return result
 

@@ -16,7 +16,7 @@ RATE = 16000
 
 def spoken(text: str) -> NDArray[np.float32]:
     """A sentence in English at 16 kHz, with a second of silence before and after."""
-    loader = pytest.importorskip("espeakng_loader", reason="espeakng-loader is in the extra translate")
+    loader = pytest.importorskip("espeakng_loader", reason="espeakng-loader is in the extra espeak")
     library: Any = ctypes.CDLL(loader.get_library_path())
     parts: list[NDArray[np.int16]] = []
     callback_type = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)

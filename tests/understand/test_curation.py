@@ -89,7 +89,7 @@ def test_the_data_set_is_written_once_and_always_the_same(index: Index, tmp_path
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 def test_tune_and_webdataset_read_it(index: Index, tmp_path: Path) -> None:
-    webdataset = pytest.importorskip("webdataset", reason="webdataset is in the extra test-serve")
+    webdataset = pytest.importorskip("webdataset", reason="webdataset is in the extra test-peers")
     chosen, funnel = choose(candidates(index), RULES)
     rows = export(chosen, funnel, tmp_path / "set", RULES, captioner(index, None))
     (shard,) = write_shards(tmp_path / "set", rows)

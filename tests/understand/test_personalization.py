@@ -37,6 +37,7 @@ def test_diversity_brings_other_topics() -> None:
 def test_a_dislike_moves_a_topic_to_the_end() -> None:
     everything = recommend(library(), {0: 1.0, 12: -1.0}, 100, diverse=0.0)
     assert {one.path[0] for one in everything[-5:]} == {"2"}
+    assert everything[-1].because == "", "nothing liked speaks for it"
 
 
 def test_nothing_known_is_refused() -> None:
