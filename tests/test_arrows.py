@@ -160,8 +160,8 @@ ROOMS: dict[str, tuple[str, str]] = {
     ),
     "workflows": (
         "errors footage frames host inference media policy request seal seal/certificates seal/credentials "
-        "seal/export seal/marks seal/record seal/tracks seal/verify spec storage toybox translate understand "
-        "weights",
+        "seal/export seal/marks seal/record seal/sound seal/tracks seal/verify spec storage toybox translate "
+        "understand weights",
         "numpy safetensors torch",
     ),
     "serve/settings": ("errors spec storage workflows", ""),

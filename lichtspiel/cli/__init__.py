@@ -83,7 +83,10 @@ VERBS: dict[str, dict[str, Verb]] = {
     "Translate": {
         "translate": translate.translate, "transcribe": translate.transcribe, "languages": translate.languages,
     },
-    "Real footage": {"track": footage.track},
+    "Real footage": {
+        "track": footage.track, "extend": footage.extend, "bridge": footage.bridge, "loop": footage.loop,
+        "control": footage.control,
+    },
     "Understand videos": {
         "index": understand.index, "search": understand.search, "moderate": curation.moderate,
         "recommend": curation.recommend, "curate": curation.curate, "evaluate": curation.evaluate,

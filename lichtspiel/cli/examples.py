@@ -42,6 +42,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         'lichtspiel search "a car at night in the rain"',
         "lichtspiel search --like bee.mp4 --sheet found.png",
     ),
+    "extend": ('lichtspiel extend clip.mp4 "the bee flies on over the meadow" --seconds 4 -o longer.mp4',),
+    "bridge": ('lichtspiel bridge one.mp4 two.mp4 "the bee flies over the meadow" -o joined.mp4',),
+    "loop": ('lichtspiel loop clip.mp4 "a bee flies over a meadow" -o loop.mp4',),
+    "control": ("lichtspiel control clip.mp4 --kind edges -o control.mp4",),
     "verify": ("lichtspiel verify bee.mp4", "lichtspiel verify downloads --require sealed --json"),
     "seal": ('lichtspiel seal clip.mp4 --made-with "Wan2.1 in ComfyUI" -o sealed.mp4',),
     "translate": (

@@ -1,4 +1,4 @@
-"""The verbs for real footage: masks that follow an object."""
+"""The verbs for real footage: masks that follow an object, clips that go on, and control films."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from lichtspiel.cli.common import Force, Json, Sheet, free_output, out_option, progress_bar, say
-from lichtspiel.cli.flags import under_terms
+from lichtspiel.cli.common import Force, Json, Sheet, Weights, free_output, observer, out_option, progress_bar, say
+from lichtspiel.cli.flags import Options, of_request, under_terms
 
 if TYPE_CHECKING:
     from lichtspiel.footage.selection import Selection
     from lichtspiel.workflows.terms import Terms
 
-__all__ = ["track"]
+__all__ = ["bridge", "control", "extend", "loop", "track"]
 
 SELECTION, MASK = "What to follow", "The mask"
 
@@ -137,3 +137,159 @@ def _numbers(field: str, text: str, count: int | None) -> tuple[int, ...]:
     if (count is not None and len(values) != count) or (count is None and (len(values) < 6 or len(values) % 2)):
         raise RequestError(field, text, rules[field])
     return values
+
+
+_OF_MODEL = (
+    "model", "lora", "lora_partial", "steps", "guidance", "shift", "solver", "negative", "seed", "device", "dtype",
+)  # fmt: skip
+NEW = "What is added"
+Seconds = Annotated[float, typer.Option(metavar="NUMBER", help="How long the new part is.", rich_help_panel=NEW)]
+Blend = Annotated[
+    int, typer.Option(metavar="FRAMES", min=0, help="Frames over which details fade at a seam.", rich_help_panel=NEW)
+]
+MatchColor = Annotated[
+    bool, typer.Option("--match-color", help="Give the new part the colors of the clip.", rich_help_panel=NEW)
+]
+Longer = Annotated[Path | None, out_option("MP4 file for the result. [default: a free name]")]
+
+
+@of_request(*_OF_MODEL)
+@under_terms
+def extend(  # noqa: PLR0913  (one parameter is one flag)
+    clip: ClipFile,
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What happens next, in quotes.")],
+    out: Longer = None,
+    *,
+    seconds: Seconds = 2.0,
+    blend: Blend = 4,
+    match_color: MatchColor = False,
+    options: Options,
+    weights: Weights = None,
+    force: Force = False,
+    terms: Terms,
+    as_json: Json = False,
+) -> None:
+    """Let a clip go on from its last frame.
+
+    Size, frame rate, sound and all frames of the clip are kept. The model makes the new ones from the last picture, in
+    several rounds if needed. Printed are the seam, compared with the clip's own motion, and the drift of colors.
+    """
+    from lichtspiel.workflows.go_on import Job, Joint
+    from lichtspiel.workflows.go_on import extend as run
+
+    out = free_output(out, "longer.mp4", force=force)
+    with observer() as watching:
+        joint = Joint(blend=blend, match_color=match_color)
+        job = Job(
+            prompt=prompt, out=out, seconds=seconds, options=options, weights=weights, terms=terms, joint=joint,
+            observer=watching,
+        )  # fmt: skip
+        result = run(clip, job)
+    _print_joint(result, as_json)
+
+
+@of_request(*_OF_MODEL)
+@under_terms
+def bridge(  # noqa: PLR0913  (one parameter is one flag)
+    clip: ClipFile,
+    second: Annotated[Path, typer.Argument(metavar="CLIP", help="The clip that follows.")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What happens between them, in quotes.")],
+    out: Longer = None,
+    *,
+    seconds: Seconds = 2.0,
+    blend: Blend = 4,
+    match_color: MatchColor = False,
+    options: Options,
+    weights: Weights = None,
+    force: Force = False,
+    terms: Terms,
+    as_json: Json = False,
+) -> None:
+    """Join two clips by new frames between them.
+
+    The model makes them from the last picture of the first clip and the first one of the second. Both clips have one
+    size; the result has the frame rate of the first one, and no sound.
+    """
+    from lichtspiel.workflows.go_on import Job, Joint
+    from lichtspiel.workflows.go_on import bridge as run
+
+    out = free_output(out, "bridged.mp4", force=force)
+    with observer() as watching:
+        joint = Joint(blend=blend, match_color=match_color)
+        job = Job(
+            prompt=prompt, out=out, seconds=seconds, options=options, weights=weights, terms=terms, joint=joint,
+            observer=watching,
+        )  # fmt: skip
+        result = run(clip, second, job)
+    _print_joint(result, as_json)
+
+
+@of_request(*_OF_MODEL)
+@under_terms
+def loop(  # noqa: PLR0913  (one parameter is one flag)
+    clip: ClipFile,
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What the clip shows, in quotes.")] = "the same scene",
+    out: Longer = None,
+    *,
+    seconds: Seconds = 1.0,
+    blend: Blend = 4,
+    match_color: MatchColor = False,
+    options: Options,
+    weights: Weights = None,
+    force: Force = False,
+    terms: Terms,
+    as_json: Json = False,
+) -> None:
+    """Close a clip to a loop by new frames at its end.
+
+    They lead from the last picture back to the first. Printed is the larger of the two seams, compared with the clip's
+    own motion from frame to frame: 1 cannot be told from it.
+    """
+    from lichtspiel.workflows.go_on import Job, Joint
+    from lichtspiel.workflows.go_on import loop as run
+
+    out = free_output(out, "loop.mp4", force=force)
+    with observer() as watching:
+        joint = Joint(blend=blend, match_color=match_color)
+        job = Job(
+            prompt=prompt, out=out, seconds=seconds, options=options, weights=weights, terms=terms, joint=joint,
+            observer=watching,
+        )  # fmt: skip
+        result = run(clip, job)
+    _print_joint(result, as_json)
+
+
+def _print_joint(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result))
+        return
+    first, last = result["new_frames"]
+    seam = "the clip does not move" if result["seam"] is None else f"{result['seam']:.2f} times the clip's motion"
+    print(f"{result['path']}  {result['frames']} frames at {result['fps']:g} fps, new are {first} to {last}")
+    print(f"seam {seam}, color drift {result['drift']:.1f}, seed {result['seed']}")
+
+
+@under_terms
+def control(
+    clip: ClipFile,
+    kind: Annotated[
+        Literal["edges", "scribble", "gray", "flow"],
+        typer.Option(metavar="edges|scribble|gray|flow", help="What is drawn."),
+    ],
+    out: Annotated[Path | None, out_option("MP4 file for the film. [default: a free name]")] = None,
+    force: Force = False,
+    *,
+    terms: Terms,
+    as_json: Json = False,
+) -> None:
+    """Draw a clip's edges, shapes or motion as a control film.
+
+    VACE models follow it: `generate --video control.mp4` without a mask.
+    """
+    from lichtspiel.workflows.control import make_control
+
+    result = make_control(clip, free_output(out, "control.mp4", force=force), kind, terms)
+    if as_json:
+        print(json.dumps(result))
+        return
+    print(f"{result['path']}  {result['kind']}, {result['frames']} frames at {result['fps']:g} fps")

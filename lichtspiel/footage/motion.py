@@ -69,13 +69,14 @@ class Flows:
 
     def motion(self, old: Bytes, new: Bytes, camera: NDArray[np.float64]) -> Motion:
         """From gray frames and the camera's motion between them."""
-        back, ahead = self._flow(new, old), self._flow(old, new)
+        back, ahead = self.flow(new, old), self.flow(old, new)
         source = self._places + back
         returned = pull(ahead, source, edge=cv2.BORDER_REPLICATE) + back
         trusted = np.hypot(returned[..., 0], returned[..., 1]) < 1 + 0.05 * np.hypot(back[..., 0], back[..., 1])
         return Motion(source, trusted, camera)
 
-    def _flow(self, one: Bytes, other: Bytes) -> Floats:
+    def flow(self, one: Bytes, other: Bytes) -> Floats:
+        """Where each pixel of a gray frame moves to in another one, [h, w, 2] (x, y)."""
         nothing: Any = None
         return np.asarray(self._dis.calc(one, other, nothing), np.float32)
 

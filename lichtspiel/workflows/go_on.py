@@ -1,0 +1,201 @@
+"""Let clips go on: extend one, bridge two, or close one to a loop, with a model that takes first and last pictures.
+
+The clip's own frames stay as they are; only new ones are generated, at the model's size and rate, and brought to the
+clip's. What is printed says how visible the seams are and how far colors drifted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lichtspiel.errors import InvalidInput, RequestError
+from lichtspiel.inference.inputs import Inputs
+from lichtspiel.inference.pipeline import Files, Pipeline
+from lichtspiel.media.media import Media
+from lichtspiel.media.sound import has_sound
+from lichtspiel.request import Request
+from lichtspiel.seal import Input, Sealed, check_output, seal
+from lichtspiel.seal.sound import Sound
+from lichtspiel.spec import model
+from lichtspiel.workflows.admission import admit
+from lichtspiel.workflows.clips import Clip, even, provenance_of_clip, read_clip
+from lichtspiel.workflows.generate import Observer, compute_latents, prepare
+from lichtspiel.workflows.outputs import check_distinct
+from lichtspiel.workflows.terms import Terms
+
+if TYPE_CHECKING:
+    from lichtspiel.frames import Frame
+
+__all__ = ["Job", "Joint", "bridge", "extend", "loop"]
+
+_LEAST = 5  # frames of a model between two given pictures
+_LONGEST = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joint:
+    """How new frames meet the clip's: over how many frames details fade, and whether colors are matched."""
+
+    blend: int = 4
+    match_color: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What the new frames show, how many seconds they last, and where the result goes.
+
+    `options` are fields of a request about the model; its size, length and pictures follow from the clip.
+    """
+
+    prompt: str
+    out: Path
+    seconds: float
+    options: Mapping[str, Any] = field(default_factory=dict)
+    weights: Files = None
+    terms: Terms = field(default_factory=Terms)
+    joint: Joint = field(default_factory=Joint)
+    observer: Observer = field(default_factory=Observer)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.seconds <= _LONGEST:
+            rule = f"the new part lasts at most {_LONGEST} seconds"
+            raise RequestError("seconds", self.seconds, rule, min(max(self.seconds, 1.0), _LONGEST))
+
+
+@dataclass
+class _Maker:
+    """Makes frames between given pictures; the networks stay loaded from one round to the next."""
+
+    job: Job
+    pipeline: Pipeline | None = None
+    requests: list[Request] = field(default_factory=list)
+
+    def frames(self, clip: Clip, first: Frame, last: Frame | None, seconds: float) -> list[Frame]:
+        """Frames at the clip's size and rate that start with `first` and end with `last`, both included."""
+        from lichtspiel.footage.seams import join, match_color, resampled, resized
+
+        row = model(str(self.job.options.get("model") or "nano"))
+        least = _LEAST if last is not None else 1
+        count = row.nearest_frames(max(round(seconds * row.sampling.fps) + 1, least))
+        pictures = {"image": clip.media.path} | ({} if last is None else {"last_image": clip.media.path})
+        request = Request.of(
+            prompt=self.job.prompt, **{**self.job.options, **pictures, "frames": count, "fit": "stretch"}
+        )
+        if self.requests:  # another seed in each round, from the first one's
+            request = request.model_copy(update={"seed": (self.requests[0].seed + len(self.requests)) % 2**63})
+        inputs = Inputs(_picture(clip, first), None if last is None else _picture(clip, last))
+        admission = admit(request, self.job.terms, inputs)
+        made = prepare(admission, self.job.out, weights=self.pipeline or self.job.weights, observer=self.job.observer)
+        self.pipeline = made.pipeline
+        self.requests.append(request)
+        new = list(made.pipeline.decode(compute_latents(made)))
+        new = resized(resampled(new, row.sampling.fps, float(clip.fps)), *clip.size)
+        if self.job.joint.match_color:
+            new = match_color(new, first)
+        return join(new, first, last, self.job.joint.blend) if self.job.joint.blend else new
+
+    def round_seconds(self) -> float:
+        """How long the model's frames last at most."""
+        row = model(str(self.job.options.get("model") or "nano"))
+        return (
+            row.sampling.max_frames if row.embedded else row.sampling.frames
+        ) / row.sampling.fps - 1 / row.sampling.fps
+
+
+def _picture(clip: Clip, frame: Frame) -> Media:
+    return replace(clip.media, frames=[frame], picks=[0], still=True)
+
+
+def extend(file: Path, job: Job) -> dict[str, Any]:
+    """Let a clip go on from its last frame, in as many rounds as the model needs. Returns what `--json` prints."""
+    clip, maker = _begin(file, job)
+    wanted = max(round(job.seconds * clip.fps), 1)
+    new: list[Frame] = []
+    while len(new) < wanted:
+        last = new[-1] if new else clip.frames[-1]
+        left = (wanted - len(new)) / float(clip.fps)
+        new += maker.frames(clip, last, None, min(left, maker.round_seconds()))[1:]
+    new = new[:wanted]
+    return _finish(maker, "extend", [clip], [*clip.frames, *new], new)
+
+
+def bridge(file: Path, second: Path, job: Job) -> dict[str, Any]:
+    """Join two clips of one size by frames between the last one of the first and the first one of the second."""
+    from lichtspiel.footage.seams import resampled
+
+    check_distinct({"--out": job.out}, [("the second clip", second)])
+    clip, maker = _begin(file, job)
+    other = read_clip(second)
+    if clip.size != other.size:
+        sizes = f"{clip.size[0]}x{clip.size[1]} and {other.size[0]}x{other.size[1]}"
+        raise InvalidInput(f"the clips are {sizes}; a bridge joins clips of one size: scale one of them first")
+    after = resampled(other.frames, float(other.fps), float(clip.fps)) if len(other.frames) > 1 else other.frames
+    new = maker.frames(clip, clip.frames[-1], after[0], min(job.seconds, maker.round_seconds()))[1:-1]
+    return _finish(maker, "bridge", [clip, other], [*clip.frames, *new, *after], new)
+
+
+def loop(file: Path, job: Job) -> dict[str, Any]:
+    """Add frames that lead from a clip's end back to its beginning, so that it can be played in a circle."""
+    clip, maker = _begin(file, job)
+    new = maker.frames(clip, clip.frames[-1], clip.frames[0], min(job.seconds, maker.round_seconds()))[1:-1]
+    return _finish(maker, "loop", [clip], [*clip.frames, *new], new)
+
+
+def _begin(file: Path, job: Job) -> tuple[Clip, _Maker]:
+    """Read the clip, and check that the result can be written."""
+    check_distinct({"--out": job.out}, [("CLIP", file)])
+    clip = read_clip(file)
+    check_output(job.out, pixels=clip.size[0] * clip.size[1] * (len(clip.frames) + round(job.seconds * clip.fps)))
+    return clip, _Maker(job)
+
+
+def _finish(
+    maker: _Maker, kind: Literal["extend", "bridge", "loop"], clips: Sequence[Clip], frames: list[Frame],
+    new: list[Frame],
+) -> dict[str, Any]:  # fmt: skip
+    """Seal the whole, and measure its seams."""
+    clip, request, job = clips[0], maker.requests[0], maker.job
+    begin, end = len(clip.frames), len(clip.frames) + len(new)
+    inspection = clip.judge(job.prompt, job.terms)
+    parameters = request.model_dump(
+        mode="json",
+        include={"model", "seed", "steps", "guidance", "shift", "solver", "dtype"},
+    )
+    provenance = provenance_of_clip(
+        clip, job.terms, model=request.model, source_type="compositeWithTrainedAlgorithmicMedia", prompt=job.prompt,
+        parameters={**parameters, "edit": kind, "region": {"frames": [begin, end - 1]}, "rounds": len(maker.requests)},
+    )  # fmt: skip
+    more = tuple(Input(f"video-{number}", it.media.path, it.media.sha256) for number, it in enumerate(clips[1:], 2))
+    provenance = replace(provenance, inputs=(*provenance.inputs, *more))
+    sound = None if kind == "bridge" or not has_sound(clip.media.path) else Sound(clip.media.path)
+    sealed: Sealed = seal(
+        inspection.watch(even(frames), float(clip.fps)), provenance, job.out, fps=clip.fps, marks=job.terms.marks,
+        timestamp=job.terms.timestamp, sound=sound,
+    )  # fmt: skip
+    inspection.remember(sealed, provenance)
+    measured = _measured(maker, kind, clip, frames, new)
+    return measured | {
+        "path": str(sealed.path), "sound": sound is not None, "seal": sealed.to_json(),
+    }  # fmt: skip
+
+
+def _measured(maker: _Maker, kind: str, clip: Clip, frames: list[Frame], new: list[Frame]) -> dict[str, Any]:
+    """How visible the seams are, against the clip's own motion, and how far colors drifted."""
+    from lichtspiel.footage.seams import color_drift, difference, motion_of
+
+    begin, end = len(clip.frames), len(clip.frames) + len(new)
+    own = motion_of(clip.frames)
+    seams = [difference(frames[begin - 1], frames[begin])]
+    if kind == "bridge":
+        seams.append(difference(frames[end - 1], frames[end]))
+    if kind == "loop":
+        seams.append(difference(frames[-1], frames[0]))
+    return {
+        "frames": len(frames), "new_frames": [begin, end - 1], "fps": float(clip.fps), "clip_motion": round(own, 3),
+        "seams": [round(seam, 3) for seam in seams], "seam": round(max(seams) / own, 3) if own else None,
+        "drift": round(color_drift(clip.frames, new), 2), "seed": maker.requests[0].seed,
+        "rounds": len(maker.requests),
+    }  # fmt: skip

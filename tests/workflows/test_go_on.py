@@ -1,0 +1,87 @@
+"""Clips that go on: what stays as it is, how seams are, and what is said about them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lichtspiel.errors import InvalidInput, RequestError
+from lichtspiel.footage import seams
+from lichtspiel.media.video import read_video, video_info
+from lichtspiel.seal import record, verify
+from lichtspiel.workflows.go_on import Job, Joint, bridge, extend, loop
+from tests.footage.files import HEIGHT, WIDTH, clip, clip_file
+
+QUICK = {"steps": 1, "guidance": 1.0, "seed": 3}
+
+
+def job(folder: Path, seconds: float = 0.5, **changes: object) -> Job:
+    options = {"prompt": "a leopard walks", "out": folder / "out.mp4", "options": QUICK, **changes}
+    return Job(seconds=seconds, **options)  # type: ignore[arg-type]
+
+
+def test_a_loop_keeps_the_clip_and_ends_where_it_began(tmp_path: Path) -> None:
+    source = clip_file(tmp_path)
+    result = loop(source, job(tmp_path))
+    before, after = list(read_video(source)), list(read_video(tmp_path / "out.mp4"))
+    assert len(after) == result["frames"] == len(before) + 3
+    assert result["new_frames"] == [len(before), len(before) + 2]
+    assert video_info(tmp_path / "out.mp4").fps == 8
+    for one, other in zip(before, after[: len(before)], strict=True):
+        assert np.abs(one.astype(int) - other).mean() < 6  # the watermark and a second encoding
+    own = seams.motion_of(before)
+    assert result["clip_motion"] == pytest.approx(own, rel=0.01)
+    assert result["seam"] == pytest.approx(max(result["seams"]) / own, rel=0.02)
+
+
+def test_an_extension_takes_rounds_and_names_the_region_and_the_parent(tmp_path: Path) -> None:
+    source = clip_file(tmp_path, frames=3)
+    result = extend(source, job(tmp_path, seconds=2.5))
+    assert result["rounds"] == 2
+    assert result["frames"] == 3 + 20
+    credentials = verify(tmp_path / "out.mp4").credentials
+    assert credentials.source_type == "compositeWithTrainedAlgorithmicMedia"
+    assert [(it.role, it.relationship) for it in credentials.ingredients] == [("video", "parentOf")]
+    entry = record.find(result["seal"]["id"])
+    assert entry is not None
+    assert entry.request["region"] == {"frames": [3, 22]}
+
+
+def test_a_bridge_joins_clips_of_one_size_only(tmp_path: Path) -> None:
+    one, two = clip_file(tmp_path, frames=3), clip_file(tmp_path, frames=2, name="two.mp4")
+    result = bridge(one, two, job(tmp_path))
+    assert result["frames"] == 3 + 3 + 2
+    assert len(result["seams"]) == 2
+    with pytest.raises(RequestError, match="at most 60"):
+        job(tmp_path, seconds=100)
+
+
+def test_frames_of_a_join_start_and_end_with_the_given_ones() -> None:
+    first, last = clip().frames[0], clip().frames[5]
+    new = [np.full_like(first, 100 + 5 * number) for number in range(9)]
+    joined = seams.join(new, first, last, 4)
+    assert np.abs(joined[0].astype(int) - first).max() <= 1
+    assert np.abs(joined[-1].astype(int) - last).max() <= 1
+    assert (joined[4] == new[4]).all()
+
+
+def test_colors_are_matched_and_their_drift_is_measured() -> None:
+    frames = list(clip().frames[:3])
+    tinted = [np.clip(frame.astype(int) + np.array([25, 0, -10]), 0, 255).astype(np.uint8) for frame in frames]
+    assert seams.color_drift(frames, frames) == 0
+    drift = seams.color_drift(frames, tinted)
+    assert drift > 8
+    assert seams.color_drift(frames, seams.match_color(tinted, frames[0])) < drift / 3
+
+
+def test_frames_at_another_rate_last_as_long() -> None:
+    frames = list(clip().frames[:9])
+    assert len(seams.resampled(frames, 8, 24)) == 25
+    assert (seams.resampled(frames, 8, 24)[0] == frames[0]).all()
+    assert (seams.resampled(frames, 8, 24)[-1] == frames[-1]).all()
+    assert seams.resized(frames, 100, 50)[0].shape == (50, 100, 3)
+    assert Joint().blend == 4
+    assert frames[0].shape[:2] == (HEIGHT, WIDTH)
+    assert issubclass(RequestError, InvalidInput)
