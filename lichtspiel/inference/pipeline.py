@@ -29,6 +29,7 @@ from lichtspiel import distilled, flow
 from lichtspiel.errors import OutOfMemory, RequestError
 from lichtspiel.host import free_memory, measure_rate
 from lichtspiel.inference import prompt_cache
+from lichtspiel.inference.adapters import read_adapters
 from lichtspiel.inference.clock import Clock
 from lichtspiel.inference.compiled import can_compile, compile_blocks, compiling
 from lichtspiel.inference.conditioning import image_condition, resize, vace_context
@@ -45,7 +46,7 @@ from lichtspiel.inference.pixels import to_bytes
 from lichtspiel.inference.plan import BATCHED_TOKENS, Plan, plan
 from lichtspiel.inference.preprocess import pictures_of, vace_inputs
 from lichtspiel.inference.quantize import quantize
-from lichtspiel.lora import LoRA, apply, match, read_lora
+from lichtspiel.lora import LoRA, apply, remove
 from lichtspiel.models.clip import CLIPVision, preprocess
 from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
@@ -103,6 +104,7 @@ class Pipeline:
     notes: list[str] = field(default_factory=list)
     clock: Clock = field(default_factory=Clock)
     evaluations: tuple[int, int] = (0, 0)
+    swappable: bool = False
     _networks: dict[Part, nn.Module] = field(default_factory=dict)
     _lent: DiT | None = None
     _text_states: dict[str, Tensor] = field(default_factory=dict)
@@ -123,15 +125,36 @@ class Pipeline:
         return self.checkpoint.tokenizer()
 
     def serves(self, request: Request) -> bool:
-        """Whether a request needs exactly these networks and LoRAs, and no more pixels than were planned for."""
+        """Whether a request needs exactly these networks, LoRAs too unless they are swapped, and no more pixels."""
         device = choose_device(request.device)
-        wanted = [(adapter.path, adapter.strength) for adapter in request.lora]
         return (
             (request.model, device, *_chosen(request, device))
             == (self.model.name, self.device, self.precision, self.attention, self.compiled, self.vae_precision)
-            and wanted == [(lora.path, strength) for lora, strength in self.loras]
+            and (self._has(request) or (self.swappable and not self.compiled))
             and request.pixels <= math.prod(self.plan.size) * self.plan.frames
         )
+
+    def swap(self, request: Request) -> None:
+        """Exchange the LoRAs for those of a request that this pipeline serves; loaded networks stay.
+
+        Raises WeightsError for LoRAs that do not match; the pipeline then has none.
+        """
+        if self._has(request):
+            return
+        self.loras, self.notes = [], []
+        dit = self._networks.get("dit")
+        if isinstance(dit, DiT):
+            remove(dit)
+        found = read_adapters(request, self.model)
+        if isinstance(dit, DiT):
+            apply(dit, found.loras, merge=False, partial=True)
+        names = [str(path) for path in (*found.paths, *self.checkpoint.parts["dit"].paths)]
+        notes = [*found.notes, *self.plan.warnings, *distilled.notes(dict(request), names)]
+        self.loras, self.notes = found.loras, notes
+
+    def _has(self, request: Request) -> bool:
+        wanted = [(adapter.path, adapter.strength) for adapter in request.lora]
+        return wanted == [(lora.path, strength) for lora, strength in self.loras]
 
     @contextmanager
     def lend(self, dit: DiT) -> Iterator[None]:
@@ -357,7 +380,8 @@ class Pipeline:
             stage, each = self.plan.stage("dit"), {"int8": quantize, "fp8": to_fp8}.get(self.precision)
             dit = self.checkpoint.dit(self.dtype, self.device, resident=stage.resident, each=each)
             if self.loras:
-                apply(dit, self.loras, merge=not (stage.streamed or each), partial=True)  # `load` checked the match
+                merge = not (stage.streamed or each or self.swappable)
+                apply(dit, self.loras, merge=merge, partial=True)  # `load` checked the match
             use_attention(dit, self.attention, self.device, self.dtype)
             if self.compiled:
                 compile_blocks(dit)
@@ -393,8 +417,9 @@ def _chosen(request: Request, device: torch.device) -> tuple[str, str, bool, str
     return precision, attention, compiled, request.vae_dtype
 
 
-def load(request: Request, weights: Files = None) -> Pipeline:
-    """Create the pipeline for a request's checkpoint, LoRAs, device and precision; networks load on first use.
+def load(request: Request, weights: Files = None, *, swappable: bool = False) -> Pipeline:
+    """Create the pipeline for a request's checkpoint, LoRAs, device and precision; networks load on first use. One that
+    is `swappable` keeps LoRAs out of its weights, so that the next request may bring others (`Pipeline.swap`).
 
     Raises WeightsError if files are missing or do not match, RequestError if the machine does not have the device, and
     OutOfMemory if the memory is certain not to suffice.
@@ -403,21 +428,19 @@ def load(request: Request, weights: Files = None) -> Pipeline:
     device = choose_device(request.device)
     precision, attention, compiled, vae_precision = _chosen(request, device)
     files = checkpoint(row, weights)
-    loras = [(read_lora(adapter.path), adapter.strength) for adapter in request.lora]
-    reports = [match(lora, row) for lora, _ in loras]
-    names = [str(path) for path in (*(lora.path for lora, _ in loras), *files.parts["dit"].paths)]
-    for report in reports:
-        report.check(partial=request.lora_partial)
+    adapters = read_adapters(request, row)
+    names = [str(path) for path in (*adapters.paths, *files.parts["dit"].paths)]
     frames = request.frames + row.vae.stride[0] * len(request.references)
     planned = _plan(row, request.size, frames, device, precision, sizes=files.sizes())
     if planned.refusal:
         raise OutOfMemory(f"{planned.refusal}; take a smaller size, fewer frames or a smaller model")
-    notes = [*map(str, reports), *planned.warnings, *distilled.notes(dict(request), names)]
+    notes = [*adapters.notes, *planned.warnings, *distilled.notes(dict(request), names)]
     if compiled is False and request.compile == "auto" and device.type == "cuda":
         notes.append(str(can_compile(device)))
     pipeline = Pipeline(
-        row, files, device, precision, planned, attention, compiled, vae_precision, loras=loras, notes=notes
-    )
+        row, files, device, precision, planned, attention, compiled, vae_precision, loras=adapters.loras,
+        notes=notes, swappable=swappable,
+    )  # fmt: skip
     pipeline.curve(request)  # refuses what is not known, before anything loads
     return pipeline
 

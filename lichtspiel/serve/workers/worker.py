@@ -263,7 +263,8 @@ class Worker:
         if self.pipeline is None or not self.pipeline.serves(request):
             self.pipeline = None  # release it first, so that two are never in memory at once
             self.say("loading")
-            self.pipeline = load(request, self.settings.weights or None)
+            self.pipeline = load(request, self.settings.weights or None, swappable=self.settings.loras is not None)
+        self.pipeline.swap(request)
         self.say("working")
         return self.pipeline
 
