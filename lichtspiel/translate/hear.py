@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "Heard", "Hearer", "PocketSphinx", "Transcript", "choose", "transcribe"]
 
 KINDS = ("pocketsphinx", "whisper", "vosk", "sherpa")
-UNSURE = 0.45
-"""PocketSphinx' mean confidence in a word below which the words are probably wrong: benchmarks/translate.py has 0.6 to
-0.8 for English and less than 0.4 for German and Spanish."""
 
 
 @dataclass(frozen=True)
@@ -124,14 +121,7 @@ class PocketSphinx:
         for start, end in spans:
             piece = sound[round(start * RATE) : round(end * RATE)]
             words += _snapped([_shifted(word, start) for word in _decoded(decoder, piece)], start, end)
-        surest = [word.confidence for word in words if word.confidence is not None]
-        sure = sum(surest) / len(surest) if surest else 1.0
-        notes = (
-            (f"much of this was hardly understood (mean confidence {sure:.2f}); is it English? Read the transcript",)
-            if sure < UNSURE
-            else ()
-        )
-        return Heard(words, "en", punctuated=False, notes=notes)
+        return Heard(words, "en", punctuated=False)
 
 
 def _decoded(decoder: Any, sound: Samples) -> list[Word]:
@@ -142,13 +132,12 @@ def _decoded(decoder: Any, sound: Samples) -> list[Word]:
     decoder.start_utt()
     decoder.process_raw((loud * 32767).astype(np.int16).tobytes(), full_utt=True)
     decoder.end_utt()
-    log, words = decoder.get_logmath(), list[Word]()
+    words = list[Word]()
     for segment in decoder.seg():
         text = str(segment.word).partition("(")[0]  # "read(2)" is another pronunciation
         if not text or text[0] in "<[+":  # silence and noises
             continue
-        chance = float(log.exp(segment.prob))
-        words.append(Word(text, segment.start_frame / 100, (segment.end_frame + 1) / 100, min(max(chance, 0.0), 1.0)))
+        words.append(Word(text, segment.start_frame / 100, (segment.end_frame + 1) / 100))
     return words
 
 
