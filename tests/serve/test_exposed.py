@@ -164,7 +164,8 @@ def test_few_files_are_verified_at_once(tmp_path: Path, monkeypatch: pytest.Monk
         return "report", {}
 
     monkeypatch.setattr(found, "_run", slow)
-    threads = [threading.Thread(target=found.verify, args=(tmp_path,)) for _ in range(9)]
+    most = detector.AT_ONCE + detector.WAITING
+    threads = [threading.Thread(target=found.verify, args=(tmp_path,)) for _ in range(most)]
     for thread in threads:
         thread.start()
     time.sleep(0.2)

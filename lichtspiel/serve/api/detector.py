@@ -26,8 +26,9 @@ MEMORY = 800_000_000
 SECONDS, CPU_SECONDS = 300.0, 60
 """How long one verification may take, by the clock and of a processor. On a busy machine the clock says little."""
 
-AT_ONCE, WAITING = 1, 8
-"""How many verifications run at once, and how many requests may wait."""
+AT_ONCE, WAITING = 1, 3
+"""How many verifications run at once, and how many requests may wait. Each holds one of the eight threads that read
+bodies, and half of these stay for jobs."""
 
 PRELOADED = ["lichtspiel.seal.verify", "lichtspiel.seal.detect", "numpy", "cv2", "av", "PIL.Image"]
 
