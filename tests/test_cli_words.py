@@ -119,7 +119,7 @@ def test_it_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         ("generate x --seed -1", "leave it out for a random one; try --seed 0"),
         ("generate x --steps 0", "--steps 0 is not valid: it is a whole number from 1 to 1000; try --steps 1"),
-        ("generate x --solver dpm", "--solver dpm is not valid: it is unipc, dpm++ or euler; try --solver dpm++"),
+        ("generate x --solver dpm", "--solver dpm is not valid: it is unipc, dpm++, euler or lcm; try --solver dpm++"),
         ("generate x --upscale 3", "--upscale 3 is not valid: it is 1, 2 or 4"),
         (
             "generate x --fit pad",
@@ -153,7 +153,7 @@ def test_it_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("generate x --guard-model m", "--guard-model would have no effect: add --guard URL"),
         (
             "plan --dtype int4",
-            "--dtype int4 is not valid: it is auto, float32, bfloat16, float16 or int8; try --dtype int8",
+            "--dtype int4 is not valid: it is auto, float32, bfloat16, float16, int8 or fp8; try --dtype int8",
         ),
         ("serve --port 70000", "'--port'"),
         ("serve --port 9 key list", "--port would have no effect: write options after `serve key`"),

@@ -190,7 +190,7 @@ def test_files_are_short(name: str) -> None:
 def flag_takers() -> set[str]:
     """The functions of the command line where one parameter is one flag: the verbs, and what makes the terms and the
     options of a tuning run of flags."""
-    found, groups = {"terms", "data_flags", "run_flags"}, [typer.main.get_command(app)]
+    found, groups = {"terms", "data_flags", "run_flags", "training_flags"}, [typer.main.get_command(app)]
     while groups:
         group: Any = groups.pop()
         inner = [group, *group.commands.values()]
@@ -204,11 +204,12 @@ def test_functions_are_short_and_take_few_parameters(name: str) -> None:
     for node in ast.walk(tree(name)):
         if isinstance(node, Function):
             assert node.end_lineno is not None
-            lines = node.end_lineno - node.lineno + 1
+            takes_flags = name.startswith("lichtspiel/cli/") and node.name in flag_takers()
+            first = node.body[0].lineno if takes_flags else node.lineno  # flags are a table of their own
+            lines = node.end_lineno - first + 1
             assert lines <= FUNCTION_LINES, f"{name}: {node.name} has {lines} lines"
             given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
             count = sum(argument.arg not in {"self", "cls"} for argument in given)
-            takes_flags = name.startswith("lichtspiel/cli/") and node.name in flag_takers()
             assert count <= PARAMETERS or takes_flags, f"{name}: {node.name} takes {count} parameters"
 
 

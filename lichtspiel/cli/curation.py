@@ -14,6 +14,7 @@ from lichtspiel.cli.understand import Clip, IndexFile, Ray, Workers, index_path,
 from lichtspiel.errors import printable
 
 if TYPE_CHECKING:
+    from lichtspiel.understand.curation import Funnel
     from lichtspiel.understand.moderation import Judgment
     from lichtspiel.understand.store import Index
 
@@ -266,16 +267,21 @@ def curate(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     if as_json:
         print(json.dumps(summary, ensure_ascii=False, indent=2))
         return
+    _print_funnel(out, funnel, bare=sum(not row["text"] for row in rows))
+    for name, reason in {**work.missed, **work.failures}.items():
+        print(printable(f"missed   {name}: {reason}"))
+
+
+def _print_funnel(out: Path, funnel: Funnel, bare: int) -> None:
+    """Print how many shots each rule dropped; `bare` clips have no caption."""
     print(f"{funnel.total:7} shots")
     for rule, _, dropped, share in funnel.rows():
         print(f"{-dropped:7} {rule} ({share:.1%} of those left)")
     print(printable(f"{funnel.kept:7} clips in {out}; dropped ones on sheets in {out / 'dropped'}"))
-    if bare := sum(not row["text"] for row in rows):
+    if bare:
         print(
             f"{bare:7} of them without a caption, which tuning needs: write a .txt, add --caption-url, or --captioned"
         )
-    for name, reason in {**work.missed, **work.failures}.items():
-        print(printable(f"missed   {name}: {reason}"))
 
 
 def evaluate(

@@ -143,7 +143,7 @@ class _Scanner:
 
         with opened_video(self.path) as (container, stream):
             check_transfer(self.path, stream)
-            ratio = prepare(self.path, stream, flags2="+export_mvs")
+            ratio = prepare(self.path, stream, "SLICE", flags2="+export_mvs")
             start = (container.start_time or 0) / 1e6
             rate = stream.average_rate or stream.guessed_rate or Fraction(25)
             last, step = None, 1 / float(rate)

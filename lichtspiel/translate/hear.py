@@ -6,12 +6,13 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from lichtspiel.errors import InvalidInput, MediaError
 from lichtspiel.translate import engines, tongues
 from lichtspiel.translate.lines import Line, Word, sentences
 from lichtspiel.translate.pitch import speakers
+from lichtspiel.translate.protocols import Heard, Hearer
 from lichtspiel.translate.voice_activity import INSTALL, PAD, RATE, speech_spans
 
 if TYPE_CHECKING:
@@ -20,31 +21,9 @@ if TYPE_CHECKING:
 
     Samples = npt.NDArray[np.float32]
 
-__all__ = ["KINDS", "Heard", "Hearer", "PocketSphinx", "Transcript", "choose", "transcribe"]
+__all__ = ["KINDS", "PocketSphinx", "Transcript", "choose", "transcribe"]
 
 KINDS = ("pocketsphinx", "whisper", "vosk", "sherpa")
-
-
-@dataclass(frozen=True)
-class Heard:
-    """What an engine heard: words in order, the language that it found or was told, whether the words bring their own
-    punctuation, and what the user should know."""
-
-    words: list[Word]
-    language: str
-    punctuated: bool
-    notes: tuple[str, ...] = ()
-
-
-class Hearer(Protocol):
-    """An engine for speech. `name` is for records; `languages` is None where it depends on the sound."""
-
-    name: str
-    languages: frozenset[str] | None
-
-    def hear(self, sound: Samples, spans: list[tuple[float, float]], language: str | None) -> Heard:
-        """Words in float32 samples [n] at 16 kHz, of which `spans` are speech (seconds)."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from lichtspiel.errors import InvalidInput
 from lichtspiel.translate import engines
-from lichtspiel.translate.hear import Heard, Hearer
 from lichtspiel.translate.lines import Word
+from lichtspiel.translate.protocols import Heard, Hearer
 from lichtspiel.translate.voice_activity import RATE
 
 if TYPE_CHECKING:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from lichtspiel.errors import InvalidInput
 from lichtspiel.translate import engines, espeak, tongues
+from lichtspiel.translate.protocols import Voice
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,22 +14,9 @@ if TYPE_CHECKING:
 
     Samples = npt.NDArray[np.float32]
 
-__all__ = ["KINDS", "EspeakVoice", "Voice", "choose"]
+__all__ = ["KINDS", "EspeakVoice", "choose"]
 
 KINDS = ("espeak", "piper", "kokoro")
-
-
-class Voice(Protocol):
-    """An engine that speaks. `name` is for records, `rate` is its sample rate; `trained` says whether a trained model
-    makes the sound, which the seal records."""
-
-    name: str
-    rate: int
-    trained: bool
-
-    def speak(self, text: str, speed: float) -> Samples:
-        """Sound for one line, float32 [n], at `speed` times the engine's normal rate."""
-        ...
 
 
 def choose(text: str, language: str) -> Voice:

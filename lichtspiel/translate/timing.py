@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from lichtspiel.translate.speak import Voice
+    from lichtspiel.translate.protocols import Voice
 
 __all__ = ["FASTEST", "SLOWEST", "Spoken", "fit", "trimmed"]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lichtspiel.errors import InvalidInput
 from lichtspiel.translate import engines, espeak, tongues
-from lichtspiel.translate.speak import Voice
+from lichtspiel.translate.protocols import Voice
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,15 +6,14 @@ This module knows reading; it knows no extractor. Times are seconds from the sta
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from lichtspiel.errors import MediaError
 from lichtspiel.media.picture import is_picture
 from lichtspiel.media.scan import Scan, scan
 from lichtspiel.media.sound import has_sound, read_sound
+from lichtspiel.understand.finding import Finding
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,33 +23,6 @@ __all__ = ["SOUND_RATE", "Extractor", "Finding", "Footage"]
 
 SOUND_RATE = 16000
 """Samples per second of `Footage.sound`, as the networks that listen take them."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was seen or heard between two times.
-
-    `kind` says what it is, such as "shot", "text" or "speech". `score` is how sure the extractor is, from 0 to 1. `box`
-    is where in the picture it is: left, top, right and bottom as shares of width and height. `values` are numbers that
-    belong to the kind.
-    """
-
-    start: float
-    end: float
-    kind: str
-    text: str = ""
-    score: float = 1.0
-    box: tuple[float, float, float, float] | None = None
-    values: Mapping[str, float] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """The finding as a plain dictionary for `json.dumps`, without what is not there."""
-        full = {
-            "start": round(self.start, 3), "end": round(self.end, 3), "kind": self.kind, "text": self.text,
-            "score": round(self.score, 4), "box": self.box and [round(side, 4) for side in self.box],
-            "values": {name: round(float(value), 5) for name, value in self.values.items()},
-        }  # fmt: skip
-        return {name: value for name, value in full.items() if value not in ("", None, {})}
 
 
 class Extractor(Protocol):

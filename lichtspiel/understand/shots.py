@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from lichtspiel.errors import InvalidInput
-from lichtspiel.understand.footage import Finding
+from lichtspiel.understand.finding import Finding
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from lichtspiel.media.scan import Scan
-    from lichtspiel.understand.footage import Footage
 
 __all__ = ["EXTRA", "Detector", "Shots", "boundaries", "transitions"]
 
@@ -41,6 +40,15 @@ _CHANGE = 0.2  # the share of pixels with other colors below which nothing was c
 _CUT = 0.25  # and that share across a transition
 
 
+class Scanned(Protocol):
+    """What shots are found in: footage, of which only the scan is needed."""
+
+    @property
+    def scan(self) -> Scan:
+        """Thumbnails, stills and times."""
+        ...
+
+
 class Shots:
     """Finds shots. Findings have the kind "shot" and the frame numbers "first" and "last" as values.
 
@@ -61,7 +69,7 @@ class Shots:
         """The extra, unless its detector is installed."""
         return EXTRA if importlib.util.find_spec(_MODULES[self.detector]) is None else None
 
-    def extract(self, footage: Footage) -> list[Finding]:
+    def extract(self, footage: Scanned) -> list[Finding]:
         """All shots of a video; a picture is one."""
         scan = footage.scan
         runs = self._runs(scan.thumbs) if len(scan.times) > 1 else []

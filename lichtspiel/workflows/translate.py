@@ -32,6 +32,7 @@ from lichtspiel.translate.hear import Transcript
 from lichtspiel.translate.lines import Line
 from lichtspiel.translate.mix import Original
 from lichtspiel.translate.pitch import speakers
+from lichtspiel.translate.protocols import Hearer, Voice
 from lichtspiel.translate.voice_activity import RATE
 from lichtspiel.understand.footage import Footage
 from lichtspiel.understand.shots import Shots
@@ -153,7 +154,7 @@ class _Translation:
     progress: Progress
     notes: list[str] = field(default_factory=list)
     engines: dict[str, str] = field(default_factory=dict)
-    hearer: hear.Hearer | None = None
+    hearer: Hearer | None = None
     translator: translators.Translator | None = None
     glossary: Glossary = field(default_factory=Glossary)
     trained: bool = False
@@ -288,7 +289,7 @@ class _Translation:
         return self.terms.admit(text, [], has_image=False)
 
     def _voiced(
-        self, voices: Sequence[speak.Voice], lines: Sequence[Line], before: Sequence[Line], length: float
+        self, voices: Sequence[Voice], lines: Sequence[Line], before: Sequence[Line], length: float
     ) -> tuple[SoundTrack | None, list[timing.Spoken]]:
         job = self.job
         if not voices:
