@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -164,10 +164,11 @@ def tune_lora(  # noqa: PLR0913  (one parameter is one flag)
         rank=rank, alpha=float(rank) if alpha is None else alpha, dropout=dropout, dora=dora,
         layers=tuple(layers) if layers else BLOCKS,
     )  # fmt: skip
-    _tune(
-        data, out, model, weights, training, replace(options, consent=consent), cache, as_json,
-        adapter=plan, base=base, to=to, kept=_kept(keep, keep_weight),
+    typed = _Typed(
+        data=data, out=out, model=model, weights=weights, training=training, cache=cache,
+        options=replace(options, consent=consent),
     )  # fmt: skip
+    _tune(typed, as_json, adapter=plan, base=base, to=to, kept=_kept(keep, keep_weight))
 
 
 @about_data
@@ -188,7 +189,11 @@ def tune_full(  # noqa: PLR0913  (one parameter is one flag)
 
     Writes weights for --weights. Under `torchrun`, processes share the work. A run that was stopped goes on by itself.
     """
-    _tune(data, out, model, weights, training, replace(options, consent=consent), cache, as_json)
+    typed = _Typed(
+        data=data, out=out, model=model, weights=weights, training=training, cache=cache,
+        options=replace(options, consent=consent),
+    )  # fmt: skip
+    _tune(typed, as_json)
 
 
 def _check(flag: str, value: str | None, known: tuple[str, ...]) -> None:
@@ -213,10 +218,22 @@ SCHEDULE = ("steps", "validate_every", "sample_every", "save_minutes")
 """Flags that are fields of `Schedule` under the same name."""
 
 
-def _tune(  # noqa: PLR0913  (what two verbs have in common)
-    data: Path, out: Path, model: str, weights: list[Path] | None, training: dict[str, Any], options: DataOptions,
-    cache: Path | None, as_json: bool, *, adapter: AdapterPlan | None = None, base: str | None = None,
-    to: str = "comfy", kept: dict[str, Any] | None = None,
+@dataclass(frozen=True, kw_only=True)
+class _Typed:
+    """What was typed after both verbs."""
+
+    data: Path
+    out: Path
+    model: str
+    weights: list[Path] | None
+    training: dict[str, Any]
+    options: DataOptions
+    cache: Path | None
+
+
+def _tune(
+    typed: _Typed, as_json: bool, *, adapter: AdapterPlan | None = None, base: str | None = None, to: str = "comfy",
+    kept: dict[str, Any] | None = None,
 ) -> None:  # fmt: skip
     from lichtspiel.host import computing_dtype
     from lichtspiel.inference.device import choose_device
@@ -226,7 +243,7 @@ def _tune(  # noqa: PLR0913  (what two verbs have in common)
     from lichtspiel.tune.settings import RunOptions
     from lichtspiel.tune.workflow import Job, tune
 
-    row, fields = find(model), dict(training)
+    row, fields = find(typed.model), dict(typed.training)
     device, samples = fields.pop("device"), fields.pop("samples")
     schedule = Schedule(**{name: fields.pop(name) for name in SCHEDULE}, dialect=to)
     again = fields.pop("checkpointing")
@@ -235,8 +252,9 @@ def _tune(  # noqa: PLR0913  (what two verbs have in common)
     fields |= {"method": "full"} if adapter is None else {"method": "lora", "adapter": adapter} | (kept or {})
     fields |= ({} if base is None else {"base": base}) | ({} if again is None else {"checkpointing": again})
     job = Job(
-        data=data, out=out, row=row, options=RunOptions(**fields), schedule=schedule, data_options=options,
-        weights=weights, cache=cache, samples=samples, device=device, automatic=base is None and again is None,
+        data=typed.data, out=typed.out, row=row, options=RunOptions(**fields), schedule=schedule,
+        data_options=typed.options, weights=typed.weights, cache=typed.cache, samples=samples, device=device,
+        automatic=base is None and again is None,
     )  # fmt: skip
     with progress_bar() as progress:
         outcome = tune(job, Observe(progress=progress, note=say))
