@@ -37,9 +37,10 @@ def run(*words: str | Path, cwd: Path, check: int = 0) -> subprocess.CompletedPr
 def made(tmp_path_factory: pytest.TempPathFactory, random_nano: Path) -> tuple[Path, dict[str, object]]:
     """One video from random weights, with what `--json` said of it."""
     folder = tmp_path_factory.mktemp("made")
-    os.environ["LICHTSPIEL_HOME"] = str(folder / "home")
     words = ("generate", PROMPT, "--weights", random_nano, "--steps", "2", "--seed", "5", "--sheet", "sheet.png")
-    done = run(*words, "-o", "turtle.mp4", "--json", cwd=folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LICHTSPIEL_HOME", str(folder / "home"))
+        done = run(*words, "-o", "turtle.mp4", "--json", cwd=folder)
     return folder, json.loads(done.stdout)
 
 

@@ -52,7 +52,7 @@ _RAW_BYTES = 1.5  # per pixel in yuv420p, which H.264 at this quality never reac
 _SPARE_BYTES = 16 << 20
 _MAX_FPS = 240
 _NAME_BYTES = 255  # the limit of file systems
-_PICTURES = frozenset([".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".avif", ".heic"])
+_PICTURE_SUFFIXES = frozenset([".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".avif", ".heic"])
 _UNMARKED = {
     ".webm": ", because C2PA has no place for credentials in WebM",
     ".mkv": ", because C2PA has no place for credentials in Matroska",
@@ -281,7 +281,7 @@ def _check_target(out: Path, suffix: str) -> Path:
     if (length := len(os.fsencode(out.name))) > _NAME_BYTES:
         raise OutputError(f"{out.name[:20]}…{out.name[-12:]}: has {length} bytes; a name has at most {_NAME_BYTES}")
     if out.suffix.lower() != suffix:
-        picture = suffix == ".png" or out.suffix.lower() in _PICTURES
+        picture = suffix == ".png" or out.suffix.lower() in _PICTURE_SUFFIXES
         nearest = f"{out.parent / (out.stem or 'out')}{'.png' if picture else suffix}"
         kind = "pictures are written as PNG" if picture else "videos are written as MP4"
         reason = _UNMARKED.get(out.suffix.lower(), "")

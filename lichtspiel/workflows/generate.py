@@ -368,8 +368,9 @@ def provenance_of(admission: Admission, pipeline: Pipeline) -> Provenance:
     parameters |= {"size": list(request.size), "device": str(pipeline.device), "dtype": pipeline.precision}
     parameters["lora"] = [adapter.strength for adapter in request.lora]
     parameters["weights"] = dict(pipeline.checkpoint.fingerprints())
-    parameters |= {"attention": pipeline.attention, "compile": "auto" if pipeline.compiled else "off"}
-    parameters["magcache"] = str(pipeline.curve(request) or "off")
+    parameters["computed"] = {
+        "attention": pipeline.attention, "compiled": pipeline.compiled, "magcache": str(pipeline.curve(request) or "off"),
+    }  # fmt: skip
     sources = [Input(role, media.path, media.sha256, parent=role == "video") for role, media in inputs.by_role.items()]
     sources += [Input.of(adapter.path, f"lora-{number}") for number, adapter in enumerate(request.lora, start=1)]
     return Provenance(

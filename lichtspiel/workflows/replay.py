@@ -23,7 +23,7 @@ __all__ = ["Comparison", "Original", "original_of", "replay"]
 FIELDS = {"first-frame": "image", "last-frame": "last_image", "video": "video", "mask": "mask"}
 """Request fields by the role of an input; references and LoRAs are numbered."""
 
-RESULTS = {"latents", "weights"}
+RESULTS = {"latents", "weights", "computed"}
 """Recorded parameters that are not part of a request."""
 
 

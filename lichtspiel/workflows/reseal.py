@@ -51,12 +51,12 @@ def reseal(
     if is_picture(file):
         return _adopt_picture(file, out, made_with.strip(), prompt, terms)
     info = video_info(file)
-    if left_out := Sound(file).left_out():
-        note(f"not kept of {file}: {', '.join(left_out)}")
     width, height = info.width - info.width % 2, info.height - info.height % 2
     fps, paced = read_paced(file)
     check_output(out, pixels=width * height * max(info.frames, 1))
     inspection = terms.admit(prompt, [], has_image=False)
+    if left_out := Sound(file).left_out():
+        note(f"not kept of {file}: {', '.join(left_out)}")
     provenance = _provenance(file, made_with.strip(), prompt, terms, size=[width, height], fps=float(fps))
 
     def frames() -> Iterator[Frame]:

@@ -184,7 +184,7 @@ def test_a_lora_is_in_the_seal_by_digest_and_strength(random_nano: Path, lora: P
 def test_a_lack_of_memory_while_working_names_the_remedy(
     random_nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         torch.empty(2**60)
 
     monkeypatch.setattr(room.flow, "sample", full)

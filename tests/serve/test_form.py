@@ -61,7 +61,13 @@ def text(value: Any) -> Any:
     """A value as a form sends it."""
     if isinstance(value, dict):
         return json.dumps(value)
-    return text(value[0]) if isinstance(value, list) else str(value).lower() if isinstance(value, bool) else str(value)
+    return (
+        " ".join(map(text, value))
+        if isinstance(value, list)
+        else str(value).lower()
+        if isinstance(value, bool)
+        else str(value)
+    )
 
 
 def test_every_field_is_tried() -> None:

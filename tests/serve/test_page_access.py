@@ -25,11 +25,11 @@ def test_it_works_with_the_keyboard_alone(visit: Open, clips: list[Clip]) -> Non
     page, fake = visit(Fake(clips, seconds=0.5))
     expect(page.locator("#model")).to_have_value("nano")
     order = []
-    for _ in range(14):
+    for _ in range(15):
         page.keyboard.press("Tab")
         order.append(page.evaluate("document.activeElement.id || document.activeElement.className"))
     wanted = ["skip", "brand", "tab-create", "language", "theme", "prompt", "example", "example", "example", "image"]
-    assert order == [*wanted, "model", "size", "", "generate"]
+    assert order == [*wanted, "model", "count", "size", "", "generate"]
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Space")  # the folded details
     expect(page.locator("#steps")).to_be_visible()

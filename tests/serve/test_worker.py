@@ -54,7 +54,7 @@ def now(server: Server, job: Job) -> Job:
 def test_a_failure_ends_the_job_with_its_code_and_the_next_one_succeeds(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     first, second = ask(server, tmp_path), ask(server, tmp_path)
