@@ -369,7 +369,8 @@ def provenance_of(admission: Admission, pipeline: Pipeline) -> Provenance:
     parameters["lora"] = [adapter.strength for adapter in request.lora]
     parameters["weights"] = dict(pipeline.checkpoint.fingerprints())
     parameters["computed"] = {
-        "attention": pipeline.attention, "compiled": pipeline.compiled, "magcache": str(pipeline.curve(request) or "off"),
+        "attention": pipeline.attention, "compiled": pipeline.compiled,
+        "magcache": str(pipeline.curve(request) or "off"),
     }  # fmt: skip
     sources = [Input(role, media.path, media.sha256, parent=role == "video") for role, media in inputs.by_role.items()]
     sources += [Input.of(adapter.path, f"lora-{number}") for number, adapter in enumerate(request.lora, start=1)]
