@@ -25,9 +25,12 @@ function write(draft) {
   }
 }
 
-/** Keep what stands there now. */
+let newest = 0;
+
+/** Keep what stands there now. Files are read in their own time, so what an older call read must not replace it. */
 export async function keep() {
   if (asleep) return;
+  const mine = ++newest;
   const fields = Object.fromEntries(FIELDS.map((name) => [name, $(name).value]));
   const draft = { fields, consent: !$("consent-field").hidden, details: $("details").open, files: [] };
   write(draft);
@@ -36,7 +39,7 @@ export async function keep() {
       if (file.size <= LARGEST) draft.files.push({ role, name: file.name, type: file.type, data: await text(file).catch(() => "") });
     }
   }
-  if (draft.files.length) write(draft);
+  if (draft.files.length && mine === newest) write(draft);
 }
 
 const blob = (data) => Uint8Array.from(atob(data.slice(data.indexOf(",") + 1)), (letter) => letter.charCodeAt(0));
