@@ -69,8 +69,10 @@ def within_memory(stage: str) -> Iterator[None]:
         raise OutOfMemory(f"{doing} needs more memory than this machine has free; {remedy}") from error
 
 
-def finite(stage: str, values: Tensor) -> Tensor:
-    """The values; raises NonFinite if any of them is not finite."""
+def finite(
+    stage: str, values: Tensor, remedy: str = "try --dtype float32, or check the weights with another prompt"
+) -> Tensor:
+    """The values; raises NonFinite with a remedy if any of them is not finite."""
     if not torch.isfinite(values).all():
-        raise NonFinite(stage, "try --dtype float32, or check the weights with another prompt")
+        raise NonFinite(stage, remedy)
     return values

@@ -161,9 +161,11 @@ def nag(dit: DiT, negative: Tensor, scale: float, *, compiled: bool = False) -> 
     """
     layers = [module for module in dit.modules() if isinstance(module, CrossAttention)]
     pairs: dict[CrossAttention, Pair] = {}
-    context = embed_context(dit, negative, None)
+    context: Context | None = None
 
     def attend(layer: CrossAttention, q: Tensor, text: Pair, positive: Context) -> Tensor:
+        nonlocal context
+        context = context or embed_context(dit, negative, None)  # in the first step, as part of the computation
         if layer not in pairs:
             (pairs[layer],) = keys_values(layer, context)
         toward = attend_text(layer, q, text, positive)

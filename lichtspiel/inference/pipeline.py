@@ -284,11 +284,13 @@ class Pipeline:
                 yield Step(index + 1, request.steps, video)
 
         timing = compiling(self.clock) if self.compiled else nullcontext()
+        negative = conditions.negative if request.nag else None
+        steering = nullcontext() if negative is None else nag(dit, negative, request.nag, compiled=self.compiled)
         with (
             timing,
             kv_cache(dit, compiled=self.compiled),
             reusing(dit, recorder or blocks),
-            self._steering(dit, conditions, request),
+            steering,
         ):
             yield from self._within("denoise", "dit", steps())
 
@@ -297,21 +299,6 @@ class Pipeline:
         if request.magcache == "off":
             return None
         return parse(request.magcache, self.model.name, self.checkpoint.fingerprints()["dit"])
-
-    @contextmanager
-    def _steering(self, dit: DiT, conditions: Conditions, request: Request) -> Iterator[None]:
-        """Inside the block, the attention to the text steers away from the negative prompt, if that is asked for."""
-        if not request.nag:
-            yield
-            return
-        assert conditions.negative is not None
-        with torch.inference_mode(), within_memory("denoise"):
-            steering = nag(dit, conditions.negative, request.nag, compiled=self.compiled)
-            steering.__enter__()
-        try:
-            yield
-        finally:
-            steering.__exit__(None, None, None)
 
     def decode(self, latents: Tensor) -> Iterator[NDArray[np.uint8]]:
         """Decode latents [1, c, t, h, w] to frames [h, w, 3], one at a time; memory does not grow with their number."""

@@ -5,7 +5,6 @@ Engines that give no punctuation get theirs from pauses: a long pause ends a sen
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -117,8 +116,3 @@ def _joined(text: str) -> str:
     return re.sub(
         r"(?<=[\u3040-\u30ff\u3400-\u9fff。，！？、]) (?=[\u3040-\u30ff\u3400-\u9fff。，！？、])", "", text
     ).strip()
-
-
-def retimed(line: Line, start: float, end: float) -> Line:
-    """The same line at another time."""
-    return dataclasses.replace(line, start=start, end=end)

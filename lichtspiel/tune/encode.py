@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +20,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from lichtspiel.errors import NonFinite, OutputError
+from lichtspiel.errors import OutputError
 from lichtspiel.frames import Frame
 from lichtspiel.host import computing_dtype, free_memory
 from lichtspiel.inference.conditioning import letterbox, vace_context, video_of
+from lichtspiel.inference.conditions import finite
 from lichtspiel.inference.cpu import use_cpu_kernels
 from lichtspiel.inference.pixels import from_pixels, normalize
 from lichtspiel.inference.plan import Plan, plan
@@ -50,6 +50,9 @@ from lichtspiel.tune.samples import read_sample
 from lichtspiel.weights.checkpoint import Checkpoint
 
 __all__ = ["Encoder", "sample_bytes"]
+
+REMEDY = "check the weights with `lichtspiel inspect`"
+"""What to do about values that are not finite."""
 
 STATES_BYTES = 1_000_000
 """What to reckon with for the text states of a caption."""
@@ -124,7 +127,7 @@ class Encoder:
             for number, text in enumerate(texts):
                 progress("encoding captions", number / len(texts))
                 states = umt5(torch.tensor([tokenizer(text)], device=self.device))
-                write_tensors(text_path(self.folder, text), {"states": _finite("text encoder", states)}, maker)
+                write_tensors(text_path(self.folder, text), {"states": finite("text encoder", states, REMEDY)}, maker)
         del umt5
         gc.collect()
 
@@ -145,7 +148,9 @@ class Encoder:
             for number, sample in enumerate(missing):
                 progress("encoding clips", number / len(missing))
                 tensors = self._sample(sample, vae, clip)
-                checked = {name: _finite(f"encoding {sample.item.path.name}", one) for name, one in tensors.items()}
+                checked = {
+                    name: finite(f"encoding {sample.item.path.name}", one, REMEDY) for name, one in tensors.items()
+                }
                 write_tensors(sample_path(self.folder, sample.key), checked, maker)
         del vae, clip
         gc.collect()
@@ -230,10 +235,3 @@ def sample_bytes(row: Model, bucket: Bucket) -> int:
     size = 4 * row.vae.latent_channels * parts + (64 if row.dit.vace_layers else 0)
     clip = 0 if row.clip is None else 4 * row.dit.image_tokens * row.clip.width
     return t * h * w * size + clip + 4096
-
-
-def _finite(stage: str, values: Any) -> Tensor:
-    tensor: Tensor = values
-    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-        raise NonFinite(stage, "check the weights with `lichtspiel inspect`")
-    return tensor

@@ -139,12 +139,6 @@ class RunOptions:
         """The learning rate at its highest."""
         return LEARNING_RATES[self.method, self.optimizer] if self.learning_rate is None else self.learning_rate
 
-    @property
-    def trained_bytes(self) -> int:
-        """Bytes for each trained parameter: its weight and gradient in float32, the optimizer's states and, where there
-        is one, the average."""
-        return 8 + STATES[self.optimizer] + (4 if self.ema else 0)
-
     def to_json(self) -> dict[str, Any]:
         """The options as JSON values, the learning rate as it takes effect."""
         return asdict(self) | {"learning_rate": self.rate}
