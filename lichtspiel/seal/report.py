@@ -17,7 +17,7 @@ from lichtspiel.seal.verify import SOURCES, Credentials, Report
 
 __all__ = ["card"]
 
-_LABEL = 13
+_LABEL = 17
 _MAX_VALUE = 400
 _MAX_ROWS = 60
 
