@@ -56,6 +56,20 @@ def processor(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
     return tell
 
 
+@pytest.fixture(scope="session", autouse=True)
+def spare_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Where fixtures that outlive a test find their data folder: not in the real one, nor in that of another module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LICHTSPIEL_HOME", str(tmp_path_factory.mktemp("spare")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder of an installation that many tests share, because making it costs key generation."""
+    return tmp_path_factory.mktemp("installation") / "lichtspiel"
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Signing keys and latents of tests never touch the real data folder."""

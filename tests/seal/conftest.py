@@ -37,18 +37,19 @@ def provenance(**changes: Any) -> Provenance:
     return Provenance(**{**said, **changes})
 
 
-@pytest.fixture(scope="session", autouse=True)
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An installation that only the tests use; one for all, because making it costs key generation."""
-    folder = tmp_path_factory.mktemp("installation") / "lichtspiel"
+@pytest.fixture(scope="module", autouse=True)
+def home(installation: Path) -> Iterator[Path]:
+    """The shared installation, for the tests of one file: those of other rooms have homes of their own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LICHTSPIEL_HOME", str(folder))
-        yield folder
+        patch.setenv("LICHTSPIEL_HOME", str(installation))
+        yield installation
 
 
 @pytest.fixture(scope="session")
-def sealed(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Sealed:
-    return seal(frames(), provenance(), tmp_path_factory.mktemp("videos") / "fox.mp4", fps=16)
+def sealed(installation: Path, tmp_path_factory: pytest.TempPathFactory) -> Sealed:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LICHTSPIEL_HOME", str(installation))
+        return seal(frames(), provenance(), tmp_path_factory.mktemp("videos") / "fox.mp4", fps=16)
 
 
 @pytest.fixture

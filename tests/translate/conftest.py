@@ -41,6 +41,8 @@ def video(path: Path, samples: Any, seconds: int = SECONDS) -> Path:
 
 
 @pytest.fixture(scope="session")
-def talk(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def talk(installation: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The video in which the sentences are spoken."""
-    return video(tmp_path_factory.mktemp("talk") / "talk.mp4", sound())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LICHTSPIEL_HOME", str(installation))
+        return video(tmp_path_factory.mktemp("talk") / "talk.mp4", sound())
