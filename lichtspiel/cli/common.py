@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -50,7 +51,7 @@ def free_output(out: Path | None, default: str, *other_paths: Path | None, force
     check_free([out, *other_paths], force=force)
     if out is None:
         return free_name(Path(default))
-    return out.resolve() if out.is_symlink() else out  # the target is replaced, not the link to it
+    return out.resolve() if os.path.islink(out) else out  # the target is replaced, not the link to it
 
 
 def without_effect(flags: dict[str, object], reason: str) -> None:

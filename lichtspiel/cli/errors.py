@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 import traceback
@@ -28,6 +29,10 @@ def run(command: Callable[[], Any]) -> int:
         return _fail(message(error), error.exit_code)
     except USAGE as error:
         return _fail(_usage(error), 2)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            return _fail(_unexpected(error), 1)
+        return _fail(f"{error.filename}: no file can have so long a name; a name has at most 255 bytes", 2)
     except Exception as error:
         return _fail(_unexpected(error), 1)
     if code == 130:  # Ctrl-C where no stage had anything to keep

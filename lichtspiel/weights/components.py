@@ -7,6 +7,7 @@ part may be spread over several files (shards), and one file may hold several pa
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections import Counter
@@ -80,11 +81,6 @@ class Piece:
         if self.scale is None:
             return value
         scale = self.file.read(self.scale).float()
-        if scale.numel() not in {1, self.file.entries[self.name].shape[0]}:
-            raise WeightsError(
-                f"{self.file.path}: {self.scale} has the shape {list(scale.shape)}; only one scale per tensor "
-                "or per row can be read; use a file with such scales, or one in 16 bit"
-            )
         if ids is not None and scale.numel() > 1:
             scale = scale.flatten()[ids]
         return value.float() * scale.reshape(-1, *(1,) * (value.dim() - 1))
@@ -210,6 +206,12 @@ class Component:
                 f"{piece.file.path}: {piece.name} is stored as {precision}, which cannot be read; use a file in 16 "
                 "bit, fp8 (e4m3) or GGUF"
             )
+        scale = None if piece.scale is None else piece.file.entries[piece.scale]
+        if scale is not None and math.prod(scale.shape) not in {1, *piece.file.entries[piece.name].shape[:1]}:
+            self.problems.append(
+                f"{piece.file.path}: {piece.scale} has the shape {list(scale.shape)}; only one scale per tensor "
+                "or per row can be read; use a file with such scales, or one in 16 bit"
+            )
 
     def overlaps(self, names: dict[str, str]) -> bool:
         """Whether this part already has one of the names, so that the file they come from is no shard of it."""
@@ -225,7 +227,7 @@ def _is_wan22(file: TensorFile) -> bool:
         return True
     if (file.path.parent.parent / "transformer_2").is_dir() and file.path.parent.name.startswith("transformer"):
         return True
-    *before, folder, own = file.path.parts
+    *before, folder, own = file.path.absolute().parts
     names = [own, folder]
     if "snapshots" in (parts := [*before, folder]):  # the hub's cache: models--Wan-AI--.../snapshots/HASH/...
         names += parts[parts.index("snapshots") - 1 :][:1]

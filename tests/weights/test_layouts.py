@@ -172,7 +172,7 @@ def test_scales_of_blocks_are_refused(tmp_path: Path) -> None:
     files["blocks.0.self_attn.q.scale_weight"] = torch.ones(3, 7)
     save_file(files, folder / "diffusion_models/a.safetensors")
     with pytest.raises(WeightsError, match=r"q\.scale_weight has the shape \[3, 7\]; only one scale"):
-        checkpoint(TINY, folder).dit(torch.float32)
+        checkpoint(TINY, folder)
 
 
 def test_a_scale_without_a_weight_is_unexpected(tmp_path: Path) -> None:
