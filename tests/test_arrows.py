@@ -40,7 +40,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "seal/sound": ("errors media", "av"),
     "seal/tracks": ("seal/sound", "av numpy"),
     "seal/visible": ("errors frames seal/marks", "cv2 numpy"),
-    "serve/queue": ("errors serve/errors storage", "alembic botocore fsspec sqlalchemy"),
+    "serve/queue": ("errors seal/record serve/errors storage", "alembic botocore fsspec sqlalchemy"),
     "flow": ("spec", "torch"),
     "models": ("spec", "einops torch"),
     "request": ("distilled errors options spec values", "pydantic"),

@@ -87,7 +87,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "identity init": ("lichtspiel identity init",),
     "identity show": ("lichtspiel identity show",),
     "identity import": ("lichtspiel identity import --certificate chain.pem --key key.pem",),
-    "record list": ("lichtspiel record list --limit 5",),
+    "record list": ("lichtspiel record list --limit 5", "lichtspiel record list --database postgresql://host/jobs"),
     "record show": ("lichtspiel record show 3f2a91c0",),
     "record find": ('lichtspiel record find "a bee"',),
     "record erase": ("lichtspiel record erase 3f2a91c0",),

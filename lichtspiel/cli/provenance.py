@@ -1,9 +1,8 @@
-"""The verbs of provenance: what a video proves, marking what others made, the policy, the keys and the record."""
+"""The verbs of provenance: what a video proves, marking what others made, the policy and the keys."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,25 +11,22 @@ import typer
 
 from lichtspiel.cli.common import OUTPUT, Force, Json, free_output, out_option, progress_bar, say, sealed_by
 from lichtspiel.cli.flags import PolicyFile, under_terms
+from lichtspiel.cli.record import RecordDatabase, record_at
 from lichtspiel.errors import InvalidInput, LichtspielError, printable
 
 if TYPE_CHECKING:
-    from lichtspiel.seal import record
+    from lichtspiel.seal.record import Store
+    from lichtspiel.seal.verify import Proof
     from lichtspiel.workflows.terms import Terms
 
 __all__ = [
     "check_policy",
-    "erase_prompt",
-    "export_record",
-    "find_record",
     "import_certificate",
-    "list_record",
     "list_refusals",
     "make_identity",
     "seal",
     "show_identity",
     "show_policy",
-    "show_record",
     "verify",
 ]
 
@@ -45,6 +41,7 @@ def verify(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
+    database: RecordDatabase = None,
     as_json: Json = False,
 ) -> None:
     """Check where videos and pictures come from.
@@ -54,20 +51,29 @@ def verify(
     one was changed after it was signed.
     """
     from lichtspiel.seal import card, exit_code
-    from lichtspiel.seal import verify as run
     from lichtspiel.seal.verify import PROOFS
+    from lichtspiel.seal.verify import verify as run
 
     wanted = next((proof for proof in PROOFS if proof == (require or "watermark")), None)
     if wanted is None:
         raise InvalidInput(f"--require {require} is not known; choose one of {', '.join(PROOFS)}")
-    if len(files) == 1 and not files[0].is_dir():
-        report = run(files[0])
-        print(json.dumps(report.to_json(), ensure_ascii=False, indent=2) if as_json else card(report))
-        raise typer.Exit(exit_code(report, wanted))
+    with record_at(database) as store:
+        if len(files) == 1 and not files[0].is_dir():
+            report = run(files[0], store=store)
+            print(json.dumps(report.to_json(), ensure_ascii=False, indent=2) if as_json else card(report))
+            raise typer.Exit(exit_code(report, wanted))
+        raise typer.Exit(_verify_many(files, wanted, store, as_json))
+
+
+def _verify_many(files: list[Path], wanted: Proof, store: Store, as_json: bool) -> int:
+    """Verify files and the contents of folders one by one; returns the exit code."""
+    from lichtspiel.seal import card, exit_code
+    from lichtspiel.seal.verify import verify as run
+
     results, codes = list[dict[str, Any]](), list[int]()
     for path in _expanded(files):
         try:
-            report = run(path)
+            report = run(path, store=store)
             shown, result, code = card(report), report.to_json(), exit_code(report, wanted)
         except LichtspielError as error:
             shown = f"{printable(path.name)}: CANNOT BE READ\n  {printable(str(error))}"
@@ -82,7 +88,7 @@ def verify(
     else:
         print(f"{len(codes)} files: {codes.count(0)} proven ({wanted}), {codes.count(4)} not, ", end="")
         print(f"{codes.count(5)} tampered with, {unread} cannot be read")
-    raise typer.Exit(next((code for code in (5, 2, 1, 4) if code in codes), 0))
+    return next((code for code in (5, 2, 1, 4) if code in codes), 0)
 
 
 def _expanded(paths: list[Path]) -> Iterator[Path]:
@@ -235,92 +241,3 @@ def import_certificate(
 
     import_identity(certificate, key, command)
     show_identity(as_json)
-
-
-def list_record(
-    limit: Annotated[int, typer.Option(min=1, metavar="NUMBER", help="How many entries, newest first.")] = 20,
-    as_json: Json = False,
-) -> None:
-    """List what was made on this computer."""
-    from lichtspiel.seal import record
-
-    _print_entries(list(record.entries(limit)), as_json)
-
-
-def show_record(
-    id: Annotated[str, typer.Argument(metavar="ID", help="Id of the video, or how it begins.")], as_json: Json = False
-) -> None:
-    """Show one entry of the record."""
-    entry = _entry(id)
-    if as_json:
-        print(json.dumps(entry.to_json(), ensure_ascii=False, indent=2))
-        return
-    for name, value in entry.to_json().items():
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        if value not in (None, [], ""):
-            print(printable(f"{name:<14}{text}"))
-
-
-def find_record(
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="Part of a prompt, model or path, or a beginning id.")],
-    as_json: Json = False,
-) -> None:
-    """Find entries of the record, newest first."""
-    from lichtspiel.seal import record
-
-    _print_entries(list(record.search(text)), as_json)
-
-
-def erase_prompt(
-    id: Annotated[str, typer.Argument(metavar="ID", help="Id of the video, or how it begins.")], as_json: Json = False
-) -> None:
-    """Erase a video's prompts from this computer.
-
-    They are erased from the record and with the latents that were kept of the video. A prompt that was published in the
-    video's own seal stays there.
-    """
-    from lichtspiel.seal import record
-    from lichtspiel.storage import home
-
-    entry = record.erase_prompt(_entry(id).id)
-    removed = sorted((home() / "latents").glob(f"{entry.id}.*"))
-    for path in removed:
-        path.unlink(missing_ok=True)
-    if as_json:
-        print(json.dumps({"id": entry.id, "removed": [str(path) for path in removed]}, ensure_ascii=False))
-        return
-    print(f"erased   the prompts of {entry.id}" + "".join(f"\nremoved  {path}" for path in removed))
-
-
-def _entry(id: str) -> record.Entry:
-    """The entry of the record whose id begins so."""
-    from lichtspiel.seal import record
-
-    entries = [entry for entry in record.search(id) if entry.id.startswith(id.casefold())]
-    if len(entries) != 1:
-        raise InvalidInput(f"{len(entries)} entries have an id that begins with {id!r}; see `lichtspiel record list`")
-    return entries[0]
-
-
-def _print_entries(entries: list[record.Entry], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps([entry.to_json() for entry in entries], ensure_ascii=False, indent=2))
-        return
-    for entry in entries:
-        text = entry.prompt if entry.prompt is not None else "(prompt not kept)"
-        facts = (f"{entry.created:%Y-%m-%d %H:%M}", entry.id[:8], f"{entry.model:<12}", f"{entry.marks:<4}", entry.path)
-        print(printable("  ".join((*facts, text))))
-
-
-def export_record(as_json: Json = False) -> None:
-    """Print the whole record, oldest first.
-
-    One JSON object per line, or one array with --json.
-    """
-    from lichtspiel.seal import record
-
-    if as_json:
-        entries = [entry.to_json() for entry in record.entries()]
-        print(json.dumps(entries[::-1]))
-        return
-    record.export(sys.stdout)

@@ -23,14 +23,14 @@ from torch import Tensor
 
 from lichtspiel.storage import atomic_write, by_age, home
 
-__all__ = ["fingerprint", "get", "put"]
+__all__ = ["fingerprint", "get", "paths_of", "put"]
 
 LIMIT_BYTES = 256_000_000
 """The limit for the whole folder. The longest state of the published encoder takes 8 MB, a typical one 0.5 MB."""
 
 _SECRET_BYTES = 32
 
-EDITION = 1
+EDITION = 2
 """Part of every file name. Increase it when the tokenizer or the encoder changes its output."""
 
 
@@ -66,10 +66,24 @@ def put(text: str, encoder: str, states: Tensor) -> None:
         _trim(path.parent)
 
 
+def paths_of(text: str) -> list[Path]:
+    """The files with states of `text`, from any encoder, for whoever has to erase them. Those of earlier editions are
+    among them, because their names do not say whose they are."""
+    kept = [path for _, _, path in by_age(home() / "states")]
+    if not kept:
+        return []
+    own = _name(text)
+    return [path for path in kept if "-" not in path.stem or path.stem.startswith(own)]
+
+
 def _path(text: str, encoder: str) -> Path:
-    said = f"{EDITION}\0{encoder}\0{text}".encode("utf-8", "surrogatepass")
-    name = hmac.new(_secret(), said, "sha256").hexdigest()
-    return home() / "states" / f"{name}.safetensors"
+    edition = hashlib.sha256(f"{EDITION}\0{encoder}".encode()).hexdigest()
+    return home() / "states" / f"{_name(text)}-{edition[:16]}.safetensors"
+
+
+def _name(text: str) -> str:
+    """What the names of all files of a text begin with."""
+    return hmac.new(_secret(), text.encode("utf-8", "surrogatepass"), "sha256").hexdigest()
 
 
 def _secret() -> bytes:

@@ -2,6 +2,9 @@
 
     $LICHTSPIEL_HOME/record.sqlite      mode 0600, one row per video, kept for six months
 
+Machines that make videos for one server share a record in the server's database (`serve.queue.record`), which has the
+same interface, `Store`, and the same rules.
+
 The record has two purposes. It identifies a file that has lost its metadata, by the id in its watermark. And it is the
 log that China's Measures require for videos that leave without a label. The database itself refuses to replace an
 entry, to delete it early, or to change anything in it except to erase its prompts, whichever program tries. That
@@ -20,11 +23,11 @@ import os
 import re
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from lichtspiel.errors import LichtspielError
 from lichtspiel.seal.credentials import JSON
@@ -33,6 +36,7 @@ from lichtspiel.storage import home
 __all__ = [
     "KEPT_DAYS",
     "Entry",
+    "Store",
     "add",
     "check",
     "entries",
@@ -133,6 +137,31 @@ class Entry:
         return {**values, "created": _stamp(self.created), "inputs": [dict(item) for item in self.inputs]}
 
 
+class Store(Protocol):
+    """A record: this module, which keeps it on this computer, or one that several machines share."""
+
+    def add(self, entry: Entry, /) -> None:
+        """Append an entry."""
+
+    def check(self) -> None:
+        """Raise the error that `add` would raise now."""
+
+    def erase_prompt(self, id: str, /) -> Entry:
+        """Erase the prompts of an entry; returns what is left of it."""
+
+    def find(self, id: str, /) -> Entry | None:
+        """The entry with this id."""
+
+    def find_watermark(self, watermark: int, /) -> list[Entry]:
+        """Entries with this watermark, newest first."""
+
+    def find_sha256(self, sha256: str, /) -> Entry | None:
+        """The newest entry for a file with this digest."""
+
+    def entries(self, limit: int | None = None, *, newest_first: bool = True) -> Iterator[Entry]:
+        """All entries, or only the first `limit`."""
+
+
 def add(entry: Entry) -> None:
     """Append an entry and delete those older than KEPT_DAYS, in one transaction.
 
@@ -202,10 +231,11 @@ def erase_prompt(id: str) -> Entry:
     return entry
 
 
-def search(text: str) -> Iterator[Entry]:
-    """Entries whose id begins with `text`, or whose prompt, model or path contains it, newest first."""
+def search(text: str, kept: Iterable[Entry] | None = None) -> Iterator[Entry]:
+    """The entries whose id begins with `text`, or whose prompt, model or path contains it: of `kept`, or of all in this
+    record, newest first."""
     wanted = text.casefold()
-    for entry in entries():
+    for entry in entries() if kept is None else kept:
         texts = (entry.prompt or "", entry.model, entry.path)
         if entry.id.startswith(wanted) or any(wanted in each.casefold() for each in texts):
             yield entry
@@ -240,21 +270,21 @@ def find_sha256(sha256: str) -> Entry | None:
     return next((entry for entry in _parsed(path, rows) if entry.sha256 == sha256), None)
 
 
-def entries(limit: int | None = None) -> Iterator[Entry]:
-    """Yield all entries, or only the newest `limit`, newest first. Creates nothing; holds no lock between entries.
+def entries(limit: int | None = None, *, newest_first: bool = True) -> Iterator[Entry]:
+    """Yield all entries, or only the first `limit`. Creates nothing; holds no lock between entries.
 
     A damaged row does not hide the others: all readable entries are yielded, then LichtspielError names the damaged
     ones, because a record that silently omits entries would be worse than none.
     """
     path = _path()
-    return _parsed(path, _pages(path, limit, newest_first=True))
+    return _parsed(path, _pages(path, limit, newest_first=newest_first))
 
 
-def export(out: TextIO) -> int:
-    """Write all entries, oldest first, as lines of ASCII JSON, and return their count. Treats damaged rows like
-    `entries`."""
-    path, count = _path(), 0
-    for entry in _parsed(path, _pages(path, None, newest_first=False)):
+def export(out: TextIO, kept: Iterable[Entry] | None = None) -> int:
+    """Write entries as lines of ASCII JSON, and return their count: those of `kept`, or all in this record, oldest
+    first."""
+    count = 0
+    for entry in entries(newest_first=False) if kept is None else kept:
         out.write(json.dumps(entry.to_json()) + "\n")
         count += 1
     return count

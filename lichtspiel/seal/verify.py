@@ -164,17 +164,17 @@ class Report:
         }
 
 
-def verify(path: str | Path, *, with_record: bool = True) -> Report:
+def verify(path: str | Path, *, with_record: bool = True, store: record.Store = record) -> Report:
     """Verify a video, or a picture taken from one, without using the network or writing anything.
 
-    Without `with_record`, the record of this installation is not consulted, so a report for strangers reveals nothing
-    from it. Time and memory are bounded whatever the file contains. Raises MediaError when the file is missing,
-    damaged, too large or neither a video nor a picture, and OutOfMemory. It raises nothing else, because untrusted
-    files make parsers fail in unexpected ways.
+    `store` is the record to consult, by default that of this installation. Without `with_record` none is, so a report
+    for strangers reveals nothing from it. Time and memory are bounded whatever the file contains. Raises MediaError
+    when the file is missing, damaged, too large or neither a video nor a picture, and OutOfMemory. It raises nothing
+    else, because untrusted files make parsers fail in unexpected ways.
     """
     path = Path(path)
     try:
-        return _verify(path, with_record)
+        return _verify(path, store if with_record else None)
     except LichtspielError:
         raise
     except MemoryError as error:
@@ -183,7 +183,7 @@ def verify(path: str | Path, *, with_record: bool = True) -> Report:
         raise MediaError(f"{path}: cannot be read ({type(error).__name__}: {error}); export it again") from error
 
 
-def _verify(path: Path, with_record: bool) -> Report:
+def _verify(path: Path, store: record.Store | None) -> Report:
     kind = probe.survey(path)
     credentials = Credentials(state="none")
     if kind.mp4 or kind.png:
@@ -197,12 +197,12 @@ def _verify(path: Path, with_record: bool) -> Report:
         pixels, tags = _Pixels(_NO_WATERMARK), labels.Tags(aigc=None, comment=None)
     entry, match, notes = None, None, tuple[str, ...]()
     try:
-        if with_record:
-            entry, match = _recorded(path, credentials, pixels.watermark)
+        if store is not None:
+            entry, match = _recorded(path, credentials, pixels.watermark, store)
     except LichtspielError as error:  # a damaged record says nothing about the file
         notes = (str(error),)
     verdict = _sentence(credentials, pixels, entry, match)
-    if match is None and with_record and not notes and credentials.state == "none" and pixels.watermark.id:
+    if match is None and store is not None and not notes and credentials.state == "none" and pixels.watermark.id:
         verdict += " This installation's record has no video with its id."
     return Report(
         path=str(path),
@@ -296,18 +296,20 @@ def _picture(path: Path) -> Frame:
         raise MediaError(f"{path}: is neither a video nor a picture that can be read, or is damaged") from error
 
 
-def _recorded(path: Path, credentials: Credentials, mark: Watermark) -> tuple[record.Entry | None, RecordMatch | None]:
-    """Find this installation's entry about a file, and say how it was found.
+def _recorded(
+    path: Path, credentials: Credentials, mark: Watermark, store: record.Store
+) -> tuple[record.Entry | None, RecordMatch | None]:
+    """Find the record's entry about a file, and say how it was found.
 
     The search uses the id in credentials that this installation signed, then the id in the watermark (newest entry),
     then the digest of the whole file. Other signers can choose any id, so an id that they signed is not looked up.
     """
     if credentials.id is not None and credentials.here and credentials.state == "trusted":
-        entry = record.find(credentials.id)
+        entry = store.find(credentials.id)
         return entry, "credentials" if entry else None
-    if mark.id is not None and (entries := record.find_watermark(int(mark.id, 16))):
+    if mark.id is not None and (entries := store.find_watermark(int(mark.id, 16))):
         return entries[0], "watermark"
-    if credentials.state == "none" and (entry := record.find_sha256(file_sha256(path))) is not None:
+    if credentials.state == "none" and (entry := store.find_sha256(file_sha256(path))) is not None:
         return entry, "sha256"
     return None, None
 

@@ -109,7 +109,8 @@ class Result:
 class Generation:
     """An admitted request, the pipeline that serves it, where its result goes, and who observes it.
 
-    `folder` is where latents are saved; None means the data folder. `notes` are for the requester.
+    `folder` is where latents are saved; None means the data folder. `name` is what the record calls the result if it
+    will not stay at `out`. `notes` are for the requester.
     """
 
     admission: Admission
@@ -120,6 +121,7 @@ class Generation:
     sheet: Path | None
     folder: Path | None
     observer: Observer
+    name: str | None = None
 
     @property
     def request(self) -> Request:
@@ -170,9 +172,10 @@ def prepare(
     sheet: Path | None = None,
     folder: Path | None = None,
     observer: Observer | None = None,
+    name: str | None = None,
 ) -> Generation:
-    """Combine an admitted request with its pipeline. `weights` are files, or a pipeline that serves the request. Loads
-    no network yet, but checks every file."""
+    """Combine an admitted request with its pipeline. `weights` are files, or a pipeline that serves the request. `name`
+    is what the record calls the result. Loads no network yet, but checks every file."""
     observer = observer or Observer()
     pipeline = weights if isinstance(weights, Pipeline) else load(admission.request, weights)
     pipeline.clock = observer.clock
@@ -181,7 +184,7 @@ def prepare(
         observer.note(note)
     return Generation(
         admission=admission, pipeline=pipeline, provenance=provenance_of(admission, pipeline), notes=notes,
-        out=out, sheet=sheet, folder=folder, observer=observer,
+        out=out, sheet=sheet, folder=folder, observer=observer, name=name,
     )  # fmt: skip
 
 
@@ -228,7 +231,7 @@ def finish(generation: Generation, latents: Tensor, path: Path | None) -> Result
     with clock.stage("seal"):
         with _naming_latents(generation, path):
             sealed = _seal(generation, provenance, latents)
-        inspection.remember(sealed, provenance)
+        inspection.remember(sealed, provenance, generation.name)
         if path is not None:
             mark_decoded(path)
         if generation.sheet is not None:

@@ -39,8 +39,8 @@ class Terms:
     `consent` is the requester's statement of who is shown and that they agreed, at most MAX_CONSENT characters.
     `policy` contains the rules (None means the shipped ones), and `guard` judges prompts after them. `embed_prompt`
     publishes the prompt in the seal, `record_prompt` keeps its text in the record on this machine, and
-    `log_refused_prompt` keeps it in the log of refusals. `timestamp` is the URL of an RFC 3161 authority. Raises
-    RequestError for a consent that is not text or is too long.
+    `log_refused_prompt` keeps it in the log of refusals. `timestamp` is the URL of an RFC 3161 authority. `store` is
+    the record, by default that of this machine. Raises RequestError for a consent that is not text or is too long.
     """
 
     marks: Marks = field(default_factory=Marks.of)
@@ -51,6 +51,7 @@ class Terms:
     record_prompt: bool = True
     log_refused_prompt: bool = False
     timestamp: str | None = None
+    store: record.Store | None = None
 
     def __post_init__(self) -> None:
         if self.timestamp is not None:
@@ -121,22 +122,24 @@ class Inspection:
             "consent": self.terms.consent,
         }
 
-    def remember(self, sealed: Sealed, provenance: Provenance) -> None:
-        """Add a finished video to the record on this machine. Raises LichtspielError when that fails."""
-        keep = self.terms.record_prompt
+    def remember(self, sealed: Sealed, provenance: Provenance, name: str | None = None) -> None:
+        """Add a finished video to the record, under `name` if it will not stay where it is. Raises LichtspielError when
+        that fails."""
+        store: record.Store = record if self.terms.store is None else self.terms.store
         try:
-            record.add(self._entry(sealed, provenance, keep))
+            store.add(self._entry(sealed, provenance, name or str(sealed.path.absolute())))
         except LichtspielError as error:
             raise LichtspielError(
                 f"{sealed.path} is finished and sealed, but could not be recorded: {error}"
             ) from error
 
-    def _entry(self, sealed: Sealed, provenance: Provenance, keep: bool) -> record.Entry:
+    def _entry(self, sealed: Sealed, provenance: Provenance, name: str) -> record.Entry:
+        keep = self.terms.record_prompt
         return record.Entry(
             id=provenance.id,
             watermark=provenance.mark if sealed.watermark else None,
             created=provenance.created,
-            path=str(sealed.path.absolute()),
+            path=name,
             sha256=sealed.sha256,
             model=provenance.model,
             version=provenance.version,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lichtspiel.inference.prompt_cache import fingerprint, get, put
+from lichtspiel.inference.prompt_cache import fingerprint, get, paths_of, put
 
 
 def files(home: Path) -> list[Path]:
@@ -105,3 +105,16 @@ def test_names_cannot_be_told_from_the_text_without_the_secret(
     (tmp_path / "other" / "states.key").write_bytes(b"cut off")
     put("a turtle", "one", torch.ones(1, 2, 3))  # a damaged secret is made anew
     assert get("a turtle", "one") is not None
+
+
+def test_all_states_of_a_text_can_be_found_to_erase_them(home: Path) -> None:
+    assert paths_of("a turtle") == []
+    assert not (home / "states.key").exists()
+    for text, encoder in (("a turtle", "one"), ("a turtle", "two"), ("a bus", "one")):
+        put(text, encoder, torch.ones(1, 2, 3))
+    (home / "states" / f"{'0' * 64}.safetensors").write_bytes(b"of an edition that named files otherwise")
+    for path in paths_of("a turtle"):
+        path.unlink()
+    assert get("a turtle", "one") is get("a turtle", "two") is None
+    assert len(files(home)) == 1
+    assert get("a bus", "one") is not None

@@ -46,6 +46,8 @@ _opening = threading.Lock()
 class Database:
     """An open database with the current schema. Threads may share it; forked processes may not.
 
+    `shared` says whether other machines can reach it, which PostgreSQL allows.
+
     `url` is `sqlite:///file` (four slashes for an absolute path) or `postgresql://user:password@host/name`. Raises
     InvalidInput for any other URL, and DatabaseError if the database cannot be reached, is damaged or was migrated by a
     later version.
@@ -54,9 +56,9 @@ class Database:
     def __init__(self, url: str) -> None:
         where = _parse_url(url)
         self.name = where.render_as_string(hide_password=True)
-        self._postgresql = where.get_backend_name() == "postgresql"
+        self.shared = where.get_backend_name() == "postgresql"
         with _opening, self._explained():
-            if not self._postgresql:
+            if not self.shared:
                 _make(Path(str(where.database)))
             self._engine = _engine(where)
             self._writing = self._engine.execution_options(writes=True)
@@ -78,14 +80,14 @@ class Database:
     def writing(self, *, alone: bool = False) -> Iterator[Connection]:
         """A transaction that commits all of its writes or none. Only one `alone` transaction runs at a time."""
         with self._explained(), self._in_turn(), self._writing.begin() as connection:
-            if alone and self._postgresql:
+            if alone and self.shared:
                 connection.execute(select(func.pg_advisory_xact_lock(_ALONE)))
             yield connection
 
     @contextlib.contextmanager
     def _in_turn(self) -> Iterator[None]:
         """On SQLite, let one thread of this process write at a time."""
-        if self._postgresql:
+        if self.shared:
             yield
             return
         if not self._turn.acquire(timeout=PATIENCE):
@@ -104,7 +106,7 @@ class Database:
         folder = Path(__file__).parent.parent / "migrations"
         config.set_main_option("script_location", str(folder).replace("%", "%%"))
         with self._writing.begin() as connection:
-            if self._postgresql:
+            if self.shared:
                 connection.execute(select(func.pg_advisory_xact_lock(_MIGRATING)))
             config.attributes["connection"] = connection
             try:

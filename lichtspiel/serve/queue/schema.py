@@ -22,7 +22,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-__all__ = ["VERSION_TABLE", "api_key", "arrival", "delivery", "job", "metadata", "turn", "webhook"]
+__all__ = ["VERSION_TABLE", "api_key", "arrival", "delivery", "job", "metadata", "record", "turn", "webhook"]
 
 VERSION_TABLE = "lichtspiel_version"
 """The table in which Alembic keeps the schema version. Not its default name, so that a database can be shared."""
@@ -136,4 +136,19 @@ api_key = Table(
     Column("video_seconds", Text),
     Column("worker_seconds", Text),
     Index("api_key_by_prefix", "prefix"),
+)
+
+record = Table(
+    "record",
+    metadata,
+    # What was sealed, where several machines share the database; on PostgreSQL a trigger guards it
+    Column("id", String(32), primary_key=True),
+    Column("watermark", BigInteger),
+    Column("created", Double, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("body", Document, nullable=False),
+    Column("texts", Document),  # NULL once they were erased
+    Index("record_by_watermark", "watermark"),
+    Index("record_by_created", "created"),
+    Index("record_by_sha256", "sha256"),
 )

@@ -28,8 +28,8 @@ from lichtspiel.errors import (
     WeightsError,
 )
 from lichtspiel.inference.device import choose_device
-from lichtspiel.seal import record
 from lichtspiel.seal.identity import load_identity
+from lichtspiel.seal.record import Store
 from lichtspiel.serve.errors import NotFound, StoreError
 from lichtspiel.serve.queue.storage import Files
 from lichtspiel.serve.settings import Settings
@@ -97,13 +97,13 @@ def _fault(error: BaseException, loras: bool) -> str | None:
     return RECORD if type(error) is LichtspielError and error.__cause__ is None else None
 
 
-def probe(settings: Settings, files: Files, device: str) -> str | None:
+def probe(settings: Settings, files: Files, device: str, store: Store) -> str | None:
     """Check data folder, storage, key, record and weights; returns the first fault, or None if there is none."""
     looks: Sequence[Callable[[], object]] = (
         _data_folder,
         files.probe,
         load_identity,
-        record.check,
+        store.check,
         lambda: check_models(settings, device),
     )
     for check in looks:

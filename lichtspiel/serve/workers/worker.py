@@ -27,6 +27,7 @@ from lichtspiel.seal import seal_picture
 from lichtspiel.serve.api.form import in_fields, restore
 from lichtspiel.serve.errors import DatabaseError, Lost, MachineFault, NotFound, StoreError
 from lichtspiel.serve.queue.jobs import Job, Jobs
+from lichtspiel.serve.queue.record import record_of
 from lichtspiel.serve.queue.scratch import scratch, sweep
 from lichtspiel.serve.queue.storage import Files
 from lichtspiel.serve.settings import Settings
@@ -95,13 +96,14 @@ class Worker:
     ) -> None:
         self.settings, self.device, self.jobs, self.files, self.say = settings, device, jobs, files, say
         self.name = f"{device}-{uuid.uuid4().hex[:12]}"
+        self.record = record_of(jobs.database)
         self.pipeline: Pipeline | None = None
         self.pause = PAUSE
         self.tracing = Tracing(settings.traces, "lichtspiel-worker")
 
     def run(self, stop: threading.Event, *, idle: float = 0.3) -> None:
         """Work until `stop` is set. Raises OutOfMemory after a job ran out of memory; a new process gets it back."""
-        self._await_machine(probe(self.settings, self.files, self.device), stop)
+        self._await_machine(probe(self.settings, self.files, self.device, self.record), stop)
         sweep(self.jobs)
         self.say("ready")
         while not stop.is_set():
@@ -151,7 +153,7 @@ class Worker:
             self.say(f"{FAULT}{fault}")
             stop.wait(self.pause)
             self.pause = min(2 * self.pause, LONGEST_PAUSE)
-            fault = probe(self.settings, self.files, self.device)
+            fault = probe(self.settings, self.files, self.device, self.record)
             confirmed = confirmed or fault is not None
         if confirmed:
             self.pause = PAUSE
@@ -225,13 +227,14 @@ class Worker:
         request, consent = restore(job.request, files, self.settings)
         request = request.model_copy(update={"device": self.device})
         out = folder / ("made.png" if find(request.model).sampling.max_frames == 1 else "made.mp4")
-        terms = dataclasses.replace(self.settings.terms, consent=consent)
+        terms = dataclasses.replace(self.settings.terms, consent=consent, store=self.record)
         observer = Observer(progress=heartbeat.progress, step=heartbeat.watch)
         verdict = job.request.get("verdict")
         admission = admit(request, terms, verdict=verdict and Verdict(**verdict))
         sheet = folder / SHEET if out.suffix == ".mp4" else None
         pipeline = self._pipeline(request)
-        work = prepare(admission, out, weights=pipeline, sheet=sheet, folder=folder, observer=observer)
+        name = _video_name(job, out)
+        work = prepare(admission, out, weights=pipeline, sheet=sheet, folder=folder, observer=observer, name=name)
         heartbeat.work = work
         path: Path | None = folder / "latents.safetensors"
         assert path is not None
@@ -280,7 +283,7 @@ class Worker:
         pipeline.encode_prompts([request, *requests])
 
     def _hand_over(self, job: Job, result: Result, video: Path, heartbeat: Heartbeat, stop: threading.Event) -> None:
-        name = f"videos/{job.id}_{job.attempt}{video.suffix}"
+        name = _video_name(job, video)
         self.files.put(video, name)
         thumbnail = heartbeat.picture(lambda: middle(video), "made")
         sheet = f"sheets/{job.id}_{job.attempt}.png" if (made := video.with_name(SHEET)).exists() else None
@@ -383,6 +386,11 @@ class Heartbeat:
             except Exception:  # the database is briefly unavailable; the lease lasts longer than that
                 log.exception("the store could not be told of %s", self.job.id)
             self.over.wait(BEAT)
+
+
+def _video_name(job: Job, out: Path) -> str:
+    """What the finished video is called in storage, and in the record."""
+    return f"videos/{job.id}_{job.attempt}{out.suffix}"
 
 
 def middle(path: Path) -> Frame:
