@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +21,8 @@ from lichtspiel.policy import Verdict, rules
 from lichtspiel.seal import verify
 from lichtspiel.serve.api.form import read_form, stored
 from lichtspiel.serve.api.state import Server
+from lichtspiel.serve.queue import clock
+from lichtspiel.serve.queue.clock import Watch
 from lichtspiel.serve.queue.jobs import Job
 from lichtspiel.serve.server import open_server, sweep
 from lichtspiel.serve.workers import worker as worker_room
@@ -109,8 +112,8 @@ def test_another_worker_finishes_from_the_latents(
     left = now(server, job)
     assert left.state == "in_progress"
     assert left.latents is not None
-    clock = server.jobs.clock
-    monkeypatch.setattr(server.jobs, "clock", lambda: clock() + 100)  # the lease runs out
+    wall = server.jobs.clock
+    monkeypatch.setattr(server.jobs, "clock", lambda: wall() + 100)  # the lease runs out
     monkeypatch.setattr(Pipeline, "denoise", die)
     worker(server).once()
     done = now(server, job)
@@ -123,10 +126,10 @@ def test_a_worker_that_lost_its_job_leaves_nothing(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = ask(server, tmp_path)
-    whole, clock = Pipeline.decode, server.jobs.clock
+    whole, wall = Pipeline.decode, server.jobs.clock
 
     def late(self: Pipeline, latents: torch.Tensor) -> Iterator[object]:
-        monkeypatch.setattr(server.jobs, "clock", lambda: clock() + 100)
+        monkeypatch.setattr(server.jobs, "clock", lambda: wall() + 100)
         assert server.jobs.claim("another", ["nano"], 1000) is not None
         yield from whole(self, latents)
 
@@ -200,9 +203,13 @@ def test_what_expired_goes_with_its_files(
     ask(server, tmp_path)
     worker(server).once()
     assert not (home / "latents").exists()  # they hold the prompt, and only the storage is cleaned
+    monkeypatch.setattr(clock, "SETTLED", 0.0)
     assert sweep(server) == 0
-    clock = server.jobs.clock
-    monkeypatch.setattr(server.jobs, "clock", lambda: clock() + 31 * 86400)
+    later = Watch(lambda: time.time() + 31 * 86400)
+    monkeypatch.setattr(server.jobs, "watch", later)
+    monkeypatch.setattr(clock, "SETTLED", 600.0)
+    assert sweep(server) == 0  # a server that has just started does not know whether its clock is right
+    monkeypatch.setattr(clock, "SETTLED", 0.0)
     assert sweep(server) == 1
     assert [*Path(server.settings.storage).rglob("*.*")] == []
     assert server.jobs.page(None)[0] == []

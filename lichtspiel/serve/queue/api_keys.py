@@ -52,7 +52,7 @@ class Keys:
     """The API keys, which are stored in the same database as the jobs."""
 
     def __init__(self, jobs: Jobs) -> None:
-        self._database, self._clock = jobs.database, jobs.clock
+        self._database, self._clock = jobs.database, jobs.watch.now
 
     def create(
         self,

@@ -9,8 +9,9 @@ worker cleans up. So every job ends as long as somebody claims or sweeps. `attem
 fencing token: a worker that has lost its job can no longer write to it. A request to cancel is recorded here; the
 worker acts on it at its next heartbeat.
 
-This module knows no pipeline, and only the names of files. Times are UTC seconds from `clock`. Where several machines
-share a database, their clocks must differ by much less than a lease.
+This module knows no pipeline, and only the names of files. Times are UTC seconds; which clock they follow, and what
+happens when it jumps, says `queue.clock`. Where several machines share a database, their clocks must differ by much
+less than a lease.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from sqlalchemy import ColumnElement, Connection, bindparam, case, delete, func,
 
 from lichtspiel.serve.errors import Busy, IdempotencyError, Lost, NotFound
 from lichtspiel.serve.queue import leases
+from lichtspiel.serve.queue.clock import JUMP, Watch
 from lichtspiel.serve.queue.database import Database
 from lichtspiel.serve.queue.limits import charge, check_limit, check_queue
 from lichtspiel.serve.queue.schema import job as table
@@ -36,6 +38,12 @@ State = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 
 ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 """The final states."""
+
+GRACE = 60.0
+"""Seconds after a jump of the clock in which nobody is taken for dead. Living workers renew their leases in one."""
+
+LONGEST = 120.0
+"""Seconds that a lease can have left. More says that the clock has been set back since."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +117,7 @@ class Jobs:
         assert attempts > 0, attempts
         assert keep_seconds > 0, keep_seconds
         self.database, self.clock = database, clock
+        self.watch = Watch(clock) if clock is time.time else Watch(clock, clock)
         self._queue_limit, self._attempts, self._keep = queue_limit, attempts, keep_seconds
 
     @classmethod
@@ -149,7 +158,7 @@ class Jobs:
         """
         key = None if idempotency is None else hashlib.sha256(idempotency.encode("utf-8", "surrogatepass")).hexdigest()
         with self.database.writing(alone=True) as connection:
-            now = self.clock()
+            now = self.watch.now()
             if key is not None:
                 match = connection.execute(_KNOWN, {"owner": owner, "key": key}).one_or_none()
                 if match is not None:
@@ -202,13 +211,13 @@ class Jobs:
         job. Jobs whose lease has expired are cleaned up before that, see `sweep`.
         """
         with self.database.writing(alone=True) as connection:
-            now = self.clock()
-            leases.sweep(connection, now, self._attempts, self._keep)
+            now = self.watch.now()
+            self._sweep(connection, max(LONGEST, lease))
             candidate = leases.next_queued(connection, models)
             if candidate is None:
                 return None
             id, owner = candidate
-            leases.acquire(connection, id, worker, now, now + lease)
+            leases.acquire(connection, id, worker, now, self.clock() + lease)
             leases.record_turn(connection, owner, now)
             return _read(connection, id, None)
 
@@ -219,7 +228,18 @@ class Jobs:
         used up, and otherwise returns to its old place in the queue.
         """
         with self.database.writing(alone=True) as connection:
-            leases.sweep(connection, self.clock(), self._attempts, self._keep)
+            self._sweep(connection, LONGEST)
+
+    def _sweep(self, connection: Connection, longest: float) -> None:
+        """Clean up after dead workers, unless the clock jumped: then the living ones first renew their leases."""
+        now = self.clock()
+        leases.shorten(connection, now + longest)
+        if not self.watch.jumped_within(GRACE):
+            leases.sweep(connection, now, self._attempts, self._ended)
+
+    def _ended(self, state: str) -> dict[str, Any]:
+        """The columns of a job that has ended."""
+        return leases.ended(state, self.watch.now(), self._keep)
 
     def waiting(self, models: Collection[str], limit: int) -> list[Job]:
         """The first `limit` jobs that wait for one of `models`, in the order in which they would be claimed."""
@@ -265,7 +285,7 @@ class Jobs:
 
     def complete(self, job: Job, *, video: str, result: Mapping[str, Any], preview: str | None = None) -> None:
         """Complete the job with its video, even if it was asked to cancel: the work is done. Raises Lost."""
-        ended = {**leases.ended("completed", self.clock(), self._keep), "progress": 1.0, "result": dict(result)}
+        ended = {**self._ended("completed"), "progress": 1.0, "result": dict(result)}
         ended["latents"] = None  # only another attempt would need them
         self._write(job, **ended, video=video, **({} if preview is None else {"preview": preview}))
 
@@ -273,11 +293,11 @@ class Jobs:
         """Fail the job with an error that its owner will see. Raises Lost."""
         # A file name need not be valid text, and PostgreSQL accepts no NUL character.
         message = message.encode("utf-8", "replace").decode().replace("\0", "?")
-        self._write(job, **leases.ended("failed", self.clock(), self._keep), error_code=code, error_message=message)
+        self._write(job, **self._ended("failed"), error_code=code, error_message=message)
 
     def end_cancelled(self, job: Job) -> None:
         """Confirm that the job has stopped as requested. Raises Lost."""
-        self._write(job, **leases.ended("cancelled", self.clock(), self._keep))
+        self._write(job, **self._ended("cancelled"))
 
     def give_back(self, job: Job) -> None:
         """Return the job to the queue because this worker cannot go on; the attempt does not count. Raises Lost.
@@ -289,7 +309,7 @@ class Jobs:
             if cancel_requested is None:
                 raise Lost(job.id, job.attempt)
             if cancel_requested:
-                leases.write(connection, job.id, leases.ended("cancelled", self.clock(), self._keep))
+                leases.write(connection, job.id, self._ended("cancelled"))
             else:
                 leases.requeue_uncounted(connection, job.id)
 
@@ -303,7 +323,7 @@ class Jobs:
             if job.state in ENDED:
                 return job
             gone = job.lease is None or job.lease <= now
-            values = leases.ended("cancelled", now, self._keep) if gone else {"cancel": True}
+            values = self._ended("cancelled") if gone else {"cancel": True}
             leases.write(connection, id, values)
             return _read(connection, id, owner)
 
@@ -321,9 +341,17 @@ class Jobs:
             return job
 
     def expired(self, limit: int = 100) -> list[Job]:
-        """Ended jobs that have expired, longest expired first. Remove their files, then call `forget`."""
-        query = select(*_COLUMNS).where(table.c.state.in_(ENDED), table.c.expires <= self.clock())
-        with self.database.reading() as connection:
+        """Ended jobs that have expired, longest expired first. Remove their files, then call `forget`.
+
+        None before the clock has settled: one that was set wrong for a moment must not remove everything.
+        """
+        if not self.watch.settled():
+            return []
+        now = self.watch.now()
+        query = select(*_COLUMNS).where(table.c.state.in_(ENDED), table.c.expires <= now)
+        with self.database.writing() as connection:
+            # what ended while the clock was ahead, or when videos were kept for longer
+            leases.expire_by(connection, now + self._keep, now + self._keep + JUMP)
             return [_job(row) for row in connection.execute(query.order_by(table.c.expires).limit(limit))]
 
     def forget(self, id: str) -> None:
@@ -347,7 +375,7 @@ class Jobs:
         query = select(table.c.model, func.count(), func.min(table.c.created)).where(table.c.state == "queued")
         with self.database.reading() as connection:
             rows = connection.execute(query.group_by(table.c.model)).all()
-        return {row[0]: (row[1], max(self.clock() - row[2], 0.0)) for row in rows}
+        return {row[0]: (row[1], max(self.watch.now() - row[2], 0.0)) for row in rows}
 
     def histograms(self, bounds: Sequence[float]) -> dict[str, list[tuple[list[int], float]]]:
         """By model, two histograms of completed jobs: seconds from request to start, and from start to end.

@@ -7,7 +7,7 @@ takes to run it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, insert, select, update
@@ -20,10 +20,12 @@ __all__ = [
     "QUEUE_ORDER_OF",
     "acquire",
     "ended",
+    "expire_by",
     "lock_held",
     "next_queued",
     "record_turn",
     "requeue_uncounted",
+    "shorten",
     "sweep",
     "write",
     "write_held",
@@ -156,13 +158,27 @@ _USED_UP = update(job).where(*_LAPSED, job.c.attempt - job.c.uncounted_attempts 
 _REQUEUE = update(job).where(*_LAPSED)
 
 
-def sweep(connection: Connection, now: float, attempts: int, keep: float) -> None:
-    """Cancel, fail or requeue every job whose lease has expired."""
-    connection.execute(_CANCELLED, {"now": now, **ended("cancelled", now, keep)})
+def sweep(connection: Connection, now: float, attempts: int, ended_as: Callable[[str], Mapping[str, Any]]) -> None:
+    """Cancel, fail or requeue every job whose lease has expired. `ended_as` has the columns of one that ends."""
+    connection.execute(_CANCELLED, {"now": now, **ended_as("cancelled")})
     used_up = {
-        **ended("failed", now, keep),
+        **ended_as("failed"),
         "error_code": "interrupted",
         "error_message": f"it was begun {attempts} times, and each time its worker stopped without a word",
     }
     connection.execute(_USED_UP, {"now": now, "attempts": attempts, **used_up})
     connection.execute(_REQUEUE, {"now": now, **REQUEUED})
+
+
+_TOO_LONG = update(job).where(job.c.state == "in_progress", job.c.lease > bindparam("latest"))
+_TOO_LATE = update(job).where(job.c.state.not_in(("queued", "in_progress")), job.c.expires > bindparam("beyond"))
+
+
+def shorten(connection: Connection, latest: float) -> None:
+    """Let no lease end later than `latest`, as those do that were written before the clock was set back."""
+    connection.execute(_TOO_LONG, {"latest": latest, "lease": latest})
+
+
+def expire_by(connection: Connection, latest: float, beyond: float) -> None:
+    """Let ended jobs that would expire after `beyond` expire at `latest`."""
+    connection.execute(_TOO_LATE, {"beyond": beyond, "expires": latest})

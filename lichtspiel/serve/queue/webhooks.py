@@ -83,7 +83,7 @@ class Webhooks:
     """The webhooks of one database, and their deliveries."""
 
     def __init__(self, jobs: Jobs) -> None:
-        self._database, self._clock = jobs.database, jobs.clock
+        self._database, self._clock = jobs.database, jobs.watch.now
 
     def create(self, url: str, owner: str | None = None, *, private: bool = False) -> Webhook:
         """Register an address. Raises InvalidInput for one that is not allowed, and Conflict for one that is there."""
