@@ -65,7 +65,8 @@ class Config:
         layers = [typed, {} if preset is None else self.presets[preset]]
         model = next((layer["model"] for layer in (*layers, self.defaults) if "model" in layer), "nano")
         options: dict[str, Any] = {}
-        for layer in (*layers, self.by_model.get(model, {}), self.defaults):
+        of_model = self.by_model.get(model, {}) if isinstance(model, str) else {}  # what is wrong is told later
+        for layer in (*layers, of_model, self.defaults):
             free = {name for name in layer if EXCLUSIVE.get(name) not in options}
             options |= {name: layer[name] for name in layer if name in free and name not in options}
         return options

@@ -49,6 +49,11 @@ class Inputs:
         numbered = {f"reference-{number}": media for number, media in enumerate(self.references, start=1)}
         return {role: media for role, media in {**named, **numbered}.items() if media is not None}
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """The digests of all files, by role."""
+        return {role: media.sha256 for role, media in self.by_role.items()}
+
     def judged(self, request: Request) -> Iterator[Frame]:
         """What the policy judges: the pictures, every `JUDGED_EVERY`-th used frame of the video, and the references."""
         yield from (media.frames[0] for media in (self.image, self.last_image) if media is not None)

@@ -201,6 +201,8 @@ def _delta(path: Path, layer: str, parts: dict[str, Tensor], configuration: Mapp
             raise WeightsError(f"{path}: {layer} has an alpha or a bias without its pair; download it again")
     elif min(down.ndim, up.ndim) < 2 or up[0].numel() != down.shape[0]:
         raise WeightsError(f"{path}: the pair of {layer} does not go together: {list(up.shape)} and {list(down.shape)}")
+    elif down.shape[0] == 0:
+        raise WeightsError(f"{path}: the pair of {layer} has rank 0, so it changes nothing; download it again")
     elif "alpha" in parts:
         if parts["alpha"].numel() != 1:
             raise WeightsError(f"{path}: the alpha of {layer} is not one number")

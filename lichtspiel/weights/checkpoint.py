@@ -26,7 +26,7 @@ from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import Model, Part
 from lichtspiel.storage import pulled
-from lichtspiel.tokenizer import Tokenizer
+from lichtspiel.tokenizer import END, UNKNOWN, Tokenizer
 from lichtspiel.weights.components import Component, Scan, scan
 from lichtspiel.weights.hub import cached
 from lichtspiel.weights.layouts import looks_like_lora, quantizer
@@ -93,8 +93,12 @@ class Checkpoint:
 
     def tokenizer(self) -> Tokenizer:
         """The UMT5 tokenizer, reduced to the model's own vocabulary where it has one."""
-        vocabulary = self._part("umt5").extra("vocabulary") if self.model.embedded else None
-        return Tokenizer.umt5(self.model.dit.text_length, None if vocabulary is None else vocabulary.tolist())
+        part = self._part("umt5")
+        vocabulary = part.extra("vocabulary") if self.model.embedded else None
+        rows = None if vocabulary is None else vocabulary.flatten().tolist()
+        if rows is not None and (len({*rows}) < len(rows) or not {UNKNOWN, END} <= {*rows}):
+            raise WeightsError(f"{part.source} has a vocabulary that repeats pieces or lacks <unk> or </s>; replace it")
+        return Tokenizer.umt5(self.model.dit.text_length, rows)
 
     def umt5(self, dtype: torch.dtype, device: torch.device = CPU, *, resident: int | None = None) -> UMT5:
         """The text encoder."""
@@ -121,6 +125,9 @@ class Checkpoint:
         part, spec = self._part("vae"), self.model.vae
         mean, std = part.extra("latent_mean"), part.extra("latent_std")
         if mean is not None and std is not None:
+            own = {tuple(mean.shape), tuple(std.shape), (spec.latent_channels,)}
+            if len(own) > 1 or not (mean.isfinite().all() and (std > 0).all() and std.isfinite().all()):
+                raise WeightsError(f"{part.source} has a latent_mean or latent_std that no VAE can have; replace it")
             spec = replace(spec, latent_mean=tuple(mean.tolist()), latent_std=tuple(std.tolist()))
         if spec.latent_mean is None or spec.latent_std is None:
             raise WeightsError(f"{part.source} lacks latent_mean and latent_std; download it again")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from lichtspiel.errors import LichtspielError, OutputError, RequestError, WeightsError
 from lichtspiel.spec import Model
@@ -21,6 +22,10 @@ __all__ = ["Published", "pull"]
 
 MARGIN = 1_000_000_000
 """Bytes to leave free on the disk."""
+
+
+LOCAL = {"localhost", "127.0.0.1", "::1"}
+"""Hosts to which plain HTTP goes over no network."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +48,17 @@ def pull(
     """Download the missing files of a checkpoint, and check all of them; returns their paths.
 
     `endpoint` is the hub or a mirror that speaks as it does; without it, `HF_ENDPOINT` or the hub itself. Raises
-    RequestError for a model that ships with this package, OutputError when the disk is too small, WeightsError for a
-    file with another digest than the hub's, and LichtspielError when the hub cannot be reached, which says which files
-    to copy where.
+    RequestError for a model that ships with this package and for a token that would go over plain HTTP, OutputError
+    when the disk is too small, WeightsError for a file with another digest than the hub's, and LichtspielError when the
+    hub cannot be reached, which says which files to copy where.
     """
     if model.embedded:
         raise RequestError("model", model.name, "it ships with this package; there is nothing to get")
     endpoint = endpoint or hub_endpoint()
+    if token and urlsplit(endpoint).scheme == "http" and urlsplit(endpoint).hostname not in LOCAL:
+        raise RequestError(
+            "token", "a token", f"{endpoint} would get it in clear text, for everybody on the way to read; use https"
+        )
     folder = folder or pulled(model.repository)
     folder.mkdir(parents=True, exist_ok=True)
     commit, files = _listed(model, folder, endpoint, token)

@@ -143,7 +143,7 @@ def _line(
     request, inputs = resolve_request(judge_only=True, **fields)
     inputs.check(request)
     name = _checked_name(str(filled(with_seed(Path(_checked_name(out)), seeds), request)))
-    files = {role: media.sha256 for role, media in inputs.by_role.items()}
+    files = inputs.digests
     seeded = fields.get("seed") is not None
     return Line(number, name, request, digest, seeded, files, judge(request, inputs, terms))
 

@@ -163,4 +163,4 @@ def _text(path: Path, name: str, text: str | None, digest_of: Callable[[str], st
 
 
 def _shape(shape: Any) -> str:
-    return "x".join(map(str, shape))
+    return "x".join(map(str, shape)) or "a single number"

@@ -135,6 +135,7 @@ def broken() -> dict[str, tuple[dict[str, Tensor], str]]:
         "two alphas": (pair | {f"{name}.alpha": torch.ones(2)}, "not one number"),
         "ranks differ": (pair | {f"{name}.lora_up.weight": torch.ones(48, 3)}, "does not go together"),
         "a vector": (pair | {f"{name}.lora_up.weight": torch.ones(48)}, "does not go together"),
+        "rank 0": ({key: tensor[:0] if "down" in key else tensor[:, :0] for key, tensor in pair.items()}, "rank 0"),
         "twice": (pair | {f"{name}.lora_A.weight": torch.ones(2, 32)}, "two tensors for one purpose"),
         "not finite": (pair | {f"{name}.diff": torch.full((48, 32), math.nan)}, "not finite"),
         "integers": ({f"{name}.diff": torch.ones(48, 32, dtype=torch.int8)}, "quantized"),

@@ -135,6 +135,9 @@ def test_a_server_that_is_not_there_and_its_password_is_not_told(tmp_path: Path)
     with pytest.raises(StoreError, match="cannot be used") as error:
         Jobs.open(f"postgresql://me:geheim@/jobs?host={tmp_path}")
     assert "geheim" not in str(error.value)
+    with pytest.raises(InvalidInput) as wrong:
+        Jobs.open("postgresql://me:geheim@host:port/jobs")
+    assert "geheim" not in str(wrong.value)
 
 
 def test_a_database_that_somebody_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

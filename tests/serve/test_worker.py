@@ -245,6 +245,21 @@ def test_the_policy_is_asked_once(server: Server, tmp_path: Path, monkeypatch: p
     assert "verdict" not in server.shown(now(server, job))["parameters"]
 
 
+def test_a_verdict_is_about_the_files_that_were_judged(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("orange", "teal"):
+        Image.new("RGB", (64, 64), name).save(tmp_path / f"{name}.png")
+    with (tmp_path / "orange.png").open("rb") as picture:
+        asked = read_form({"prompt": PROMPT, **SMALL}, {"input_reference": [picture]}, tmp_path, server.settings)
+    job = server.create(asked, "", None)
+    server.files.put(tmp_path / "teal.png", job.inputs["image"])  # not what the policy saw
+    refused = Verdict("refused", "sexual", "image.nudity", "as if it were another picture")
+    monkeypatch.setattr(rules, "judge_image", lambda image: refused)
+    assert worker(server).once()
+    assert now(server, job).error_code == "refused_by_policy"
+
+
 def test_the_message_of_a_failed_job_names_fields_and_no_paths(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

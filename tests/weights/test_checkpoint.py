@@ -296,3 +296,26 @@ def write_huge(path: Path, size: int) -> None:
     with path.open("r+b") as file:
         file.seek(end)
         file.write(last)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value", "message"),
+    [
+        ("umt5", "vocabulary", torch.ones(4, dtype=torch.int32), "vocabulary"),
+        ("umt5", "vocabulary", torch.arange(10, 20, dtype=torch.int32), "vocabulary"),
+        ("vae", "latent_mean", torch.zeros(3), "latent_mean"),
+        ("vae", "latent_std", torch.zeros(16), "latent_std"),
+        ("vae", "latent_mean", torch.full((16,), torch.nan), "latent_mean"),
+    ],
+)
+def test_constants_that_make_no_sense_are_refused(
+    random_nano: Path, tmp_path: Path, part: str, name: str, value: torch.Tensor, message: str
+) -> None:
+    for path in random_nano.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    tensors = load_file(random_nano / f"{part}.safetensors") | {name: value}
+    (tmp_path / f"{part}.safetensors").unlink()
+    save_file(tensors, tmp_path / f"{part}.safetensors")
+    files = checkpoint(MODELS["nano"], tmp_path)
+    with pytest.raises(WeightsError, match=f"{part}.safetensors .*{message}"):
+        files.tokenizer() if part == "umt5" else files.vae(torch.float32)

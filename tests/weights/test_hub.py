@@ -226,3 +226,9 @@ def test_folders_are_searched_as_deep_as_comfyui_nests_them(tmp_path: Path) -> N
 def test_a_repository_as_a_model_names_its_model(name: str) -> None:
     with pytest.raises(RequestError, match=r"nearest valid value: t2v-1\.3b"):
         model(name)
+
+
+def test_a_token_does_not_go_over_plain_http(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="clear text"):
+        pull(T2V, tmp_path, endpoint="http://mirror.example", token="hf_secret")
+    assert not any(tmp_path.iterdir())

@@ -219,11 +219,13 @@ FILE_FIELDS = ("image", "last_image", "video", "mask", "references")
 def stored(submission: Submission, verdict: Verdict | None = None) -> dict[str, Any]:
     """What the database stores of a request: its fields without paths, consent, metadata and the policy's verdict.
 
-    The verdict is stored so that workers need not judge the request again.
+    The verdict is stored, with the digests of the files that it is about, so that workers need not judge the same
+    request again.
     """
     fields = submission.request.model_dump(mode="json", exclude={*FILE_FIELDS})
     fields["lora"] = [{**one, "path": Path(one["path"]).stem} for one in fields["lora"]]
     private = {"consent": submission.consent, "verdict": verdict and verdict.to_json()}
+    private["judged"] = submission.inputs.digests
     return {**fields, **private, "metadata": submission.metadata}
 
 
@@ -233,9 +235,8 @@ def restore(
     """Restore a request, with its files at their current paths; returns it and the consent."""
     fields: dict[str, Any] = dict(stored_fields)
     consent = fields.pop("consent", None)
-    fields.pop("verdict", None)
-    fields.pop("metadata", None)
-    fields.pop("traceparent", None)
+    for own in ("verdict", "judged", "metadata", "traceparent"):
+        fields.pop(own, None)
     fields["lora"] = [_lora(one, settings) for one in fields["lora"]]
     fields |= {name: path for name, path in files.items() if "/" not in name}
     fields["references"] = [files[name] for name in sorted(files) if "/" in name]

@@ -13,7 +13,7 @@ from lichtspiel.toybox.knowledge import LEARNED, known
 
 __all__ = ["error_response", "model_object", "video_object"]
 
-HIDDEN = ("prompt", "consent", "verdict", "metadata", "traceparent")
+HIDDEN = ("prompt", "consent", "verdict", "judged", "metadata", "traceparent")
 """Fields that are elsewhere in the video object, or private."""
 
 CHOSEN = ("device", "dtype")

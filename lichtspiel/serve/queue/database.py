@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sqlite3
 import threading
 import time
@@ -132,8 +133,9 @@ class Database:
 def _parse_url(url: str) -> URL:
     try:
         where = make_url(url)
-    except (ArgumentError, ValueError) as error:  # a port that is not a number raises a plain ValueError
-        raise InvalidInput(f"{url!r} is no address of a database; write sqlite:///FILE or postgresql://...") from error
+    except (ArgumentError, ValueError):  # a port that is not a number raises a plain ValueError
+        shown = re.sub(r"(//[^:/@]*):.*@", r"\1:***@", url)  # it may hold a password
+        raise InvalidInput(f"{shown!r} is no address of a database; write sqlite:///FILE or postgresql://...") from None
     name = where.render_as_string(hide_password=True)
     if where.drivername in {"postgresql", "postgres", "postgresql+psycopg"}:
         return where.set(drivername="postgresql+psycopg")

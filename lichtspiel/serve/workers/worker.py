@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lichtspiel.errors import Cancelled, InvalidInput, LichtspielError, NonFinite, OutOfMemory, Refused
+from lichtspiel.inference.inputs import read_inputs
 from lichtspiel.inference.pipeline import Pipeline, Step, load
 from lichtspiel.media.picture import load_image
 from lichtspiel.media.video import sample_video
@@ -229,8 +230,12 @@ class Worker:
         out = folder / ("made.png" if find(request.model).sampling.max_frames == 1 else "made.mp4")
         terms = dataclasses.replace(self.settings.terms, consent=consent, store=self.record)
         observer = Observer(progress=heartbeat.progress, step=heartbeat.watch)
+        inputs = read_inputs(request)
         verdict = job.request.get("verdict")
-        admission = admit(request, terms, verdict=verdict and Verdict(**verdict))
+        if verdict is not None and job.request.get("judged") != inputs.digests:
+            log.warning("files of %s are not those that the policy judged; it judges them anew", job.id)
+            verdict = None
+        admission = admit(request, terms, inputs=inputs, verdict=verdict and Verdict(**verdict))
         sheet = folder / SHEET if out.suffix == ".mp4" else None
         pipeline = self._pipeline(request)
         name = _video_name(job, out)
