@@ -159,8 +159,8 @@ ROOMS: dict[str, tuple[str, str]] = {
         "PIL av ctranslate2 faster_whisper numpy onnxruntime pocketsphinx pysubs2 sentencepiece sherpa_onnx vosk",
     ),
     "workflows": (
-        "errors footage frames host inference media policy request seal seal/certificates seal/credentials "
-        "seal/export seal/marks seal/record seal/sound seal/tracks seal/verify spec storage toybox translate "
+        "errors footage frames host inference media options policy request seal seal/certificates seal/credentials "
+        "seal/export seal/marks seal/record seal/tracks seal/verify spec storage toybox translate "
         "understand weights",
         "numpy safetensors torch",
     ),

@@ -17,6 +17,7 @@ from lichtspiel import __version__
 from lichtspiel.cli import (
     config,
     curation,
+    edit,
     errors,
     footage,
     generate,
@@ -85,8 +86,8 @@ VERBS: dict[str, dict[str, Verb]] = {
         "translate": translate.translate, "transcribe": translate.transcribe, "languages": translate.languages,
     },
     "Real footage": {
-        "track": footage.track, "extend": footage.extend, "bridge": footage.bridge, "loop": footage.loop,
-        "control": footage.control,
+        "track": footage.track, "edit": edit.edit, "extend": footage.extend, "bridge": footage.bridge,
+        "loop": footage.loop, "control": footage.control,
     },
     "Understand videos": {
         "index": understand.index, "search": understand.search, "moderate": curation.moderate,

@@ -42,6 +42,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         'lichtspiel search "a car at night in the rain"',
         "lichtspiel search --like bee.mp4 --sheet found.png",
     ),
+    "edit": (
+        'lichtspiel edit clip.mp4 "a red vintage car" --replace 120,40,300,220 --at 2.0 -o new.mp4',
+        'lichtspiel edit clip.mp4 "a parrot" --add 400,80,480,160 --reference parrot.png --preview look.png',
+        'lichtspiel edit clip.mp4 "an empty street" --remove mask.mp4 -o empty.mp4',
+        'lichtspiel edit clip.mp4 "a street in the rain" --outpaint 1280x720 -o wide.mp4',
+        "lichtspiel edit clip.mp4 --edits edits.jsonl --model vace-14b -o new.mp4",
+    ),
     "extend": ('lichtspiel extend clip.mp4 "the bee flies on over the meadow" --seconds 4 -o longer.mp4',),
     "bridge": ('lichtspiel bridge one.mp4 two.mp4 "the bee flies over the meadow" -o joined.mp4',),
     "loop": ('lichtspiel loop clip.mp4 "a bee flies over a meadow" -o loop.mp4',),

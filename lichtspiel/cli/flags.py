@@ -200,11 +200,12 @@ class Options(dict[str, Any]):
         return self._config.complete({**typed, **fields}, self._preset)
 
 
-def of_request(*names: str) -> Callable[[Verb], Verb]:
+def of_request(*names: str, model: str | None = None) -> Callable[[Verb], Verb]:
     """Give a verb with a parameter `options` the flags of a request: all but the prompt, or those named, and
-    `--preset`. It gets what was typed, completed from the user's configuration, by field; values stay texts, which
-    `Request` checks with its own words."""
-    flags = {name: _flag(name) for name in names or OPTIONS if name != "prompt"}
+    `--preset`. `model` is the checkpoint that the verb takes where none is typed, if not the usual one. The verb gets
+    what was typed, completed from the user's configuration, by field; values stay texts, which `Request` checks with
+    its own words."""
+    flags = {name: _flag(name, model if name == "model" else None) for name in names or OPTIONS if name != "prompt"}
     preset = inspect.Parameter("preset", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Preset)
 
     def collect(preset: str | None, **values: Any) -> Options:
@@ -228,20 +229,23 @@ def of_request(*names: str) -> Callable[[Verb], Verb]:
     return give
 
 
-def _flag(name: str) -> inspect.Parameter:
+def _flag(name: str, default_shown: str | None = None) -> inspect.Parameter:
     schema, hint = schema_of(name), hint_of(name)
     kind: Any = {"boolean": bool, "array": list[str] | None}.get(schema.get("type", ""), str | None)
     metavar = hint.metavar or ("|".join(map(str, schema["enum"])) if "enum" in schema else "NUMBER")
     option = typer.Option(
-        flag_of(name), metavar=None if kind is bool else metavar, help=_help(name), rich_help_panel=hint.group
+        flag_of(name),
+        metavar=None if kind is bool else metavar,
+        help=_help(name, default_shown),
+        rich_help_panel=hint.group,
     )
     default = False if kind is bool else None
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
 
-def _help(name: str) -> str:
+def _help(name: str, default_shown: str | None = None) -> str:
     """The description of an option, with its values where these are numbers, and its default."""
-    schema, default = schema_of(name), default_of(name)
+    schema, default = schema_of(name), default_shown or default_of(name)
     facts = []
     if not hint_of(name).rule and schema.get("type") in {"integer", "number"} and "enum" not in schema:
         facts.append(rule_of(name).removeprefix("a whole number ").removeprefix("a number "))

@@ -22,7 +22,7 @@ from lichtspiel.spec import model
 if TYPE_CHECKING:
     from lichtspiel.frames import Frame
 
-__all__ = ["Inputs", "picture_size", "read_inputs", "resolve_request", "video_size"]
+__all__ = ["Inputs", "check_mask", "picture_size", "read_inputs", "resolve_request", "video_size"]
 
 JUDGED_EVERY = 8
 """The policy judges every eighth frame of an input video: two per second at Wan's frame rate."""
@@ -88,7 +88,7 @@ class Inputs:
             check_footage(request, self.video)
             notes += footage_notes(request, self.video)
             if self.mask is not None:
-                _check_mask(self.video, self.mask)
+                check_mask(self.video, self.mask)
         return notes
 
 
@@ -162,7 +162,8 @@ def _checked_size(width: int, height: int, value: str) -> tuple[int, int]:
     return width, height
 
 
-def _check_mask(video: Media, mask: Media) -> None:
+def check_mask(video: Media, mask: Media) -> None:
+    """Raise RequestError for a mask that differs from its video in size or number of frames."""
     if mask.size != video.size:
         sizes = f"{mask.size[0]}x{mask.size[1]} and the video {video.size[0]}x{video.size[1]}"
         raise RequestError("mask", str(mask.path), f"it is {sizes}; export the mask at the video's size")

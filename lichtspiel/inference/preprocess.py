@@ -23,7 +23,7 @@ from lichtspiel.media.sheet import contact_sheet
 from lichtspiel.request import Request
 from lichtspiel.spec import model
 
-__all__ = ["VACEInputs", "pictures_of", "preview", "vace_inputs"]
+__all__ = ["VACEInputs", "pictures_of", "preview", "shown_numbers", "vace_inputs", "vace_rows"]
 
 SHOWN = 6
 """How many frames of a video one row of the preview shows."""
@@ -88,11 +88,22 @@ def preview(request: Request, inputs: Inputs, path: Path) -> None:
         shown = [resize(picture, width, height, antialias=True) for picture in pictures_of(request, inputs)]
         contact_sheet(map(to_pixels, shown), path=path)
         return
+    rows = vace_rows(request, inputs)
+    columns = min(request.frames, SHOWN) if request.video else SHOWN
+    contact_sheet(rows, columns=columns, path=path, most=len(rows))
+
+
+def vace_rows(request: Request, inputs: Inputs) -> list[Frame]:
+    """What VACE will see, for a sheet of `min(frames, SHOWN)` columns: a row each for what is kept of the video, what
+    is replaced, and the mask, and then the references."""
     vace = vace_inputs(request, inputs)
     replaced = (vace.mask > 0.5).to(vace.video)
     rows = [vace.video * (1 - replaced), vace.video * replaced, (vace.mask * 2 - 1).expand_as(vace.video)]
-    columns = min(request.frames, SHOWN)
-    picks = [round(number * (request.frames - 1) / max(columns - 1, 1)) for number in range(columns)]
-    shown = [row[:, pick] for row in rows for pick in picks] if request.video else []
-    shown += vace.references
-    contact_sheet(map(to_pixels, shown), columns=columns if request.video else SHOWN, path=path, most=len(shown))
+    shown = [row[:, pick] for row in rows for pick in shown_numbers(request.frames)] if request.video else []
+    return [to_pixels(picture) for picture in (*shown, *vace.references)]
+
+
+def shown_numbers(frames: int) -> list[int]:
+    """The numbers of the frames that a row shows of a video."""
+    columns = min(frames, SHOWN)
+    return [round(number * (frames - 1) / max(columns - 1, 1)) for number in range(columns)]

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from lichtspiel.errors import MediaError
 from lichtspiel.media.animation import is_animation, read_animation
@@ -28,7 +28,16 @@ from lichtspiel.storage import file_sha256
 if TYPE_CHECKING:
     from lichtspiel.frames import Frame
 
-__all__ = ["Choose", "Media", "is_video", "last_picture", "media_files", "media_sha256", "read_frames"]
+__all__ = [
+    "Choose",
+    "Media",
+    "is_video",
+    "keep_frames",
+    "last_picture",
+    "media_files",
+    "media_sha256",
+    "read_frames",
+]
 
 Choose = Callable[[Timeline], Sequence[int]]
 """Chooses from a timeline the indices of the frames to use, in order; an index may be there more than once."""
@@ -174,33 +183,49 @@ def media_files(folder: Path) -> list[Path]:
     return files
 
 
+def keep_frames(frames: Iterable[Frame]) -> list[Frame]:
+    """All frames as a list; those that exceed `MEMORY_BYTES` go to an unnamed temporary file."""
+    with _Kept() as kept:
+        return [kept.frame(frame) for frame in frames]
+
+
+class _Kept(contextlib.ExitStack):
+    """Where frames are kept: in memory, and in a temporary file when there are many. The closed file exists until the
+    arrays that map it are gone."""
+
+    used = 0
+    file: IO[bytes] | None = None
+
+    def frame(self, frame: Frame) -> Frame:
+        """The frame as it is kept."""
+        import numpy as np
+
+        if self.used + frame.nbytes <= MEMORY_BYTES:
+            self.used += frame.nbytes
+            return frame
+        if self.file is None:
+            self.file = self.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  (this is a context)
+        offset = self.file.seek(0, os.SEEK_END)
+        frame.tofile(self.file)
+        self.file.flush()
+        return np.memmap(self.file, np.uint8, "c", offset, frame.shape)
+
+
 def _read_selected(path: Path, frames: Iterable[Frame], picks: Sequence[int]) -> tuple[list[Frame], int]:
     """Return the frames with the indices `picks`, and the number of all frames. Raises MediaError if their sizes
     differ."""
-    import numpy as np
-
     wanted = set(picks)
-    kept: dict[int, Frame] = {}
-    number, used, shape = -1, 0, None
-    with contextlib.ExitStack() as stack:  # the closed file exists until the arrays that map it are gone
-        spilled = None
+    found: dict[int, Frame] = {}
+    number, shape = -1, None
+    with _Kept() as kept:
         for number, frame in enumerate(frames):
             shape = shape or frame.shape
             if frame.shape != shape:
                 sizes = f"{frame.shape[1]}x{frame.shape[0]}, the first is {shape[1]}x{shape[0]}"
                 raise MediaError(f"{path}: frame {number} is {sizes}; export all of them at one size")
-            if number not in wanted:
-                continue
-            if used + frame.nbytes <= MEMORY_BYTES:
-                used += frame.nbytes
-                kept[number] = frame
-                continue
-            spilled = spilled or stack.enter_context(tempfile.TemporaryFile())
-            offset = spilled.seek(0, os.SEEK_END)
-            frame.tofile(spilled)
-            spilled.flush()
-            kept[number] = np.memmap(spilled, np.uint8, "c", offset, frame.shape)
-    return [kept.get(pick, frame) for pick in picks], number + 1  # fewer frames than stamps: the caller reads again
+            if number in wanted:
+                found[number] = kept.frame(frame)
+    return [found.get(pick, frame) for pick in picks], number + 1  # fewer frames than stamps: the caller reads again
 
 
 def _joined(digests: list[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -11,19 +11,22 @@ from typing import TYPE_CHECKING
 from lichtspiel import __version__
 from lichtspiel.errors import MediaError, RequestError
 from lichtspiel.media.media import Media
-from lichtspiel.seal import Input, Marks, Provenance
+from lichtspiel.media.picture import is_picture
+from lichtspiel.media.sound import has_sound
+from lichtspiel.seal import Input, Marks, Provenance, Sound
 from lichtspiel.seal.credentials import JSON, SourceType
 from lichtspiel.workflows.terms import Inspection, Terms
 
 if TYPE_CHECKING:
     from lichtspiel.frames import Frame
 
-__all__ = ["Clip", "frame_at", "plain_marks", "provenance_of_clip", "read_clip"]
+__all__ = ["Clip", "frame_at", "plain_marks", "provenance_of_clip", "read_clip", "sound_of"]
 
 MAX_FRAMES = 1500
 """The longest clip that is worked on, in frames: a minute at 25 frames per second."""
 
 _JUDGED_PER_SECOND = 2
+_EXACT = 0.002  # by how much rates may differ that are the same: files round time stamps
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,11 @@ class Clip:
         """Width and height in pixels."""
         return self.media.size
 
-    def judge(self, prompt: str, terms: Terms) -> Inspection:
-        """Let the policy judge the clip, at two frames per second, with what is to be done to it. Raises Refused."""
+    def judge(self, prompt: str, terms: Terms, *, more: Sequence[Frame] = (), negative: str = "") -> Inspection:
+        """Let the policy judge the clip, at two frames per second, and `more` pictures, with what is to be done to it.
+        Raises Refused."""
         every = max(round(self.fps / _JUDGED_PER_SECOND), 1)
-        return terms.admit(prompt, self.frames[::every], has_image=True)
+        return terms.admit(prompt, [*self.frames[::every], *more], has_image=True, negative=negative)
 
 
 def read_clip(path: Path, *, fps: float = 16.0) -> Clip:
@@ -61,7 +65,25 @@ def read_clip(path: Path, *, fps: float = 16.0) -> Clip:
         return range(count)
 
     media = Media.read_video(path, everything, fps=fps)
-    return Clip(media, Fraction(media.fps or fps).limit_denominator(1001))
+    return Clip(media, _rate(media, fps))
+
+
+def _rate(media: Media, assumed: float) -> Fraction:
+    """The frames per second that a file states, or those of its time stamps where they differ from that."""
+    stated, starts = Fraction(media.fps or assumed).limit_denominator(1001), media.timeline.starts
+    if len(starts) < 2 or starts[-1] <= starts[0]:
+        return stated
+    shown = (len(starts) - 1) / (starts[-1] - starts[0])
+    if abs(shown / stated - 1) < _EXACT:
+        return stated
+    whole = round(shown)
+    return Fraction(whole) if whole and abs(shown / whole - 1) < _EXACT else Fraction(shown).limit_denominator(1001)
+
+
+def sound_of(clip: Clip) -> Sound | None:
+    """All of the clip's sound, or None if there is none."""
+    path = clip.media.path
+    return Sound(path) if path.is_file() and not is_picture(path) and has_sound(path) else None
 
 
 def frame_at(clip: Clip, seconds: float) -> int:

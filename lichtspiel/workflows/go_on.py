@@ -15,13 +15,11 @@ from lichtspiel.errors import InvalidInput, RequestError
 from lichtspiel.inference.inputs import Inputs
 from lichtspiel.inference.pipeline import Files, Pipeline
 from lichtspiel.media.media import Media
-from lichtspiel.media.sound import has_sound
 from lichtspiel.request import Request
 from lichtspiel.seal import Input, Sealed, check_output, seal
-from lichtspiel.seal.sound import Sound
 from lichtspiel.spec import model
 from lichtspiel.workflows.admission import admit
-from lichtspiel.workflows.clips import Clip, even, provenance_of_clip, read_clip
+from lichtspiel.workflows.clips import Clip, even, provenance_of_clip, read_clip, sound_of
 from lichtspiel.workflows.generate import Observer, compute_latents, prepare
 from lichtspiel.workflows.outputs import check_distinct
 from lichtspiel.workflows.terms import Terms
@@ -170,7 +168,7 @@ def _finish(
     )  # fmt: skip
     more = tuple(Input(f"video-{number}", it.media.path, it.media.sha256) for number, it in enumerate(clips[1:], 2))
     provenance = replace(provenance, inputs=(*provenance.inputs, *more))
-    sound = None if kind == "bridge" or not has_sound(clip.media.path) else Sound(clip.media.path)
+    sound = None if kind == "bridge" else sound_of(clip)
     sealed: Sealed = seal(
         inspection.watch(even(frames), float(clip.fps)), provenance, job.out, fps=clip.fps, marks=job.terms.marks,
         timestamp=job.terms.timestamp, sound=sound,

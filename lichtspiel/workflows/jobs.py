@@ -22,7 +22,7 @@ from lichtspiel.workflows.admission import judge
 from lichtspiel.workflows.names import filled, with_seed
 from lichtspiel.workflows.terms import Terms
 
-__all__ = ["LOG", "Complete", "Line", "read_jobs"]
+__all__ = ["LOG", "Complete", "Line", "read_entries", "read_jobs"]
 
 LOG = "batch.jsonl"
 """The file in the folder of the videos that says what became of each line."""
@@ -81,6 +81,12 @@ def read_jobs(
     if not lines:
         raise InvalidInput(f'{path} holds no jobs; write a prompt, or an object such as {{"prompt": "a cat"}}, a line')
     return lines
+
+
+def read_entries(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a list with their numbers, unchecked. Raises InvalidInput for a file that cannot be read, and
+    ValueError for a line that is no JSON."""
+    return _entries(path, _text(path))
 
 
 def _text(path: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,65 +12,24 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from lichtspiel.errors import MediaError, RequestError
 from lichtspiel.inference.inputs import resolve_request
 from lichtspiel.inference.pipeline import Pipeline, load
 from lichtspiel.media.video import read_video
-from lichtspiel.models.clip import CLIPVision, preprocess
-from lichtspiel.models.dit import DiT
+from lichtspiel.models.clip import preprocess
 from lichtspiel.request import Request
 from lichtspiel.seal import verify
-from lichtspiel.spec import MODELS, CLIPSpec
 from lichtspiel.workflows.generate import decode, generate
 from tests.golden import relative_error
+from tests.inference.tiny import ROWS, registered
 from tests.workflows.test_reseal import stamped
-
-NANO = MODELS["nano"]
-SAMPLING = replace(NANO.sampling, sizes=((64, 48), (48, 64)), free_size=True, max_frames=17, frames=9, steps=1)
-CLIP = CLIPSpec(image_size=224, patch=14, width=16, mlp_ratio=2, heads=2, layers=3, used_layers=2, eps=1e-5)
-NARROW = replace(NANO.dit, layers=3, in_channels=16)
-ROWS = {
-    "tiny-vace": replace(
-        NANO, name="tiny-vace", tasks=frozenset({"text", "edit"}), sampling=SAMPLING,
-        dit=replace(NARROW, vace_layers=(0, 2), vace_channels=96),
-    ),
-    "tiny-i2v": replace(
-        NANO, name="tiny-i2v", tasks=frozenset({"image"}), sampling=SAMPLING, clip=CLIP,
-        dit=replace(NARROW, in_channels=36, image_tokens=257, image_width=16),
-        files=NANO.files | {"clip": "clip.safetensors"},
-    ),
-    "tiny-flf2v": replace(
-        NANO, name="tiny-flf2v", tasks=frozenset({"first-last"}), sampling=SAMPLING, clip=CLIP,
-        dit=replace(NARROW, in_channels=36, image_tokens=514, image_width=16),
-        files=NANO.files | {"clip": "clip.safetensors"},
-    ),
-    "tiny-t2i": replace(NANO, name="tiny-t2i", sampling=replace(SAMPLING, frames=1, max_frames=1)),
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def folders(random_nano: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
-    """A folder of random weights for each row, which are registered meanwhile."""
-    folders = {}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, row in ROWS.items():
-            patch.setitem(MODELS, name, row)
-            folders[name] = folder = tmp_path_factory.mktemp(name)
-            for file in random_nano.iterdir():
-                (folder / file.name).symlink_to(file)
-            if row.dit == NANO.dit:
-                continue
-            torch.manual_seed(1)
-            (folder / "dit.safetensors").unlink()
-            dit = DiT(row.dit)
-            for parameter in dit.parameters():  # none stays zero, as hints and heads of fresh models are
-                torch.nn.init.normal_(parameter, std=0.05)
-            save_file(dit.state_dict(), folder / "dit.safetensors")
-            if row.clip:
-                tower = {f"visual.{key}": value for key, value in CLIPVision(row.clip).state_dict().items()}
-                save_file(tower, folder / "clip.safetensors")
+    """A folder of random weights for each tiny checkpoint."""
+    with registered(random_nano, tmp_path_factory.mktemp, ROWS) as folders:
         yield folders
 
 
