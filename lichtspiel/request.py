@@ -31,8 +31,9 @@ from pydantic.fields import FieldInfo
 
 from lichtspiel import distilled
 from lichtspiel.errors import RequestError
+from lichtspiel.limits import check_frames, check_size, check_task, frames_of
 from lichtspiel.options import COMPUTING, FILES, GUIDING, SAMPLING, SHAPE, Hint, closest, values_of
-from lichtspiel.spec import MODELS, FitMode, Model, SolverName, Task, model
+from lichtspiel.spec import FitMode, Model, SolverName, Task, model
 from lichtspiel.values import Adapter, GuidanceKind, Pace, Precision, Size, number, numbers, several
 
 __all__ = [
@@ -228,7 +229,7 @@ class Request(BaseModel):
             if seconds is not None:
                 if "frames" in options:
                     raise RequestError("seconds", seconds, "set either <frames> or <seconds>, not both")
-                options["frames"] = _frames_of(value_of("seconds", seconds), _row(options))
+                options["frames"] = frames_of(value_of("seconds", seconds), _row(options))
             return cls.model_validate(options)
         except ValidationError as error:
             raise _first(error) from None
@@ -257,12 +258,12 @@ class Request(BaseModel):
         if not html.unescape(html.unescape(self.prompt)).strip():  # the tokenizer resolves entities, too
             raise RequestError("prompt", self.prompt, "say what the video shows, in at least one word")
         _check_files(self)
-        _check_task(self.task, row)
+        check_task(self.task, row)
         _check_guidance(self, row)
         if self.context_scale != 1 and not row.dit.vace_layers:
             raise RequestError("context_scale", self.context_scale, f"{row.name} has no VACE context to weigh", 1.0)
-        _check_size(self.size, row)
-        _check_frames(self.frames, row, row.vae.stride[0] + 1 if self.task == "first-last" else 1)
+        check_size(self.size, row)
+        check_frames(self.frames, row, row.vae.stride[0] + 1 if self.task == "first-last" else 1)
         if self.fps != row.sampling.fps:
             raise RequestError("fps", self.fps, f"{row.name} was trained at its own rate", row.sampling.fps)
         return self
@@ -363,63 +364,16 @@ def extent(
     if seconds is not None:
         if frames is not None:
             raise RequestError("seconds", seconds, "set either <frames> or <seconds>, not both")
-        frames = _frames_of(value_of("seconds", seconds), row)
+        frames = frames_of(value_of("seconds", seconds), row)
     chosen: tuple[int, int] = row.sampling.sizes[0] if size is None else value_of("size", size)
-    _check_size(chosen, row)
+    check_size(chosen, row)
     count: int = row.sampling.frames if frames is None else value_of("frames", frames)
-    _check_frames(count, row, 1)
+    check_frames(count, row, 1)
     return chosen, count
 
 
 def _row(options: Mapping[str, Any]) -> Model:
     return model(options.get("model", default_of("model")))
-
-
-def _frames_of(seconds: float, row: Model) -> int:
-    """The valid number of frames whose duration is nearest to `seconds`."""
-    frames = round(min(seconds * row.sampling.fps, 10.0**6))
-    nearest = row.nearest_frames(frames)
-    if abs(nearest - frames) > row.vae.stride[0] // 2:
-        limit = f"{row.name} makes up to {row.sampling.max_frames / row.sampling.fps:g} seconds"
-        raise RequestError("seconds", seconds, limit, round(nearest / row.sampling.fps, 3))
-    return nearest
-
-
-def _check_frames(frames: int, row: Model, least: int) -> None:
-    nearest = row.nearest_frames(frames, least)
-    if frames != nearest:
-        rule = f"{row.name} makes {row.frame_rule} frames, from {least} to {row.sampling.max_frames}"
-        raise RequestError("frames", frames, rule, nearest)
-
-
-def _check_size(size: tuple[int, int], row: Model) -> None:
-    sampling, grid, (width, height) = row.sampling, row.grid, size
-    shown = f"{width}x{height}"
-    listed = ", ".join(f"{w}x{h}" for w, h in sampling.sizes)
-    if not sampling.free_size:
-        if size not in sampling.sizes:
-            nearest = min(sampling.sizes, key=lambda s: abs(s[0] - width) + abs(s[1] - height))
-            raise RequestError("size", shown, f"{row.name} makes {listed}", f"{nearest[0]}x{nearest[1]}")
-        return
-    largest = max(w * h for w, h in sampling.sizes)
-    if width % grid or height % grid or min(size) < grid:
-        near = tuple(max(round(side / grid) * grid, grid) for side in size)
-        if near[0] * near[1] > largest:
-            near = tuple(max(side // grid * grid, grid) for side in size)
-        if near[0] * near[1] <= largest:
-            raise RequestError("size", shown, f"width and height are multiples of {grid}", f"{near[0]}x{near[1]}")
-    if width * height > largest:
-        near = min(sampling.sizes, key=lambda s: abs(s[0] / s[1] - width / height))
-        rule = f"{row.name} makes at most {largest} pixels a frame (made for {listed})"
-        raise RequestError("size", shown, rule, f"{near[0]}x{near[1]}")
-
-
-_NEEDS: dict[Task, str] = {
-    "text": "no picture",
-    "image": "a first picture",
-    "first-last": "a first and a last picture",
-    "edit": "a video, mask or reference",
-}
 
 
 def _check_files(request: Request) -> None:
@@ -449,17 +403,6 @@ def _check_files(request: Request) -> None:
     if request.fit != "crop" and request.image is None and request.video is None:
         rule = "there is no picture or video to fit: add <image> or <video>, or drop it"
         raise RequestError("fit", request.fit, rule, "crop")
-
-
-def _check_task(task: Task, row: Model) -> None:
-    if task not in row.tasks:
-        wants = " or ".join(_NEEDS[kind] for kind in sorted(row.tasks))
-        candidates = [other for other in MODELS.values() if task in other.tasks]
-        nearest = min(candidates, key=lambda other: (other.embedded, other.dit.width != row.dit.width))
-        rule = f"it takes {wants}, and this request has {_NEEDS[task]}"
-        if task == "image" and "edit" in row.tasks:
-            rule += "; it can show what is in the picture, given as <references>"
-        raise RequestError("model", row.name, rule, nearest.name)
 
 
 def _first(error: ValidationError, name: str = "request") -> RequestError:

@@ -1,0 +1,72 @@
+"""What a checkpoint can be asked for: sizes, lengths and tasks.
+
+Nothing is rounded: an error names the nearest value that works. This module knows the registry and no requests.
+"""
+
+from __future__ import annotations
+
+from lichtspiel.errors import RequestError
+from lichtspiel.spec import MODELS, Model, Task
+
+__all__ = ["check_frames", "check_size", "check_task", "frames_of"]
+
+
+def frames_of(seconds: float, row: Model) -> int:
+    """The valid number of frames whose duration is nearest to `seconds`. Raises RequestError."""
+    frames = round(min(seconds * row.sampling.fps, 10.0**6))
+    nearest = row.nearest_frames(frames)
+    if abs(nearest - frames) > row.vae.stride[0] // 2:
+        limit = f"{row.name} makes up to {row.sampling.max_frames / row.sampling.fps:g} seconds"
+        raise RequestError("seconds", seconds, limit, round(nearest / row.sampling.fps, 3))
+    return nearest
+
+
+def check_frames(frames: int, row: Model, least: int) -> None:
+    """Raise RequestError for a number of frames that a checkpoint does not make; `least` is the fewest for the task."""
+    nearest = row.nearest_frames(frames, least)
+    if frames != nearest:
+        rule = f"{row.name} makes {row.frame_rule} frames, from {least} to {row.sampling.max_frames}"
+        raise RequestError("frames", frames, rule, nearest)
+
+
+def check_size(size: tuple[int, int], row: Model) -> None:
+    """Raise RequestError for a width and height that a checkpoint does not make."""
+    sampling, grid, (width, height) = row.sampling, row.grid, size
+    shown = f"{width}x{height}"
+    listed = ", ".join(f"{w}x{h}" for w, h in sampling.sizes)
+    if not sampling.free_size:
+        if size not in sampling.sizes:
+            nearest = min(sampling.sizes, key=lambda s: abs(s[0] - width) + abs(s[1] - height))
+            raise RequestError("size", shown, f"{row.name} makes {listed}", f"{nearest[0]}x{nearest[1]}")
+        return
+    largest = max(w * h for w, h in sampling.sizes)
+    if width % grid or height % grid or min(size) < grid:
+        near = tuple(max(round(side / grid) * grid, grid) for side in size)
+        if near[0] * near[1] > largest:
+            near = tuple(max(side // grid * grid, grid) for side in size)
+        if near[0] * near[1] <= largest:
+            raise RequestError("size", shown, f"width and height are multiples of {grid}", f"{near[0]}x{near[1]}")
+    if width * height > largest:
+        near = min(sampling.sizes, key=lambda s: abs(s[0] / s[1] - width / height))
+        rule = f"{row.name} makes at most {largest} pixels a frame (made for {listed})"
+        raise RequestError("size", shown, rule, f"{near[0]}x{near[1]}")
+
+
+_NEEDS: dict[Task, str] = {
+    "text": "no picture",
+    "image": "a first picture",
+    "first-last": "a first and a last picture",
+    "edit": "a video, mask or reference",
+}
+
+
+def check_task(task: Task, row: Model) -> None:
+    """Raise RequestError for a task that a checkpoint was not trained on."""
+    if task not in row.tasks:
+        wants = " or ".join(_NEEDS[kind] for kind in sorted(row.tasks))
+        candidates = [other for other in MODELS.values() if task in other.tasks]
+        nearest = min(candidates, key=lambda other: (other.embedded, other.dit.width != row.dit.width))
+        rule = f"it takes {wants}, and this request has {_NEEDS[task]}"
+        if task == "image" and "edit" in row.tasks:
+            rule += "; it can show what is in the picture, given as <references>"
+        raise RequestError("model", row.name, rule, nearest.name)
