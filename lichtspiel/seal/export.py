@@ -16,6 +16,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from lichtspiel import storage
 from lichtspiel.errors import LichtspielError, MediaError, OutputError, RequestError
 from lichtspiel.media.probe import survey
 from lichtspiel.media.video import OPTIONS
-from lichtspiel.seal import credentials, identity, labels, manifest
+from lichtspiel.seal import credentials, identity, labels, manifest, xmp
 from lichtspiel.seal.marks import Marks
 from lichtspiel.seal.sound import Sound
 from lichtspiel.seal.tracks import Tracks, interleaved, prepare_text, sound_packets, text_packets
@@ -202,6 +203,9 @@ def finalize(
     provenance, marks, fps = settings.provenance, settings.marks, settings.fps
     try:
         picture = encode(encoded)
+        if settings.format == "video/mp4" and (packet := settings.packet()):
+            with write_errors(out):
+                xmp.append_box(encoded, packet)
         with write_errors(out), storage.atomic_write(out) as signed:
             credential, stamped = manifest.Reading("none"), None
             if marks.credentials:
@@ -260,6 +264,13 @@ class EncodeSettings:
             created=provenance.created,
             parts=" and ".join(provenance.synthesized),
         )
+
+    def packet(self) -> str:
+        """The XMP packet of the file; empty where the marks leave its tags out."""
+        said = self.provenance
+        if not self.marks.comment:
+            return ""
+        return xmp.packet(said.source_type, model=said.model, version=said.version, created=said.created)
 
     def apply_marks(self, height: int, width: int) -> Callable[[Frame, int], Frame]:
         """A function that puts the visible label and the watermark on a frame of this size, given its number."""
@@ -367,6 +378,8 @@ def _container(path: Path, settings: EncodeSettings) -> Iterator[tuple[Any, Call
         with write_errors(path):
             container: Any = av.open(f"file:{path.absolute()}", "w", format="mp4", options=labels.muxer(settings.marks))
         container.metadata.update(settings.tags())
+        if settings.marks.comment:
+            container.metadata["creation_time"] = settings.provenance.created.astimezone(UTC).isoformat()
 
         def beside() -> Iterator[av.Packet[Any]]:
             streams = list[Iterator[Any]]()

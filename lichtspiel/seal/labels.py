@@ -1,8 +1,8 @@
-"""The unsigned, machine-readable metadata of a file: the comment and the AIGC label.
+"""The unsigned, machine-readable metadata of a file: the comment, the AIGC label and the source type in XMP.
 
-This module knows the AIGC label of GB 45438-2025 and the comment. It provides them for MP4 files and reads them from
-any file. It does not decide which of them a video needs (`marks`) and does not draw the visible label (`visible`). The
-tags prove nothing: anybody can write or remove them. Proof is in the credentials.
+This module knows the AIGC label of GB 45438-2025 and the comment, and `xmp` the third. It provides them for MP4 files
+and reads them from any file. It does not decide which of them a video needs (`marks`) and does not draw the visible
+label (`visible`). The tags prove nothing: anybody can write or remove them. Proof is in the credentials.
 
 How MP4 stores them, found with FFmpeg 8 (PyAV 18), ExifTool 12.57, MediaInfo 24.12, mutagen 1.48 and VLC's source:
 
@@ -28,6 +28,7 @@ from lichtspiel.errors import MediaError
 from lichtspiel.media.picture import allow_long_texts
 from lichtspiel.media.probe import survey
 from lichtspiel.media.video import OPTIONS
+from lichtspiel.seal import xmp
 from lichtspiel.seal.marks import TEXTS, Marks
 
 __all__ = ["Tags", "aigc", "comment", "muxer", "read", "tags"]
@@ -106,12 +107,13 @@ class Tags:
     """The unsigned metadata of a file.
 
     `aigc` contains, as text, whichever of the seven keys the file has; Label is always among them. `comment` is None
-    unless it says that the video is generated. Both are untrusted text: they are truncated and stripped of control
-    characters.
+    unless it says that the video is generated. `source_type` is the IPTC digital source type in XMP. All are untrusted
+    text: they are truncated and stripped of control characters.
     """
 
     aigc: dict[str, str] | None
     comment: str | None
+    source_type: str | None = None
 
     @property
     def whole(self) -> bool:
@@ -132,7 +134,8 @@ def read(path: Path) -> Tags:
     layout = survey(path)
     if layout.png:
         entries = _png(path)
-        return Tags(aigc=_parse(entries.get("aigc", "")), comment=_claim(entries.get("comment", "")))
+        said = xmp.parse(entries.get("xmp", "").encode(errors="replace"))
+        return Tags(aigc=_parse(entries.get("aigc", "")), comment=_claim(entries.get("comment", "")), source_type=said)
     if layout.mp4 and (headers := _header_bytes(path)) > _MOST_HEADERS:
         raise MediaError(f"{path}: has {headers:,} bytes of headers; at most {_MOST_HEADERS:,} are read")
     options = {**OPTIONS, "format_whitelist": f"{OPTIONS['format_whitelist']},flv,ogg,asf"}
@@ -144,7 +147,8 @@ def read(path: Path) -> Tags:
     except (av.FFmpegError, ValueError) as error:
         raise MediaError(f"{path}: is no video that can be read, or is damaged ({error})") from error
     text = entries.get("comment") or entries.get(_APPLE) or ""
-    return Tags(aigc=_parse(entries.get("aigc", "")), comment=_claim(text))
+    said = xmp.parse(xmp.read_box(path)) if layout.mp4 else None
+    return Tags(aigc=_parse(entries.get("aigc", "")), comment=_claim(text), source_type=said)
 
 
 def _png(path: Path) -> dict[str, str]:
@@ -152,9 +156,10 @@ def _png(path: Path) -> dict[str, str]:
     from PIL import Image
 
     allow_long_texts()
+    names = {**PNG_NAMES, "xmp": xmp.KEYWORD}
     try:
         with Image.open(path, formats=("PNG",)) as image:
-            return {key.lower(): str(image.info[name]) for key, name in PNG_NAMES.items() if name in image.info}
+            return {key.lower(): str(image.info[name]) for key, name in names.items() if name in image.info}
     except Exception as error:  # a damaged file can make Pillow raise anything
         raise MediaError(f"{path}: is damaged ({error}); copy or export it again") from error
 

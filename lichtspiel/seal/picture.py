@@ -10,7 +10,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lichtspiel.seal import identity, labels
+from lichtspiel.seal import identity, labels, xmp
 from lichtspiel.seal.credentials import Provenance
 from lichtspiel.seal.export import EncodeSettings, Sealed, check_output, finalize, write_errors
 from lichtspiel.seal.marks import Marks
@@ -54,6 +54,8 @@ def _draw(frame: Frame, path: Path, settings: EncodeSettings) -> dict[str, int]:
     for key, name in labels.PNG_NAMES.items():
         if key in tags:
             entries.add_itxt(name, tags[key])
+    if packet := settings.packet():
+        entries.add_itxt(xmp.KEYWORD, packet)
     with write_errors(path):
         Image.fromarray(settings.apply_marks(height, width)(frame, 0)).save(path, format="PNG", pnginfo=entries)
     return {"width": width, "height": height, "frames": 1}

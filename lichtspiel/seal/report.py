@@ -98,6 +98,8 @@ def _unsigned(report: Report) -> Iterator[tuple[str, str]]:
         yield "AIGC label", json.dumps(report.labels.aigc, ensure_ascii=False)
     if report.labels.comment:
         yield "Comment", report.labels.comment
+    if report.labels.source_type:
+        yield "XMP", report.labels.source_type
     if entry := report.record:
         yield "Record", f"sealed here on {entry.created:%Y-%m-%d %H:%M} UTC with {entry.model}, id {entry.id}"
         if entry.prompt:

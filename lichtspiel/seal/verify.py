@@ -127,10 +127,12 @@ class Watermark:
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """The unsigned tags of the file, which anybody can write: the AIGC label of GB 45438-2025 and the comment."""
+    """The unsigned tags of the file, which anybody can write: the AIGC label of GB 45438-2025, the comment, and in XMP
+    the IPTC digital source type."""
 
     aigc: Mapping[str, Any] | None
     comment: str | None
+    source_type: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +211,7 @@ def _verify(path: Path, store: record.Store | None) -> Report:
         verdict=_about_picture(verdict) if pixels.picture else verdict,
         credentials=credentials,
         watermark=pixels.watermark,
-        labels=Labels(aigc=tags.aigc, comment=tags.comment),
+        labels=Labels(aigc=tags.aigc, comment=tags.comment, source_type=tags.source_type),
         record=entry,
         record_match=match,
         notes=notes,
