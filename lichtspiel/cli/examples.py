@@ -54,7 +54,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "loop": ('lichtspiel loop clip.mp4 "a bee flies over a meadow" -o loop.mp4',),
     "control": ("lichtspiel control clip.mp4 --kind edges -o control.mp4",),
     "verify": ("lichtspiel verify bee.mp4", "lichtspiel verify downloads --require sealed --json"),
-    "seal": ('lichtspiel seal clip.mp4 --made-with "Wan2.1 in ComfyUI" -o sealed.mp4',),
+    "seal": (
+        'lichtspiel seal clip.mp4 --made-with "Wan2.1 in ComfyUI" -o sealed.mp4',
+        "lichtspiel seal output/ flux.png --made-with ComfyUI -o sealed",
+    ),
     "translate": (
         "lichtspiel translate talk.mp4 --to es -o talk.es.mp4",
         'lichtspiel translate talk.mp4 --to es --voice espeak --consent "Ada, who speaks, agreed on 3 May"',

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,9 +12,10 @@ import typer
 from lichtspiel.cli.common import OUTPUT, Force, Json, free_output, out_option, progress_bar, say, sealed_by
 from lichtspiel.cli.flags import PolicyFile, under_terms
 from lichtspiel.cli.record import RecordDatabase, record_at
-from lichtspiel.errors import InvalidInput, LichtspielError, printable
+from lichtspiel.errors import InvalidInput, LichtspielError, OutputError, printable
 
 if TYPE_CHECKING:
+    from lichtspiel.seal import Sealed
     from lichtspiel.seal.record import Store
     from lichtspiel.seal.verify import Proof
     from lichtspiel.workflows.terms import Terms
@@ -101,32 +102,89 @@ def _expanded(paths: list[Path]) -> Iterator[Path]:
 
 @under_terms
 def seal(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Video or picture that another tool generated.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE", help="Videos or pictures that another tool generated, or folders of them."),
+    ],
     made_with: Annotated[str, typer.Option(metavar="NAME", help='Tool that made it, such as "Wan2.1 in ComfyUI".')],
-    out: Annotated[Path | None, out_option("MP4 or PNG file. [default: sealed.mp4 or .png, or a free name]")] = None,
+    out: Annotated[
+        Path | None,
+        out_option(
+            "MP4 or PNG file; for several, a folder. [default: sealed.mp4 or .png; for several, NAME-sealed.mp4]"
+        ),
+    ] = None,
     prompt: Annotated[str, typer.Option(metavar="TEXT", help="Its prompt, if there was one, for the record.")] = "",
     force: Force = False,
     *,
     terms: Terms,
     as_json: Json = False,
 ) -> None:
-    """Mark and sign a video or picture that another tool made.
+    """Mark and sign videos or pictures that another tool made.
 
-    It gets the same marks as one of Lichtspiel's own. It is encoded again, as MP4 or PNG; its sound is kept.
+    They get the same marks as Lichtspiel's own. They are encoded again, as MP4 or PNG; sound is kept. Of several files,
+    one that cannot be sealed does not stop the others.
     """
     from lichtspiel.media.picture import is_picture
     from lichtspiel.workflows.reseal import reseal
 
-    out = free_output(out, "sealed.png" if is_picture(file) else "sealed.mp4", force=force)
-    with progress_bar() as progress:
-        sealed = reseal(file, out, made_with=made_with, prompt=prompt, terms=terms, progress=progress, note=say)
-    if as_json:
-        print(json.dumps(sealed.to_json(), ensure_ascii=False))
+    if len(files) == 1 and not files[0].is_dir():
+        file = files[0]
+        out = free_output(out, "sealed.png" if is_picture(file) else "sealed.mp4", force=force)
+        with progress_bar() as progress:
+            sealed = reseal(file, out, made_with=made_with, prompt=prompt, terms=terms, progress=progress, note=say)
+        print(json.dumps(sealed.to_json(), ensure_ascii=False) if as_json else _shown(sealed))
         return
-    print(f"{'video' if sealed.fps else 'picture':<9}{printable(str(sealed.path))}")
+    results, codes = list[dict[str, Any]](), list[int]()
+    for file, target in sealed_names([*_expanded(files)], out, force=force):
+        try:
+            with progress_bar() as progress:
+                sealed = reseal(
+                    file, target(), made_with=made_with, prompt=prompt, terms=terms, progress=progress, note=say
+                )
+            shown, result, code = _shown(sealed), sealed.to_json(), 0
+        except LichtspielError as error:
+            shown = f"{printable(str(file))}: NOT SEALED\n  {printable(str(error))}"
+            result, code = {"error": str(error)}, error.exit_code
+        results.append({"file": str(file), **result, "exit_code": code})
+        codes.append(code)
+        if not as_json:
+            print(f"{shown}\n")
+    if as_json:
+        print(json.dumps({"files": results}, ensure_ascii=False, indent=2))
+    else:
+        print(f"{len(codes)} files: {codes.count(0)} sealed, {len(codes) - codes.count(0)} not")
+    raise typer.Exit(next((code for code in (2, 3, 1) if code in codes), 0))
+
+
+def sealed_names(files: list[Path], out: Path | None, *, force: bool) -> Iterator[tuple[Path, Callable[[], Path]]]:
+    """Each file with a function that says where it goes when its turn comes: NAME-sealed.mp4 or .png, free or replaced.
+    Raises OutputError if `out` is no folder, and the function does if a result would replace one of the files."""
+    from lichtspiel.media.picture import is_picture
+    from lichtspiel.workflows.outputs import check_distinct, free_name
+
+    folder = out or Path()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: is no folder for several files: {error.strerror}; choose another") from error
+    for file in files:
+
+        def target(file: Path = file) -> Path:
+            path = folder / f"{file.stem}-sealed{'.png' if is_picture(file) else '.mp4'}"
+            path = path if force else free_name(path)
+            check_distinct({"--out": path}, [("FILE", other) for other in files])
+            return path
+
+        yield file, target
+
+
+def _shown(sealed: Sealed) -> str:
     rate = f", {sealed.frames} frames at {sealed.fps:g} a second" if sealed.fps else ""
-    print(f"size     {sealed.width}x{sealed.height}{rate}")
-    print(sealed_by(sealed.signer, str(sealed.path), sealed.timestamp))
+    return "\n".join((
+        f"{'video' if sealed.fps else 'picture':<9}{printable(str(sealed.path))}",
+        f"size     {sealed.width}x{sealed.height}{rate}",
+        sealed_by(sealed.signer, str(sealed.path), sealed.timestamp),
+    ))  # fmt: skip
 
 
 def show_policy(policy: PolicyFile = None, as_json: Json = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lichtspiel.cli import app, errors
 from lichtspiel.errors import MediaError, Refused, RequestError
 from lichtspiel.media.video import read_video, video_info
 from lichtspiel.seal import card, record, verify
@@ -146,3 +148,33 @@ def test_every_frame_is_shown_when_it_was(tmp_path: Path, suffix: str, stamps: l
 def test_time_stamps_of_browsers_are_no_rate(tmp_path: Path) -> None:
     source = stamped(tmp_path / "browser.mkv", [round(i * 62.5) for i in range(20)], rate=1000, sound=False)
     assert reseal(source, tmp_path / "marked.mp4", made_with="tool", prompt="", terms=Terms()).fps == 16
+
+
+def test_several_files_go_into_a_folder_and_one_that_fails_stops_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inside = tmp_path / "theirs"
+    (inside / "sub").mkdir(parents=True)
+    for name in ("a.png", "sub/a.png", "z.png"):
+        Image.new("RGB", (64, 64), "teal").save(inside / name)
+    (inside / "broken.png").write_bytes(b"no picture")
+    lone = tmp_path / "b.png"
+    Image.new("RGB", (64, 64), "orange").save(lone)
+
+    def run(*words: object) -> int:
+        command = ["seal", *map(str, words), "--made-with", "a tool"]
+        return errors.run(lambda: app(command, prog_name="lichtspiel", standalone_mode=False))
+
+    assert run(inside, lone, "-o", tmp_path / "out", "--json") == 2
+    results = json.loads(capsys.readouterr().out)["files"]
+    assert [result["exit_code"] for result in results] == [0, 2, 0, 0, 0]
+    assert "broken.png" in results[1]["error"]
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["a-sealed-2.png", "a-sealed.png", "b-sealed.png", "z-sealed.png"]
+    assert verify(tmp_path / "out" / "b-sealed.png").credentials.model == "a tool"
+    Image.new("RGB", (64, 64), "red").save(inside / "z-sealed.png")
+    before = (inside / "z-sealed.png").read_bytes()
+    assert run(inside / "z.png", inside / "z-sealed.png", "-o", inside, "--force") == 2
+    assert (inside / "z-sealed.png").read_bytes() == before
+    assert "--out and FILE name the same file" in capsys.readouterr().out
+    assert run(lone, inside / "z.png", "-o", lone) == 2
