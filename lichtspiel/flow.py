@@ -28,6 +28,7 @@ __all__ = [
     "guide",
     "guided",
     "loss",
+    "partly_noised",
     "sample",
     "sample_times",
     "schedule",
@@ -251,14 +252,15 @@ SOLVERS: dict[SolverName, type[Solver]] = {"unipc": UniPC, "dpm++": DPM, "euler"
 
 def sample(
     velocity: Velocity, noise: Tensor, solver: SolverName, steps: int, shift: float, *,
-    times: Sequence[float] = (), generator: torch.Generator | None = None,
+    times: Sequence[float] = (), generator: torch.Generator | None = None, skipped: int = 0,
 ) -> Iterator[tuple[int, Tensor]]:  # fmt: skip
     """Go from `noise` [b, ...] to clean latents, yielding the index of each step and the latents after it.
 
     `velocity` gets the latents, and timesteps [b] in float32 in 0..1000, which stay on the CPU. `times` replace the
-    shifted grid, as in `schedule`. `generator` draws what a solver adds on the way.
+    shifted grid, as in `schedule`. `generator` draws what a solver adds on the way. With `skipped` steps, `noise` is a
+    sample at the sigma after them (see `partly_noised`).
     """
-    sigmas = schedule(solver, steps, shift, times)
+    sigmas = schedule(solver, steps, shift, times)[skipped:]
     run = SOLVERS[solver](sigmas)
     if isinstance(run, LCM):
         run.generator = generator
@@ -266,6 +268,11 @@ def sample(
     for index, timestep in enumerate(timesteps(solver, sigmas)):
         latents = run.step(index, latents, velocity(latents, timestep.expand(len(latents))))
         yield index, latents
+
+
+def partly_noised(clean: Tensor, noise: Tensor, sigma: float) -> Tensor:
+    """A sample at `sigma`, from which a run starts that changes clean latents only in part (arXiv:2108.01073)."""
+    return (1 - sigma) * clean.float() + sigma * noise.float()
 
 
 def sample_times(count: int, shift: float, generator: torch.Generator) -> Tensor:

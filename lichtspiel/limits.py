@@ -69,4 +69,6 @@ def check_task(task: Task, row: Model) -> None:
         rule = f"it takes {wants}, and this request has {_NEEDS[task]}"
         if task == "image" and "edit" in row.tasks:
             rule += "; it can show what is in the picture, given as <references>"
+        if task == "edit" and "text" in row.tasks:
+            rule += "; it can start from <video> with <strength> below 1"
         raise RequestError("model", row.name, rule, nearest.name)

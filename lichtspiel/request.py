@@ -86,7 +86,8 @@ class Request(BaseModel):
     )
     video: Annotated[Path | None, Hint(FILES, metavar="PATH")] = Field(
         default=None,
-        description="Video to edit, follow or continue: an MP4, a picture or a folder of pictures. VACE models only.",
+        description="Video to edit, follow or continue with VACE models, or, with <strength>, to start from: an MP4, "
+        "a picture or a folder of pictures.",
     )
     mask: Annotated[Path | None, Hint(FILES, metavar="PATH")] = Field(
         default=None,
@@ -107,6 +108,10 @@ class Request(BaseModel):
     sound: Annotated[bool, Hint(FILES)] = Field(
         default=False, description="Keep the sound of <video>; needs <pace> real."
     )
+    strength: Annotated[float, Hint(FILES)] = Field(
+        default=1.0, gt=0, le=1,
+        description="How much of <video> text models make anew; below 1, they start from the video, partly noised.",
+    )  # fmt: skip
     context_scale: Annotated[float, Hint(FILES)] = Field(
         default=1.0, ge=0, le=10, description="How strongly <video>, <mask> and <references> count."
     )
@@ -206,8 +211,15 @@ class Request(BaseModel):
         return start, end
 
     @property
+    def steps_taken(self) -> int:
+        """The solver steps that are computed: with <strength> below 1, only the last part of the grid."""
+        return int(self.steps * self.strength + 1e-9)
+
+    @property
     def task(self) -> Task:
         """The task, which follows from the conditions that are present."""
+        if self.strength < 1:
+            return "text"
         if self.video is not None or self.mask is not None or self.references:
             return "edit"
         if self.image is None:
@@ -380,7 +392,7 @@ def _check_files(request: Request) -> None:
     """Check that the files go together, and that options about files have their files. Raises RequestError."""
     if request.last_image is not None and request.image is None:
         raise RequestError("last_image", str(request.last_image), "a last picture needs a first one: add <image>")
-    if request.task == "edit" and request.image is not None:
+    if request.image is not None and (request.video is not None or request.mask is not None or request.references):
         rule = (
             "pictures do not go with <video>, <mask> and <references>; VACE takes a first frame as part of <video>, so "
             "use one or the other"
@@ -390,10 +402,12 @@ def _check_files(request: Request) -> None:
         rule = "a mask says which part of a video to replace: add <video>, or drop the mask to generate all of it"
         raise RequestError("mask", str(request.mask), rule)
     if request.video is None:
-        for name, default in (("pace", "whole"), ("video_start", 0.0), ("sound", False)):
+        for name, default in (("pace", "whole"), ("video_start", 0.0), ("sound", False), ("strength", 1.0)):
             if getattr(request, name) != default:
                 rule = "there is no video that it could be about: add <video> or drop it"
                 raise RequestError(name, getattr(request, name), rule, default)
+    if request.strength < 1:
+        _check_strength(request)
     if request.sound and request.pace != "real":
         raise RequestError("pace", request.pace, "sound keeps its speed, so the pictures must, too", "real")
     if request.lora_partial and not request.lora:
@@ -403,6 +417,18 @@ def _check_files(request: Request) -> None:
     if request.fit != "crop" and request.image is None and request.video is None:
         rule = "there is no picture or video to fit: add <image> or <video>, or drop it"
         raise RequestError("fit", request.fit, rule, "crop")
+
+
+def _check_strength(request: Request) -> None:
+    """Check that a video can be started from. Raises RequestError."""
+    row = model(request.model)
+    if request.mask is not None or request.references or row.dit.vace_layers:
+        rule = "VACE models take <video>, <mask> and <references> as they are; it is for text models and <video> alone"
+        raise RequestError("strength", request.strength, rule, 1.0)
+    if not request.steps_taken:
+        least = f"{-(-10000 // request.steps) / 10000:g}"
+        rule = f"of {request.steps} steps, none would be left; at least one is computed from {least} on"
+        raise RequestError("strength", request.strength, rule, float(least))
 
 
 def _first(error: ValidationError, name: str = "request") -> RequestError:

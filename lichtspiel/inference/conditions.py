@@ -24,7 +24,7 @@ class Conditions:
     `text` holds the text states [1, l, w] and `negative` those of the negative prompt (None without guidance).
     `image_condition` holds the known pictures [1, 4 + c, t, h, w] (None for models that take none), `clip` the CLIP
     features [i, 257, w], and `vace` the context [1, 2c + 64, r + t, h, w], in which r references precede the video's
-    latents.
+    latents. `start` holds the latents [1, c, t, h, w] of a video to start from.
     """
 
     text: Tensor
@@ -32,6 +32,7 @@ class Conditions:
     image_condition: Tensor | None
     clip: Tensor | None
     vace: Tensor | None = None
+    start: Tensor | None = None
 
 
 def with_conditions(dit: DiT, conditions: Conditions, request: Request) -> flow.Network:

@@ -58,7 +58,8 @@ class Guidance:
     `network` maps latents [b, ...], timesteps [b] and text states [1, l, w] to a velocity; `text` and `negative` are
     the states of both prompts, `negative` None without guidance. `batched` computes both branches in one batch where it
     can (see `flow.guided`). Inside the context that `skip` makes, the network leaves out the layers of skip-layer
-    guidance. `evaluations` counts the evaluations for one sample so far.
+    guidance. `skipped` steps of the run are left out at its start. `evaluations` counts the evaluations for one sample
+    so far.
     """
 
     network: flow.Network
@@ -67,6 +68,7 @@ class Guidance:
     request: Request
     batched: bool = False
     skip: Callable[[], AbstractContextManager[None]] = nullcontext
+    skipped: int = 0
     step: int = 0
     evaluations: int = 0
     correction: Tensor | None = None
@@ -79,7 +81,7 @@ class Guidance:
 
     def __call__(self, latents: Tensor, timestep: Tensor) -> Tensor:
         """The velocity of `latents` [b, ...] at `timestep` [b]."""
-        request, step = self.request, self.step
+        request, step = self.request, self.step + self.skipped
         self.step += 1
         if request.guidance_kind == "cfg-zero" and step < ZERO_STEPS:
             return torch.zeros_like(latents)

@@ -44,7 +44,7 @@ from lichtspiel.inference.kv_cache import kv_cache
 from lichtspiel.inference.magcache import Curve, MagCache, Recorder, parse, reusing
 from lichtspiel.inference.pixels import to_bytes
 from lichtspiel.inference.plan import BATCHED_TOKENS, Plan, plan
-from lichtspiel.inference.preprocess import pictures_of, vace_inputs
+from lichtspiel.inference.preprocess import given_video, pictures_of, vace_inputs
 from lichtspiel.inference.quantize import quantize
 from lichtspiel.lora import LoRA, apply, remove
 from lichtspiel.models.clip import CLIPVision, preprocess
@@ -217,7 +217,8 @@ class Pipeline:
                 shape = (1, spec.in_channels - spec.out_channels, *cells)
                 condition = torch.zeros(shape, device=self.device)
             vace = self._context(request, inputs) if spec.vace_layers else None
-            return Conditions(text, negatives[0] if negatives else None, condition, clip, vace)
+            begin = self._latents(request, inputs) if request.strength < 1 else None
+            return Conditions(text, negatives[0] if negatives else None, condition, clip, vace, begin)
 
     def _pictures(self, request: Request, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
         """The condition made from the pictures, and their CLIP features; CLIP sees them at their own resolution."""
@@ -237,6 +238,11 @@ class Pipeline:
         references = [reference.to(self.device) for reference in edit.references]
         video, mask = edit.video[None].to(self.device), edit.mask.to(self.device)
         return finite("video encoding", vace_context(self._vae(), video, mask, references))
+
+    def _latents(self, request: Request, inputs: Inputs) -> Tensor:
+        """The latents of the video that a request starts from."""
+        video = given_video(request, inputs)[None].to(self.device)
+        return finite("video encoding", self._vae().encode(video))
 
     def noise(self, request: Request, generator: torch.Generator | None = None) -> Tensor:
         """The initial noise [1, c, r + t, h, w], which includes a latent frame for each of r references.
@@ -259,7 +265,10 @@ class Pipeline:
         """
         generator = torch.Generator().manual_seed(request.seed)
         noise = self.noise(request, generator)
-        noise = noise if start is None else start
+        noise, skipped = noise if start is None else start, request.steps - request.steps_taken
+        if conditions.start is not None:
+            sigmas = flow.schedule(request.solver, request.steps, request.shift, request.times)
+            noise = flow.partly_noised(conditions.start, noise, float(sigmas[skipped]))
         curve = self.curve(request)
         with self._stage("denoise", "dit"):
             dit = self._dit()
@@ -271,17 +280,19 @@ class Pipeline:
             # MagCache looks at each branch by itself.
             batched=curve is None and recorder is None and self.model.dit.tokens(noise.shape[2:]) <= BATCHED_TOKENS,
             skip=partial(skipping, dit, request.skip_layers),
+            skipped=skipped,
         )
-        blocks = None if curve is None else MagCache(curve, request.steps)
+        blocks = None if curve is None else MagCache(curve, request.steps, skipped)
 
         def steps() -> Iterator[Step]:
             grid = (request.solver, request.steps, request.shift)
-            for index, latents in flow.sample(guidance, noise, *grid, times=request.times, generator=generator):
+            run = flow.sample(guidance, noise, *grid, times=request.times, generator=generator, skipped=skipped)
+            for index, latents in run:
                 self.evaluations = (guidance.evaluations - (blocks.spared if blocks else 0), guidance.full)
                 if blocks is not None:
-                    blocks.step = index + 1
+                    blocks.step = skipped + index + 1
                 video = finite(f"denoising step {index + 1}", latents)[:, :, len(request.references) :]
-                yield Step(index + 1, request.steps, video)
+                yield Step(index + 1, request.steps_taken, video)
 
         timing = compiling(self.clock) if self.compiled else nullcontext()
         negative = conditions.negative if request.nag else None

@@ -7,7 +7,6 @@ Letters: f frames, h and w height and width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from lichtspiel.media.sheet import contact_sheet
 from lichtspiel.request import Request
 from lichtspiel.spec import model
 
-__all__ = ["VACEInputs", "pictures_of", "preview", "shown_numbers", "vace_inputs", "vace_rows"]
+__all__ = ["VACEInputs", "given_video", "pictures_of", "preview", "shown_numbers", "vace_inputs", "vace_rows"]
 
 SHOWN = 6
 """How many frames of a video one row of the preview shows."""
@@ -53,6 +52,12 @@ def pictures_of(request: Request, inputs: Inputs) -> list[Tensor]:
     return [match_aspect(from_pixels(frame), *request.size, request.fit, slack) for frame in frames]
 
 
+def given_video(request: Request, inputs: Inputs) -> Tensor:
+    """The frames that are used of the video [3, f, h, w], at the request's size."""
+    pictures = [from_pixels(frame) for frame in inputs.video_frames(request)]
+    return torch.stack([fit_frame(picture, *request.size, request.fit) for picture in pictures], dim=1)
+
+
 def vace_inputs(request: Request, inputs: Inputs) -> VACEInputs:
     """Video, mask and references as tensors.
 
@@ -61,15 +66,13 @@ def vace_inputs(request: Request, inputs: Inputs) -> VACEInputs:
     """
     width, height = request.size
 
-    def fitted(frames: Iterable[Frame]) -> list[Tensor]:
-        return [fit_frame(from_pixels(frame), width, height, request.fit) for frame in frames]
-
     video = torch.zeros(3, request.frames, height, width)
     mask = torch.ones(request.frames, height, width)
     if inputs.video is not None:
-        video = torch.stack(fitted(inputs.video_frames(request)), dim=1)
+        video = given_video(request, inputs)
     if inputs.mask is not None:
-        mask = torch.stack([(frame[0] + 1) / 2 for frame in fitted(inputs.mask_frames(request))]).clamp(0, 1)
+        pictures = [fit_frame(from_pixels(frame), width, height, request.fit) for frame in inputs.mask_frames(request)]
+        mask = torch.stack([(picture[0] + 1) / 2 for picture in pictures]).clamp(0, 1)
     references = [letterbox(from_pixels(media.frames[0]), width, height) for media in inputs.references]
     return VACEInputs(video, mask, references)
 
@@ -77,12 +80,16 @@ def vace_inputs(request: Request, inputs: Inputs) -> VACEInputs:
 def preview(request: Request, inputs: Inputs, path: Path) -> None:
     """Write a PNG that shows what the model will see.
 
-    That is the first and the last picture; or, for VACE, one row each for the part of the video that is kept, the part
-    that is replaced and the mask (white is replaced), and then the references. Raises RequestError if the request has
-    no files.
+    That is the first and the last picture; the frames of a video to start from; or, for VACE, one row each for the part
+    of the video that is kept, the part that is replaced and the mask (white is replaced), and then the references.
+    Raises RequestError if the request has no files.
     """
-    if request.task == "text":
+    if request.task == "text" and request.video is None:
         raise RequestError("preview", str(path), "there is nothing to preview: set <image>, <video> or <references>")
+    if request.task == "text":
+        video = given_video(request, inputs)
+        contact_sheet((to_pixels(video[:, number]) for number in shown_numbers(request.frames)), path=path)
+        return
     if request.task != "edit":
         width, height = request.size
         shown = [resize(picture, width, height, antialias=True) for picture in pictures_of(request, inputs)]

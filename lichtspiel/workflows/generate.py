@@ -353,7 +353,7 @@ def denoising_share(request: Request) -> float:
     row = model(request.model)
     tokens = row.dit.tokens(row.latent_shape(request.frames, request.size))
     branches = 1 if request.guidance == 1 else 2
-    denoising = 2.0 * dit_parameters(row.dit) * tokens * branches * request.steps
+    denoising = 2.0 * dit_parameters(row.dit) * tokens * branches * request.steps_taken
     decoding = DECODING * row.vae.width**2 * request.pixels
     return denoising / (denoising + decoding)
 
@@ -361,11 +361,11 @@ def denoising_share(request: Request) -> float:
 def provenance_of(admission: Admission, pipeline: Pipeline) -> Provenance:
     """The provenance of a video for its seal: the effective request, and the user's files as inputs.
 
-    A video becomes the result's parent. Where a mask keeps a part of it, or its sound is kept, the result is a
-    composite.
+    A video becomes the result's parent. Where a mask or `strength` keeps a part of it, or its sound is kept, the result
+    is a composite.
     """
     request, inputs = admission.request, admission.inputs
-    kept = request.mask is not None or request.sound
+    kept = request.mask is not None or request.sound or request.strength < 1
     files = ("image", "last_image", "video", "mask", "references", "lora")
     parameters = request.model_dump(mode="json", exclude={"prompt", "negative", *files})
     parameters |= {"size": list(request.size), "device": str(pipeline.device), "dtype": pipeline.precision}
