@@ -105,6 +105,19 @@ def observer() -> Iterator[Any]:
         yield Observer(progress=progress, note=say, clock=Clock.of_process())
 
 
+@contextmanager
+def led(weights: list[Path] | None) -> Iterator[bool]:
+    """Whether this process leads those that `torchrun` started, or is alone. The others compute what it hands out, and
+    are done when the block begins."""
+    from lichtspiel.inference.follow import follow
+    from lichtspiel.inference.parallel import joined
+
+    with joined() as team:
+        if team is not None and not team.leads:
+            follow(team, weights)
+        yield team is None or team.leads
+
+
 def print_result(result: dict[str, Any], sheet: Path | None, as_json: bool) -> None:
     """Print what was made, where it is and how."""
     if as_json:

@@ -17,6 +17,7 @@ from lichtspiel.cli.common import (
     Sheet,
     Weights,
     free_output,
+    led,
     observer,
     out_option,
     print_result,
@@ -97,7 +98,9 @@ def generate(  # noqa: PLR0913  (one parameter is one flag)
     request, inputs = resolve_request(prompt=prompt, **options)
     if len(several) > 1:
         variants = _variants(request, several, out, sheet, force=force)
-        _generate_several(variants, inputs, weights, terms, as_json=as_json)
+        with led(weights) as leads:
+            if leads:
+                _generate_several(variants, inputs, weights, terms, as_json=as_json)
         return
     out, sheet = (path and filled(path, request) for path in (out, sheet))
     out = free_output(out, "lichtspiel.mp4", sheet, preview, force=force)
@@ -106,8 +109,11 @@ def generate(  # noqa: PLR0913  (one parameter is one flag)
         return
     from lichtspiel.workflows.generate import generate as run
 
-    with observer() as watching:
-        result = run(request, out, weights=weights, sheet=sheet, terms=terms, inputs=inputs, observer=watching)
+    with led(weights) as leads:
+        if not leads:
+            return
+        with observer() as watching:
+            result = run(request, out, weights=weights, sheet=sheet, terms=terms, inputs=inputs, observer=watching)
     print_result(result.to_json(), sheet, as_json)
 
 
@@ -226,14 +232,15 @@ def batch(
     codes = []
     several = [] if seeds is None else seeds_of(seeds)
     lines = read_jobs(jobs, terms, options.complete, name=name, seeds=several)
-    for outcome in run_jobs(lines, out, weights=weights, terms=terms, say=say):
-        if outcome.error is not None:
-            codes.append(outcome.exit_code)
-        if as_json:
-            print(json.dumps(outcome.to_json(), ensure_ascii=False), flush=True)
-        else:
-            became = f"{outcome.error or outcome.path}{'' if outcome.made else ' (made before)'}"
-            print(printable(f"line {outcome.line:<5}{became}"), flush=True)
+    with led(weights) as leads:
+        for outcome in run_jobs(lines, out, weights=weights, terms=terms, say=say) if leads else ():
+            if outcome.error is not None:
+                codes.append(outcome.exit_code)
+            if as_json:
+                print(json.dumps(outcome.to_json(), ensure_ascii=False), flush=True)
+            else:
+                became = f"{outcome.error or outcome.path}{'' if outcome.made else ' (made before)'}"
+                print(printable(f"line {outcome.line:<5}{became}"), flush=True)
     if codes:
         raise typer.Exit(codes[0] if len(set(codes)) == 1 else 1)
 

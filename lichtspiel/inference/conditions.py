@@ -34,6 +34,11 @@ class Conditions:
     vace: Tensor | None = None
     start: Tensor | None = None
 
+    def on(self, device: torch.device | str) -> Conditions:
+        """The same conditions on a device."""
+        rest = (self.negative, self.image_condition, self.clip, self.vace, self.start)
+        return Conditions(self.text.to(device), *(None if held is None else held.to(device) for held in rest))
+
 
 def with_conditions(dit: DiT, conditions: Conditions, request: Request) -> flow.Network:
     """The DiT with every condition except the text."""

@@ -58,8 +58,9 @@ class Guidance:
     `network` maps latents [b, ...], timesteps [b] and text states [1, l, w] to a velocity; `text` and `negative` are
     the states of both prompts, `negative` None without guidance. `batched` computes both branches in one batch where it
     can (see `flow.guided`). Inside the context that `skip` makes, the network leaves out the layers of skip-layer
-    guidance. `skipped` steps of the run are left out at its start. `evaluations` counts the evaluations for one sample
-    so far.
+    guidance. `both` computes the conditional and the unconditional velocity, where that is faster than one after the
+    other. `skipped` steps of the run are left out at its start. `evaluations` counts the evaluations for one sample so
+    far.
     """
 
     network: flow.Network
@@ -68,6 +69,7 @@ class Guidance:
     request: Request
     batched: bool = False
     skip: Callable[[], AbstractContextManager[None]] = nullcontext
+    both: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
     skipped: int = 0
     step: int = 0
     evaluations: int = 0
@@ -88,17 +90,17 @@ class Guidance:
         start, end = (int(part * request.steps) for part in request.interval)
         guides, skips = self.negative is not None and start <= step < end, self._skips(step)
         kept = self.correction if step >= int(request.guidance_gate * request.steps) else None
-        if guides and not skips and request.guidance_kind == "cfg" and request.guidance_gate == 1:
+        plainly = request.guidance_kind == "cfg" and request.guidance_gate == 1
+        if guides and not skips and plainly and self.both is None:
             self.evaluations += 2
             plain = flow.guided(self.network, self.text, self.negative, request.guidance, batched=self.batched)
             return plain(latents, timestep)
-        self.evaluations += 1
-        conditional = self.network(latents, timestep, self.text)
+        conditional, unconditional = self._branches(latents, timestep, two=guides and kept is None)
         velocity = conditional
-        if guides and kept is not None:
+        if kept is not None and guides:
             velocity = conditional + kept
-        elif guides:
-            velocity = self._guide(conditional, latents, timestep)
+        elif unconditional is not None:
+            velocity = self._guide(conditional, unconditional)
         if skips:
             self.evaluations += 1
             with self.skip():
@@ -106,10 +108,18 @@ class Guidance:
             velocity = velocity + request.skip_scale * (conditional - without)
         return velocity
 
-    def _guide(self, conditional: Tensor, latents: Tensor, timestep: Tensor) -> Tensor:
+    def _branches(self, latents: Tensor, timestep: Tensor, *, two: bool) -> tuple[Tensor, Tensor | None]:
+        """The conditional velocity, and the unconditional one if both are wanted."""
+        self.evaluations += 2 if two else 1
+        if two and self.both is not None:
+            return self.both(latents, timestep)
+        conditional = self.network(latents, timestep, self.text)
+        if not two:
+            return conditional, None
         assert self.negative is not None
-        self.evaluations += 1
-        unconditional = self.network(latents, timestep, self.negative)
+        return conditional, self.network(latents, timestep, self.negative)
+
+    def _guide(self, conditional: Tensor, unconditional: Tensor) -> Tensor:
         scale, kind = self.request.guidance, self.request.guidance_kind
         if kind == "apg":
             difference = conditional - unconditional

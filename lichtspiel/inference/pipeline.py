@@ -42,6 +42,7 @@ from lichtspiel.inference.inputs import Inputs, read_inputs
 from lichtspiel.inference.kernels import attention_for, use_attention
 from lichtspiel.inference.kv_cache import kv_cache
 from lichtspiel.inference.magcache import Curve, MagCache, Recorder, parse, reusing
+from lichtspiel.inference.parallel import Share, Team, current, sharing
 from lichtspiel.inference.pixels import to_bytes
 from lichtspiel.inference.plan import BATCHED_TOKENS, Plan, plan
 from lichtspiel.inference.preprocess import given_video, pictures_of, vace_inputs
@@ -88,8 +89,8 @@ class Pipeline:
     the kernel of its self-attention, `compiled` whether its blocks are, and `vae_precision` what the VAE computes in.
     `notes` tell the user, before the work starts, how well the LoRAs match and what may not fit into memory. `clock`
     times the stages; callers may replace it with their own. `evaluations` says how many evaluations of the DiT the last
-    denoising took so far, and how many plain guidance would have taken. Every stage raises OutOfMemory if memory runs
-    out.
+    denoising took so far, and how many plain guidance would have taken. With a `team`, several processes denoise, each
+    with a pipeline of its own. Every stage raises OutOfMemory if memory runs out.
     """
 
     model: Model
@@ -105,6 +106,7 @@ class Pipeline:
     clock: Clock = field(default_factory=Clock)
     evaluations: tuple[int, int] = (0, 0)
     swappable: bool = False
+    team: Team | None = None
     _networks: dict[Part, nn.Module] = field(default_factory=dict)
     _lent: DiT | None = None
     _text_states: dict[str, Tensor] = field(default_factory=dict)
@@ -270,8 +272,11 @@ class Pipeline:
             sigmas = flow.schedule(request.solver, request.steps, request.shift, request.times)
             noise = flow.partly_noised(conditions.start, noise, float(sigmas[skipped]))
         curve = self.curve(request)
+        if self.team is not None and self.team.leads:
+            self.team.hand_out((request, conditions.on("cpu"), None if start is None else start.cpu()))
         with self._stage("denoise", "dit"):
             dit = self._dit()
+        share = None if self.team is None else self._share(self.team, request)
         guidance = Guidance(
             with_conditions(dit, conditions, request),
             conditions.text,
@@ -282,12 +287,14 @@ class Pipeline:
             skip=partial(skipping, dit, request.skip_layers),
             skipped=skipped,
         )
+        if share is not None and share.branches == 2 and conditions.negative is not None:
+            guidance.both = partial(share.both, guidance.network, conditions.text, conditions.negative)
         blocks = None if curve is None else MagCache(curve, request.steps, skipped)
 
         def steps() -> Iterator[Step]:
             grid = (request.solver, request.steps, request.shift)
             run = flow.sample(guidance, noise, *grid, times=request.times, generator=generator, skipped=skipped)
-            for index, latents in run:
+            for index, latents in run if self.team is None else self.team.together(run):
                 self.evaluations = (guidance.evaluations - (blocks.spared if blocks else 0), guidance.full)
                 if blocks is not None:
                     blocks.step = skipped + index + 1
@@ -301,9 +308,15 @@ class Pipeline:
             timing,
             kv_cache(dit, compiled=self.compiled),
             reusing(dit, recorder or blocks),
+            nullcontext() if share is None else sharing(dit, share, compiled=self.compiled),
             steering,
         ):
             yield from self._within("denoise", "dit", steps())
+
+    def _share(self, team: Team, request: Request) -> Share:
+        """What this process computes. MagCache follows both branches, so they stay together then."""
+        guided = request.guidance != 1 and self.curve(request) is None
+        return team.share(heads=self.model.dit.heads, guided=guided)
 
     def curve(self, request: Request) -> Curve | None:
         """The curve and settings of MagCache for a request, or None; raises RequestError if no curve is known."""
@@ -437,7 +450,7 @@ def load(request: Request, weights: Files = None, *, swappable: bool = False) ->
         notes.append(str(can_compile(device)))
     pipeline = Pipeline(
         row, files, device, precision, planned, attention, compiled, vae_precision, loras=adapters.loras,
-        notes=notes, swappable=swappable,
+        notes=notes, swappable=swappable, team=current(),
     )  # fmt: skip
     pipeline.curve(request)  # refuses what is not known, before anything loads
     return pipeline

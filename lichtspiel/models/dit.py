@@ -37,6 +37,7 @@ __all__ = [
     "embed_context",
     "keys_values",
     "run_blocks",
+    "through_blocks",
 ]
 
 IMAGE_TOKENS = 257
@@ -314,8 +315,9 @@ class Stream:
 class DiT(nn.Module):
     """A diffusion transformer of the shape of `spec`; `initialize` before training one from scratch.
 
-    Two functions may be replaced from outside: `embed_context_fn` by one that keeps the context between steps, and
-    `blocks_fn` by one that leaves out blocks or reuses what they added in an earlier step.
+    Three functions may be replaced from outside: `embed_context_fn` by one that keeps the context between steps,
+    `blocks_fn` by one that leaves out blocks or reuses what they added in an earlier step, and `run_fn` by one that
+    computes only some of the tokens here.
     """
 
     def __init__(self, spec: DiTSpec) -> None:
@@ -330,6 +332,7 @@ class DiT(nn.Module):
         self.head = Head(spec)
         self.embed_context_fn: Callable[[DiT, Tensor, Tensor | None], Context] = embed_context
         self.blocks_fn: Callable[[DiT, Stream], None] = run_blocks
+        self.run_fn: Callable[[DiT, Stream], None] = through_blocks
         if spec.image_tokens:
             self.img_emb = ImageEmbedding(spec)
         if spec.vace_layers:
@@ -378,7 +381,7 @@ class DiT(nn.Module):
 
         stream = Stream(x, time, context, angles, vace, vace_scale)
         del x, vace
-        self.blocks_fn(self, stream)
+        self.run_fn(self, stream)
         x = self.head(stream.x, moment).float()
         return rearrange(x, "b (t h w) (p q r c) -> b c (t p) (h q) (w r)", t=t, h=h, w=w, p=p, q=q, r=r)
 
@@ -402,6 +405,11 @@ class DiT(nn.Module):
         for name, parameter in self.named_parameters():
             if name == "head.head.weight" or name.endswith(("before_proj.weight", "after_proj.weight")):
                 nn.init.zeros_(parameter)
+
+
+def through_blocks(dit: DiT, stream: Stream) -> None:
+    """Take the residual stream through the blocks, as `blocks_fn` has it."""
+    dit.blocks_fn(dit, stream)
 
 
 def run_blocks(dit: DiT, stream: Stream, skipped: Collection[int] = ()) -> None:
