@@ -11,22 +11,33 @@ import typer
 
 from lichtspiel.cli.common import OUTPUT, Json, Weights, out_option, progress_bar, say
 from lichtspiel.cli.flags import Verb, expand, parameters
-from lichtspiel.cli.tune import CacheFolder, Consent, Device, Folder, ModelName, about_data
-from lichtspiel.options import COMPUTING
+from lichtspiel.cli.tune_flags import (
+    ADAPTER,
+    TRAINING,
+    CacheFolder,
+    Consent,
+    Folder,
+    ModelName,
+    Steps,
+    TypedAdapter,
+    TypedRun,
+    about_adapter,
+    about_data,
+    about_run,
+    checked,
+    run_options,
+)
 
 if TYPE_CHECKING:
     from lichtspiel.tune.dataset import DataOptions
     from lichtspiel.tune.run import Outcome
-    from lichtspiel.tune.settings import AdapterPlan
 
 __all__ = ["tune_full", "tune_lora"]
 
-ADAPTER, TRAINING, SAMPLES = "Adapter", "Training", "Samples and validation"
-"""Headings of the options."""
+SAMPLES = "Samples and validation"
+"""Heading of the options."""
 
-TIMES, DIALECTS = ("logit-normal", "uniform"), ("comfy", "diffusers", "kohya")
-BASES, PRECISIONS = ("resident", "int8", "streamed"), ("float32", "bfloat16")
-OPTIMIZERS = ("adamw", "muon", "prodigy", "schedule-free")
+DIALECTS = ("comfy", "diffusers", "kohya")
 
 
 def _option(*names: str, group: str = TRAINING, **more: Any) -> Any:
@@ -34,22 +45,15 @@ def _option(*names: str, group: str = TRAINING, **more: Any) -> Any:
 
 
 def training_flags(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
-    steps: Annotated[int, _option("--steps", metavar="NUMBER", help="Length of the run.")] = 2000,
-    learning_rate: Annotated[
-        float | None, _option("--learning-rate", metavar="NUMBER", help="At its highest. [default: by method]")
-    ] = None,
-    optimizer: Annotated[
-        str, _option("--optimizer", metavar="NAME", help="adamw, muon (full only), prodigy or schedule-free.")
-    ] = "adamw",
-    batch: Annotated[int, _option("--batch", metavar="NUMBER", help="Samples in a batch.")] = 1,
+    steps: Steps = 2000,
     accumulate: Annotated[int, _option("--accumulate", metavar="NUMBER", help="Batches in a step.")] = 1,
     clip: Annotated[float, _option("--clip", metavar="NUMBER", help="Longest gradient; 0: any.")] = 1.0,
     weight_decay: Annotated[float, _option("--weight-decay", metavar="NUMBER", help="Weight decay.")] = 0.01,
     warmup: Annotated[int, _option("--warmup", metavar="STEPS", help="Steps in which the learning rate rises.")] = 20,
     ema: Annotated[float, _option("--ema", metavar="SHARE", help="Export an average that keeps this a step.")] = 0.0,
-    times: Annotated[str, _option("--times", metavar="NAME", help="logit-normal or uniform times of noise.")] = TIMES[
-        0
-    ],
+    times: Annotated[
+        str, _option("--times", metavar="NAME", help="logit-normal or uniform times of noise.")
+    ] = "logit-normal",
     shift: Annotated[
         float | None, _option("--shift", metavar="NUMBER", help="Shift of times to noise. [default: the model's]")
     ] = None,
@@ -74,23 +78,12 @@ def training_flags(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     save_minutes: Annotated[
         float, _option("--save-minutes", group=OUTPUT, metavar="MINUTES", help="Time between checkpoints.")
     ] = 10.0,
-    checkpointing: Annotated[
-        bool | None,
-        _option("--checkpointing/--no-checkpointing", help="Compute blocks twice, for memory. [default: if needed]"),
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        _option(
-            "--dtype", group=COMPUTING, metavar="float32|bfloat16", help="Precision. [default: the device's fastest]"
-        ),
-    ] = None,
-    device: Device = "auto",
 ) -> dict[str, Any]:
-    """What was typed about the training, by name. Raises InvalidInput for a choice that there is not."""
+    """What was typed about the course of a run, by name. Raises InvalidInput for a choice that there is not."""
     typed = dict(locals())
-    _check("--optimizer", optimizer, OPTIMIZERS)
-    _check("--times", times, TIMES)
-    _check("--dtype", dtype, PRECISIONS)
+    from lichtspiel.tune.settings import TIMES
+
+    checked("--times", times, TIMES)
     return typed
 
 
@@ -103,6 +96,8 @@ Out = Annotated[Path, out_option("Folder of the run; a run goes on where it stop
 
 
 @about_data
+@about_adapter
+@about_run
 @about_training
 def tune_lora(  # noqa: PLR0913  (one parameter is one flag)
     *,
@@ -110,23 +105,7 @@ def tune_lora(  # noqa: PLR0913  (one parameter is one flag)
     out: Out,
     model: ModelName = "nano",
     weights: Weights = None,
-    rank: Annotated[int, _option("--rank", group=ADAPTER, metavar="NUMBER", help="Rank of the adapter.")] = 32,
-    alpha: Annotated[
-        float | None, _option("--alpha", group=ADAPTER, metavar="NUMBER", help="Strength. [default: the rank]")
-    ] = None,
-    dropout: Annotated[
-        float, _option("--dropout", group=ADAPTER, metavar="SHARE", help="Inputs left out in training.")
-    ] = 0.0,
-    layers: Annotated[
-        list[str] | None,
-        _option(
-            "--layers",
-            group=ADAPTER,
-            metavar="PATTERN",
-            help="Linear layers, such as '*self_attn*'. [default: all of the blocks; may be repeated]",
-        ),
-    ] = None,
-    dora: Annotated[bool, _option("--dora", group=ADAPTER, help="Learn the lengths of weights apart (DoRA).")] = False,
+    adapter: TypedAdapter,
     keep: Annotated[
         Path | None,
         _option("--keep", group=ADAPTER, metavar="FILE", help="Prompts, one a line, that are to look as they did."),
@@ -137,15 +116,7 @@ def tune_lora(  # noqa: PLR0913  (one parameter is one flag)
     to: Annotated[
         str, _option("--to", group=OUTPUT, metavar="comfy|diffusers|kohya", help="Dialect of the LoRA file.")
     ] = "comfy",
-    base: Annotated[
-        str | None,
-        _option(
-            "--base",
-            group=COMPUTING,
-            metavar="resident|int8|streamed",
-            help="How the frozen model is held. [default: the fastest that fits]",
-        ),
-    ] = None,
+    run: TypedRun,
     training: dict[str, Any],
     options: DataOptions,
     consent: Consent = None,
@@ -155,23 +126,17 @@ def tune_lora(  # noqa: PLR0913  (one parameter is one flag)
     """Train a LoRA on your own clips.
 
     The model stays as it is; what is learned is a small file for --lora. A run that was stopped goes on by itself.
-    """  # fmt: skip
-    from lichtspiel.tune.settings import BLOCKS, AdapterPlan
-
-    _check("--to", to, DIALECTS)
-    _check("--base", base, BASES)
-    plan = AdapterPlan(
-        rank=rank, alpha=float(rank) if alpha is None else alpha, dropout=dropout, dora=dora,
-        layers=tuple(layers) if layers else BLOCKS,
-    )  # fmt: skip
+    """
+    checked("--to", to, DIALECTS)
     typed = _Typed(
-        data=data, out=out, model=model, weights=weights, training=training, cache=cache,
+        data=data, out=out, model=model, weights=weights, run=run, training=training, cache=cache,
         options=replace(options, consent=consent),
     )  # fmt: skip
-    _tune(typed, as_json, adapter=plan, base=base, to=to, kept=_kept(keep, keep_weight))
+    _tune(typed, as_json, adapter.fields() | _kept(keep, keep_weight), to=to)
 
 
 @about_data
+@about_run
 @about_training
 def tune_full(  # noqa: PLR0913  (one parameter is one flag)
     *,
@@ -179,6 +144,7 @@ def tune_full(  # noqa: PLR0913  (one parameter is one flag)
     out: Out,
     model: ModelName = "nano",
     weights: Weights = None,
+    run: TypedRun,
     training: dict[str, Any],
     options: DataOptions,
     consent: Consent = None,
@@ -190,17 +156,10 @@ def tune_full(  # noqa: PLR0913  (one parameter is one flag)
     Writes weights for --weights. Under `torchrun`, processes share the work. A run that was stopped goes on by itself.
     """
     typed = _Typed(
-        data=data, out=out, model=model, weights=weights, training=training, cache=cache,
+        data=data, out=out, model=model, weights=weights, run=run, training=training, cache=cache,
         options=replace(options, consent=consent),
     )  # fmt: skip
-    _tune(typed, as_json)
-
-
-def _check(flag: str, value: str | None, known: tuple[str, ...]) -> None:
-    from lichtspiel.errors import InvalidInput
-
-    if value is not None and value not in known:
-        raise InvalidInput(f"{flag} {value} is not valid; use {', '.join(known)}")
+    _tune(typed, as_json, {"method": "full"})
 
 
 def _kept(path: Path | None, weight: float | None) -> dict[str, Any]:
@@ -226,35 +185,26 @@ class _Typed:
     out: Path
     model: str
     weights: list[Path] | None
+    run: TypedRun
     training: dict[str, Any]
     options: DataOptions
     cache: Path | None
 
 
-def _tune(
-    typed: _Typed, as_json: bool, *, adapter: AdapterPlan | None = None, base: str | None = None, to: str = "comfy",
-    kept: dict[str, Any] | None = None,
-) -> None:  # fmt: skip
-    from lichtspiel.host import computing_dtype
-    from lichtspiel.inference.device import choose_device
+def _tune(typed: _Typed, as_json: bool, adapter: dict[str, Any], *, to: str = "comfy") -> None:
     from lichtspiel.spec import model as find
     from lichtspiel.tune.prepare import Observe
     from lichtspiel.tune.run import Schedule
-    from lichtspiel.tune.settings import RunOptions
     from lichtspiel.tune.workflow import Job, tune
 
     row, fields = find(typed.model), dict(typed.training)
-    device, samples = fields.pop("device"), fields.pop("samples")
+    samples = fields.pop("samples")
     schedule = Schedule(**{name: fields.pop(name) for name in SCHEDULE}, dialect=to)
-    again = fields.pop("checkpointing")
     fields["shift"] = fields["shift"] or row.sampling.shift
-    fields["dtype"] = fields["dtype"] or str(computing_dtype(choose_device(device).type)).removeprefix("torch.")
-    fields |= {"method": "full"} if adapter is None else {"method": "lora", "adapter": adapter} | (kept or {})
-    fields |= ({} if base is None else {"base": base}) | ({} if again is None else {"checkpointing": again})
+    options, automatic = run_options(typed.run, adapter, **fields)
     job = Job(
-        data=typed.data, out=typed.out, row=row, options=RunOptions(**fields), schedule=schedule,
-        data_options=typed.options, weights=typed.weights, cache=typed.cache, samples=samples, device=device,
-        automatic=base is None and again is None,
+        data=typed.data, out=typed.out, row=row, options=options, schedule=schedule, data_options=typed.options,
+        weights=typed.weights, cache=typed.cache, samples=samples, device=typed.run.device, automatic=automatic,
     )  # fmt: skip
     with progress_bar() as progress:
         outcome = tune(job, Observe(progress=progress, note=say))

@@ -23,6 +23,7 @@ from lichtspiel.tune.dataset import Bucket, DataOptions, Finding, Sample
 from lichtspiel.tune.encode import Encoder
 from lichtspiel.tune.meter import Measured, measured
 from lichtspiel.tune.peaks import base_bytes, predict
+from lichtspiel.tune.placement import placed
 from lichtspiel.tune.prepare import Observe, Surveyed, assemble
 from lichtspiel.tune.samples import by_bucket
 from lichtspiel.tune.settings import RunOptions
@@ -86,7 +87,8 @@ class Probe:
 
 @dataclass
 class Report:
-    """What was found. `refusals` say why the run would not do; without any, it can start."""
+    """What was found. `form` says how the model is held where that follows from the memory. `refusals` say why the run
+    would not do; without any, it can start."""
 
     model: str
     device: str
@@ -97,6 +99,7 @@ class Report:
     buckets: list[BucketLine] = field(default_factory=list)
     probe: Probe | None = None
     encoding_seconds: float | None = None
+    form: str | None = None
     refusals: list[str] = field(default_factory=list)
 
     @property
@@ -119,6 +122,7 @@ class Report:
             "findings": [
                 {"path": str(one.path), "message": one.message, "refused": one.refused} for one in self.findings
             ],
+            "form": self.form,
             "stages": [vars(stage) for stage in self.stages],
             "buckets": [vars(line) | {"bucket": str(line.bucket)} for line in self.buckets],
             "probe": None if self.probe is None else {"losses": self.probe.losses, "falls": self.probe.falls},
@@ -127,9 +131,11 @@ class Report:
 
 
 def check(
-    surveyed: Surveyed, encoder: Encoder, data: DataOptions, run: RunOptions, *, steps: int, observe: Observe
-) -> Report:
-    """Check a run of `steps` steps. What is wrong with the data or the plan ends it before any network is loaded.
+    surveyed: Surveyed, encoder: Encoder, data: DataOptions, run: RunOptions, *, steps: int, observe: Observe,
+    automatic: bool = False,
+) -> Report:  # fmt: skip
+    """Check a run of `steps` steps. What is wrong with the data or the plan ends it before any network is loaded. With
+    `automatic`, the model is held as the run would hold it, by the memory there is.
 
     Raises Refused if consent is needed and was not stated, and OutputError if the disk is too small.
     """
@@ -140,13 +146,18 @@ def check(
         return report
     buckets = by_bucket(surveyed.samples)
     _plan_stages(report, encoder, next(iter(buckets)))
-    _plan_buckets(report, row, buckets, run)
+    resident = 0
+    if automatic:
+        placement = placed(row, list(buckets), run, report.free_bytes, automatic=True)
+        run = replace(run, base=placement.base, checkpointing=placement.checkpointing)
+        report.form, resident = str(placement), placement.resident
+    _plan_buckets(report, row, buckets, run, resident)
     _refuse_what_does_not_fit(report, row, run)
     if report.refusals:
         return report
     chosen = _chosen(buckets, run.batch)
     cache = _encode_some(report, surveyed, encoder, data, chosen, observe)
-    _measure(report, row, cache, chosen, run, encoder, observe)
+    _measure(report, row, cache, chosen, run, encoder, resident, observe)
     return report
 
 
@@ -160,7 +171,9 @@ def _plan_stages(report: Report, encoder: Encoder, largest: Bucket) -> None:
     report.stages.append(StageLine("VAE and CLIP" if clip else "VAE", planned.stages[-1].peak + clip))
 
 
-def _plan_buckets(report: Report, row: Model, buckets: dict[Bucket, list[Sample]], run: RunOptions) -> None:
+def _plan_buckets(
+    report: Report, row: Model, buckets: dict[Bucket, list[Sample]], run: RunOptions, resident: int
+) -> None:
     """Predict the peak of each bucket; buckets of the same number of tokens need the same."""
     peaks: dict[int, int] = {}
     for bucket, samples in buckets.items():
@@ -169,7 +182,7 @@ def _plan_buckets(report: Report, row: Model, buckets: dict[Bucket, list[Sample]
         size = min(run.batch, max(len(training), 1))
         key = tokens * size
         if key not in peaks:
-            peaks[key] = predict(row, bucket, replace(run, batch=size))
+            peaks[key] = predict(row, bucket, replace(run, batch=size), resident=resident)
         often = sum(sample.item.repeats for sample in training)
         batches = -(-often // run.batch) if often else 0
         report.buckets.append(BucketLine(bucket, len(samples), batches, tokens, peaks[key]))
@@ -261,6 +274,7 @@ def _measure(
     chosen: dict[Bucket, list[Sample]],
     run: RunOptions,
     encoder: Encoder,
+    resident: int,
     observe: Observe,
 ) -> None:
     """Load the model, take a few steps of each chosen bucket, the largest first, and try to learn one batch."""
@@ -270,7 +284,7 @@ def _measure(
     with measured(encoder.device) as loading:
         observe.progress("loading the model", 0.0)
         # Without the slow start of a run, so that ten steps are enough to see whether the loss falls.
-        trainer = Trainer(row, encoder.files, replace(run, warmup=0), encoder.device)
+        trainer = Trainer(row, encoder.files, replace(run, warmup=0), encoder.device, resident=resident)
         batch = _batch(cache, largest)
         report.probe = _probe(trainer, batch, observe, lines[largest])
     lines[largest].measured = loading.bytes

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from lichtspiel.errors import InvalidInput
 
-__all__ = ["BASES", "BLOCKS", "METHODS", "OPTIMIZERS", "TIMES", "AdapterPlan", "RunOptions"]
+__all__ = ["BASES", "BLOCKS", "METHODS", "OPTIMIZERS", "PRECISIONS", "TIMES", "AdapterPlan", "RunOptions"]
 
 Method = Literal["lora", "full"]
 Base = Literal["resident", "int8", "streamed"]
@@ -20,6 +20,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 BASES: tuple[Base, ...] = get_args(Base)
 OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
 TIMES: tuple[Times, ...] = get_args(Times)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 BLOCKS = ("blocks.*", "vace_blocks.*")
 """The layers that are adapted if nothing else is asked for: all linear layers of the blocks, as other trainers do."""

@@ -271,6 +271,7 @@ def test_check_prints_the_table_and_the_verdict(data: Path, random_nano: Path, t
     assert "64x64x5" in told
     assert "predicted" in told
     assert "50 steps take about" in told
+    assert "the model stays in memory; " in told  # the form that the run would choose
     assert told.rstrip().endswith("go: nothing speaks against it")
     caption(data)
     code, told = run(*words, "--json")
@@ -291,6 +292,7 @@ def test_check_prints_the_table_and_the_verdict(data: Path, random_nano: Path, t
         (("--full", "--base", "int8"), "full training needs --base resident"),
         (("--rank", "0"), "--rank 0 is not valid; use a whole number from 1"),
         (("--dtype", "int8"), "--dtype int8 is not valid; use float32, bfloat16"),
+        (("--steps", "0"), "--steps 0 is not valid; use a whole number from 1"),
     ],
 )
 def test_what_is_typed_is_used_or_refused(data: Path, random_nano: Path, words: tuple[str, ...], told: str) -> None:
