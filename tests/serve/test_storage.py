@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -230,6 +231,21 @@ def test_putting_and_removing_at_once(folder: Path, local: Path) -> None:
     for thread in threads:
         thread.join()
     assert failed == []
+
+
+def test_a_folder_that_goes_while_it_is_made(folder: Path, local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, mkdir, gone = Files(folder), Path.mkdir, []
+
+    def late(path: Path, *given: Any, **named: Any) -> None:
+        if path.name == "b" and not gone:
+            gone.append(path)
+            raise FileExistsError(path)  # as `mkdir` does when what it found is no folder, or gone again
+        mkdir(path, *given, **named)
+
+    monkeypatch.setattr(Path, "mkdir", late)
+    files.put(local, "a/b/c")
+    assert files.exists("a/b/c")
+    assert gone
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path, local: Path) -> None:

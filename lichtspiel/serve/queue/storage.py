@@ -177,7 +177,9 @@ def _copy_into(local: Path, root: Path, target: Path) -> None:
                 with atomic_write(target, mode=0o600) as draft, draft.open("wb") as copy:
                     shutil.copyfileobj(source, copy, CHUNK)
                 return
-            except FileNotFoundError:  # another thread removed the last file here, and the folder with it
+            # Another thread removed the last file here, and the folder with it: before `mkdir` looked at what was in
+            # its way, or after.
+            except (FileNotFoundError, FileExistsError):
                 if not left:
                     raise
                 source.seek(0)
