@@ -49,13 +49,14 @@ class Site:
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
     program: tuple[str, ...] = ("-m", "lichtspiel")
+    words: tuple[str, ...] = ()
     answers: list[tuple[str, float]] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
     mine: threading.local = field(default_factory=threading.local)
 
     def start(self) -> None:
         database, storage = f"sqlite:///{self.folder / 'jobs.sqlite'}", str(self.folder / "files")
-        words = ["serve", "--port", str(self.port), "--workers", str(self.workers), "--queue", "1000"]
+        words = ["serve", "--port", str(self.port), "--workers", str(self.workers), "--queue", "1000", *self.words]
         command = [sys.executable, *self.program, *words, "--database", database, "--storage", storage]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)

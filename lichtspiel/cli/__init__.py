@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Annotated
 
@@ -182,4 +183,5 @@ for title, (about, inner) in SERVER.items():
 def main() -> None:
     """Entry point: runs a command and turns errors into one line on stderr and an exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is handled as Ctrl-C
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # about odd files; what is wrong with them, our messages say
     sys.exit(errors.run(lambda: app(prog_name="lichtspiel", standalone_mode=False)))
