@@ -97,9 +97,13 @@ class OutputError(InvalidInput):
 
 
 class Refused(LichtspielError):
-    """A policy does not allow the request or its result."""
+    """A policy does not allow the request or its result; `rule` names the rule, where one did."""
 
     exit_code = 3
+
+    def __init__(self, message: str, rule: str = "") -> None:
+        self.rule = rule
+        super().__init__(message)
 
 
 class OutOfMemory(LichtspielError):

@@ -22,6 +22,7 @@ from lichtspiel.cli import (
     errors,
     footage,
     generate,
+    keys,
     provenance,
     record,
     serve,
@@ -149,7 +150,12 @@ GROUPS: dict[str, tuple[str, str, dict[str, Verb]]] = {
 SERVER: dict[str, tuple[str, dict[str, Verb]]] = {
     "key": (
         "API keys of the server.",
-        {"create": serve.create_key, "list": serve.list_keys, "revoke": serve.revoke_key},
+        {
+            "create": keys.create_key,
+            "list": keys.list_keys,
+            "renew": keys.renew_key,
+            "revoke": keys.revoke_key,
+        },
     ),
     "webhook": (
         "Addresses that are told when a video has ended.",

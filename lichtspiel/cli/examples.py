@@ -123,8 +123,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "serve key create": (
         "lichtspiel serve key create ada --limit 20/h",
-        "lichtspiel serve key create grace --video-seconds 600/d --worker-seconds 3600/d",
+        "lichtspiel serve key create grace --days 90 --video-seconds 600/d --worker-seconds 3600/d",
+        "lichtspiel serve key create batch --at-once 1 --storage 10GB --priority -1",
     ),
+    "serve key renew": ("lichtspiel serve key renew ada --days 90",),
     "serve key list": ("lichtspiel serve key list",),
     "serve key revoke": ("lichtspiel serve key revoke ada",),
     "serve webhook create": ("lichtspiel serve webhook create https://example.org/videos --key ada",),

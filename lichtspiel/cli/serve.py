@@ -16,15 +16,14 @@ from lichtspiel.cli.flags import flag_of, under_terms
 from lichtspiel.errors import InvalidInput, printable
 
 if TYPE_CHECKING:
-    from lichtspiel.serve.queue.api_keys import KeyRow
     from lichtspiel.serve.queue.jobs import Jobs
     from lichtspiel.serve.queue.webhooks import Webhook
     from lichtspiel.serve.settings import Settings
     from lichtspiel.workflows.terms import Terms
 
 __all__ = [
-    "cancel_job", "create_key", "create_webhook", "list_jobs", "list_keys", "list_webhooks", "remove_webhook",
-    "revoke_key", "serve", "show_job",
+    "Database", "cancel_job", "create_webhook", "list_jobs", "list_webhooks", "moment", "open_jobs", "remove_webhook",
+    "serve", "show_job",
 ]  # fmt: skip
 
 Database = Annotated[
@@ -32,7 +31,6 @@ Database = Annotated[
     typer.Option(metavar="URL", help="SQLAlchemy address. [default: a SQLite file in the data folder]"),
 ]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job, such as video_1f…")]
-Owner = Annotated[str, typer.Argument(metavar="NAME", help="Who the key is for.")]
 
 
 def _option(metavar: str, help: str, least: int | None = None, most: int | None = None) -> Any:
@@ -119,66 +117,12 @@ def _devices(devices: list[str], least: int, most: int | None) -> tuple[str, ...
     return tuple(devices * most if len(devices) == 1 else devices)[:most]
 
 
-def _jobs(database: str | None) -> Jobs:
+def open_jobs(database: str | None) -> Jobs:
+    """The jobs in a database, or in that of this installation."""
     from lichtspiel.serve.server import open_server
     from lichtspiel.serve.settings import Settings
 
     return open_server(Settings(database=database) if database else Settings()).jobs
-
-
-def create_key(
-    name: Owner,
-    limit: Annotated[
-        str | None, typer.Option(metavar="LIMIT", help="How many videos, such as 20/h, 5/min or 100/d.")
-    ] = None,
-    video_seconds: Annotated[
-        str | None, typer.Option(metavar="LIMIT", help="How many seconds of video in all, such as 600/d.")
-    ] = None,
-    worker_seconds: Annotated[
-        str | None, typer.Option(metavar="LIMIT", help="How many seconds workers may work for it, such as 3600/d.")
-    ] = None,
-    database: Database = None,
-    as_json: Json = False,
-) -> None:
-    """Create an API key, which is shown once.
-
-    The server keeps a digest of it. Clients send it as the header `Authorization: Bearer KEY`.
-    """
-    from lichtspiel.serve.queue.api_keys import Keys
-
-    keys = Keys(_jobs(database))
-    key, secret = keys.create(name, limit, video_seconds=video_seconds, worker_seconds=worker_seconds)
-    if as_json:
-        print(json.dumps({**_facts(key), "key": secret}))
-        return
-    print(f"created a key for {key.name}; it is shown only now. Send it as: Authorization: Bearer KEY", file=sys.stderr)
-    print(secret)
-
-
-def list_keys(database: Database = None, as_json: Json = False) -> None:
-    """List the API keys."""
-    from lichtspiel.serve.queue.api_keys import Keys
-
-    rows = [_facts(key) for key in Keys(_jobs(database)).list()]
-    if as_json:
-        print(json.dumps(rows))
-        return
-    for row in rows:
-        state = "revoked" if row["revoked"] else "valid"
-        quotas = (("videos", row["limit"]), ("s of video", row["video_seconds"]), ("s of work", row["worker_seconds"]))
-        limits = ", ".join(quota.replace("/", f" {kind}/") for kind, quota in quotas if quota) or "no limit"
-        print(f"{row['created'][:16].replace('T', ' ')}  {state:<8}  {row['name']:<16}  {limits}")
-
-
-def revoke_key(name: Owner, database: Database = None, as_json: Json = False) -> None:
-    """Revoke an API key.
-
-    Videos that were made with it are kept.
-    """
-    from lichtspiel.serve.queue.api_keys import Keys
-
-    key = Keys(_jobs(database)).revoke(name)
-    print(json.dumps(_facts(key)) if as_json else f"revoked the key of {key.name}")
 
 
 def create_webhook(
@@ -198,7 +142,7 @@ def create_webhook(
     from lichtspiel.serve.queue.api_keys import Keys
     from lichtspiel.serve.queue.webhooks import Webhooks
 
-    jobs = _jobs(database)
+    jobs = open_jobs(database)
     owners = {row.name: row.id for row in Keys(jobs).list() if row.revoked is None}
     if key is not None and key not in owners:
         raise InvalidInput(f"--key {key}: there is no such key in use; `lichtspiel serve key list` lists them")
@@ -215,7 +159,7 @@ def list_webhooks(database: Database = None, as_json: Json = False) -> None:
     from lichtspiel.serve.queue.api_keys import Keys
     from lichtspiel.serve.queue.webhooks import Webhooks
 
-    jobs = _jobs(database)
+    jobs = open_jobs(database)
     owners = {row.name: row.id for row in Keys(jobs).list()}
     rows = [_shown(one, owners) for one in Webhooks(jobs).list()]
     if as_json:
@@ -233,7 +177,7 @@ def remove_webhook(
     """Remove an address, with what is still to be sent to it."""
     from lichtspiel.serve.queue.webhooks import Webhooks
 
-    Webhooks(_jobs(database)).remove(id)
+    Webhooks(open_jobs(database)).remove(id)
     print(json.dumps({"id": id, "removed": True}) if as_json else f"removed {id}")
 
 
@@ -241,17 +185,12 @@ def _shown(webhook: Webhook, owners: dict[str, str]) -> dict[str, Any]:
     """A webhook as plain values, without its secret."""
     facts = {name: value for name, value in asdict(webhook).items() if name not in {"secret", "owner"}}
     names = {id: name for name, id in owners.items()}
-    moments = {name: facts[name] and _moment(facts[name]) for name in ("created", "disabled")}
+    moments = {name: facts[name] and moment(facts[name]) for name in ("created", "disabled")}
     return {**facts, **moments, "key": names.get(webhook.owner) if webhook.owner is not None else None}
 
 
-def _facts(key: KeyRow) -> dict[str, Any]:
-    """A key as plain values, without its digest."""
-    facts = {name: value for name, value in asdict(key).items() if name != "digest"}
-    return {name: _moment(value) if name in {"created", "revoked"} else value for name, value in facts.items()}
-
-
-def _moment(seconds: float | None) -> str | None:
+def moment(seconds: float | None) -> str | None:
+    """A time as text: ISO 8601 in UTC."""
     return (
         None
         if seconds is None
@@ -267,7 +206,7 @@ def list_jobs(
     """List the jobs of the server."""
     from lichtspiel.serve.api.objects import video_object
 
-    jobs, _ = _jobs(database).page(None, limit=limit)
+    jobs, _ = open_jobs(database).page(None, limit=limit)
     if as_json:
         print(json.dumps([video_object(job) for job in jobs], ensure_ascii=False))
         return
@@ -280,7 +219,7 @@ def show_job(id: JobId, database: Database = None, as_json: Json = False) -> Non
     """Show a job as clients see it."""
     from lichtspiel.serve.api.objects import video_object
 
-    shown = video_object(_jobs(database).get(id, None))
+    shown = video_object(open_jobs(database).get(id, None))
     if as_json:
         print(json.dumps(shown, ensure_ascii=False))
         return
@@ -293,5 +232,5 @@ def cancel_job(id: JobId, database: Database = None, as_json: Json = False) -> N
     """Cancel a job that waits or is in progress."""
     from lichtspiel.serve.api.objects import video_object
 
-    job = _jobs(database).cancel(id, None)
+    job = open_jobs(database).cancel(id, None)
     print(json.dumps(video_object(job), ensure_ascii=False) if as_json else f"{id}: {job.state}")

@@ -46,10 +46,12 @@ def enforce(verdict: Verdict, *, consent: str | None = None) -> None:
     overrides a refusal. The caller must record it together with the verdict.
     """
     if verdict.decision == "refused":
-        raise Refused(f"refused by the policy: {verdict.detail} (category {verdict.category}, rule {verdict.rule})")
+        text = f"refused by the policy: {verdict.detail} (category {verdict.category}, rule {verdict.rule})"
+        raise Refused(text, verdict.rule)
     if verdict.decision == "needs consent" and not (consent or "").strip():
         raise Refused(
             f"the policy asks for consent: {verdict.detail} (rule {verdict.rule}); "
             'say who is shown and that they agreed, with --consent "TEXT" (in the API: the field consent); '
-            "the text is recorded"
+            "the text is recorded",
+            verdict.rule,
         )

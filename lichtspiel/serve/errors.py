@@ -111,6 +111,18 @@ class LimitReached(LichtspielError):
         super().__init__(f"the quota of this key, {limit}, is used up; try again in {retry_after} seconds")
 
 
+class StorageUsedUp(Conflict):
+    """The files of this key take as much storage as it may use."""
+
+    code = "storage_used_up"
+
+    def __init__(self, most: int, kept: int) -> None:
+        super().__init__(
+            f"the videos of this key take {kept / 1e6:,.0f} MB of the {most / 1e6:,.0f} MB that it may keep; "
+            "delete some first"
+        )
+
+
 class TooBusy(LichtspielError):
     """The server has too much of this kind of work at once; try again in `retry_after` seconds."""
 

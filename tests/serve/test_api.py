@@ -19,12 +19,13 @@ import openai
 import pytest
 from PIL import Image
 
+from lichtspiel import __version__
 from lichtspiel.errors import InvalidInput
 from lichtspiel.media.picture import load_image
 from lichtspiel.media.video import read_video, video_info
 from lichtspiel.seal import verify
 from lichtspiel.serve.api.state import Server
-from lichtspiel.serve.queue.api_keys import Keys
+from lichtspiel.serve.queue.api_keys import Keys, Quotas
 from lichtspiel.serve.settings import Settings
 from lichtspiel.spec import MODELS
 from tests.lora.files import keys, linear_layers, pairs, save
@@ -165,7 +166,8 @@ def test_a_full_queue_says_when_to_come_back(random_nano: Path, tmp_path: Path) 
 
 def test_keys_separate_people_and_limit_them(random_nano: Path, tmp_path: Path) -> None:
     with live(settings(tmp_path, random_nano, require_key=True)) as (server, address):
-        ada, grace = (Keys(server.jobs).create(name, limit)[1] for name, limit in (("ada", "1/h"), ("grace", None)))
+        keys = Keys(server.jobs)
+        ada, grace = keys.create("ada", Quotas(limit="1/h"))[1], keys.create("grace")[1]
         with pytest.raises(openai.AuthenticationError) as refused:
             client(address, "ls_wrong").videos.create(model="nano", prompt=PROMPT)
         assert refused.value.code == "invalid_key"
@@ -301,6 +303,8 @@ def test_models_state_and_numbers(served: Served) -> None:
     assert 'lichtspiel_jobs{state="completed"} 1.0' in numbers
     assert 'lichtspiel_stage_seconds_total{stage="denoise"}' in numbers
     assert 'lichtspiel_api_seconds_count{method="POST",route="/v1/videos",status="403"} 1.0' in numbers
+    assert 'lichtspiel_refusals_total{rule="minors.sexual"} 1.0' in numbers
+    assert f'lichtspiel_build_info{{version="{__version__}"}} 1.0' in numbers
 
 
 def test_loras_are_named_not_pathed(random_nano: Path, tmp_path: Path) -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lichtspiel.errors import InvalidInput
 from lichtspiel.serve.errors import Conflict, NotFound
-from lichtspiel.serve.queue.api_keys import PREFIX, Keys
+from lichtspiel.serve.queue.api_keys import PREFIX, Keys, Quotas
 from lichtspiel.serve.queue.jobs import Jobs
 from tests.serve.conftest import Clock
 
 
 def test_a_key_is_found_by_its_secret_only(jobs: Jobs) -> None:
     keys = Keys(jobs)
-    row, secret = keys.create("laptop", "20/h")
+    row, secret = keys.create("laptop", Quotas(limit="20/h"))
     other, another = keys.create("phone")
     assert re.fullmatch(r"ls_[A-Za-z0-9_-]{43}", secret)
     assert re.fullmatch(r"key_[0-9a-f]{16}", row.id)
@@ -74,15 +77,53 @@ def test_a_revoked_key_opens_nothing_and_its_name_is_free(jobs: Jobs, clock: Clo
     assert list(keys.list()) == [revoked, again]
 
 
+def test_a_key_works_for_its_days_and_can_be_renewed(jobs: Jobs, clock: Clock) -> None:
+    keys = Keys(jobs)
+    row, secret = keys.create("laptop", Quotas(at_once=2, storage="10GB", priority=3), days=2)
+    assert (row.expires, row.at_once, row.storage, row.priority) == (1000.0 + 172800, 2, 10**10, 3)
+    assert keys.find(secret) == row
+    renewed, another = keys.renew("laptop", days=3)
+    assert renewed == dataclasses.replace(row, prefix=renewed.prefix, expires=1000.0 + 259200)  # its jobs stay its own
+    assert keys.find(secret) is None
+    clock.pass_by(259199)
+    assert keys.find(another) == renewed
+    assert renewed.state(clock()) == "valid"
+    clock.pass_by(1)
+    assert keys.find(another) is None
+    assert renewed.state(clock()) == "expired"
+    assert keys.renew("laptop")[0].state(clock()) == "valid"
+    for days in (0.0, -1.0, 4000.0, math.nan):
+        with pytest.raises(InvalidInput, match="days"):
+            keys.create("phone", days=days)
+
+
+def test_the_name_of_an_expired_key_is_free(jobs: Jobs, clock: Clock) -> None:
+    keys = Keys(jobs)
+    row, _ = keys.create("laptop", days=1)
+    clock.pass_by(86400)
+    again, secret = keys.create("laptop")
+    assert again.id != row.id
+    assert keys.revoke("laptop").id == again.id
+    assert keys.find(secret) is None
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"storage": "10"}, {"storage": "0GB"}, {"storage": "1.5GB"}, {"at_once": 0}, {"video_seconds": "x"}]
+)
+def test_quotas_that_are_none(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput, match="is not valid"):
+        Quotas(**wrong)
+
+
 @pytest.mark.parametrize("limit", ["", "20", "0/h", "-1/h", "20/w", "20/h ", "1.5/h", "20/hour", "1234567/d"])
 def test_limits_that_are_none(jobs: Jobs, limit: str) -> None:
     with pytest.raises(InvalidInput, match="as in 20/h"):
-        Keys(jobs).create("laptop", limit)
+        Keys(jobs).create("laptop", Quotas(limit=limit))
 
 
 @pytest.mark.parametrize("limit", ["1/s", "5/min", "20/h", "100/d"])
 def test_limits(jobs: Jobs, limit: str) -> None:
-    assert Keys(jobs).create("laptop", limit)[0].limit == limit
+    assert Keys(jobs).create("laptop", Quotas(limit=limit))[0].limit == limit
 
 
 @pytest.mark.parametrize("name", ["", " a", "a\n", "a\0", "a" * 65, "<b>"])

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from lichtspiel.serve.errors import Busy, IdempotencyError, LimitReached, NotFound, QueueFull
-from lichtspiel.serve.queue.api_keys import Keys
+from lichtspiel.serve.errors import Busy, IdempotencyError, LimitReached, NotFound, QueueFull, StorageUsedUp
+from lichtspiel.serve.queue.api_keys import Keys, Quotas
 from lichtspiel.serve.queue.clock import SETTLED
-from lichtspiel.serve.queue.jobs import Jobs
+from lichtspiel.serve.queue.jobs import Jobs, Takes
 from tests.serve.conftest import Clock, add, claim
 
 Opening = Callable[..., Jobs]
@@ -124,7 +124,7 @@ def test_an_idempotency_key_gives_the_first_job(jobs: Jobs) -> None:
 
 def test_a_repeated_request_is_answered_by_a_full_queue_and_counts_for_no_limit(jobs_of: Opening) -> None:
     jobs = jobs_of(queue_limit=1)
-    key, _ = Keys(jobs).create("laptop", "1/h")
+    key, _ = Keys(jobs).create("laptop", Quotas(limit="1/h"))
     said: dict[str, Any] = {"owner": key.id, "model": "nano", "request": {}, "inputs": {}, "idempotency": "k"}
     first, _ = jobs.add(**said)
     assert jobs.add(**said) == (first, False)
@@ -147,22 +147,22 @@ def test_several_threads_with_one_idempotency_key_make_one_job(jobs: Jobs) -> No
 
 
 def test_a_key_gets_no_more_seconds_of_video_than_its_quota(jobs: Jobs, clock: Clock) -> None:
-    owner = Keys(jobs).create("limited", video_seconds="10/h")[0].id
-    first = add(jobs, owner=owner, seconds=6.0)
+    owner = Keys(jobs).create("limited", Quotas(video_seconds="10/h"))[0].id
+    first = add(jobs, owner=owner, takes=Takes(seconds=6.0))
     jobs.delete(first.id, owner)  # makes no room
     clock.pass_by(60)
-    add(jobs, owner=owner, seconds=4.0)
+    add(jobs, owner=owner, takes=Takes(seconds=4.0))
     for seconds in (0.1, 11.0):
         with pytest.raises(LimitReached, match="10/h seconds of video") as reached:
-            add(jobs, owner=owner, seconds=seconds)
+            add(jobs, owner=owner, takes=Takes(seconds=seconds))
         assert reached.value.retry_after == (3540 if seconds < 1 else 3600)
     clock.pass_by(3540)
-    add(jobs, owner=owner, seconds=6.0)
-    add(jobs, owner="somebody else", seconds=1000.0)
+    add(jobs, owner=owner, takes=Takes(seconds=6.0))
+    add(jobs, owner="somebody else", takes=Takes(seconds=1000.0))
 
 
 def test_a_key_gets_no_more_work_than_its_quota(jobs: Jobs, clock: Clock) -> None:
-    owner = Keys(jobs).create("limited", worker_seconds="100/h")[0].id
+    owner = Keys(jobs).create("limited", Quotas(worker_seconds="100/h"))[0].id
     first = add(jobs, owner=owner)
     claimed = claim(jobs)
     clock.pass_by(60)
@@ -178,9 +178,23 @@ def test_a_key_gets_no_more_work_than_its_quota(jobs: Jobs, clock: Clock) -> Non
     assert reached.value.retry_after == 3500
 
 
+def test_a_key_keeps_no_more_than_its_storage(jobs: Jobs) -> None:
+    owner = Keys(jobs).create("limited", Quotas(storage="3MB"))[0].id
+    with pytest.raises(StorageUsedUp, match="0 MB of the 3 MB"):
+        add(jobs, owner=owner, takes=Takes(bytes=3_000_001))
+    first = add(jobs, owner=owner, takes=Takes(bytes=1_000_000))
+    jobs.complete(claim(jobs), video="v", result={"bytes": 2_500_000})  # its size was not known before
+    with pytest.raises(StorageUsedUp, match="4 MB of the 3 MB") as full:
+        add(jobs, owner=owner)
+    assert (full.value.code, full.value.status) == ("storage_used_up", 409)
+    add(jobs, owner="somebody else", takes=Takes(bytes=10**9))
+    jobs.delete(first.id, owner)
+    add(jobs, owner=owner, takes=Takes(bytes=1_000_000))
+
+
 def test_a_key_makes_no_more_than_its_limit(jobs: Jobs, clock: Clock) -> None:
     keys = Keys(jobs)
-    limited, free = keys.create("limited", "2/min")[0].id, keys.create("free")[0].id
+    limited, free = keys.create("limited", Quotas(limit="2/min"))[0].id, keys.create("free")[0].id
     first = add(jobs, owner=limited)
     clock.pass_by(20)
     add(jobs, owner=limited)

@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from lichtspiel.serve.errors import Lost
+from lichtspiel.serve.queue.api_keys import Keys, Quotas
 from lichtspiel.serve.queue.jobs import ENDED, Jobs
 from tests.serve.conftest import Clock, add, claim
 
@@ -237,6 +238,29 @@ def test_cancel_what_has_ended(jobs: Jobs, clock: Clock, state: str) -> None:
     clock.pass_by(5)
     assert before.state == state
     assert jobs.cancel(job.id, "a") == before
+
+
+def test_a_key_has_no_more_jobs_in_progress_than_it_may(jobs: Jobs, clock: Clock) -> None:
+    owner = Keys(jobs).create("batch", Quotas(at_once=1))[0].id
+    first, second, other = (add(jobs, owner=who) for who in (owner, owner, "b"))
+    clock.pass_by(1)
+    held = claim(jobs)
+    assert held.id == first.id
+    assert claim(jobs).id == other.id  # although the second came before it
+    assert jobs.claim("w", ["nano"], 30.0) is None
+    assert jobs.get(second.id, owner).state == "queued"
+    jobs.fail(held, "failed", "an end")
+    assert claim(jobs).id == second.id
+
+
+def test_keys_of_a_higher_priority_come_first(jobs: Jobs, clock: Clock) -> None:
+    low, high = (Keys(jobs).create(name, Quotas(priority=number))[0].id for name, number in (("low", -1), ("high", 2)))
+    for owner in (low, "b", high, high):
+        clock.pass_by(1)
+        add(jobs, owner=owner)
+    order = [job.owner for job in jobs.waiting(["nano"], 9)]
+    assert order == [high, high, "b", low]
+    assert [claim(jobs, lease=600.0).owner for _ in order] == order
 
 
 def test_owners_take_turns(jobs: Jobs, clock: Clock) -> None:

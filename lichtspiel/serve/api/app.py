@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from lichtspiel import __version__
-from lichtspiel.errors import LichtspielError
+from lichtspiel.errors import LichtspielError, Refused
 from lichtspiel.serve.api import health, models, verify, videos
 from lichtspiel.serve.api.metrics import TimingMiddleware
 from lichtspiel.serve.api.middleware import SecurityMiddleware
@@ -71,6 +71,8 @@ def create_app(server: Server) -> FastAPI:
 def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(LichtspielError)
     async def ours(_: Request, error: Exception) -> JSONResponse:
+        if isinstance(error, Refused):
+            app.state.server.metrics.refusals.labels(error.rule).inc()
         status, body = error_response(cast("LichtspielError", error))
         retry = getattr(error, "retry_after", None)
         return JSONResponse(body, status, headers={"Retry-After": str(int(retry))} if retry else None)

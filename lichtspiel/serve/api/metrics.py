@@ -5,18 +5,19 @@ Everything about jobs comes from the database, so it covers all workers on all m
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import logging
 import time
 import uuid
-from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import psutil
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, Info
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lichtspiel import __version__
 from lichtspiel.serve.queue.jobs import Jobs
 from lichtspiel.serve.tracing import Tracing
 
@@ -46,6 +47,10 @@ class Metrics:
             "lichtspiel_api_seconds", "Seconds until an answer begins", ["method", "route", "status"],
             registry=self.registry,
         )  # fmt: skip
+        self.refusals = Counter(
+            "lichtspiel_refusals", "Requests that the policy did not let in, by rule", ["rule"], registry=self.registry
+        )
+        Info("lichtspiel_build", "This server", registry=self.registry).info({"version": __version__})
         self.registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
@@ -63,7 +68,7 @@ class Metrics:
             oldest.add_metric([model], age)
         yield from (waiting, oldest)
         busy = GaugeMetricFamily("lichtspiel_workers", "Workers of this server, by state", labels=["state"])
-        for does, number in Counter(each.partition(":")[0] for each in [*self.workers.values()]).items():
+        for does, number in collections.Counter(each.partition(":")[0] for each in [*self.workers.values()]).items():
             busy.add_metric([does], number)
         yield busy
         yield from self._memory()

@@ -21,7 +21,7 @@ from lichtspiel.serve.api.objects import video_object
 from lichtspiel.serve.errors import Busy, InvalidKey
 from lichtspiel.serve.queue import scratch
 from lichtspiel.serve.queue.api_keys import Keys
-from lichtspiel.serve.queue.jobs import ENDED, Job, Jobs
+from lichtspiel.serve.queue.jobs import ENDED, Job, Jobs, Takes
 from lichtspiel.serve.queue.storage import Files
 from lichtspiel.serve.settings import Settings
 from lichtspiel.serve.tracing import Tracing, traceparent
@@ -74,7 +74,10 @@ class Server:
                 owner=owner, model=submission.request.model, inputs=inputs,
                 request={**stored(submission, verdict), "traceparent": traceparent()},
                 remixed_from=remixed_from, idempotency=idempotency, digest=submission.digest,
-                seconds=submission.request.frames / submission.request.fps,
+                takes=Takes(
+                    seconds=submission.request.frames / submission.request.fps,
+                    bytes=sum(path.stat().st_size for path in submission.files.values()),
+                ),
             )  # fmt: skip
         except LichtspielError:
             self.files.remove([*inputs.values()])

@@ -221,6 +221,7 @@ export default {
   error_consent_how: "Bitte im Feld oben angeben, wer zu sehen ist und dass zugestimmt wurde. Die Angabe wird aufgezeichnet.",
   error_queue_full: "Die Warteschlange ist voll.",
   error_limit_reached: "Dieser Schlüssel hat seinen Anteil fürs Erste verbraucht.",
+  error_storage_used_up: "Die Videos dieses Schlüssels füllen seinen ganzen Platz. Lösche zuerst einige.",
   error_retry: "In {time} sollte wieder Platz sein.",
   error_retry_now: "Jetzt sollte Platz sein: bitte noch einmal versuchen.",
   error_conflict: "Das passt nicht zu dem, was gerade läuft.",

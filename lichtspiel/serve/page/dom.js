@@ -81,7 +81,7 @@ export const asksConsent = (error) =>
   error?.code === "refused_by_policy" && /consent/i.test(error.message) && !/refuse/i.test(error.message);
 
 /** Errors of which the page's own words say all that the server's do. */
-const WORDED = ["queue_full", "limit_reached", "out_of_memory", "interrupted", "invalid_key"];
+const WORDED = ["queue_full", "limit_reached", "storage_used_up", "out_of_memory", "interrupted", "invalid_key"];
 
 /** The name of the words for the policy's category, if it named one. */
 function reason(message) {

@@ -221,6 +221,7 @@ export default {
   error_consent_how: "Say in the field above who is shown and that they agreed. The statement is recorded.",
   error_queue_full: "The queue is full.",
   error_limit_reached: "This key has used up its share for now.",
+  error_storage_used_up: "The videos of this key take all the room that it has. Delete some first.",
   error_retry: "There should be room again in {time}.",
   error_retry_now: "There should be room now: try again.",
   error_conflict: "This conflicts with something that is in progress.",

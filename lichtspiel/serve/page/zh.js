@@ -221,6 +221,7 @@ export default {
   error_consent_how: "请在上方的输入框中说明画面中是谁，以及本人已同意。该声明会被记录。",
   error_queue_full: "队列已满。",
   error_limit_reached: "此密钥的额度暂时用完。",
+  error_storage_used_up: "此密钥的视频已占满其存储空间,请先删除一些。",
   error_retry: "{time}后应该会有空位。",
   error_retry_now: "现在应该有空位了：请再试一次。",
   error_conflict: "这与正在进行的操作冲突。",

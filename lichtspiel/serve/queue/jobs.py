@@ -29,10 +29,10 @@ from lichtspiel.serve.errors import Busy, IdempotencyError, Lost, NotFound
 from lichtspiel.serve.queue import leases
 from lichtspiel.serve.queue.clock import JUMP, Watch
 from lichtspiel.serve.queue.database import Database
-from lichtspiel.serve.queue.limits import charge, check_limit, check_queue
+from lichtspiel.serve.queue.limits import charge, check_limit, check_queue, check_storage
 from lichtspiel.serve.queue.schema import job as table
 
-__all__ = ["ENDED", "Job", "Jobs", "State"]
+__all__ = ["ENDED", "Job", "Jobs", "State", "Takes"]
 
 State = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 
@@ -53,8 +53,8 @@ class Job:
     `owner` is the id of an API key, or empty where the server needs none. `request` holds the fields of a `Request`
     except its files; `inputs` holds the names of the files by field ("image", "references/1"). `lease` is when the
     worker's lease expires. `cancel` means that the job was asked to stop but has not stopped yet. `latents`, `video`
-    and `preview` are names in `Files`. `result` describes the finished video. The request is left out of `repr`, and
-    so out of logs.
+    and `preview` are names in `Files`. `result` describes the finished video, `bytes` counts its files that are kept.
+    The request is left out of `repr`, and so out of logs.
     """
 
     id: str
@@ -84,11 +84,20 @@ class Job:
     error_code: str | None
     error_message: str | None
     result: Mapping[str, Any] | None = field(repr=False)
+    bytes: int | None
 
     @property
     def files(self) -> list[str]:
         """The names of all files that belong to this job and are deleted with it."""
         return [name for name in (*self.inputs.values(), self.latents, self.video, self.preview) if name is not None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Takes:
+    """What a new job takes of quotas: the seconds of its video, and the bytes of the files that it came with."""
+
+    seconds: float = 0.0
+    bytes: int = 0
 
 
 STAGES = ("load", "encode", "denoise", "decode", "upscale", "seal")
@@ -147,15 +156,16 @@ class Jobs:
         remixed_from: str | None = None,
         idempotency: str | None = None,
         digest: str = "",
-        seconds: float = 0.0,
+        takes: Takes | None = None,
     ) -> tuple[Job, bool]:
         """Add a job to the queue; returns it and whether it is new.
 
         If this owner has used the `idempotency` key before, the job from back then is returned. `digest` identifies
-        the whole request, including its files, and must be the same whenever the key is the same. `seconds` is the
-        length of the video, for the quota of the owner. Repeating a request does not count against any limit. Raises
-        IdempotencyError, LimitReached or QueueFull.
+        the whole request, including its files, and must be the same whenever the key is the same. `takes` is
+        what it takes of the quotas of the owner. Repeating a request does not count against any limit. Raises
+        IdempotencyError, LimitReached, StorageUsedUp or QueueFull.
         """
+        takes = takes or Takes()
         key = None if idempotency is None else hashlib.sha256(idempotency.encode("utf-8", "surrogatepass")).hexdigest()
         with self.database.writing(alone=True) as connection:
             now = self.watch.now()
@@ -168,7 +178,8 @@ class Jobs:
                     return _job(row), False
             check_queue(connection, self._queue_limit, owner)
             id = f"video_{uuid.uuid4().hex}"
-            check_limit(connection, owner, now, id, seconds)
+            check_storage(connection, owner, takes.bytes)
+            check_limit(connection, owner, now, id, takes.seconds)
             values: dict[str, Any] = {
                 "id": id,
                 "owner": owner,
@@ -177,6 +188,7 @@ class Jobs:
                 "inputs": dict(inputs),
             }
             values |= {"remixed_from": remixed_from, "idempotency": key, "digest": digest, "created": now}
+            values["bytes"] = takes.bytes
             connection.execute(_ADD, {**_FRESH, **values})
             return _read(connection, id, None), True
 
@@ -207,8 +219,9 @@ class Jobs:
     def claim(self, worker: str, models: Collection[str], lease: float) -> Job | None:
         """Claim the next job for a worker that can run `models`, for `lease` seconds; None if no job waits.
 
-        No two workers get the same job. The owner whose last job started longest ago comes first, with their oldest
-        job. Jobs whose lease has expired are cleaned up before that, see `sweep`.
+        No two workers get the same job. Keys of a higher priority come first; among equals, the owner whose last job
+        started longest ago, with their oldest job. A key that has as many jobs in progress as it may waits. Jobs whose
+        lease has expired are cleaned up before that, see `sweep`.
         """
         with self.database.writing(alone=True) as connection:
             now = self.watch.now()
@@ -284,9 +297,13 @@ class Jobs:
         self._write(job, latents=name)
 
     def complete(self, job: Job, *, video: str, result: Mapping[str, Any], preview: str | None = None) -> None:
-        """Complete the job with its video, even if it was asked to cancel: the work is done. Raises Lost."""
+        """Complete the job with its video, even if it was asked to cancel: the work is done. Raises Lost.
+
+        `bytes` of the result, if there, is the size of the video, and counts as storage of its owner.
+        """
         ended = {**self._ended("completed"), "progress": 1.0, "result": dict(result)}
         ended["latents"] = None  # only another attempt would need them
+        ended["bytes"] = (job.bytes or 0) + int(result.get("bytes") or 0)
         self._write(job, **ended, video=video, **({} if preview is None else {"preview": preview}))
 
     def fail(self, job: Job, code: str, message: str) -> None:

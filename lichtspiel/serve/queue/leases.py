@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, insert, or_, select, update
 
-from lichtspiel.serve.queue.schema import job, turn
+from lichtspiel.serve.queue.schema import api_key, job, turn
 
 __all__ = [
     "BY_ID",
@@ -95,18 +95,25 @@ def write(connection: Connection, id: str, values: Mapping[str, Any]) -> None:
 
 _MODELS = job.c.model.in_(bindparam("models", expanding=True))
 
+_other = job.alias()
+_BUSY = (
+    select(func.count()).where(_other.c.owner == job.c.owner, _other.c.state == "in_progress").scalar_subquery()
+)  # fmt: skip
+_PRIORITY = func.coalesce(api_key.c.priority, 0)
+
 _NEXT = (
     select(job.c.id, job.c.owner)
     .outerjoin(turn, turn.c.owner == job.c.owner)
-    .where(job.c.state == "queued", _MODELS)
-    .order_by(turn.c.started.asc().nulls_first(), job.c.number)
+    .outerjoin(api_key, api_key.c.id == job.c.owner)
+    .where(job.c.state == "queued", _MODELS, or_(api_key.c.at_once.is_(None), api_key.c.at_once > _BUSY))
+    .order_by(_PRIORITY.desc(), turn.c.started.asc().nulls_first(), job.c.number)
     .limit(1)
     .with_for_update(skip_locked=True, of=job)
 )
 
 
 def next_queued(connection: Connection, models: Collection[str]) -> tuple[str, str] | None:
-    """Id and owner of the next job for one of `models`; locks its row.
+    """Id and owner of the next job for one of `models`, of an owner who may have one more in progress; locks its row.
 
     Skips rows that another transaction is changing, for example to cancel the job, instead of waiting for them.
     """
@@ -138,14 +145,16 @@ def _queue_order(*which: ColumnElement[bool]) -> Select[Any]:
     return (
         select(ranked.c.id)
         .outerjoin(turn, turn.c.owner == ranked.c.owner)
-        .order_by(ranked.c.round, turn.c.started.asc().nulls_first(), ranked.c.oldest)
+        .outerjoin(api_key, api_key.c.id == ranked.c.owner)
+        .order_by(_PRIORITY.desc(), ranked.c.round, turn.c.started.asc().nulls_first(), ranked.c.oldest)
     )
 
 
 QUEUE_ORDER = _queue_order()
 """The ids of the waiting jobs, in the order in which they would be claimed.
 
-Owners take turns, so the second job of one owner comes after the first job of every other. Owners are ordered as in
+Keys of a higher priority come first. Among equals, owners take turns, so the second job of one owner comes after the
+first job of every other. Owners are ordered as in
 `next_queued`; in every round, those whose jobs were never started are ordered by their oldest job.
 """
 

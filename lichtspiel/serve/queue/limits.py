@@ -1,7 +1,8 @@
 """Limits: the quotas of a key and the length of the queue. All are checked by counting rows.
 
-A key may have a quota of videos, of seconds of video and of seconds of work. All errors say when to try again. For a
-key that time is known; for the queue it is estimated from how long recent videos took.
+A key may have a quota of videos, of seconds of video, of seconds of work and of storage. Errors say when to try again.
+For a key that time is known; for the queue it is estimated from how long recent videos took. Storage gets room when its
+owner deletes videos, or when they expire.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import re
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from lichtspiel.errors import InvalidInput
-from lichtspiel.serve.errors import LimitReached, QueueFull
+from lichtspiel.serve.errors import LimitReached, QueueFull, StorageUsedUp
 from lichtspiel.serve.queue.schema import api_key, arrival, job
 
-__all__ = ["charge", "check_limit", "check_queue", "parse_limit"]
+__all__ = ["charge", "check_limit", "check_queue", "check_storage", "parse_limit", "parse_size"]
 
 SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 
@@ -29,6 +30,14 @@ def parse_limit(limit: str) -> tuple[int, int]:
     if match is None:
         raise InvalidInput(f"limit: {limit!r} is not valid: a number, a slash and one of s, min, h, d, as in 20/h")
     return int(match[1]), SECONDS[match[2]]
+
+
+def parse_size(size: str) -> int:
+    """Parse a size into bytes: 10,000,000,000 for `10GB`. Raises InvalidInput."""
+    match = re.fullmatch(r"([1-9][0-9]{0,5})(MB|GB|TB)", size)
+    if match is None:
+        raise InvalidInput(f"storage: {size!r} is not valid: a number and one of MB, GB, TB, as in 10GB")
+    return int(match[1]) * {"MB": 10**6, "GB": 10**9, "TB": 10**12}[match[2]]
 
 
 _FORGET = delete(arrival).where(arrival.c.created <= bindparam("before"))
@@ -86,6 +95,23 @@ def charge(connection: Connection, id: str) -> None:
     row = connection.execute(_COST, {"this_job": id}).one_or_none()
     if row is not None and row.started is not None and row.ended is not None:
         connection.execute(_CHARGE, {"this_job": id, "worker_seconds": max(row.ended - row.started, 0.0)})
+
+
+_STORAGE = select(api_key.c.storage).where(api_key.c.id == bindparam("owner"))
+_KEPT = select(func.coalesce(func.sum(job.c.bytes), 0)).where(job.c.owner == bindparam("owner"))
+
+
+def check_storage(connection: Connection, owner: str, incoming: int) -> None:
+    """Raise StorageUsedUp if the files of `owner` and `incoming` bytes of a new job are more than the key may keep.
+
+    How large a video becomes is not known before, so a quota is used up once that much is kept.
+    """
+    most = connection.scalar(_STORAGE, {"owner": owner})
+    if most is None:
+        return
+    kept = int(connection.scalar(_KEPT, {"owner": owner}) or 0)
+    if kept + incoming > most or kept >= most:
+        raise StorageUsedUp(most, kept)
 
 
 _OF_STATE = select(func.count()).select_from(job).where(job.c.state == bindparam("state"))

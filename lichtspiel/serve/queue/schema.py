@@ -68,6 +68,7 @@ job = Table(
     Column("error_message", Text),
     Column("result", Document),
     Column("told", Double),  # when its end was made known to the webhooks
+    Column("bytes", BigInteger),  # of its files that are kept
     UniqueConstraint("owner", "idempotency", name="job_idempotency"),
     CheckConstraint("state IN ('queued', 'in_progress', 'completed', 'failed', 'cancelled')", name="job_state"),
     Index("job_by_state", "state", "number"),
@@ -135,6 +136,10 @@ api_key = Table(
     Column("revoked", Double),
     Column("video_seconds", Text),
     Column("worker_seconds", Text),
+    Column("expires", Double),
+    Column("at_once", Integer),  # how many of its jobs may be in progress
+    Column("storage", BigInteger),  # how many bytes of its files are kept at most
+    Column("priority", Integer),  # NULL counts as 0
     Index("api_key_by_prefix", "prefix"),
 )
 
