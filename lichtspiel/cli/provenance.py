@@ -17,7 +17,7 @@ from lichtspiel.errors import InvalidInput, LichtspielError, OutputError, printa
 if TYPE_CHECKING:
     from lichtspiel.seal import Sealed
     from lichtspiel.seal.record import Store
-    from lichtspiel.seal.verify import Proof
+    from lichtspiel.seal.verify import Proof, Report
     from lichtspiel.workflows.terms import Terms
 
 __all__ = [
@@ -51,7 +51,7 @@ def verify(
     exit code is 0 when every file proves what is required, 4 when one does not, 2 when one cannot be read, and 5 when
     one was changed after it was signed.
     """
-    from lichtspiel.seal import card, exit_code
+    from lichtspiel.seal import exit_code
     from lichtspiel.seal.verify import PROOFS
     from lichtspiel.seal.verify import verify as run
 
@@ -61,21 +61,29 @@ def verify(
     with record_at(database) as store:
         if len(files) == 1 and not files[0].is_dir():
             report = run(files[0], store=store)
-            print(json.dumps(report.to_json(), ensure_ascii=False, indent=2) if as_json else card(report))
+            print(json.dumps(report.to_json(), ensure_ascii=False, indent=2) if as_json else _card(report))
             raise typer.Exit(exit_code(report, wanted))
         raise typer.Exit(_verify_many(files, wanted, store, as_json))
 
 
+def _card(report: Report) -> str:
+    """A report for people, without the options that every video has."""
+    from lichtspiel.request import OPTIONS, default_of
+    from lichtspiel.seal import card
+
+    return card(report, usual={name: default_of(name) for name in OPTIONS})
+
+
 def _verify_many(files: list[Path], wanted: Proof, store: Store, as_json: bool) -> int:
     """Verify files and the contents of folders one by one; returns the exit code."""
-    from lichtspiel.seal import card, exit_code
+    from lichtspiel.seal import exit_code
     from lichtspiel.seal.verify import verify as run
 
     results, codes = list[dict[str, Any]](), list[int]()
     for path in _expanded(files):
         try:
             report = run(path, store=store)
-            shown, result, code = card(report), report.to_json(), exit_code(report, wanted)
+            shown, result, code = _card(report), report.to_json(), exit_code(report, wanted)
         except LichtspielError as error:
             shown = f"{printable(path.name)}: CANNOT BE READ\n  {printable(str(error))}"
             result, code = {"path": str(path), "error": str(error)}, error.exit_code

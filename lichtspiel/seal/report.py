@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from lichtspiel.errors import printable
 from lichtspiel.seal.credentials import digest
@@ -17,15 +18,24 @@ from lichtspiel.seal.verify import SOURCES, Credentials, Report
 
 __all__ = ["card"]
 
+HIDDEN = frozenset({"model", "weights", "computed", "latents", "device", "attention", "compile"})
+"""Recorded parameters that stand elsewhere on the card, or are for programs: `--json` has all."""
+
+UNTRUSTED = "signingCredential.untrusted"
+"""A finding that says what the verdict says in words: that nobody known vouches for the signer."""
+
 _LABEL = 17
 _MAX_VALUE = 400
 _MAX_ROWS = 60
 
 
-def card(report: Report, width: int = 100) -> str:
-    """Lay out a report as lines of at most `width` columns, without a final newline."""
+def card(report: Report, width: int = 100, usual: Mapping[str, Any] | None = None) -> str:
+    """Lay out a report as lines of at most `width` columns, without a final newline.
+
+    Recorded parameters that are empty, or as in `usual`, are left out.
+    """
     lines = [f"{_shown(Path(report.path).name)}: {_title(report)}", *_wrap(_shown(report.verdict), width, "  ")]
-    rows = list(_rows(report))
+    rows = list(_rows(report, usual or {}))
     if rows:
         lines.append("")
     if rows and report.credentials.state == "tampered":
@@ -49,7 +59,7 @@ def _title(report: Report) -> str:
     return {"intact": "INTACT, UNKNOWN SIGNER", "tampered": "TAMPERED"}[credentials.state]
 
 
-def _rows(report: Report) -> Iterator[tuple[str, str]]:
+def _rows(report: Report, usual: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     credentials = report.credentials
     if credentials.source_type:
         yield "Source", f"{SOURCES.get(credentials.source_type, 'source type')} ({credentials.source_type})"
@@ -69,7 +79,7 @@ def _rows(report: Report) -> Iterator[tuple[str, str]]:
         yield "Signer", name if credentials.state == "trusted" else f"calls itself {name!r}, serial {signer.serial}"
     if credentials.id:
         yield "Id", credentials.id
-    yield from _request(credentials)
+    yield from _request(credentials, usual)
     for entry in credentials.ingredients:
         state = {
             "none": "has no credentials of its own",
@@ -78,7 +88,8 @@ def _rows(report: Report) -> Iterator[tuple[str, str]]:
         }[entry.state]
         yield "Input", f"{entry.role}: {state}"
     for problem in credentials.problems:
-        yield "Finding", problem
+        if credentials.state != "intact" or not problem.startswith(UNTRUSTED):
+            yield "Finding", problem
     yield from _unsigned(report)
 
 
@@ -95,7 +106,7 @@ def _unsigned(report: Report) -> Iterator[tuple[str, str]]:
         turned = ", left and right exchanged" if mark.mirrored else ""
         yield "Watermark", f"found, {f'id {mark.id}' if mark.id else 'id not readable'} (score {mark.score:g}{turned})"
     if report.labels.aigc:
-        yield "AIGC label", json.dumps(report.labels.aigc, ensure_ascii=False)
+        yield "AIGC label", ", ".join(f"{name} {value}" for name, value in report.labels.aigc.items())
     if report.labels.comment:
         yield "Comment", report.labels.comment
     if report.labels.source_type:
@@ -108,7 +119,7 @@ def _unsigned(report: Report) -> Iterator[tuple[str, str]]:
         yield "Note", note
 
 
-def _request(credentials: Credentials) -> Iterator[tuple[str, str]]:
+def _request(credentials: Credentials, usual: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if not credentials.generation:
         return
     for name in ("prompt", "negative"):
@@ -121,7 +132,18 @@ def _request(credentials: Credentials) -> Iterator[tuple[str, str]]:
     parameters = credentials.generation.get("parameters")
     if isinstance(parameters, dict):
         for name, value in parameters.items():
-            yield str(name), value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            empty = value is None or value is False or value in ("", [], {})
+            if name not in HIDDEN and not empty and value != usual.get(name):
+                yield str(name).replace("_", " ").capitalize(), _value(name, value)
+
+
+def _value(name: str, value: Any) -> str:
+    """A recorded parameter in the form in which it is typed."""
+    if name == "size" and isinstance(value, list):
+        return "x".join(map(str, value))
+    if name == "lora" and isinstance(value, list):
+        return f"strength {', '.join(map(str, value))}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _shown(text: str) -> str:
