@@ -1,15 +1,21 @@
 """Every command of the README and the docs, in the order in which it stands there.
 
-Blocks run as they are typed, in one empty folder. A block that cannot run in a test says so and why in a comment above
-it, `<!-- not run: it needs published weights -->`; its commands are parsed, so that no option in it is made up.
-`docs/cli.md` is written from the program and parsed by another test.
+Blocks run as they are typed, by a shell, in a fresh copy of what is in the repository. A block that cannot run in a
+test says so and why in a comment above it, `<!-- not run: it needs published weights -->`; its commands are parsed, so
+that no option in it is made up. `docs/cli.md` is written from the program and parsed by another test.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +23,7 @@ import pytest
 import typer.main
 
 from lichtspiel.cli import app, errors
+from tests.sources import files
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").glob("*.md") if path.name != "cli.md")]
@@ -34,6 +41,7 @@ class Block(NamedTuple):
     page: str
     reason: str | None
     commands: list[list[str]]
+    text: str
 
 
 def blocks() -> list[Block]:
@@ -44,7 +52,11 @@ def blocks() -> list[Block]:
             first = match["text"].split(maxsplit=1)[0]
             if not match["language"] and first in PROGRAMS:
                 commands = [shlex.split(line.removeprefix("$ "), comments=True) for line in lines if line.strip()]
-                found.append(Block(page.name, match["reason"], commands))
+                found.append(
+                    Block(
+                        page.name, match["reason"], commands, match["text"].replace("$ ", "", match["text"][0] == "$")
+                    )
+                )
     return found
 
 
@@ -68,19 +80,59 @@ def test_every_command_can_be_parsed(words: list[str]) -> None:
     command.make_context("lichtspiel", rest)  # refuses unknown options and missing arguments
 
 
+SHIM = """#!/usr/bin/env bash
+# Hands its words to the test, which runs them in its own process: each process of its own would load PyTorch anew.
+printf '%s\\0' "$PWD" "$@" > "$BRIDGE/asked.draft" && mv "$BRIDGE/asked.draft" "$BRIDGE/asked"
+until [ -e "$BRIDGE/code" ]; do sleep 0.02; done
+code=$(<"$BRIDGE/code"); rm "$BRIDGE/code"; exit "$code"
+"""
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Iterator[Path]:
+    """What `git clone` and `make demo` leave: the files, .venv with the command inside, and the video."""
+    for name in files():
+        target = tmp_path / "clone" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, target)
+    venv.create(tmp_path / "clone" / ".venv", symlinks=True)
+    command = tmp_path / "clone" / ".venv" / "bin" / "lichtspiel"
+    command.write_text(SHIM)
+    command.chmod(0o755)
+    yield tmp_path / "clone"
+    shutil.rmtree(tmp_path / "clone")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="blocks are typed into a POSIX shell")
 def test_every_command_that_can_run_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    ran = 0
-    for block in blocks():
-        for words in block.commands if block.reason is None else ():
-            if words[0] == "source":  # activates the environment that this test runs in already
-                continue
-            if words[1:2] == ["verify"] and not Path("demo.mp4").exists() and Path("fish.mp4").exists():
-                shutil.copy("fish.mp4", "demo.mp4")  # what `make demo` makes, from the same prompt
-            code = errors.run(lambda words=words: app(words[1:], prog_name="lichtspiel", standalone_mode=False))
-            shown = capsys.readouterr()
-            assert code == 0, f"{block.page}: {' '.join(words)}\n{shown.out}{shown.err}"
-            ran += 1
-    assert ran >= 12
+    bridge = tmp_path / "bridge"
+    bridge.mkdir()
+    text = "\n".join(block.text for block in blocks() if block.reason is None)
+    shell = subprocess.Popen(
+        ["bash", "-e"], cwd=clone, env={**os.environ, "BRIDGE": str(bridge)}, text=True, stdin=subprocess.PIPE
+    )  # fmt: skip
+    assert shell.stdin is not None
+    shell.stdin.write(text)
+    shell.stdin.close()
+    ran, failed = [], ""
+    while shell.poll() is None:
+        if not (bridge / "asked").exists():
+            time.sleep(0.02)
+            continue
+        folder, *words = (bridge / "asked").read_bytes().decode().split("\0")[:-1]
+        (bridge / "asked").unlink()
+        if words[:2] == ["verify", "demo.mp4"]:  # what `make demo` makes, from the same prompt
+            shutil.copy(clone / "fish.mp4", clone / "demo.mp4")
+        monkeypatch.chdir(folder)
+        code = errors.run(lambda words=words: app(words, prog_name="lichtspiel", standalone_mode=False))
+        shown = capsys.readouterr()
+        ran.append(words)
+        failed = failed if code == 0 else f"{shlex.join(words)}\n{shown.out}{shown.err}"
+        (bridge / "draft").write_text(str(code))
+        (bridge / "draft").rename(bridge / "code")
+    assert (shell.returncode, failed) == (0, "")
+    typed = [words[1:] for block in blocks() if block.reason is None for words in block.commands]
+    assert ran == [words for words in typed if words != [".venv/bin/activate"]]
+    assert len(ran) >= 12
