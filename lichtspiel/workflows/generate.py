@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,11 +107,21 @@ class Result:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Whole:
+    """What new frames become part of: `around` makes the whole from them, which has its own frame rate and sound."""
+
+    around: Callable[[list[Frame]], list[Frame]]
+    fps: Fraction
+    sound: Sound | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Generation:
     """An admitted request, the pipeline that serves it, where its result goes, and who observes it.
 
-    `folder` is where latents are saved; None means the data folder. `name` is what the record calls the result if it
-    will not stay at `out`. `notes` are for the requester.
+    `whole` is set where the result is more than the new frames. `folder` is where latents are saved; None means the
+    data folder. `name` is what the record calls the result if it will not stay at `out`. `notes` are for the
+    requester.
     """
 
     admission: Admission
@@ -122,6 +133,7 @@ class Generation:
     folder: Path | None
     observer: Observer
     name: str | None = None
+    whole: Whole | None = None
 
     @property
     def request(self) -> Request:
@@ -312,6 +324,10 @@ def _seal(generation: Generation, provenance: Provenance, latents: Tensor) -> Se
             yield frame
 
     terms, fps, out = generation.inspection.terms, pipeline.model.sampling.fps, generation.out
+    if (whole := generation.whole) is not None:
+        watched = generation.inspection.watch(iter(whole.around(list(frames()))), float(whole.fps))
+        marks, timestamp = terms.marks, terms.timestamp
+        return seal(watched, provenance, out, fps=whole.fps, marks=marks, timestamp=timestamp, sound=whole.sound)
     watched = generation.inspection.watch(frames(), fps)
     if out.suffix.lower() != ".png":
         sound = _sound(request, generation.admission.inputs)

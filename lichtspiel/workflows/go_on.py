@@ -20,14 +20,14 @@ from lichtspiel.seal import Input, Sealed, check_output, seal
 from lichtspiel.spec import model
 from lichtspiel.workflows.admission import admit
 from lichtspiel.workflows.clips import Clip, even, provenance_of_clip, read_clip, sound_of
-from lichtspiel.workflows.generate import Observer, compute_latents, prepare
+from lichtspiel.workflows.generate import Generation, Observer, Whole, compute_latents, prepare
 from lichtspiel.workflows.outputs import check_distinct
 from lichtspiel.workflows.terms import Terms
 
 if TYPE_CHECKING:
     from lichtspiel.frames import Frame
 
-__all__ = ["Job", "Joint", "bridge", "extend", "loop"]
+__all__ = ["Job", "Joint", "behind", "bridge", "extend", "loop"]
 
 _LEAST = 5  # frames of a model between two given pictures
 _LONGEST = 60.0
@@ -73,7 +73,7 @@ class _Maker:
 
     def frames(self, clip: Clip, first: Frame, last: Frame | None, seconds: float) -> list[Frame]:
         """Frames at the clip's size and rate that start with `first` and end with `last`, both included."""
-        from lichtspiel.footage.seams import join, match_color, resampled, resized
+        from lichtspiel.footage.seams import join, match_color
 
         row = model(str(self.job.options.get("model") or "nano"))
         least = _LEAST if last is not None else 1
@@ -90,7 +90,7 @@ class _Maker:
         self.pipeline = made.pipeline
         self.requests.append(request)
         new = list(made.pipeline.decode(compute_latents(made)))
-        new = resized(resampled(new, row.sampling.fps, float(clip.fps)), *clip.size)
+        new = _like(clip, new, row.sampling.fps)
         if self.job.joint.match_color:
             new = match_color(new, first)
         return join(new, first, last, self.job.joint.blend) if self.job.joint.blend else new
@@ -101,6 +101,34 @@ class _Maker:
         return (
             row.sampling.max_frames if row.embedded else row.sampling.frames
         ) / row.sampling.fps - 1 / row.sampling.fps
+
+
+def _like(clip: Clip, new: list[Frame], fps: float) -> list[Frame]:
+    """New frames at the size and rate of a clip."""
+    from lichtspiel.footage.seams import resampled, resized
+
+    return resized(resampled(new, fps, float(clip.fps)) if len(new) > 1 else new, *clip.size)
+
+
+def behind(path: Path, work: Generation) -> Generation:
+    """A generation that starts with the last frame of a clip, with the clip in front of it: the result is both, at the
+    clip's size and rate and with its sound. Raises MediaError for a clip that is too long to be read at once."""
+    from lichtspiel.footage.seams import join
+
+    clip, fps = read_clip(path), work.pipeline.model.sampling.fps
+
+    def around(new: list[Frame]) -> list[Frame]:
+        joined = join(_like(clip, new, fps), clip.frames[-1], None, Joint().blend)
+        return list(even([*clip.frames, *joined[1:]]))
+
+    own, begin = work.provenance, len(clip.frames)
+    parameters = {**own.parameters, "edit": "extend", "region": {"first_frame": begin}}
+    inputs = (Input("video", clip.media.path, clip.media.sha256, parent=True), *own.inputs)
+    provenance = replace(
+        own, source_type="compositeWithTrainedAlgorithmicMedia", parameters=parameters, inputs=inputs
+    )  # fmt: skip
+    sound = sound_of(clip)
+    return replace(work, provenance=provenance, whole=Whole(around=around, fps=clip.fps, sound=sound))
 
 
 def _picture(clip: Clip, frame: Frame) -> Media:

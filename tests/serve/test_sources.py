@@ -56,7 +56,7 @@ def test_an_edit_takes_a_video_by_id_or_as_an_upload(
         assert [(one.role, one.relationship) for one in said.ingredients] == [("video", "parentOf")]
 
 
-def test_an_extension_starts_with_the_last_frame(random_nano: Path, tmp_path: Path) -> None:
+def test_an_extension_goes_on_from_the_last_frame_and_keeps_the_video(random_nano: Path, tmp_path: Path) -> None:
     with live(settings(tmp_path / "server", random_nano)) as (server, address):
         first = client(address).videos.create(model="nano", prompt=PROMPT, extra_body=SMALL)
         assert worker(server).once()
@@ -66,13 +66,23 @@ def test_an_extension_starts_with_the_last_frame(random_nano: Path, tmp_path: Pa
         upload = {"prompt": "it goes on", "seconds": "0.625", "steps": "1"}
         with Client(address) as plain, film.open("rb") as content:
             sent = plain._json("POST", "/videos/extensions", data=upload, files={"video": content})
-        assert (longer.fields["remixed_from_video_id"], longer.fields["inputs"]) == (first.id, ["image"])
-        *_, last = read_frames(film)
+        assert (longer.fields["remixed_from_video_id"], longer.fields["inputs"]) == (first.id, ["clip", "image"])
+        *before, last = read_frames(film)
         for id in (longer.id, sent["id"]):
             with server.files.open(server.jobs.get(id, None).inputs["image"]) as stored:
                 assert np.array_equal(np.asarray(Image.open(stored)), last)
             assert worker(server).once()
             assert server.jobs.get(id, None).state == "completed"
+        with Client(address) as plain:
+            whole = list(read_frames(plain.download(longer.id, tmp_path / "whole.mp4")))
+            remixed = plain.remix(longer.id, "it goes on elsewhere")
+            assert remixed.fields["inputs"] == ["clip", "image"]
+        assert len(whole) == len(before) + 1 + 4  # of five new ones the first shows the last of the video
+        for was, now in zip([*before, last], whole, strict=False):
+            assert np.abs(was.astype(int) - now).mean() < 6  # it was encoded and marked once more
+        said = verify(tmp_path / "whole.mp4").credentials
+        assert next((one.role, one.relationship) for one in said.ingredients) == ("video", "parentOf")
+        assert said.source_type == "compositeWithTrainedAlgorithmicMedia"
         with Client(address) as plain:
             sheet = plain.download(longer.id, tmp_path / "sheet.png", variant="spritesheet")
         assert verify(sheet).credentials.state == "trusted"

@@ -229,6 +229,10 @@ def stored(submission: Submission, verdict: Verdict | None = None) -> dict[str, 
     return {**fields, **private, "metadata": submission.metadata}
 
 
+CLIP = "clip"
+"""The name of the video that an extension goes on from, among the files of its job. It is no field of a request."""
+
+
 def restore(
     stored_fields: Mapping[str, Any], files: Mapping[str, Path], settings: Settings
 ) -> tuple[Request, str | None]:
@@ -238,6 +242,6 @@ def restore(
     for own in ("verdict", "judged", "metadata", "traceparent"):
         fields.pop(own, None)
     fields["lora"] = [_lora(one, settings) for one in fields["lora"]]
-    fields |= {name: path for name, path in files.items() if "/" not in name}
+    fields |= {name: path for name, path in files.items() if "/" not in name and name != CLIP}
     fields["references"] = [files[name] for name in sorted(files) if "/" in name]
     return Request.of(**fields), consent

@@ -10,19 +10,23 @@ import io
 import json
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lichtspiel.errors import RequestError
 from lichtspiel.media.media import last_picture
+from lichtspiel.media.video import video_info
 from lichtspiel.serve.api.body import Fields, Uploads
-from lichtspiel.serve.api.form import FILES
+from lichtspiel.serve.api.form import CLIP, FILES, Submission
 from lichtspiel.serve.api.state import Server
 from lichtspiel.serve.errors import NotFound
 from lichtspiel.serve.queue.jobs import Job
 from lichtspiel.spec import Task, model
+from lichtspiel.storage import file_sha256
+from lichtspiel.workflows.clips import MAX_FRAMES
 
-__all__ = ["edit", "extension", "with_files"]
+__all__ = ["edit", "extension", "with_clip", "with_files"]
 
 
 def with_files(server: Server, owner: str, fields: Fields, uploads: Uploads) -> dict[str, Job]:
@@ -69,8 +73,9 @@ def edit(server: Server, owner: str, fields: Fields, uploads: Uploads) -> Job | 
 def extension(server: Server, owner: str, fields: Fields, uploads: Uploads, folder: Path) -> Job | None:
     """Make fields and uploads those of a continuation of their video; returns the job that made the video, if one did.
 
-    The last frame of the video becomes the first picture of the new one, so its model must start from a picture. Model
-    and size are those of the video if they are not set and its model can do that.
+    The last frame of the video becomes the first picture of what is made, so its model must start from a picture. Model
+    and size are those of the video if they are not set and its model can do that. The video itself is left in `folder`,
+    for `with_clip`.
     """
     source = with_files(server, owner, fields, uploads).get("video")
     _check_video(fields, uploads, "continue")
@@ -85,11 +90,21 @@ def extension(server: Server, owner: str, fields: Fields, uploads: Uploads, fold
     if fields["model"] in offered and "image" not in model(fields["model"]).tasks:
         nearest = next((name for name in offered if "image" in model(name).tasks), None)
         raise RequestError("model", fields["model"], "it does not start from a picture, as an extension does", nearest)
-    path = folder / "video.mp4"
+    path = folder / f"{CLIP}.mp4"
     with path.open("wb") as file:
         shutil.copyfileobj(uploads.pop("video")[0], file)
+    if (count := video_info(path).frames) > MAX_FRAMES:
+        rule = f"it has {count:,} frames; at most {MAX_FRAMES:,} can be continued: cut it first"
+        raise RequestError("video", "a video", rule)
     uploads["input_reference"] = [io.BytesIO(last_picture(path))]
     return source
+
+
+def with_clip(submission: Submission, folder: Path) -> Submission:
+    """The request for a continuation, with the video that it goes on from among its files."""
+    path = folder / f"{CLIP}.mp4"
+    files = {**submission.files, CLIP: path}
+    return replace(submission, files=files, digest=f"{submission.digest} {file_sha256(path)}")
 
 
 def _check_video(fields: Fields, uploads: Uploads, verb: str) -> None:

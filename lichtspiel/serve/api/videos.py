@@ -17,7 +17,7 @@ from lichtspiel.serve.api.content import content
 from lichtspiel.serve.api.events import events
 from lichtspiel.serve.api.form import Submission, read_form, read_metadata, restore
 from lichtspiel.serve.api.schemas import DELETED, VIDEO, VIDEOS, answers
-from lichtspiel.serve.api.sources import edit, extension, with_files
+from lichtspiel.serve.api.sources import edit, extension, with_clip, with_files
 from lichtspiel.serve.api.state import OwnerDep, SecretDep, Server, ServerDep
 from lichtspiel.serve.errors import NotFound
 from lichtspiel.serve.queue.jobs import Job
@@ -63,12 +63,12 @@ async def edit_video(
 async def extend_video(
     request: Request, server: ServerDep, owner: OwnerDep, idempotency: Idempotency = None
 ) -> dict[str, Any]:
-    """Queue the continuation of a video, which starts with its last frame."""
+    """Queue the continuation of a video from its last frame. The result is the video with the new part behind it."""
 
     def work(fields: Fields, uploads: Uploads) -> dict[str, Any]:
         with folder() as directory:
             source = extension(server, owner, fields, uploads, directory)
-            submission = read_form(fields, uploads, directory, server.settings)
+            submission = with_clip(read_form(fields, uploads, directory, server.settings), directory)
             return server.shown(server.create(submission, owner, idempotency or None, source.id if source else None))
 
     return await handled(request, work)

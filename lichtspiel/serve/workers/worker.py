@@ -25,7 +25,7 @@ from lichtspiel.media.video import sample_video
 from lichtspiel.policy import Verdict
 from lichtspiel.request import Request
 from lichtspiel.seal import seal_picture
-from lichtspiel.serve.api.form import in_fields, restore
+from lichtspiel.serve.api.form import CLIP, in_fields, restore
 from lichtspiel.serve.errors import DatabaseError, Lost, MachineFault, NotFound, StoreError
 from lichtspiel.serve.queue.jobs import Job, Jobs
 from lichtspiel.serve.queue.record import record_of
@@ -37,6 +37,7 @@ from lichtspiel.serve.workers.faults import fault_of, probe
 from lichtspiel.spec import model as find
 from lichtspiel.workflows.admission import admit
 from lichtspiel.workflows.generate import Generation, Observer, Result, compute_latents, finish, keep_latents, prepare
+from lichtspiel.workflows.go_on import behind
 from lichtspiel.workflows.latents import latents_of
 
 if TYPE_CHECKING:
@@ -240,6 +241,8 @@ class Worker:
         pipeline = self._pipeline(request)
         name = _video_name(job, out)
         work = prepare(admission, out, weights=pipeline, sheet=sheet, folder=folder, observer=observer, name=name)
+        if CLIP in files:
+            work = behind(files[CLIP], work)
         heartbeat.work = work
         path: Path | None = folder / "latents.safetensors"
         assert path is not None
