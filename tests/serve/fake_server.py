@@ -227,6 +227,7 @@ class Fake:
             "position": waiting.index(job.id) + 1 if job.id in waiting else None, "parameters": parameters,
             "timings": timings if done else None,
             "notes": ["nano does not know: taxi"] if done else [],
+            "sealed": {"manifest": "urn:c2pa:3f", "watermark": "3f3f3f3f", "label": False} if done else None,
         }  # fmt: skip
 
     def preview(self, job: FakeJob) -> Response:

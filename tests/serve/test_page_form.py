@@ -163,16 +163,23 @@ def test_a_wrong_value_is_told_in_the_language_of_the_reader(visit: Open) -> Non
 
 @pytest.mark.parametrize(
     ("locale", "words"),
-    [("de-DE", ["Das wird hier nicht gemacht.", "Der Grund: Gewalt."]), ("zh-CN", ["原因：暴力。"])],
+    [
+        ("de-DE", ["Das wird hier nicht gemacht.", "Der Grund: Gewalt."]),
+        ("zh-CN", ["原因：暴力。"]),
+        ("de-DE", ["Eine Zustimmung wird gebraucht.", "Der Grund: ein gegebenes Bild zeigt ein Gesicht."]),
+    ],
 )
 def test_a_refusal_is_told_in_the_language_of_the_reader(visit: Open, locale: str, words: list[str]) -> None:
     page, _ = visit(statuses=(403,), locale=locale)
-    page.locator("#prompt").fill("refuse this")
+    page.locator("#details summary").click()
+    page.locator("#prompt").fill("consent to this" if "Zustimmung" in words[0] else "refuse this")
     expect(page.locator("#prompt-note")).not_to_be_empty()
     page.locator("#generate").click()
     for text in words:
         expect(page.locator("#form-error")).to_contain_text(text)
     expect(page.locator("#form-error")).not_to_contain_text("policy")
+    asked = page.locator("#consent-field")
+    assert asked.is_visible() == asked.locator("#form-error").is_visible()  # beside the field that answers it
     box = page.locator("#form-error").bounding_box()
     assert box is not None
     assert box["y"] + box["height"] <= 901, "the whole box can be seen"

@@ -83,11 +83,10 @@ export const asksConsent = (error) =>
 /** Errors of which the page's own words say all that the server's do. */
 const WORDED = ["queue_full", "limit_reached", "storage_used_up", "out_of_memory", "interrupted", "invalid_key"];
 
-/** The name of the words for the policy's category, if it named one. */
+/** The name of the words for the policy's rule or category, if there are any. */
 function reason(message) {
-  const named = /category ([\w -]+)/.exec(message ?? "");
-  const word = named && `category_${named[1].replace(/\W/g, "_")}`;
-  return word && has(word) ? word : null;
+  const named = (kind) => new RegExp(`${kind} ([\\w. -]*\\w)`).exec(message ?? "")?.[1].replace(/\W/g, "_");
+  return [`rule_${named("rule")}`, `category_${named("category")}`].find(has) ?? null;
 }
 
 /** What the server said, without what only a terminal has. */

@@ -23,6 +23,8 @@ let consentAsked = false;
 
 const chosen = () => models.find((model) => model.id === $("model").value);
 const makesPictures = (model) => model?.max_frames === 1;
+/** The value of a field that it has unless another one is chosen. */
+export const usual = (field) => options[field]?.default;
 export const modelOf = (id) => models.find((model) => model.id === id);
 
 /** Learn which models there are; what was chosen stays chosen. */
@@ -229,6 +231,8 @@ function refuse(error) {
     $("form-error").replaceChildren();
     point(field, `${t("error_invalid_request")} ${inWords(error.message)}`);
   } else if (asksConsent(error)) askConsent(); // words alone may ask for it, too
+  // What is said stands where it can be answered: open details would push the button far away from the field.
+  $(asksConsent(error) ? "consent" : "generate").before($("form-error"));
   showTrouble();
 }
 

@@ -6,16 +6,17 @@ import * as screen from "./screen.js";
 import { ago, number, onLanguage, t } from "./words.js";
 
 const cards = new Map();
+const MANY = 100;
 let last = null; // id to go on from
 let loading = false;
 
 /** The newest jobs, or those after the last one shown. */
-export async function load({ more = false } = {}) {
+export async function load({ more = false, limit } = {}) {
   if (loading) return;
   loading = true;
   $("gallery-error").replaceChildren();
   try {
-    const page = await api.jobs(more ? last : null);
+    const page = await api.jobs(more ? last : null, limit);
     for (const job of [...page.data].reverse()) jobs.put(job); // oldest first: of the same second, the later is newer
     if (more || last === null) {
       last = page.last_id ?? last;
@@ -25,7 +26,34 @@ export async function load({ more = false } = {}) {
     if (error.code !== "invalid_key") $("gallery-error").replaceChildren(explain(error));
   } finally {
     loading = false;
-    $("gallery-empty").hidden = cards.size > 0;
+    sift();
+  }
+}
+
+/** Show the cards whose prompts have all words that are searched for. */
+function sift() {
+  const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+  let shown = 0;
+  for (const [id, card] of cards) {
+    const prompt = (jobs.get(id)?.prompt ?? "").toLowerCase();
+    card.root.hidden = !words.every((word) => prompt.includes(word));
+    shown += card.root.hidden ? 0 : 1;
+  }
+  $("search").hidden = cards.size < 2 && !words.length;
+  const none = words.length && cards.size ? "search_none" : "gallery_empty";
+  $("gallery-empty").dataset.t = none;
+  $("gallery-empty").textContent = t(none);
+  $("gallery-empty").hidden = shown > 0 || !$("more").hidden;
+}
+
+/** Search in all of one's videos, older ones included. */
+async function search() {
+  sift();
+  const words = $("search").value;
+  while (words.trim() && words === $("search").value && !$("more").hidden && !loading) {
+    const before = last;
+    await load({ more: true, limit: MANY });
+    if (last === before) return; // the server is away, and says so above
   }
 }
 
@@ -102,7 +130,7 @@ export function start() {
     if (fresh) cards.set(detail.id, make(detail.id));
     paint(detail.id);
     if (fresh) place(detail.id);
-    $("gallery-empty").hidden = true;
+    if (fresh && !loading) sift();
   });
   api.bus.addEventListener("gone", ({ detail }) => {
     const card = cards.get(detail.id);
@@ -111,9 +139,10 @@ export function start() {
     card.root.remove();
     cards.delete(detail.id);
     if (last === detail.id) last = jobs.newestFirst().at(-1)?.id ?? null;
-    $("gallery-empty").hidden = cards.size > 0;
+    sift();
   });
   api.bus.addEventListener("show", repaint);
+  $("search").addEventListener("input", search);
   $("more").addEventListener("click", () => load({ more: true }));
   onLanguage(repaint);
 }

@@ -1,6 +1,6 @@
 // Starts the page: its parts, language, theme, key, and the state of the server.
 import * as api from "./api.js";
-import { $, el, ended } from "./dom.js";
+import { $, el, ended, explain } from "./dom.js";
 import * as form from "./form.js";
 import * as gallery from "./gallery.js";
 import * as jobs from "./jobs.js";
@@ -138,6 +138,20 @@ function startTitle() {
   api.bus.addEventListener("gone", paint);
 }
 
+/** Show the video that the address names; returns whether it names one that is there. */
+async function linked() {
+  const id = location.hash.slice(1);
+  if (!id.startsWith("video_")) return false;
+  try {
+    if (!jobs.get(id)) jobs.put(await api.job(id));
+  } catch (error) {
+    if (error.code === "not_found") $("gallery-error").replaceChildren(explain(error));
+    return false;
+  }
+  api.emit("show", { id, scroll: true });
+  return true;
+}
+
 async function start() {
   fill();
   $("language").value = current();
@@ -156,6 +170,8 @@ async function start() {
   api.bus.addEventListener("back", () => server.state === "away" && look());
   look();
   await refresh();
+  addEventListener("hashchange", linked);
+  if (await linked()) return;
   const first = gallery.unfinished().at(-1) ?? jobs.newestFirst()[0];
   if (first && !screen.current()) api.emit("asked", { id: first.id });
 }

@@ -105,7 +105,7 @@ function caption(job) {
   $("screen-meta").textContent = [job.model, size && size.join(" × "), length].filter(Boolean).join(" · ");
   $("cancel").hidden = ended(job);
   $("cancel").disabled = Boolean(job.cancelling);
-  for (const id of ["download", "check", "how"]) $(id).hidden = job.status !== "completed";
+  for (const id of ["download", "link", "check", "how"]) $(id).hidden = job.status !== "completed";
   $("again").hidden = $("delete").hidden = !ended(job);
   const failed = job.status === "failed" && job.error;
   if (failed && !$("failed").childElementCount) {
@@ -190,10 +190,36 @@ function how() {
     [t("how_made"), job.completed_at && when(new Date(job.completed_at * 1000))],
     [t("how_expires"), job.expires_at && when(new Date(job.expires_at * 1000))],
     [t("how_id"), job.id, { class: "code" }],
+    [t("how_marks"), marks(job.sealed ?? {})],
     [t("found_notes"), job.notes?.length ? job.notes.join("; ") : null, { lang: "en" }],
     [t("lora"), made.lora?.map((one) => [one.path, one.strength].filter((part) => part !== undefined).join(" · ")).join(", ")],
   ];
   $("how-body").replaceChildren(facts(rows), ...timings(job), el("p", { class: "about", text: t("how_seal") }));
+}
+
+/** What the file says of itself: which marks it bears. */
+function marks(sealed) {
+  const worn = [["manifest", "mark_signed"], ["watermark", "mark_watermark"], ["label", "mark_label"]];
+  return worn.filter(([name]) => sealed[name]).map(([, word]) => t(word)).join(", ");
+}
+
+/** Copy the address at which this page shows the video; where that is not allowed, show it to be copied by hand. */
+async function copyLink() {
+  const address = new URL(`#${shown}`, location.href).href;
+  try {
+    await navigator.clipboard.writeText(address);
+    announce(t("link_copied"));
+    const told = $("link").querySelector("span");
+    told.textContent = t("link_copied");
+    told.hidden = false;
+    setTimeout(() => { told.hidden = true; }, 2000);
+  } catch {
+    const field = el("input", { type: "text", readonly: true, "aria-label": t("link") });
+    field.value = address;
+    $("failed").replaceChildren(field);
+    $("failed").hidden = false;
+    field.select();
+  }
 }
 
 /** Where the time went, as a bar and in numbers. */
@@ -270,6 +296,7 @@ export function start() {
   });
   api.bus.addEventListener("asked", ({ detail }) => follow(detail.id));
   $("cancel").addEventListener("click", stop);
+  $("link").addEventListener("click", copyLink);
   $("again").addEventListener("click", () => form.again(jobs.get(shown)));
   $("delete").addEventListener("click", () => remove(shown, () => $("screen").focus({ preventScroll: true })));
   $("how").addEventListener("toggle", () => jobs.get(shown) && caption(jobs.get(shown)));

@@ -1,6 +1,7 @@
 // The bench for checking: any video or picture goes in, what it proves comes out.
 import * as api from "./api.js";
 import { $, announce, el, explain, facts, fileName, icon } from "./dom.js";
+import * as form from "./form.js";
 import { current, has, number, onLanguage, t, when } from "./words.js";
 
 let report = null;
@@ -41,6 +42,8 @@ function kind(found) {
   return state;
 }
 
+const UNTRUSTED = "signingCredential.untrusted"; // what the verdict says in words
+const PROGRAMS = ["model", "weights", "computed", "latents", "device", "attention", "compile"]; // for programs, or said elsewhere
 const SYMBOLS = { here: "trusted" };
 const date = (text) => (text && !Number.isNaN(Date.parse(text)) ? when(new Date(text)) : text);
 const list = (items) => (items?.length ? el("ul", {}, ...items.map((text) => el("li", { text }))) : null);
@@ -76,10 +79,10 @@ function findings() {
     [t("found_software"), said.software],
     [t("model"), said.model],
     [t("found_watermark"), watermark(report.watermark ?? {})],
-    [t("found_aigc"), labels.aigc ? JSON.stringify(labels.aigc) : t("found_none"), labels.aigc ? { class: "code" } : {}],
+    [t("found_aigc"), labels.aigc ? list(Object.entries(labels.aigc).map((pair) => pair.join(": "))) : t("found_none")],
     [t("found_comment"), labels.comment || t("found_none")],
     [t("found_inputs"), list((said.ingredients ?? []).map((each) => t(`input_${each.state}`, { role: each.role })))],
-    [t("found_problems"), list(said.problems)],
+    [t("found_problems"), list((said.problems ?? []).filter((one) => said.state !== "intact" || !one.startsWith(UNTRUSTED)))],
     [t("found_record"), entry && t("record_word", { time: date(entry.created), model: entry.model })],
     [t("found_notes"), list(report.notes)],
   ];
@@ -91,6 +94,9 @@ function watermark(mark) {
   return mark.mirrored ? `${words}; ${t("watermark_mirrored")}` : words;
 }
 
+const NAMES = { frames: "length", dtype: "how_dtype" };
+const called = (field) => (has(NAMES[field] ?? field) ? t(NAMES[field] ?? field) : field.replaceAll("_", " "));
+
 /** What the signed record says the video was made with. */
 function parameters() {
   const said = report.credentials.generation;
@@ -101,7 +107,7 @@ function parameters() {
   const rows = [[t("prompt"), text(said.prompt)], [t("negative"), text(said.negative)]];
   for (const [field, value] of Object.entries(said.parameters ?? {})) {
     const text = field === "size" && Array.isArray(value) ? value.join(" × ") : shown(value);
-    if (!empty(value)) rows.push([has(field) ? t(field) : field, text, { class: "code" }]);
+    if (!empty(value) && !PROGRAMS.includes(field) && value !== form.usual(field)) rows.push([called(field), text, { class: "code" }]);
   }
   return rows.some(([, value]) => value) ? [section("parameters_title", facts(rows))] : [];
 }
