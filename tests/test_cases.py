@@ -1,7 +1,7 @@
 """Files and words that broke the program for others, typed one after the other, and the right answer to each.
 
-Everything goes through the command line. Each input is made here: a clip with odd time stamps, a checkpoint of true size
-that is a hole in the disk, numbered frames. What an entry stands for has tests beside its code, too.
+Everything goes through the command line. Each input is made here: a clip with odd time stamps, a checkpoint of true
+size that is a hole in the disk, numbered frames. What an entry stands for has tests beside its code, too.
 """
 
 from __future__ import annotations
