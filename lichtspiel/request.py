@@ -31,7 +31,14 @@ from pydantic.fields import FieldInfo
 
 from lichtspiel import distilled
 from lichtspiel.errors import RequestError
-from lichtspiel.limits import check_frames, check_size, check_task, frames_of
+from lichtspiel.limits import (
+    check_frames,
+    check_size,
+    check_task,
+    check_window,
+    frames_of,
+    open_windows,
+)
 from lichtspiel.options import COMPUTING, FILES, GUIDING, SAMPLING, SHAPE, Hint, closest, values_of
 from lichtspiel.spec import FitMode, Model, SolverName, Task, model
 from lichtspiel.values import Adapter, GuidanceKind, Pace, Precision, Size, number, numbers, several
@@ -130,6 +137,15 @@ class Request(BaseModel):
     frames: Annotated[int, Hint(SHAPE, metavar="NUMBER", rule="a whole number of the form 4n+1, such as 17 or 81")] = (
         Field(description="Number of frames, 4n+1.")
     )
+    window: Annotated[int, Hint(SHAPE)] = Field(
+        default=0, ge=0, description="Frames that the model sees at once, 4n+1; 0: all, or what it was trained on."
+    )
+    window_overlap: Annotated[int, Hint(SHAPE)] = Field(
+        default=0, ge=0, description="Frames that one <window> shares with the next; 0: 16, or half of a short one."
+    )
+    riflex: Annotated[bool, Hint(SHAPE)] = Field(
+        default=False, description="Keep videos longer than the model was trained on from repeating (RIFLEx)."
+    )
     fps: Annotated[int, Hint(SHAPE)] = Field(description="Frames per second; fixed by the checkpoint.")
     upscale: Annotated[Literal[1, 2, 4], BeforeValidator(number), Hint(SHAPE)] = Field(
         default=1, description="How many times wider and higher to make the frames after decoding."
@@ -205,6 +221,11 @@ class Request(BaseModel):
         return self.size[0] * self.size[1] * self.frames
 
     @property
+    def seen(self) -> int:
+        """The number of frames that the model sees at once."""
+        return min(self.window or self.frames, self.frames)
+
+    @property
     def interval(self) -> tuple[float, float]:
         """The shares of the steps between which guidance acts."""
         start, end = map(float, self.guidance_interval.split("-"))
@@ -241,7 +262,8 @@ class Request(BaseModel):
             if seconds is not None:
                 if "frames" in options:
                     raise RequestError("seconds", seconds, "set either <frames> or <seconds>, not both")
-                options["frames"] = frames_of(value_of("seconds", seconds), _row(options))
+                windowed = str(options.get("window", 0)) != "0"
+                options["frames"] = frames_of(value_of("seconds", seconds), _row(options), windowed=windowed)
             return cls.model_validate(options)
         except ValidationError as error:
             raise _first(error) from None
@@ -262,7 +284,8 @@ class Request(BaseModel):
             for name in ("steps", "shift"):
                 if name in options and str(options[name]) not in {str(defaults[name]), f"{defaults[name]:g}"}:
                     raise RequestError(name, options[name], "<times> already say when; leave it out")
-        return {**defaults, "size": sampling.sizes[0], "seed": secrets.randbelow(2**31), **options}
+        filled = open_windows(options, _row(options))
+        return {**defaults, "size": sampling.sizes[0], "seed": secrets.randbelow(2**31), **options, **filled}
 
     @model_validator(mode="after")
     def _check(self) -> Request:
@@ -275,10 +298,24 @@ class Request(BaseModel):
         if self.context_scale != 1 and not row.dit.vace_layers:
             raise RequestError("context_scale", self.context_scale, f"{row.name} has no VACE context to weigh", 1.0)
         check_size(self.size, row)
-        check_frames(self.frames, row, row.vae.stride[0] + 1 if self.task == "first-last" else 1)
+        least = row.vae.stride[0] + 1 if self.task == "first-last" else 1
+        check_frames(self.frames, row, least, windowed=bool(self.window))
+        check_window(self.window, self.window_overlap, self.frames, row)
+        _check_length(self, row)
         if self.fps != row.sampling.fps:
             raise RequestError("fps", self.fps, f"{row.name} was trained at its own rate", row.sampling.fps)
         return self
+
+
+def _check_length(request: Request, row: Model) -> None:
+    """Refuse options about long videos where they have no effect, or no place."""
+    if request.riflex and request.seen <= row.sampling.frames:
+        rule = f"{row.name} sees no more than the {row.sampling.frames} frames that it was trained on"
+        raise RequestError("riflex", True, rule, False)
+    if request.window and request.magcache != "off":
+        raise RequestError(
+            "magcache", request.magcache, "it does not go with <window>, which moves in each step", "off"
+        )
 
 
 def _check_guidance(request: Request, row: Model) -> None:

@@ -37,6 +37,10 @@ FitMode = Literal["crop", "pad", "stretch"]
 Size = tuple[int, int]
 
 
+LONGEST_SECONDS = 60
+"""How long a video may be that is made in windows."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DiTSpec:
     """Shape of a diffusion transformer. `patch` is the number of latent cells per token in time, height and width;
@@ -181,10 +185,21 @@ class Model:
         """Which numbers of frames are valid, such as 4n+1."""
         return f"{self.vae.stride[0]}n+1"
 
-    def nearest_frames(self, frames: int, least: int = 1) -> int:
-        """The nearest valid number of frames, from `least` to the checkpoint's limit."""
+    @property
+    def longest(self) -> int:
+        """The largest number of frames that is made in windows: those of a minute. It is 1 for models of pictures."""
+        stride, sampling = self.vae.stride[0], self.sampling
+        return 1 if sampling.max_frames == 1 else LONGEST_SECONDS * sampling.fps // stride * stride + 1
+
+    @property
+    def open_ended(self) -> bool:
+        """Whether longer videos than the network makes at once are made in windows without being asked."""
+        return not self.embedded and self.sampling.max_frames > 1
+
+    def nearest_frames(self, frames: int, least: int = 1, most: int | None = None) -> int:
+        """The nearest valid number of frames, from `least` to `most`, or to what the network makes at once."""
         stride = self.vae.stride[0]
-        return min(max(round((frames - 1) / stride) * stride + 1, least), self.sampling.max_frames)
+        return min(max(round((frames - 1) / stride) * stride + 1, least), most or self.sampling.max_frames)
 
     def latent_shape(self, frames: int, size: Size) -> tuple[int, int, int]:
         """Latent cells of a video in time, height and width; `size` is (width, height)."""

@@ -120,8 +120,9 @@ def test_seconds_become_frames() -> None:
 def test_texts_mean_what_they_say_as_forms_and_command_lines_send_them() -> None:
     texts = {
         "prompt": "x", "model": "vace-1.3b", "video": "a.mp4", "references": "b.png", "context_scale": "0.5",
-        "fit": "pad", "pace": "real", "video_start": "1.5", "sound": "true",
+        "fit": "pad", "pace": "real", "video_start": "1.5", "sound": "true", "strength": "1",
         "lora": "c.safetensors:0.5", "lora_partial": "true", "size": "832x480", "frames": "81",
+        "window": "0", "window_overlap": "0", "riflex": "false",
         "upscale": "2", "steps": "20", "guidance": "4.5", "shift": "3", "solver": "dpm++", "negative": "", "seed": "7",
         "device": "cpu", "dtype": "float32", "vae_dtype": "bfloat16", "attention": "sdpa", "compile": "off",
         "guidance_kind": "apg", "guidance_interval": "0.1-0.8",
@@ -131,7 +132,7 @@ def test_texts_mean_what_they_say_as_forms_and_command_lines_send_them() -> None
         "references": [Path("b.png")], "context_scale": 0.5, "lora": [{"path": "c.safetensors", "strength": 0.5}],
         "video_start": 1.5, "sound": True, "lora_partial": True, "size": (832, 480), "frames": 81, "upscale": 2,
         "steps": 20, "guidance": 4.5, "shift": 3.0, "seed": 7, "guidance_gate": 0.5, "skip_layers": [7, 9],
-        "skip_scale": 2.0, "nag": 0.0,
+        "skip_scale": 2.0, "nag": 0.0, "strength": 1.0, "window": 0, "window_overlap": 0, "riflex": False,
     }  # fmt: skip
     assert {*texts} == {*OPTIONS} - {"image", "last_image", "mask", "seconds"}
     assert Request.of(**texts) == Request.of(**texts | values)

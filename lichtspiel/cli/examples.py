@@ -10,6 +10,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         'lichtspiel generate "a bee flies to the right over a meadow" -o bee.mp4 --upscale 4',
         'lichtspiel generate "a bee flies" --image bee.png --seed 7 -o bee.mp4',
         'lichtspiel generate "a cat on a beach" --model t2v-1.3b --weights ~/Wan2.1-T2V-1.3B --seconds 5 -o cat.mp4',
+        'lichtspiel generate "a river in autumn" --model t2v-1.3b --seconds 20 -o river.mp4',
         'lichtspiel generate "a dog" --model vace-1.3b --video cat.mp4 --mask mask.png --reference dog.png -o dog.mp4',
         'lichtspiel generate "a street at night" --model t2v-1.3b --video day.mp4 --strength 0.6 -o night.mp4',
     ),

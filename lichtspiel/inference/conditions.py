@@ -14,7 +14,7 @@ from lichtspiel.errors import NonFinite, OutOfMemory
 from lichtspiel.models.dit import DiT
 from lichtspiel.request import Request
 
-__all__ = ["Conditions", "finite", "with_conditions", "within_memory"]
+__all__ = ["Conditions", "begun", "finite", "with_conditions", "within_memory"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,14 @@ def with_conditions(dit: DiT, conditions: Conditions, request: Request) -> flow.
         return velocity
 
     return network
+
+
+def begun(conditions: Conditions, noise: Tensor, request: Request) -> Tensor:
+    """Where a run begins: at the noise [1, c, t, h, w], or at a video's latents that are partly noised."""
+    if conditions.start is None:
+        return noise
+    sigmas = flow.schedule(request.solver, request.steps, request.shift, request.times)
+    return flow.partly_noised(conditions.start, noise, float(sigmas[request.steps - request.steps_taken]))
 
 
 @contextmanager

@@ -33,7 +33,7 @@ from lichtspiel.inference.adapters import read_adapters
 from lichtspiel.inference.clock import Clock
 from lichtspiel.inference.compiled import can_compile, compile_blocks, compiling
 from lichtspiel.inference.conditioning import image_condition, resize, vace_context
-from lichtspiel.inference.conditions import Conditions, finite, with_conditions, within_memory
+from lichtspiel.inference.conditions import Conditions, begun, finite, within_memory
 from lichtspiel.inference.cpu import use_cpu_kernels
 from lichtspiel.inference.device import choose_device, choose_precision, exact_dtype, weight_dtype
 from lichtspiel.inference.fp8 import to_fp8
@@ -47,6 +47,7 @@ from lichtspiel.inference.pixels import to_bytes
 from lichtspiel.inference.plan import BATCHED_TOKENS, Plan, plan
 from lichtspiel.inference.preprocess import given_video, pictures_of, vace_inputs
 from lichtspiel.inference.quantize import quantize
+from lichtspiel.inference.windows import riflex, seen_tokens, windowed
 from lichtspiel.lora import LoRA, apply, remove
 from lichtspiel.models.clip import CLIPVision, preprocess
 from lichtspiel.models.dit import DiT
@@ -133,7 +134,7 @@ class Pipeline:
             (request.model, device, *_chosen(request, device))
             == (self.model.name, self.device, self.precision, self.attention, self.compiled, self.vae_precision)
             and (self._has(request) or (self.swappable and not self.compiled))
-            and request.pixels <= math.prod(self.plan.size) * self.plan.frames
+            and math.prod(request.size) * request.seen <= math.prod(self.plan.size) * self.plan.frames
         )
 
     def swap(self, request: Request) -> None:
@@ -268,9 +269,7 @@ class Pipeline:
         generator = torch.Generator().manual_seed(request.seed)
         noise = self.noise(request, generator)
         noise, skipped = noise if start is None else start, request.steps - request.steps_taken
-        if conditions.start is not None:
-            sigmas = flow.schedule(request.solver, request.steps, request.shift, request.times)
-            noise = flow.partly_noised(conditions.start, noise, float(sigmas[skipped]))
+        noise = begun(conditions, noise, request)
         curve = self.curve(request)
         if self.team is not None and self.team.leads:
             self.team.hand_out((request, conditions.on("cpu"), None if start is None else start.cpu()))
@@ -278,12 +277,12 @@ class Pipeline:
             dit = self._dit()
         share = None if self.team is None else self._share(self.team, request)
         guidance = Guidance(
-            with_conditions(dit, conditions, request),
+            windowed(dit, conditions, request),
             conditions.text,
             None if request.guidance == 1 else conditions.negative,
             request,
             # MagCache looks at each branch by itself.
-            batched=curve is None and recorder is None and self.model.dit.tokens(noise.shape[2:]) <= BATCHED_TOKENS,
+            batched=curve is None and recorder is None and seen_tokens(request) <= BATCHED_TOKENS,
             skip=partial(skipping, dit, request.skip_layers),
             skipped=skipped,
         )
@@ -309,6 +308,7 @@ class Pipeline:
             kv_cache(dit, compiled=self.compiled),
             reusing(dit, recorder or blocks),
             nullcontext() if share is None else sharing(dit, share, compiled=self.compiled),
+            riflex(dit, request.riflex),
             steering,
         ):
             yield from self._within("denoise", "dit", steps())
@@ -441,7 +441,7 @@ def load(request: Request, weights: Files = None, *, swappable: bool = False) ->
     files = checkpoint(row, weights)
     adapters = read_adapters(request, row)
     names = [str(path) for path in (*adapters.paths, *files.parts["dit"].paths)]
-    frames = request.frames + row.vae.stride[0] * len(request.references)
+    frames = request.seen + row.vae.stride[0] * len(request.references)
     planned = _plan(row, request.size, frames, device, precision, sizes=files.sizes())
     if planned.refusal:
         raise OutOfMemory(f"{planned.refusal}; take a smaller size, fewer frames or a smaller model")

@@ -8,6 +8,7 @@ Letters: b batch, l tokens, n heads, d channels of a head; t, h, w tokens in tim
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Protocol
 
@@ -29,6 +30,10 @@ class AttentionFn(Protocol):
 THETA = 10000.0
 """Base of the rotary frequencies (`rope_params` in `wan/modules/model.py`)."""
 
+RIFLEX_PERIOD, RIFLEX_SHARE = 51, 0.9
+"""RIFLEx (arXiv:2502.15894): the period, in latent frames, of the frequency that makes long videos repeat themselves,
+and the share of a period that the whole video gets instead. In Wan's 22 frequencies in time, it is the sixth."""
+
 
 def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, /) -> Tensor:
     """Let every query see all keys: softmax(q kᵀ / √d + bias) v over [b, l, n, d] each; all three have one dtype.
@@ -42,18 +47,24 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, /) ->
 
 @lru_cache(maxsize=2)
 @torch.inference_mode(False)
-def rotary_angles(grid: tuple[int, int, int], width: int, device: torch.device | None = None) -> Tensor:
+def rotary_angles(
+    grid: tuple[int, int, int], width: int, device: torch.device | None = None, *, riflex: bool = False
+) -> Tensor:
     """Cosines and sines of the rotary angles of a whole grid of tokens, [2, t·h·w, width / 2] in float32.
 
     `grid` counts tokens in time, height and width, positions start at 0, `width` is that of one head. The pairs of
     channels are shared out as in `wan/modules/model.py`: height and width get width // 6 each, time what is left.
     Angles are computed in float64 on the CPU, because not every device has it; only t + h + w rows are needed.
-    The last two grids are cached, because every step of a run has the same one: do not write into the result.
+    With `riflex`, one frequency in time gets a period longer than the grid. The last two grids are cached, because
+    every step of a run has the same one: do not write into the result.
     """
     spatial = 2 * (width // 6)
     tables = []
-    for length, channels in zip(grid, (width - 2 * spatial, spatial, spatial), strict=True):
+    for axis, (length, channels) in enumerate(zip(grid, (width - 2 * spatial, spatial, spatial), strict=True)):
         frequencies = THETA ** -(torch.arange(0, channels, 2, dtype=torch.float64) / channels)
+        if riflex and axis == 0:
+            number = (2 * math.pi / frequencies - RIFLEX_PERIOD).abs().argmin()
+            frequencies[number] = RIFLEX_SHARE * 2 * math.pi / length
         angles = torch.outer(torch.arange(length, dtype=torch.float64), frequencies)
         tables.append(torch.stack([angles.cos(), angles.sin()]).to(device, torch.float32))
     t, h, w = grid

@@ -315,9 +315,9 @@ class Stream:
 class DiT(nn.Module):
     """A diffusion transformer of the shape of `spec`; `initialize` before training one from scratch.
 
-    Three functions may be replaced from outside: `embed_context_fn` by one that keeps the context between steps,
-    `blocks_fn` by one that leaves out blocks or reuses what they added in an earlier step, and `run_fn` by one that
-    computes only some of the tokens here.
+    Four functions may be replaced from outside: `embed_context_fn` by one that keeps the context between steps,
+    `blocks_fn` by one that leaves out blocks or reuses what they added in an earlier step, `run_fn` by one that
+    computes only some of the tokens here, and `angles_fn` by one that places tokens differently.
     """
 
     def __init__(self, spec: DiTSpec) -> None:
@@ -333,6 +333,7 @@ class DiT(nn.Module):
         self.embed_context_fn: Callable[[DiT, Tensor, Tensor | None], Context] = embed_context
         self.blocks_fn: Callable[[DiT, Stream], None] = run_blocks
         self.run_fn: Callable[[DiT, Stream], None] = through_blocks
+        self.angles_fn: Callable[[tuple[int, int, int], int, torch.device], Tensor] = rotary_angles
         if spec.image_tokens:
             self.img_emb = ImageEmbedding(spec)
         if spec.vace_layers:
@@ -370,7 +371,7 @@ class DiT(nn.Module):
         p, q, r = spec.patch
         assert latents.shape[2:] == (t * p, h * q, w * r)
         x = rearrange(x, "b d t h w -> b (t h w) d")
-        angles = rotary_angles((t, h, w), spec.width // spec.heads, x.device)
+        angles = self.angles_fn((t, h, w), spec.width // spec.heads, x.device)
 
         moment = self.time_embedding(sinusoid(timestep, spec.time_width).to(x.device))
         time = rearrange(self.time_projection(moment), "b (six d) -> b six d", six=6)
