@@ -117,6 +117,34 @@ def test_large_json_is_refused_and_holds_nobody_up(served: Served) -> None:
     assert big.status_code == 413
 
 
+def test_a_form_that_was_cut_off_is_refused(served: Served) -> None:
+    server, address = served
+    part = b'--x\r\nContent-Disposition: form-data; name="prompt"\r\n\r\na turtle\r\n'
+    seed = b'--x\r\nContent-Disposition: form-data; name="seed"\r\n\r\n7'
+    headers = {"content-type": 'multipart/form-data; boundary="x"'}
+    for sent, status in ((part + seed, 400), (part, 400), (part + seed + b"\r\n--x--\r\n", 200)):
+        answer = httpx.post(f"{address}/v1/videos", content=sent, headers=headers, timeout=60)
+        assert answer.status_code == status, answer.text
+    assert server.jobs.counts()["queued"] == 1
+
+
+def test_head_is_answered_wherever_get_is(served: Served) -> None:
+    _, address = served
+    for path in (
+        "/",
+        "/health",
+        "/v1/videos",
+        "/v1/models",
+        "/v1/models/nano",
+        "/openapi.json",
+        "/page/page.css",
+        "/x",
+    ):
+        whole, head = httpx.get(address + path, timeout=60), httpx.head(address + path, timeout=60)
+        assert (head.status_code, head.content) == (whole.status_code, b""), path
+        assert head.headers["content-length"] == whole.headers["content-length"]
+
+
 def test_made_up_methods_share_one_bucket(served: Served) -> None:
     _, address = served
     with httpx.Client() as client:

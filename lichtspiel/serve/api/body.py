@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
+from email.message import Message
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -155,6 +156,7 @@ async def _with_form(headers: Headers, body: IO[bytes], work: Callable[[Fields, 
     form = FormData()
     try:
         if kind == "multipart/form-data":
+            _check_end(headers, body)
             form = await MultiPartParser(headers, pieces(), max_files=MAX_FILES, max_fields=MAX_FIELDS).parse()
         elif kind == "application/x-www-form-urlencoded":
             form = await FormParser(headers, pieces(), max_fields=MAX_FIELDS).parse()
@@ -164,6 +166,17 @@ async def _with_form(headers: Headers, body: IO[bytes], work: Callable[[Fields, 
         return work(*_sorted(form))
     finally:
         await form.close()
+
+
+def _check_end(headers: Headers, body: IO[bytes]) -> None:
+    """Raise an HTTPException for a form that was cut off: the parser would leave out its last field in silence."""
+    boundary = Message()
+    boundary["content-type"] = headers.get("content-type", "")
+    ending = f"--{boundary.get_boundary('')}--".encode("latin-1", "replace")
+    body.seek(max(body.seek(0, os.SEEK_END) - len(ending) - 4, 0))
+    if ending not in body.read():
+        raise HTTPException(400, "the form ends before its last boundary; send it again, whole")
+    body.seek(0)
 
 
 async def _received(request: Request) -> bytearray:

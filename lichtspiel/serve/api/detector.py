@@ -102,9 +102,10 @@ def _verify(path: str, data_folder: str, memory: int, answer: Connection) -> Non
 
 
 def _limit(memory: int) -> None:
-    """Limit the memory and processor time of this process and lower its priority."""
+    """Limit the memory and processor time of this process and lower its priority, to that of workers: at 10, other
+    programs of a busy machine would leave it a tenth of a processor."""
     if hasattr(os, "nice"):
-        os.nice(10)
+        os.nice(5)
     with contextlib.suppress(ImportError, OSError, StopIteration):  # not Linux
         import resource
 

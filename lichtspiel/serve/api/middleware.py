@@ -33,6 +33,10 @@ BODY_SECONDS, SLOWEST = 60.0, 10_000
 """How many seconds a body may take to arrive, plus one second for every `SLOWEST` bytes."""
 
 
+OWN_HEAD = ("/content", "/preview", "/events")
+"""How paths end that answer HEAD themselves, because they need not read their content for it, or never end."""
+
+
 class _TooSlow(Exception):
     """The body takes too long to arrive."""
 
@@ -61,6 +65,8 @@ class SecurityMiddleware:
         if refusal is not None:
             await _answer(send, *refusal)
             return
+        if scope["method"] == "HEAD" and not scope["path"].endswith(OWN_HEAD):
+            scope, send = {**scope, "method": "GET"}, _without_content(send)
         came, began, whole, start = 0, False, False, time.monotonic()
 
         async def counted() -> Message:
@@ -114,6 +120,15 @@ class SecurityMiddleware:
 
     def _too_large(self) -> str:
         return f"a request has at most {self.settings.body_limit:,} bytes; send smaller files"
+
+
+def _without_content(send: Send) -> Send:
+    """What sends the answer to a GET as the one to a HEAD: the same without its content (RFC 9110, 9.3.2)."""
+
+    async def head(message: Message) -> None:
+        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+    return head
 
 
 def _encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
