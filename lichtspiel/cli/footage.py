@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,6 +15,7 @@ from lichtspiel.cli.flags import Options, of_request, under_terms
 
 if TYPE_CHECKING:
     from lichtspiel.footage.selection import Selection
+    from lichtspiel.workflows.go_on import Job
     from lichtspiel.workflows.terms import Terms
 
 __all__ = ["bridge", "control", "extend", "loop", "track"]
@@ -174,18 +177,12 @@ def extend(  # noqa: PLR0913  (one parameter is one flag)
     Size, frame rate, sound and all frames of the clip are kept. The model makes the new ones from the last picture, in
     several rounds if needed. Printed are the seam, compared with the clip's own motion, and the drift of colors.
     """
-    from lichtspiel.workflows.go_on import Job, Joint
     from lichtspiel.workflows.go_on import extend as run
 
-    out = free_output(out, "longer.mp4", force=force)
-    with observer() as watching:
-        joint = Joint(blend=blend, match_color=match_color)
-        job = Job(
-            prompt=prompt, out=out, seconds=seconds, options=options, weights=weights, terms=terms, joint=joint,
-            observer=watching,
-        )  # fmt: skip
-        result = run(clip, job)
-    _print_joint(result, as_json)
+    _go_on(
+        partial(run, clip), free_output(out, "longer.mp4", force=force), as_json, blend=blend, match_color=match_color,
+        prompt=prompt, seconds=seconds, options=options, weights=weights, terms=terms,
+    )  # fmt: skip
 
 
 @of_request(*_OF_MODEL)
@@ -210,18 +207,12 @@ def bridge(  # noqa: PLR0913  (one parameter is one flag)
     The model makes them from the last picture of the first clip and the first one of the second. Both clips have one
     size; the result has the frame rate of the first one, and no sound.
     """
-    from lichtspiel.workflows.go_on import Job, Joint
     from lichtspiel.workflows.go_on import bridge as run
 
-    out = free_output(out, "bridged.mp4", force=force)
-    with observer() as watching:
-        joint = Joint(blend=blend, match_color=match_color)
-        job = Job(
-            prompt=prompt, out=out, seconds=seconds, options=options, weights=weights, terms=terms, joint=joint,
-            observer=watching,
-        )  # fmt: skip
-        result = run(clip, second, job)
-    _print_joint(result, as_json)
+    _go_on(
+        partial(run, clip, second), free_output(out, "bridged.mp4", force=force), as_json, blend=blend,
+        match_color=match_color, prompt=prompt, seconds=seconds, options=options, weights=weights, terms=terms,
+    )  # fmt: skip
 
 
 @of_request(*_OF_MODEL)
@@ -245,17 +236,23 @@ def loop(  # noqa: PLR0913  (one parameter is one flag)
     They lead from the last picture back to the first. Printed is the larger of the two seams, compared with the clip's
     own motion from frame to frame: 1 cannot be told from it.
     """
-    from lichtspiel.workflows.go_on import Job, Joint
     from lichtspiel.workflows.go_on import loop as run
 
-    out = free_output(out, "loop.mp4", force=force)
+    _go_on(
+        partial(run, clip), free_output(out, "loop.mp4", force=force), as_json, blend=blend, match_color=match_color,
+        prompt=prompt, seconds=seconds, options=options, weights=weights, terms=terms,
+    )  # fmt: skip
+
+
+def _go_on(
+    run: Callable[[Job], dict[str, Any]], out: Path, as_json: bool, *, blend: int, match_color: bool, **asked: Any
+) -> None:
+    """Run a job that adds frames to clips, and print what it made."""
+    from lichtspiel.workflows.go_on import Job, Joint
+
     with observer() as watching:
         joint = Joint(blend=blend, match_color=match_color)
-        job = Job(
-            prompt=prompt, out=out, seconds=seconds, options=options, weights=weights, terms=terms, joint=joint,
-            observer=watching,
-        )  # fmt: skip
-        result = run(clip, job)
+        result = run(Job(out=out, joint=joint, observer=watching, **asked))
     _print_joint(result, as_json)
 
 
