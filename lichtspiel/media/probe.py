@@ -69,6 +69,8 @@ def survey(path: Path) -> Survey:
             tally = _Tally()
             _walk(file, 0, status.st_size, 0, tally)
     except OSError as error:
+        if str(path).startswith(("http:/", "https:/")):
+            raise MediaError(f"{path}: is an address, and nothing is fetched; download the file first") from None
         raise MediaError(f"{path}: cannot be read: {error.strerror or error}") from error
     except MediaError:  # a ValueError, too
         raise

@@ -51,6 +51,7 @@ _STEP = 0.0075  # between sizes: the grid is then off by a fifth of a chip at mo
 _FINE = 5  # sizes tried around a promising one
 _PROMISING = 3  # grids of each range whose message is read
 _LARGE = 1920 * 1088  # pixels to which larger frames are reduced first
+_SLENDER = 16  # times its short side that is looked at; OpenCV 4 turns no picture with a side above 32,766 pixels
 _PIXELS = 2.5  # that a usual chip is reduced to
 _SMALLEST = 1.2  # pixels of a chip that can still be seen
 
@@ -128,6 +129,7 @@ def _averages(frames: Iterable[Frame]) -> Iterator[tuple[Plane, float, float]]:
     sums: list[Plane] = []
     short = 0
     for frame in islice(frames, FRAMES):
+        frame = _cropped(frame)  # noqa: PLW2901
         luma = _reduced(np.asarray(cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY), np.uint8))
         details = [_detail(luma, usual) for usual, _, _ in _RANGES]
         if not sums:
@@ -139,6 +141,13 @@ def _averages(frames: Iterable[Frame]) -> Iterator[tuple[Plane, float, float]]:
             # What stands still adds up as the mark does; evened again, it does not outweigh it.
             image = _evened(total, min(total.shape) / usual, _FAINT_AVERAGE * float(np.sqrt(np.mean(total**2))))
             yield _flat(image), least, min(most, short / _SMALLEST)
+
+
+def _cropped(frame: Frame) -> Frame:
+    """The middle of a very long or high frame; the pattern is in every part of it."""
+    most = _SLENDER * min(frame.shape[:2])
+    top, left = (max(side - most, 0) // 2 for side in frame.shape[:2])
+    return frame[top : top + most, left : left + most]
 
 
 def _reduced(luma: Frame) -> Frame | Plane:

@@ -16,6 +16,7 @@ no more than our own compression and mild changes, although the mark is stronger
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from functools import cache
 from typing import TYPE_CHECKING
@@ -109,11 +110,27 @@ def layout() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int8]]:
     return role.reshape(TILE, TILE), signs.reshape(TILE, TILE)
 
 
+_BAND = 16_384  # pixels that are drawn at once; OpenCV 4 draws no picture with a side above 32,766
+
+
 def spread(tile: npt.NDArray[np.int8], chip: float, height: int, width: int) -> Plane:
     """The tile repeated over a frame of this size, from its upper left corner, `chip` pixels a chip, smooth between."""
+    plane = np.empty((height, width), np.float32)
+    for top, left in itertools.product(range(0, height, _BAND), range(0, width, _BAND)):
+        part = plane[top : top + _BAND, left : left + _BAND]
+        (rows, y), (columns, x) = (
+            _chips(start, side, chip) for start, side in zip((top, left), part.shape, strict=True)
+        )
+        field = tile[np.ix_(rows % len(tile), columns % len(tile))].astype(np.float32)
+        matrix = np.array([[1 / chip, 0, x], [0, 1 / chip, y]])
+        flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+        part[:] = cv2.warpAffine(field, matrix, (part.shape[1], part.shape[0]), flags=flags)
+    return plane
+
+
+def _chips(start: int, side: int, chip: float) -> tuple[npt.NDArray[np.int64], float]:
+    """The chips along one side that a part of a frame needs, and where the middle of its first pixel is among them."""
     margin = 3  # more than the cubic kernel reaches
-    rows, columns = (math.ceil(side / chip) + 2 * margin - TILE for side in (height, width))
-    field = np.pad(tile, ((margin, max(rows, 0)), (margin, max(columns, 0))), "wrap").astype(np.float32)
-    start = 0.5 / chip - 0.5 + margin  # the middle of the first pixel, counted in chips from the middle of the first
-    matrix = np.array([[1 / chip, 0, start], [0, 1 / chip, start]])
-    return np.asarray(cv2.warpAffine(field, matrix, (width, height), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP))
+    first = math.floor(start / chip) - margin
+    count = math.ceil(side / chip) + 2 * margin + (start > 0)
+    return np.arange(first, first + count), (start + 0.5) / chip - 0.5 - first

@@ -414,3 +414,8 @@ def test_what_is_required_decides_the_exit_code(state: State, found: bool, codes
         watermark=Watermark(found=found, id=None, score=9.0, mirrored=False), labels=Labels(aigc=None, comment=None),
     )  # fmt: skip
     assert "".join(str(exit_code(report, require)) for require in PROOFS) == codes
+
+
+def test_an_address_is_told_from_a_file() -> None:
+    with pytest.raises(MediaError, match="download the file first"):
+        verify("https://example.org/fox.mp4")

@@ -144,6 +144,20 @@ def test_the_mark_is_found_in_a_frame_so_large_that_it_is_reduced_first() -> Non
     assert not detect([large]).found
 
 
+@pytest.mark.parametrize("size", [(160, 33_000), (33_000, 64)])
+def test_the_mark_is_found_in_a_very_long_frame(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    warp = cv2.warpAffine
+
+    def limited(image: Frame, matrix: object, shape: tuple[int, int], **more: object) -> object:
+        assert max(*image.shape, *shape) < 32_767  # OpenCV 4 takes no more
+        return warp(image, matrix, shape, **more)
+
+    monkeypatch.setattr(cv2, "warpAffine", limited)
+    frame = np.random.default_rng(0).integers(100, 140, (*size, 3), np.uint8)
+    assert detect([mark(frame, ID)]).found
+    assert not detect([frame]).found
+
+
 def test_chips_grow_with_the_frame() -> None:
     assert chip_size(480, 832) == chip_size(832, 480) == 480 / 64
     assert chip_size(64, 64) == 1.5

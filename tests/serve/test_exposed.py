@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lichtspiel.policy import Verdict
 from lichtspiel.seal import seal_picture
 from lichtspiel.serve import connections
 from lichtspiel.serve.api import detector, middleware
@@ -28,6 +29,7 @@ from lichtspiel.serve.logs import configure
 from lichtspiel.serve.queue.api_keys import Keys
 from lichtspiel.serve.queue.jobs import Jobs
 from lichtspiel.serve.settings import Settings
+from lichtspiel.workflows.terms import Terms
 from tests.seal.conftest import provenance
 from tests.serve.conftest import add
 from tests.serve.live import PROMPT, SMALL, live, settings, worker
@@ -204,6 +206,30 @@ def test_few_files_are_verified_at_once(tmp_path: Path, monkeypatch: pytest.Monk
     for thread in threads:
         thread.join()
     assert found.verify(tmp_path) == {}
+
+
+def test_a_guard_that_hangs_keeps_nobody_from_their_videos(random_nano: Path, tmp_path: Path) -> None:
+    go_on = threading.Event()
+
+    class Hanging:
+        name = "hanging"
+
+        def judge(self, prompt: str) -> Verdict:
+            assert go_on.wait(60)
+            return Verdict("allowed", "none", "guard.clear", "")
+
+    with live(settings(tmp_path, random_nano, terms=Terms(guard=Hanging()))) as (server, address):
+        asked = [threading.Thread(target=httpx.post, args=(f"{address}/v1/videos",), kwargs={
+            "json": {"prompt": PROMPT}, "timeout": 120}) for _ in range(12)]  # fmt: skip
+        for thread in asked:
+            thread.start()
+        for path in ("/v1/videos", "/health", "/v1/models"):
+            assert httpx.get(address + path, timeout=30).status_code == 200
+        assert server.jobs.counts()["queued"] == 0
+        go_on.set()
+        for thread in asked:
+            thread.join()
+        assert server.jobs.counts()["queued"] == 12
 
 
 def test_one_owner_keeps_nobody_out(jobs: Jobs) -> None:

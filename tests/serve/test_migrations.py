@@ -155,6 +155,30 @@ def test_a_database_that_somebody_holds(tmp_path: Path, monkeypatch: pytest.Monk
         store.close()
 
 
+def test_writers_in_this_process_do_not_wait_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Database(f"sqlite:///{tmp_path / 'jobs'}")
+    monkeypatch.setattr(database, "PATIENCE", 0.2)
+    gave_up: list[str] = []
+
+    def write() -> None:
+        try:
+            with store.writing():
+                gave_up.append("wrote")
+        except StoreError:
+            gave_up.append("gave up")
+
+    threads = [threading.Thread(target=write) for _ in range(5)]
+    with store.writing():  # as long as another program holds the file
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert gave_up == ["gave up"] * 5
+    store.close()
+
+
 @pytest.mark.parametrize(
     "url", ["", "jobs.sqlite", "sqlite://", "sqlite:///:memory:", "sqlite:///file:a?uri=true", "mysql://h/d", "::"]
 )
