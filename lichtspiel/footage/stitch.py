@@ -31,6 +31,7 @@ __all__ = [
     "laid",
     "outlined",
     "placed",
+    "scaled",
     "shown_at",
     "to_ratio",
     "union",
@@ -146,6 +147,14 @@ def windows(count: int, length: int, overlap: int) -> list[tuple[int, int]]:
     return found
 
 
+def scaled(frame: Frame, size: tuple[int, int]) -> Frame:
+    """A frame at another size, (width, height)."""
+    if (frame.shape[1], frame.shape[0]) == size:
+        return np.ascontiguousarray(frame)
+    how = cv2.INTER_CUBIC if frame.shape[1] < size[0] else cv2.INTER_AREA
+    return np.asarray(cv2.resize(np.ascontiguousarray(frame), size, interpolation=how), np.uint8)
+
+
 def filled(frame: Frame, mask: Mask) -> Frame:
     """A frame whose region is gray, so that the model does not see what was there."""
     result = frame.copy()
@@ -162,9 +171,7 @@ def weights(mask: Mask, feather: int) -> Floats:
 
 def laid(frame: Frame, new: Frame, crop: Crop, weight: Floats) -> Frame:
     """A frame with a new one laid over its crop, enlarged or reduced to it; `weight` [h, w] is that of the frame."""
-    if new.shape[:2] != (crop.height, crop.width):
-        how = cv2.INTER_CUBIC if new.shape[1] < crop.width else cv2.INTER_AREA
-        new = np.asarray(cv2.resize(new, (crop.width, crop.height), interpolation=how), np.uint8)
+    new = scaled(new, (crop.width, crop.height))
     result = frame.copy()
     part, share = crop.cut(result), weight[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
     mixed = part + share[..., None] * (new.astype(np.float32) - part)

@@ -90,11 +90,11 @@ class Plan:
         return canvas
 
     def given(self, index: int, known: Mapping[int, Frame]) -> tuple[list[Frame], list[Frame]]:
-        """What the model gets in one window, at the clip's resolution: its frames, and masks that are white where it
-        makes them anew. Frames in `known` are finished: the first ones of a window after the first."""
+        """What the model gets in one window, at its size: its frames, and masks that are white where it makes them
+        anew. Frames in `known` are finished: the first ones of a window after the first."""
         import numpy as np
 
-        from lichtspiel.footage.stitch import filled
+        from lichtspiel.footage.stitch import filled, scaled
 
         (begin, end), crop = self.windows[index], self.crops[index]
         assert crop is not None
@@ -103,18 +103,18 @@ class Plan:
         frames: list[Frame] = []
         masks: list[Frame] = []
         for place, number in enumerate(numbers):
-            area = crop.cut(self.region.mask(number))
+            white = np.repeat(crop.cut(self.region.mask(number))[..., None] * np.uint8(255), 3, axis=2)
+            mask = (scaled(white, self.size) > 127) * np.uint8(255)
             finished = known.get(number) if index and place < self.overlap else None
             if finished is not None:
-                frame, area = crop.cut(finished), np.zeros_like(area)
+                frame, mask = scaled(crop.cut(finished), self.size), np.zeros_like(mask)
             elif drawings:
-                frame = drawings[place]
-            elif self.edit.fill == "keep":
-                frame = crop.cut(self.base(number))
+                frame = scaled(drawings[place], self.size)
             else:
-                frame = filled(crop.cut(self.base(number)), area)
-            frames.append(np.ascontiguousarray(frame))
-            masks.append(np.repeat(area[..., None] * np.uint8(255), 3, axis=2))
+                frame = scaled(crop.cut(self.base(number)), self.size)
+                frame = frame if self.edit.fill == "keep" else filled(frame, mask[..., 0] > 127)
+            frames.append(frame)
+            masks.append(mask)
         return frames, masks
 
     def _drawings(self, crop: Crop, numbers: Sequence[int]) -> list[Frame]:
