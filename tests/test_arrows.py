@@ -150,10 +150,11 @@ ROOMS: dict[str, tuple[str, str]] = {
         "torch",
     ),
     "seal/picture": ("frames seal/credentials seal/export seal/identity seal/labels seal/marks seal/xmp", "PIL"),
+    "seal/animation": ("errors frames seal/credentials seal/export seal/identity seal/labels seal/marks", "PIL"),
     "seal/report": ("errors seal/credentials seal/verify", ""),
     "seal": (
-        "seal/credentials seal/enroll seal/export seal/identity seal/marks seal/picture seal/report seal/sound "
-        "seal/verify",
+        "seal/animation seal/credentials seal/enroll seal/export seal/identity seal/marks seal/picture seal/report "
+        "seal/sound seal/verify",
         "",
     ),
     "translate": (

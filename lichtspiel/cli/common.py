@@ -35,6 +35,10 @@ Weights = Annotated[
 Checkpoint = Annotated[str, typer.Argument(metavar="MODEL", help="Name of a checkpoint; see `lichtspiel models`.")]
 
 
+SMALL = 128
+"""Pixels of the longer side below which a result is a stamp in a player."""
+
+
 def out_option(help: str) -> Any:
     """The option that says where the result goes."""
     return typer.Option("--out", "-o", metavar="PATH", help=help, rich_help_panel=OUTPUT)
@@ -138,6 +142,9 @@ def print_result(result: dict[str, Any], sheet: Path | None, as_json: bool) -> N
     print(f"made by  {result['model']}, seed {result['seed']}, {settings}, {result['dtype']} on {result['device']}")
     print(f"took     {timings['total']:.1f} s ({stages})")
     print(sealed_by(result["seal"]["signer"], result["path"], result["seal"]["timestamp"]))
+    if max(result["size"]) < SMALL and upscale == 1:
+        larger = "x".join(str(4 * side) for side in result["size"])
+        print(f"note     {size} is small in a player; --upscale 4 makes it {larger}")
     if result["unknown_words"]:
         print(printable(f"note     {result['model']} does not know: {', '.join(result['unknown_words'])}"))
     if result["peak_bytes"]:

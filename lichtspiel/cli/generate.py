@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 Made = Annotated[
     Path | None,
     out_option(
-        "MP4 to write, or PNG for one frame; {prompt}, {seed} and {model} are filled in. [default: a free name]"
+        "MP4, GIF or WebP to write, or PNG for one frame; {prompt}, {seed} and {model} are filled in. "
+        "[default: a free name]"
     ),
 ]
 Preview = Annotated[

@@ -1,8 +1,8 @@
 """Probe a file before a third-party parser reads it: is it MP4, is it complete, does it contain credentials at all?
 
-This module knows the box structure of ISO base media files (ISO/IEC 14496-12), the chunks of PNG, and where C2PA
-credentials are stored in both; it does not read the credentials. It exists because the time of the C2PA reader is
-quadratic in the number of boxes: a 4 MB file of empty boxes keeps it busy for many minutes.
+This module knows the box structure of ISO base media files (ISO/IEC 14496-12), the chunks of PNG and WebP, the blocks
+of GIF, and where C2PA credentials are stored in each; it does not read the credentials. It exists because the time of
+the C2PA reader is quadratic in the number of boxes: a 4 MB file of empty boxes keeps it busy for many minutes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from lichtspiel.errors import MediaError
 
@@ -21,6 +21,7 @@ MAX_BOXES = 8192
 MAX_CHUNKS = 1 << 16
 MAX_CREDENTIAL_BYTES = 16 << 20
 MAX_DEPTH = 32
+_TOO_MUCH = f"its credentials take more than {MAX_CREDENTIAL_BYTES:,} bytes, more than is read"
 
 _C2PA = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 _XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
@@ -30,13 +31,21 @@ _FOLDERS = frozenset(b"moov trak mdia minf stbl moof traf edts udta dinf tref tr
 
 @dataclass(frozen=True)
 class Survey:
-    """The type of a file: `mp4` if it consists of boxes, `png` if it consists of chunks, and `sealed` if one of them
-    contains credentials."""
+    """The type of a file, and whether it contains credentials; `mime` is None for formats that cannot hold them."""
 
     size: int
-    mp4: bool
+    mime: str | None
     sealed: bool
-    png: bool = False
+
+    @property
+    def mp4(self) -> bool:
+        """Whether it is an ISO base media file: MP4 or MOV."""
+        return self.mime == "video/mp4"
+
+    @property
+    def png(self) -> bool:
+        """Whether it is a PNG."""
+        return self.mime == "image/png"
 
 
 @dataclass
@@ -61,11 +70,15 @@ def survey(path: Path) -> Survey:
         if status.st_size > MAX_BYTES:
             raise MediaError(f"{path}: has {status.st_size:,} bytes; at most {MAX_BYTES:,} are read; cut it first")
         with path.open("rb") as file:
-            head = file.read(8)
-            if head == b"\x89PNG\r\n\x1a\n":
-                return Survey(status.st_size, mp4=False, sealed=_chunks(file, status.st_size), png=True)
+            head = file.read(12)
+            if head[:8] == b"\x89PNG\r\n\x1a\n":
+                return Survey(status.st_size, "image/png", _chunks(file, status.st_size, 8, _PNG))
+            if head[:4] == b"RIFF" and head[8:] == b"WEBP":
+                return Survey(status.st_size, "image/webp", _chunks(file, status.st_size, 12, _WEBP))
+            if head[:6] in (b"GIF87a", b"GIF89a"):
+                return Survey(status.st_size, "image/gif", _blocks(file))
             if head[4:8] not in (b"ftyp", b"moov", b"free", b"skip", b"wide", b"uuid", b"mdat"):
-                return Survey(status.st_size, mp4=False, sealed=False)
+                return Survey(status.st_size, None, sealed=False)
             tally = _Tally()
             _walk(file, 0, status.st_size, 0, tally)
     except OSError as error:
@@ -76,7 +89,7 @@ def survey(path: Path) -> Survey:
         raise
     except ValueError as error:
         raise MediaError(f"{path}: {error}") from error
-    return Survey(status.st_size, mp4=True, sealed=tally.sealed)
+    return Survey(status.st_size, "video/mp4", tally.sealed)
 
 
 def _walk(file: BinaryIO, start: int, end: int, depth: int, tally: _Tally) -> None:
@@ -109,20 +122,64 @@ def _walk(file: BinaryIO, start: int, end: int, depth: int, tally: _Tally) -> No
         raise ValueError(f"ends early or has {end - at} foreign bytes at its end; copy or download it again")
 
 
-def _chunks(file: BinaryIO, end: int) -> bool:
-    """Whether a PNG has a chunk with credentials. A truncated PNG is not an error here; that is up to its decoder."""
-    sealed, at = False, 8
+@dataclass(frozen=True)
+class _Chunks:
+    """How a format writes its chunks: the one with credentials, and what is around the content."""
+
+    credentials: bytes
+    order: Literal["big", "little"]
+    name_first: bool
+    around: int
+    padded: bool
+
+
+_PNG = _Chunks(b"caBX", "big", name_first=False, around=12, padded=False)
+_WEBP = _Chunks(b"C2PA", "little", name_first=True, around=8, padded=True)
+
+
+def _chunks(file: BinaryIO, end: int, at: int, format: _Chunks) -> bool:
+    """Whether a file of chunks has one with credentials. A truncated file is not an error here; that is up to its
+    decoder."""
+    sealed = False
     for _ in range(MAX_CHUNKS):
-        if end - at < 12:
+        if end - at < format.around:
             return sealed
         file.seek(at)
-        size, name = int.from_bytes(file.read(4), "big"), file.read(4)
-        if name == b"caBX":
+        first, second = file.read(4), file.read(4)
+        name, length = (first, second) if format.name_first else (second, first)
+        size = int.from_bytes(length, format.order)
+        if name == format.credentials:
             sealed = True
             if size > MAX_CREDENTIAL_BYTES:
-                raise ValueError(f"its credentials take more than {MAX_CREDENTIAL_BYTES:,} bytes, more than is read")
-        at += 12 + size
+                raise ValueError(_TOO_MUCH)
+        at += format.around + size + (size % 2 if format.padded else 0)
     raise ValueError(f"it has more than {MAX_CHUNKS:,} chunks; save it anew")
+
+
+def _blocks(file: BinaryIO) -> bool:
+    """Whether a GIF has a block with credentials before its first picture, where they stand."""
+    file.seek(10)
+    flags = file.read(1)
+    at = 13 + (6 << (flags[0] & 7) if flags and flags[0] & 0x80 else 0)
+    for _ in range(MAX_CHUNKS):
+        file.seek(at)
+        head = file.read(14)
+        if len(head) < 3 or head[0] != 0x21:
+            return False
+        sealed, total = head[1] == 0xFF and head[3:11] == b"C2PA_GIF", 0
+        at += 2
+        while True:
+            file.seek(at)
+            size = file.read(1)
+            at += 1 + (size[0] if size else 0)
+            total += 1 + (size[0] if size else 0)
+            if total > MAX_CREDENTIAL_BYTES:
+                raise ValueError(_TOO_MUCH)
+            if not size or not size[0]:
+                break
+        if sealed:
+            return True
+    raise ValueError(f"it has more than {MAX_CHUNKS:,} blocks; save it anew")
 
 
 def _header(file: BinaryIO, at: int, end: int) -> tuple[int, bytes, int]:
@@ -142,7 +199,7 @@ def _credential(file: BinaryIO, at: int, size: int, tally: _Tally) -> None:
     tally.sealed |= kind == _C2PA
     tally.credential_bytes += size
     if tally.credential_bytes > MAX_CREDENTIAL_BYTES:
-        raise ValueError(f"its credentials take more than {MAX_CREDENTIAL_BYTES:,} bytes, more than is read")
+        raise ValueError(_TOO_MUCH)
 
 
 def _version_bytes(file: BinaryIO, at: int) -> int:

@@ -1,5 +1,6 @@
 """Write videos marked and signed (`seal`), and check what a file proves (`verify`)."""
 
+from lichtspiel.seal.animation import ANIMATIONS, seal_animation
 from lichtspiel.seal.credentials import Input, Provenance, SourceType, digest
 from lichtspiel.seal.enroll import import_identity
 from lichtspiel.seal.export import Sealed, check_output, seal
@@ -12,6 +13,7 @@ from lichtspiel.seal.sound import Sound
 from lichtspiel.seal.verify import Credentials, Ingredient, Labels, Report, Signer, Watermark, exit_code, verify
 
 __all__ = [
+    "ANIMATIONS",
     "Credentials",
     "Identity",
     "Ingredient",
@@ -35,6 +37,7 @@ __all__ = [
     "load_identity",
     "new_identity",
     "seal",
+    "seal_animation",
     "seal_picture",
     "verify",
 ]

@@ -57,8 +57,6 @@ _PICTURE_SUFFIXES = frozenset([".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".avif"
 _UNMARKED = {
     ".webm": ", because C2PA has no place for credentials in WebM",
     ".mkv": ", because C2PA has no place for credentials in Matroska",
-    ".gif": ", because verify does not read credentials from GIF yet",
-    ".webp": ", because verify does not read credentials from WebP yet",
 }
 """Why a format that people ask for is not written."""
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,6 +43,7 @@ _KEYS = (
     "PropagateID",
     "ReservedCode2",
 )
+_LABELED = "AIGC="  # what the label follows in a line with both
 _GENERATED = "1"  # 2 is "possibly", 3 is "suspected": platforms use those for files that others made
 
 _APPLE = "com.apple.quicktime.comment"
@@ -49,6 +51,7 @@ _APPLE = "com.apple.quicktime.comment"
 PNG_NAMES = {"comment": "Comment", "AIGC": "AIGC"}
 """The PNG text entries that hold the same information; Comment is one of the format's predefined keywords."""
 
+_DESCRIPTION = 0x010E  # of Exif: ImageDescription
 _MOST_ENTRY = 8192  # characters in an AIGC label; the ones we have seen from other tools are shorter than 1000
 _MOST_VALUE = 1024  # characters in one of its values
 _MOST_COMMENT = 500
@@ -97,6 +100,13 @@ def tags(marks: Marks, *, id: str, model: str, version: str, created: datetime, 
     return entries
 
 
+def line(tags: Mapping[str, str]) -> str:
+    """The same in one line of ASCII, for formats that have room for one text: the comment, then the AIGC label."""
+    label = tags.get("AIGC")
+    parts = [tags.get("comment", "")] + ([] if label is None else [f"{_LABELED}{json.dumps(json.loads(label))}"])
+    return " ".join(filter(None, parts))
+
+
 def muxer(marks: Marks) -> dict[str, str]:
     """Options that make FFmpeg's MP4 muxer keep `tags`; bitexact, so that it adds no version or time of its own."""
     return {"movflags": "+faststart" + "+use_metadata_tags" * marks.aigc, "fflags": "+bitexact"}
@@ -125,7 +135,7 @@ class Tags:
 
 
 def read(path: Path) -> Tags:
-    """Read the tags of any video or PNG, in bounded time and memory.
+    """Read the tags of any video, PNG, GIF or WebP, in bounded time and memory.
 
     Raises MediaError when the file is missing, damaged or of another format.
     """
@@ -136,6 +146,10 @@ def read(path: Path) -> Tags:
         entries = _png(path)
         said = xmp.parse(entries.get("xmp", "").encode(errors="replace"))
         return Tags(aigc=_parse(entries.get("aigc", "")), comment=_claim(entries.get("comment", "")), source_type=said)
+    if layout.mime in {"image/gif", "image/webp"}:
+        text, packet = _animation(path)
+        text, _, label = text.partition(_LABELED)
+        return Tags(aigc=_parse(label), comment=_claim(text.strip()), source_type=xmp.parse(packet))
     if layout.mp4 and (headers := _header_bytes(path)) > _MOST_HEADERS:
         raise MediaError(f"{path}: has {headers:,} bytes of headers; at most {_MOST_HEADERS:,} are read")
     options = {**OPTIONS, "format_whitelist": f"{OPTIONS['format_whitelist']},flv,ogg,asf"}
@@ -162,6 +176,20 @@ def _png(path: Path) -> dict[str, str]:
             return {key.lower(): str(image.info[name]) for key, name in names.items() if name in image.info}
     except Exception as error:  # a damaged file can make Pillow raise anything
         raise MediaError(f"{path}: is damaged ({error}); copy or export it again") from error
+
+
+def _animation(path: Path) -> tuple[str, bytes]:
+    """The text of a GIF or WebP, and its XMP packet."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=("GIF", "WEBP")) as image:
+            text = image.info.get("comment") or image.getexif().get(_DESCRIPTION, "")
+            packet = image.info.get("xmp", b"")
+    except Exception as error:  # a damaged file can make Pillow raise anything
+        raise MediaError(f"{path}: is damaged ({error}); copy or export it again") from error
+    plain = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
+    return plain[: 2 * _MOST_ENTRY], packet if isinstance(packet, bytes) else b""
 
 
 def _code(id: str, producer: str) -> str:

@@ -21,8 +21,8 @@ from lichtspiel.seal.credentials import GENERATION, SETTINGS, TRUST
 __all__ = ["Reading", "ingredient_state", "read", "record"]
 
 _STAMPS = "time stamps"
-_MATCHES = {"video/mp4": "assertion.bmffHash.match", "image/png": "assertion.dataHash.match"}
-"""What the library finds, by the file's format, where the picture is the one that was signed."""
+_BOXES, _DATA = "assertion.bmffHash.match", "assertion.dataHash.match"
+"""What the library finds in an MP4, and in other formats, where the picture is the one that was signed."""
 
 
 def _trusting(signing: str | None, stamping: str | None = None) -> dict[str, Any]:
@@ -57,20 +57,20 @@ class Reading:
 
 
 def read(path: Path, ours: str | None = None, trusted: str | None = None) -> Reading:
-    """Read and check the credentials of an MP4 or PNG, without the network. `ours` and `trusted` are the certificates
-    (PEM, one after the other) of this installation, and of those it trusts.
+    """Read and check the credentials of an MP4, PNG, GIF or WebP, without the network. `ours` and `trusted` are the
+    certificates (PEM, one after the other) of this installation, and of those it trusts.
 
     Only the positive counts: "intact" needs a validated signature, a matching picture and no complaint except about
-    who signed. Raises MediaError when the file is damaged, hostile or neither of them.
+    who signed. Raises MediaError when the file is damaged, hostile or none of them.
     """
     layout = survey(path)
-    if not (layout.mp4 or layout.png):
+    if layout.mime is None:
         raise MediaError(
-            f"{path}: is no MP4 or MOV video and no PNG, so it cannot hold content credentials that can be read"
+            f"{path}: is no MP4 or MOV video, PNG, GIF or WebP, so it cannot hold content credentials that can be read"
         )
     if not layout.sealed:
         return Reading("none")
-    kind = "image/png" if layout.png else "video/mp4"
+    kind = layout.mime
     reading = _check(path, kind, ours, trusted)
     if reading.ours or reading.state != "intact" or trusted is None:
         return dataclasses.replace(reading, trusted=reading.ours)
@@ -117,10 +117,10 @@ def _check(path: Path, kind: str, signing: str | None, stamping: str | None) -> 
     except (c2pa.C2paError, ValueError) as error:
         # The box is there, so this was sealed once; what is in it no longer makes sense.
         return Reading("tampered", problems=(f"the credentials cannot be read: {error}",))
-    return _judge(store, _MATCHES[kind])
+    return _judge(store, _BOXES if kind == "video/mp4" else _DATA)
 
 
-def _judge(store: Mapping[str, Any], match: str = _MATCHES["video/mp4"]) -> Reading:
+def _judge(store: Mapping[str, Any], match: str = _BOXES) -> Reading:
     results = store.get("validation_results") or {}
     active = results.get("activeManifest") or {}
     deltas = [delta.get("validationDeltas") or {} for delta in results.get("ingredientDeltas") or ()]

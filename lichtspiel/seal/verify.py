@@ -188,11 +188,11 @@ def verify(path: str | Path, *, with_record: bool = True, store: record.Store = 
 def _verify(path: Path, store: record.Store | None) -> Report:
     kind = probe.survey(path)
     credentials = Credentials(state="none")
-    if kind.mp4 or kind.png:
+    if kind.mime is not None:
         credentials = _credentials(manifest.read(path, identity.anchors(), identity.trusted_anchors()))
     try:
         pixels = _pixels(path, kind.mp4)
-        tags = labels.read(path) if pixels.tagged or kind.png else labels.Tags(aigc=None, comment=None)
+        tags = labels.read(path) if pixels.tagged or kind.mime else labels.Tags(aigc=None, comment=None)
     except MediaError:
         if credentials.state == "none":
             raise

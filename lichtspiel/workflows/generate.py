@@ -29,7 +29,7 @@ from lichtspiel.inference.upscale import Upscaler
 from lichtspiel.media.media import read_frames
 from lichtspiel.media.sheet import contact_sheet
 from lichtspiel.request import Request
-from lichtspiel.seal import Input, Provenance, Sealed, Sound, seal, seal_picture
+from lichtspiel.seal import ANIMATIONS, Input, Provenance, Sealed, Sound, seal, seal_animation, seal_picture
 from lichtspiel.spec import dit_parameters, model
 from lichtspiel.toybox import knowledge
 from lichtspiel.workflows.admission import Admission, admit
@@ -157,7 +157,8 @@ def generate(
     pipeline: Pipeline | None = None,
     observer: Observer | None = None,
 ) -> Result:
-    """Generate the video for a request, or for a prompt, at `out`. If `out` ends in .png, generate one picture.
+    """Generate the video for a request, or for a prompt, at `out`. If `out` ends in .png, generate one picture;
+    .gif and .webp are animations.
 
     `weights` is the file or folder of a checkpoint that does not ship with the package. `sheet` is the path for a
     contact sheet of the result. `terms` are the marks and what the policy needs to know, with defaults. `inputs` are
@@ -329,6 +330,8 @@ def _seal(generation: Generation, provenance: Provenance, latents: Tensor) -> Se
         marks, timestamp = terms.marks, terms.timestamp
         return seal(watched, provenance, out, fps=whole.fps, marks=marks, timestamp=timestamp, sound=whole.sound)
     watched = generation.inspection.watch(frames(), fps)
+    if out.suffix.lower() in ANIMATIONS:
+        return seal_animation(watched, provenance, out, fps=fps, marks=terms.marks, timestamp=terms.timestamp)
     if out.suffix.lower() != ".png":
         sound = _sound(request, generation.admission.inputs)
         return seal(watched, provenance, out, fps=fps, marks=terms.marks, timestamp=terms.timestamp, sound=sound)

@@ -162,7 +162,7 @@ def _checked_name(name: str) -> str:
     """Check that the name of a video or picture is valid on every file system, and return it."""
     if Path(name).name != name or name in {"", ".", "..", LOG}:
         raise InvalidInput(f"out: {name!r} is not valid: it is a file name without folders, such as cat.mp4")
-    if Path(name).suffix.lower() not in {".mp4", ".png"}:
+    if Path(name).suffix.lower() not in {".mp4", ".png", ".gif", ".webp"}:
         raise InvalidInput(f"out: {name!r} is not valid: it ends in .mp4, or in .png for a picture")
     if not name.isprintable() or len(name.encode("utf-8", "surrogatepass")) > MAX_NAME:
         raise InvalidInput(f"out: {name[:40]!r} is not valid: it has at most {MAX_NAME} bytes, all of them printable")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lichtspiel.errors import OutputError, RequestError
 from lichtspiel.request import Request
-from lichtspiel.seal import Sound, check_output
+from lichtspiel.seal import ANIMATIONS, Sound, check_output
 from lichtspiel.spec import model
 
 __all__ = ["check_distinct", "check_free", "check_outputs", "check_picture_name", "free_name", "input_files"]
@@ -25,7 +25,7 @@ def check_outputs(request: Request, out: Path, sheet: Path | None) -> None:
         check_picture_name(sheet)
         check_output(sheet, suffix=".png")
     if request.sound and request.video is not None:
-        if out.suffix.lower() == ".png":
+        if out.suffix.lower() in {".png", *ANIMATIONS}:
             raise RequestError("sound", True, f"{out} is a picture, which has no sound", False)
         Sound(request.video).check()
     pixels = request.pixels * request.upscale**2
@@ -36,7 +36,7 @@ def check_outputs(request: Request, out: Path, sheet: Path | None) -> None:
         return
     if model(request.model).sampling.max_frames == 1:
         raise OutputError(f"{out}: {request.model} makes pictures; nearest valid name: {out.with_suffix('.png')}")
-    check_output(out, pixels=pixels)
+    check_output(out, pixels=pixels, suffix=out.suffix.lower() if out.suffix.lower() in ANIMATIONS else ".mp4")
 
 
 def check_picture_name(path: Path) -> None:

@@ -296,7 +296,7 @@ def test_boxes_of_every_length_are_walked(tmp_path: Path) -> None:
     beyond = box(b"moov", struct.pack(">I4s", 999, b"free"))
     to_the_end = struct.pack(">I4s", 0, b"mdat") + b"rest"
     path.write_bytes(FTYP + large + quicktime + beyond + box(b"uuid", bytes(16)) + credential_box(b"x") + to_the_end)
-    assert probe.survey(path) == probe.Survey(path.stat().st_size, mp4=True, sealed=True)
+    assert probe.survey(path) == probe.Survey(path.stat().st_size, "video/mp4", sealed=True)
 
 
 def test_the_card_says_what_matters(sealed: Sealed, tmp_path: Path) -> None:

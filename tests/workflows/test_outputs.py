@@ -116,7 +116,7 @@ def test_a_name_too_long_for_a_file_system_is_told(tmp_path: Path, monkeypatch: 
     ("name", "told"),
     [
         ("a.webm", r"C2PA has no place for credentials in WebM; nearest valid name: a\.mp4"),
-        ("a.gif", r"verify does not read credentials from GIF yet"),
+        ("a.mkv", r"C2PA has no place for credentials in Matroska; nearest valid name: a\.mp4"),
         ("a.jpg", r"pictures are written as PNG; nearest valid name: a\.png"),
         ("a", r"videos are written as MP4; nearest valid name: a\.mp4"),
     ],
