@@ -35,7 +35,6 @@ __all__ = ["ADAPTER_METADATA", "read_lora"]
 ADAPTER_METADATA = "lora_adapter_metadata"
 """Metadata entry in which Diffusers keeps PEFT's configuration, as JSON (`loaders/lora_base.py`)."""
 
-SUFFIXES = (".safetensors", ".pth", ".pt")
 
 PREFIXES: tuple[tuple[str, Dialect, bool], ...] = (
     ("lora_unet_", "kohya", True),
@@ -78,8 +77,6 @@ def read_lora(path: Path) -> LoRA:
     """
     if not os.path.isfile(path):  # unlike Path.is_file it does not raise for a name that is too long
         raise WeightsError(f"{path} does not exist; name the LoRA's file")
-    if path.suffix not in SUFFIXES:
-        raise WeightsError(f"{path} is not a LoRA file by its name; known are {', '.join(SUFFIXES)}")
     file = open_file(path)
     tensors = {key: file.read(key) for key in file.entries}
     metadata = file.metadata if isinstance(file, SafetensorsFile) else {}

@@ -131,6 +131,11 @@ class Pickle(TensorFile):
         try:
             content = _unpickled(path)
         except pickle.UnpicklingError as error:
+            if (protocol := _protocol(path)) > _READABLE:
+                raise WeightsError(
+                    f"{path} is a pickle of protocol {protocol}, which PyTorch does not read safely; save it as "
+                    ".safetensors, or with torch.save as it does by default"
+                ) from error
             raise WeightsError(
                 f"{path} holds more than tensors and could run code when opened; use a .safetensors file instead"
             ) from error
@@ -164,10 +169,31 @@ class Pickle(TensorFile):
 def _unpickled(path: Path) -> Any:
     """The content of a checkpoint. Of a zip archive the tensors have no values yet, but know where in the file theirs
     are; torch's own map would be a writable one, for which Linux wants as much memory as the file has."""
-    if not zipfile.is_zipfile(path):
-        return torch.load(path, map_location="cpu", weights_only=True)
-    with FakeTensorMode():
-        return torch.load(path, map_location="cpu", weights_only=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected pickle protocol")  # what fails is told as an error
+        if not zipfile.is_zipfile(path):
+            return torch.load(path, map_location="cpu", weights_only=True)
+        with FakeTensorMode():
+            return torch.load(path, map_location="cpu", weights_only=True)
+
+
+_READABLE = 2  # the protocol of pickles that PyTorch writes, and reads without running code
+
+
+def _protocol(path: Path) -> int:
+    """The protocol of a pickle, which stands at its beginning; inside an archive, at that of its index."""
+    try:
+        if not zipfile.is_zipfile(path):
+            with path.open("rb") as file:
+                head = file.read(2)
+        else:
+            with zipfile.ZipFile(path) as archive:
+                index = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+                with archive.open(index) as file:
+                    head = file.read(2)
+    except (OSError, StopIteration, zipfile.BadZipFile):
+        return 0
+    return head[1] if len(head) == 2 and head[0] == 0x80 else 0
 
 
 NESTED = ("generator_ema", "generator", "ema", "state_dict", "model", "module")

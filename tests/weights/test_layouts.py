@@ -110,6 +110,14 @@ def test_an_old_pickle_that_is_no_archive_loads(tmp_path: Path) -> None:
     assert_whole(checkpoint(TINY, tmp_path), TINY)
 
 
+@pytest.mark.parametrize("archive", [True, False])
+def test_a_pickle_of_another_protocol_is_named(tmp_path: Path, archive: bool) -> None:
+    path = tmp_path / "a.ckpt"
+    torch.save({"a": torch.ones(2)}, path, pickle_protocol=4, _use_new_zipfile_serialization=archive)
+    with pytest.raises(WeightsError, match=r"a pickle of protocol 4, which PyTorch does not read safely"):
+        open_file(path)
+
+
 # ---- 8-bit floats --------------------------------------------------------------------------------------------------
 
 
