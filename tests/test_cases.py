@@ -63,19 +63,20 @@ def tiny(random_nano: Path) -> str:
     return f"--weights {random_nano} --steps 1 --frames 1 --seed 1"
 
 
-def clip(path: str, stamps: list[int], *, sound: str | None = None, rate: int = 30) -> None:
-    """A video whose frames are shown at the given milliseconds, each a gray of its own, beside a second of sound."""
+def clip(path: str, stamps: list[int], *, sounds: tuple[str, ...] = (), rate: int = 30) -> None:
+    """A video whose frames are shown at the given milliseconds, each a gray of its own, beside tracks of a second of
+    sound."""
     with av.open(path, "w") as file:
         stream = file.add_stream("libx264", rate=rate, options={"bf": "0", "preset": "ultrafast"})
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         stream.codec_context.time_base = Fraction(1, 1000)
-        track = file.add_stream(sound, rate=48000) if sound else None
+        tracks: list[Any] = [file.add_stream(sound, rate=48000) for sound in sounds]
         for number, stamp in enumerate(stamps):
             frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 40 + 8 * (number % 24), np.uint8), format="rgb24")
             frame.pts, frame.time_base = stamp, Fraction(1, 1000)
             file.mux(stream.encode(frame))
         file.mux(stream.encode(None))
-        if track is not None:
+        for track in tracks:
             for start in range(0, 48000, 1152):
                 tone = np.sin(np.arange(start, start + 1152) / 20)[None].astype(np.float32)
                 heard = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
@@ -108,9 +109,10 @@ def test_a_video_of_13_seconds_is_sealed_and_verified(ask: Ask) -> None:
 
 def test_an_uneven_pace_is_kept_beside_sound_in_mp3(ask: Ask) -> None:
     stamps = [round(i * 1000 / 30) for i in range(12)] + [400 + i * 200 for i in range(4)]
-    clip("uneven.mkv", stamps, sound="libmp3lame")
+    clip("uneven.mkv", stamps, sounds=("libmp3lame", "aac"))
     answer = ask("seal uneven.mkv --made-with Wan2.1 -o sealed.mp4 --json")
     assert answer.code == 0, answer.err
+    assert "1 further sound track" in answer.out + answer.err
     with av.open("sealed.mp4") as file:
         assert float((file.duration or 0) / 1e6) == pytest.approx(1.03, abs=0.1)
         assert [stream.codec_context.codec.canonical_name for stream in file.streams.audio] == ["mp3"]

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def install(folder: Path, **environment: str) -> tuple[list[str], str]:
+def install(folder: Path, extra: str = "moderation", **environment: str) -> tuple[list[str], str]:
     """Runs the script; returns what pip was asked for, and what was printed."""
     (folder / "scripts").mkdir()
     for name in ("install", "downloads.py"):
@@ -43,7 +43,7 @@ def install(folder: Path, **environment: str) -> tuple[list[str], str]:
     (folder / "python").chmod(0o755)
     settings = {"PYTHON": str(folder / "python"), "REAL": sys.executable, "SETTINGS": "", "FAILS": "nothing fails"}
     done = subprocess.run(
-        [folder / "scripts" / "install", "moderation"], env={"PATH": os.environ["PATH"], **settings, **environment},
+        [folder / "scripts" / "install", extra], env={"PATH": os.environ["PATH"], **settings, **environment},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     return (folder / "asked").read_text().splitlines(), done.stdout
@@ -53,8 +53,13 @@ def install(folder: Path, **environment: str) -> tuple[list[str], str]:
 def test_without_a_gpu_the_build_for_processors_is_taken(tmp_path: Path) -> None:
     asked, said = install(tmp_path)
     assert PROCESSORS in asked[0]
-    assert asked[1].endswith("-e .[moderation]")
+    assert asked[1].endswith("-e .[moderation] opencv-python-headless<4.12")
     assert said.splitlines()[-1] == "Downloaded 381 MB."
+
+
+def test_the_tests_run_with_the_newest_libraries(tmp_path: Path) -> None:
+    asked, _ = install(tmp_path, "dev")
+    assert asked[1].endswith("-e .[dev] opencv-python-headless>=4.12")
 
 
 @pytest.mark.parametrize("settings", ["global.index-url='https://pip.example.org'", ":env:.find-links='/wheels'"])
