@@ -266,5 +266,5 @@ def test_a_record_that_cannot_be_parsed_is_shown_as_it_is() -> None:
 
 def test_a_picture_other_than_png_has_no_credentials_that_are_read(tmp_path: Path) -> None:
     assert manifest.read(picture(tmp_path / "plain.png"), identity.anchors()).state == "none"
-    with pytest.raises(MediaError, match="is no MP4 or MOV video and no PNG"):
+    with pytest.raises(MediaError, match="is no MP4 or MOV video, PNG, GIF or WebP"):
         manifest.read(picture(tmp_path / "plain.bmp"), identity.anchors())
