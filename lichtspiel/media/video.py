@@ -41,6 +41,7 @@ __all__ = [
     "sample_video",
     "time_stamps",
     "turned",
+    "undecodable",
     "upright",
     "video_info",
 ]
@@ -238,6 +239,13 @@ def _packets(path: Path) -> tuple[list[int], int]:
         except av.FFmpegError as error:
             raise MediaError(f"{path}: is damaged or cut off ({error.strerror}); copy or export it again") from error
     return keys, coded
+
+
+def undecodable(path: Path) -> tuple[int, int]:
+    """How many packets at the beginning of a video cannot be decoded, because no key frame precedes them, and how many
+    packets there are. Raises MediaError."""
+    keys, count = _packets(path)
+    return (keys[0] if keys else count), count
 
 
 def _decoded_runs(

@@ -1,7 +1,7 @@
 """Write videos marked and signed (`seal`), and check what a file proves (`verify`)."""
 
 from lichtspiel.seal.animation import ANIMATIONS, seal_animation
-from lichtspiel.seal.credentials import Input, Provenance, SourceType, digest
+from lichtspiel.seal.credentials import Change, Input, Provenance, SourceType, digest
 from lichtspiel.seal.enroll import import_identity
 from lichtspiel.seal.export import Sealed, check_output, seal
 from lichtspiel.seal.identity import Identity, find_identity, load_identity, new_identity
@@ -14,6 +14,7 @@ from lichtspiel.seal.verify import Credentials, Ingredient, Labels, Report, Sign
 
 __all__ = [
     "ANIMATIONS",
+    "Change",
     "Credentials",
     "Identity",
     "Ingredient",

@@ -46,6 +46,7 @@ __all__ = [
     "SETTINGS",
     "TRUST",
     "WATERMARK",
+    "Change",
     "Input",
     "Provenance",
     "SourceType",
@@ -108,14 +109,36 @@ class Input:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Change:
+    """A part of a video that was changed: its first and last frame, and the box around it (left, top, right, bottom in
+    pixels, right and bottom excluded) if it is not the whole picture."""
+
+    description: str
+    frames: tuple[int, int]
+    box: tuple[int, int, int, int] | None = None
+
+    def to_json(self) -> dict[str, JSON]:
+        """A region of interest as C2PA 2.2 defines it."""
+        region: list[JSON] = [{"type": "frame", "frame": {"start": self.frames[0], "end": self.frames[1]}}]
+        if self.box is not None:
+            left, top, right, bottom = self.box
+            shape: JSON = {
+                "type": "rectangle", "unit": "pixel", "origin": {"x": left, "y": top}, "width": right - left,
+                "height": bottom - top, "inside": True,
+            }  # fmt: skip
+            region.append({"type": "spatial", "shape": shape})
+        return {"description": self.description, "region": region}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Provenance:
     """The signed statement about a video: how it was made, with what software, and from which inputs.
 
     `version` is the version of this package and `parameters` are the effective values of the request, without the
-    texts. `synthesized` names what was made, such as "voice in Spanish", where that is not the whole video. `prompt`
-    and `negative` are recorded as digests, and as text only with `embed_prompt`. `export` sets
-    `watermarked` when the picture carries `mark`. Raises RequestError for values that a manifest cannot hold, so create
-    it before the work begins.
+    texts. `synthesized` names what was made, such as "voice in Spanish", where that is not the whole video, and
+    `changes` which parts of the parent were changed. `prompt` and `negative` are recorded as digests, and as text only
+    with `embed_prompt`. `export` sets `watermarked` when the picture carries `mark`. Raises RequestError for values
+    that a manifest cannot hold, so create it before the work begins.
     """
 
     model: str
@@ -128,6 +151,7 @@ class Provenance:
     embed_prompt: bool = False
     watermarked: bool = False
     synthesized: tuple[str, ...] = ()
+    changes: tuple[Change, ...] = ()
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -283,6 +307,8 @@ def _actions(provenance: Provenance) -> list[dict[str, Any]]:
     opened = {"action": "c2pa.opened", "when": creation["when"], "parameters": {"ingredientIds": parent}}
     if provenance.synthesized:
         creation["description"] = f"synthesized: {', '.join(provenance.synthesized)}"
+    if provenance.changes:
+        creation["changes"] = [change.to_json() for change in provenance.changes]
     return [opened, {**creation, "action": "c2pa.edited"}]
 
 

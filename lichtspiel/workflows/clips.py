@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -10,9 +12,12 @@ from typing import TYPE_CHECKING
 
 from lichtspiel import __version__
 from lichtspiel.errors import MediaError, RequestError
-from lichtspiel.media.media import Media
+from lichtspiel.media.animation import is_animation
+from lichtspiel.media.media import MEMORY_BYTES, Media
 from lichtspiel.media.picture import is_picture
 from lichtspiel.media.sound import has_sound
+from lichtspiel.media.timeline import Timeline
+from lichtspiel.media.video import undecodable, video_info
 from lichtspiel.seal import Input, Marks, Provenance, Sound
 from lichtspiel.seal.credentials import JSON, SourceType
 from lichtspiel.workflows.terms import Inspection, Terms
@@ -56,16 +61,43 @@ class Clip:
 def read_clip(path: Path, *, fps: float = 16.0) -> Clip:
     """Read all frames of a clip. `fps` is assumed where none is stated. Raises MediaError."""
 
-    def everything(timeline: object) -> range:
-        count: int = timeline.count  # type: ignore[attr-defined]
+    def everything(timeline: Timeline) -> range:
+        count = timeline.count
         if count > MAX_FRAMES:
             raise MediaError(
                 f"{path}: has {count:,} frames; at most {MAX_FRAMES:,} are worked on at once; cut it first"
             )
+        if path.is_file() and not is_picture(path) and not is_animation(path):
+            _check_beginning(path)
+            _check_room(path, count)
         return range(count)
 
     media = Media.read_video(path, everything, fps=fps)
     return Clip(media, _rate(media, fps))
+
+
+def _check_beginning(path: Path) -> None:
+    """Raise MediaError for a clip that was cut without its key frame: what precedes the next one cannot be shown."""
+    missing, count = undecodable(path)
+    if missing:
+        rest = "and holds none" if missing == count else f"and the first one comes after {missing} frames"
+        raise MediaError(
+            f"{path}: begins without a key frame, {rest}, so it was cut from a longer video without being encoded; "
+            "cut it again with encoding: ffmpeg -ss START -i LONGER -t SECONDS CLIP"
+        )
+
+
+def _check_room(path: Path, count: int) -> None:
+    """Raise MediaError for a clip whose frames fit neither into memory nor onto the disk."""
+    info = video_info(path)
+    spilled = info.width * info.height * 3 * count - MEMORY_BYTES
+    folder = Path(tempfile.gettempdir())
+    free = shutil.disk_usage(folder).free
+    if spilled > free:
+        raise MediaError(
+            f"{path}: its {count:,} frames of {info.width}x{info.height} need {spilled / 1e9:.1f} GB in {folder}, "
+            f"where {free / 1e9:.1f} GB are free; cut the clip, scale it, or name another folder in TMPDIR"
+        )
 
 
 def _rate(media: Media, assumed: float) -> Fraction:

@@ -17,7 +17,7 @@ import numpy as np
 from lichtspiel.inference.pipeline import Files, Pipeline
 from lichtspiel.media.media import Media, keep_frames, media_sha256
 from lichtspiel.request import Request
-from lichtspiel.seal import Input, Provenance, check_output, seal, seal_picture
+from lichtspiel.seal import Change, Input, Provenance, check_output, seal, seal_picture
 from lichtspiel.spec import model
 from lichtspiel.workflows.admission import Admission
 from lichtspiel.workflows.clips import Clip, even, plain_marks, provenance_of_clip, read_clip, sound_of
@@ -278,7 +278,15 @@ def _provenance(maker: Maker) -> Provenance:
         inputs.append(Input("mask" if number == 1 else f"mask-{number}", mask, media_sha256(mask)))
     for number, adapter in enumerate(request.lora, start=1):
         inputs.append(Input.of(adapter.path, f"lora-{number}"))
-    return replace(provenance, inputs=(*provenance.inputs, *inputs), negative=request.negative)
+    changes = tuple(_change(plan) for plan in plans)
+    return replace(provenance, inputs=(*provenance.inputs, *inputs), negative=request.negative, changes=changes)
+
+
+def _change(plan: Plan) -> Change:
+    from lichtspiel.footage.stitch import union
+
+    frames = plan.picks[0], plan.picks[-1]
+    return Change(description=plan.edit.kind, frames=frames, box=union(plan.region.boxes))
 
 
 def _described(plan: Plan) -> dict[str, Any]:

@@ -109,7 +109,7 @@ class Plan:
             if finished is not None:
                 frame, mask = scaled(crop.cut(finished), self.size), np.zeros_like(mask)
             elif drawings:
-                frame = scaled(drawings[place], self.size)
+                frame = drawings[place]
             else:
                 frame = scaled(crop.cut(self.base(number)), self.size)
                 frame = frame if self.edit.fill == "keep" else filled(frame, mask[..., 0] > 127)
@@ -118,11 +118,14 @@ class Plan:
         return frames, masks
 
     def _drawings(self, crop: Crop, numbers: Sequence[int]) -> list[Frame]:
+        """What "restyle" goes by, drawn at the model's size, so that lines stay lines."""
         from lichtspiel.footage.controls import control
+        from lichtspiel.footage.stitch import scaled
 
         if self.edit.kind != "restyle":
             return []
-        return list(control([crop.cut(self.frames[number]) for number in numbers], style_of(self.edit)))
+        seen = [scaled(crop.cut(self.frames[number]), self.size) for number in numbers]
+        return list(control(seen, style_of(self.edit)))
 
     def request(
         self, index: int, clip: Clip, known: Mapping[int, Frame], options: Mapping[str, Any],

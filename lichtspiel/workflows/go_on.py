@@ -16,7 +16,7 @@ from lichtspiel.inference.inputs import Inputs
 from lichtspiel.inference.pipeline import Files, Pipeline
 from lichtspiel.media.media import Media
 from lichtspiel.request import Request
-from lichtspiel.seal import Input, Sealed, check_output, seal
+from lichtspiel.seal import Change, Input, Sealed, check_output, seal
 from lichtspiel.spec import model
 from lichtspiel.workflows.admission import admit
 from lichtspiel.workflows.clips import Clip, even, provenance_of_clip, read_clip, sound_of
@@ -195,7 +195,8 @@ def _finish(
         parameters={**parameters, "edit": kind, "region": {"frames": [begin, end - 1]}, "rounds": len(maker.requests)},
     )  # fmt: skip
     more = tuple(Input(f"video-{number}", it.media.path, it.media.sha256) for number, it in enumerate(clips[1:], 2))
-    provenance = replace(provenance, inputs=(*provenance.inputs, *more))
+    change = Change(description=kind, frames=(begin, end - 1))
+    provenance = replace(provenance, inputs=(*provenance.inputs, *more), changes=(change,))
     sound = None if kind == "bridge" else sound_of(clip)
     sealed: Sealed = seal(
         inspection.watch(even(frames), float(clip.fps)), provenance, job.out, fps=clip.fps, marks=job.terms.marks,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,6 +15,8 @@ from lichtspiel.footage.segment import box_of
 from lichtspiel.footage.selection import Selection
 from lichtspiel.media.video import read_video, video_info
 from lichtspiel.seal import verify
+from lichtspiel.workflows import clips
+from lichtspiel.workflows.clips import read_clip
 from lichtspiel.workflows.track import Look, track
 from tests.footage.files import FRAMES, HEIGHT, WIDTH, clip, clip_file
 
@@ -78,6 +82,27 @@ def test_clips_and_times_that_cannot_be_used_are_refused(tmp_path: Path) -> None
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(MediaError):
         track(tmp_path / "text.mp4", tmp_path / "mask.mp4", [selected()])
+
+
+def test_a_clip_cut_without_its_key_frame_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    source = clip_file(tmp_path, frames=5)
+    with av.open(str(source)) as whole, av.open(str(tmp_path / "cut.mp4"), "w") as cut:
+        stream = cut.add_stream_from_template(whole.streams.video[0])
+        for packet in list(whole.demux(video=0))[1:-1]:
+            packet.stream = stream
+            cut.mux(packet)
+    with pytest.raises(MediaError, match=r"cut\.mp4: begins without a key frame, and holds none.*ffmpeg -ss"):
+        read_clip(tmp_path / "cut.mp4")
+
+
+def test_a_clip_too_large_for_the_disk_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = clip_file(tmp_path, frames=5)
+    monkeypatch.setattr(clips, "MEMORY_BYTES", 1000)
+    monkeypatch.setattr(clips.shutil, "disk_usage", lambda folder: SimpleNamespace(free=5000))
+    with pytest.raises(MediaError, match=r"its 5 frames of 208x120 need 0\.0 GB in .*TMPDIR"):
+        read_clip(source)
 
 
 def test_a_clip_of_one_frame_has_a_mask_of_one_frame(tmp_path: Path) -> None:
