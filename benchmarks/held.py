@@ -1,16 +1,17 @@
 """Attacks and faults that changed nothing: keys, requests, kills, flipped bytes, mutated files.
 
-    python -m benchmarks.held [--only keys,requests,kills,bytes,files] [--count N] [--seed 1]
+    python -m benchmarks.held [--only keys,requests,pages,kills,bytes,files] [--count N] [--seed 1]
 
     keys       every route of a server, with the owner's key, another owner's, none, and ones that are wrong
     requests   foreign Host and Origin, paths that lead elsewhere, requests that are framed wrongly
+    pages      what pages of other origins try in Chromium (needs `playwright` and a `chromium` on the path)
     kills      SIGINT, SIGTERM and SIGKILL at random moments of generate, seal, decode, replay and batch
     bytes      each byte of a sealed MP4 and of a sealed PNG flipped
     files      pictures and videos with random bytes flipped, left out, put in, doubled or cut off
 
-Prints a line for each with the number of tries, and what went wrong, if anything did. `keys` and `requests` always run
-whole. Of the others, `--count` is how many tries there are (72, all bytes and 6,000 if it is not given). The exit code
-is 1 if anything went wrong. Linux only.
+Prints a line for each with the number of tries, and what went wrong, if anything did. `keys`, `requests` and `pages`
+always run whole. Of the others, `--count` is how many tries there are (72, all bytes and 6,000 if it is not given). The
+exit code is 1 if anything went wrong. Linux only.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from benchmarks.load import Site
 Wrong = list[str]
 Result = tuple[int, Wrong]
 
-KINDS = ("keys", "requests", "kills", "bytes", "files")
+KINDS = ("keys", "requests", "pages", "kills", "bytes", "files")
 ENOUGH = {"kills": 72, "files": 6000}
 SLOW = 20.0
 """Seconds of a processor after which reading a small file counts as slow."""
@@ -246,6 +247,12 @@ def _raw_requests(port: int) -> Iterator[tuple[str, bytes, bool]]:
     both = head + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
     smuggled = b"f\r\n" + body + b"\r\n0\r\n\r\n" + get("/metrics")
     yield "length and chunks", both + smuggled, True  # the chunks count, and the connection ends
+
+
+def _pages(folder: Path) -> Result:
+    from benchmarks.held_pages import pages
+
+    return pages(folder)
 
 
 # --------------------------------------------------------------------------------------------------------------- kills
@@ -454,6 +461,7 @@ def main() -> None:
             acts: dict[str, Callable[[], Result]] = {
                 "keys": lambda: keys(folder),  # noqa: B023  (called in this turn)
                 "requests": lambda: requests(folder),  # noqa: B023
+                "pages": lambda: _pages(folder),  # noqa: B023
                 "kills": lambda: kills(folder, count or 0, draw),  # noqa: B023
                 "bytes": lambda: flips(folder, count),  # noqa: B023
                 "files": lambda: files(folder, count or 0, draw),  # noqa: B023
