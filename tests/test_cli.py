@@ -318,6 +318,12 @@ def test_inspect_and_plan_say_what_is_there(tmp_path: Path, random_nano: Path) -
     assert "blocks are read from their file in every step" in planned
     said = json.loads(run("plan", "--model", "t2v-14b", "--memory", "2", "--json", cwd=tmp_path, check=1).stdout)
     assert said["refusal"]
+    named = run("plan", "--gpu", "RTX 4090", "--device", "cpu", cwd=tmp_path, check=2).stderr
+    assert "--gpu names the device" in named
+    words = ("generate", "a fish", "--frames", "5", "--steps", "3", "--dry-run", "-o", "fish.mp4")
+    assert "nano, 64x64, 5 frames, on cpu" in (dry := run(*words, cwd=tmp_path).stdout)
+    assert "for 3 steps" in dry
+    assert not (tmp_path / "fish.mp4").exists()
 
 
 def test_a_lora_is_inspected_converted_and_used(tmp_path: Path, random_nano: Path) -> None:

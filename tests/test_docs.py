@@ -29,6 +29,11 @@ def test_the_page_of_the_command_line_is_up_to_date() -> None:
     assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == page()
 
 
+def test_the_table_of_what_fits_is_up_to_date() -> None:
+    table = runpy.run_path(str(ROOT / "scripts" / "make_memory_table.py"))["table"]
+    assert table() in (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
+
+
 def test_the_python_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     monkeypatch.chdir(tmp_path)

@@ -9,12 +9,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lichtspiel.errors import printable
 from lichtspiel.options import COMPUTING
+
+if TYPE_CHECKING:
+    from lichtspiel.inference.plan import Plan
 
 OUTPUT, MARKS, POLICY = "Output", "Marks", "Policy and privacy"
 """Headings of options, beside those of a request in `options`."""
@@ -120,6 +123,16 @@ def led(weights: list[Path] | None) -> Iterator[bool]:
         if team is not None and not team.leads:
             follow(team, weights)
         yield team is None or team.leads
+
+
+def print_plan(estimated: Plan, steps: int, *, guided: bool, as_json: bool) -> None:
+    """Print a plan for so many steps, with guidance or without. Exits with 1 if the job cannot run."""
+    from dataclasses import replace
+
+    estimated = replace(estimated, steps=steps, guided=guided)
+    print(json.dumps(estimated.to_json(), ensure_ascii=False) if as_json else estimated.table())
+    if estimated.refusal:
+        raise typer.Exit(1)
 
 
 def print_result(result: dict[str, Any], sheet: Path | None, as_json: bool) -> None:

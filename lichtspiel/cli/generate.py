@@ -20,6 +20,7 @@ from lichtspiel.cli.common import (
     led,
     observer,
     out_option,
+    print_plan,
     print_result,
     progress_bar,
     say,
@@ -27,7 +28,7 @@ from lichtspiel.cli.common import (
 )
 from lichtspiel.cli.flags import Options, message, of_request, under_terms
 from lichtspiel.errors import printable
-from lichtspiel.options import SAMPLING
+from lichtspiel.options import COMPUTING, SAMPLING
 
 if TYPE_CHECKING:
     from lichtspiel.inference.inputs import Inputs
@@ -58,6 +59,10 @@ Seeds = Annotated[
     typer.Option(metavar="LIST", help="One video for each seed, such as 1-8 or 3,5,9.", rich_help_panel=SAMPLING),
 ]
 
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only print the plan: memory and time.", rich_help_panel=COMPUTING)
+]
+
 __all__ = ["batch", "decode", "generate", "models", "replay", "show"]
 
 
@@ -73,6 +78,7 @@ def generate(  # noqa: PLR0913  (one parameter is one flag)
     preview: Preview = None,
     count: Count = None,
     seeds: Seeds = None,
+    dry_run: DryRun = False,
     force: Force = False,
     terms: Terms,
     as_json: Json = False,
@@ -97,6 +103,9 @@ def generate(  # noqa: PLR0913  (one parameter is one flag)
     for name, value in distilled.defaults(map(str, weights or ()), options).items():
         options.setdefault(name, value)
     request, inputs = resolve_request(prompt=prompt, **options)
+    if dry_run:
+        _plan(request, weights, as_json)
+        return
     if len(several) > 1:
         variants = _variants(request, several, out, sheet, force=force)
         with led(weights) as leads:
@@ -116,6 +125,18 @@ def generate(  # noqa: PLR0913  (one parameter is one flag)
         with observer() as watching:
             result = run(request, out, weights=weights, sheet=sheet, terms=terms, inputs=inputs, observer=watching)
     print_result(result.to_json(), sheet, as_json)
+
+
+def _plan(request: Request, weights: list[Path] | None, as_json: bool) -> None:
+    """Print what a request would take on this machine."""
+    from lichtspiel.inference.estimate import estimate
+    from lichtspiel.spec import model
+
+    estimated = estimate(
+        model(request.model), request.size, request.seen,
+        device=request.device, dtype=request.dtype, weights=weights,
+    )  # fmt: skip
+    print_plan(estimated, request.steps, guided=request.guidance != 1, as_json=as_json)
 
 
 def _seeds(count: int | None, seeds: str | None, options: Options) -> list[int]:

@@ -8,8 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from lichtspiel.cli.common import Checkpoint, Force, Json, Weights, free_output, out_option, say, secret
-from lichtspiel.cli.flags import of_request
+from lichtspiel.cli.common import (
+    Checkpoint,
+    Force,
+    Json,
+    Weights,
+    free_output,
+    out_option,
+    print_plan,
+    say,
+    secret,
+    without_effect,
+)
+from lichtspiel.cli.flags import Options, of_request
 
 __all__ = ["calibrate", "convert_lora", "inspect", "inspect_lora", "plan", "pull"]
 
@@ -35,9 +46,12 @@ def inspect(
 @of_request("model", "size", "frames", "seconds", "steps", "guidance", "device", "dtype")
 def plan(
     *,
-    options: dict[str, Any],
+    options: Options,
     memory: Annotated[
         float | None, typer.Option(metavar="GB", help="Memory to plan for. [default: what is free now]")
+    ] = None,
+    gpu: Annotated[
+        str | None, typer.Option(metavar="NAME", help='GPU to plan for, here or not, such as "RTX 4090".')
     ] = None,
     weights: Weights = None,
     as_json: Json = False,
@@ -45,24 +59,25 @@ def plan(
     """Estimate memory and time before anything loads.
 
     Shows what would be kept in memory and what read from disk, what each stage takes, how long a step lasts, and the
-    whole. With --memory, --device may name one that is not in this computer.
+    whole. With --memory, --device may name one that is not in this computer; with --gpu, the times follow from the
+    maker's figures.
     """
-    from dataclasses import replace
-
-    from lichtspiel.inference.pipeline import estimate
+    from lichtspiel.inference.cards import card
+    from lichtspiel.inference.estimate import estimate
     from lichtspiel.request import default_of, extent, value_of
     from lichtspiel.spec import model as find
+
+    named = None if gpu is None else card(gpu)
+    if named is not None:
+        without_effect({"--device": options.typed.get("device")}, "--gpu names the device; drop one of them")
 
     row = find(options.get("model", default_of("model")))
     where = {name: value_of(name, options.get(name, default_of(name))) for name in ("device", "dtype")}
     size, frames = extent(row, options.get("size"), options.get("frames"), options.get("seconds"))
     steps = value_of("steps", options.get("steps", row.sampling.steps))
     guided = value_of("guidance", options.get("guidance", row.sampling.guidance)) != 1
-    estimated = estimate(row, size, frames, **where, gigabytes=memory, weights=weights)
-    estimated = replace(estimated, steps=steps, guided=guided)
-    print(json.dumps(estimated.to_json(), ensure_ascii=False) if as_json else estimated.table())
-    if estimated.refusal:
-        raise typer.Exit(1)
+    estimated = estimate(row, size, frames, **where, gigabytes=memory, card=named, weights=weights)
+    print_plan(estimated, steps, guided=guided, as_json=as_json)
 
 
 @of_request("model", "image", "last_image", "video", "size", "frames", "steps", "seed", "device", "dtype")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import gc
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -26,8 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lichtspiel import distilled, flow
-from lichtspiel.errors import OutOfMemory, RequestError
-from lichtspiel.host import free_memory, measure_rate
+from lichtspiel.errors import OutOfMemory
 from lichtspiel.inference import prompt_cache
 from lichtspiel.inference.adapters import read_adapters
 from lichtspiel.inference.clock import Clock
@@ -35,7 +33,8 @@ from lichtspiel.inference.compiled import can_compile, compile_blocks, compiling
 from lichtspiel.inference.conditioning import image_condition, resize, vace_context
 from lichtspiel.inference.conditions import Conditions, begun, finite, within_memory
 from lichtspiel.inference.cpu import use_cpu_kernels
-from lichtspiel.inference.device import choose_device, choose_precision, exact_dtype, weight_dtype
+from lichtspiel.inference.device import choose_device, choose_precision, exact_dtype
+from lichtspiel.inference.estimate import plan_for
 from lichtspiel.inference.fp8 import to_fp8
 from lichtspiel.inference.guidance import Guidance, nag, skipping
 from lichtspiel.inference.inputs import Inputs, read_inputs
@@ -44,7 +43,7 @@ from lichtspiel.inference.kv_cache import kv_cache
 from lichtspiel.inference.magcache import Curve, MagCache, Recorder, parse, reusing
 from lichtspiel.inference.parallel import Share, Team, current, sharing
 from lichtspiel.inference.pixels import to_bytes
-from lichtspiel.inference.plan import BATCHED_TOKENS, Plan, plan
+from lichtspiel.inference.plan import BATCHED_TOKENS, Plan
 from lichtspiel.inference.preprocess import given_video, pictures_of, vace_inputs
 from lichtspiel.inference.quantize import quantize
 from lichtspiel.inference.windows import riflex, seen_tokens, windowed
@@ -58,7 +57,7 @@ from lichtspiel.spec import Model, Part, model
 from lichtspiel.tokenizer import Tokenizer
 from lichtspiel.weights.checkpoint import Checkpoint, Files, checkpoint
 
-__all__ = ["Conditions", "Files", "Pipeline", "Step", "estimate", "load"]
+__all__ = ["Conditions", "Files", "Pipeline", "Step", "load"]
 
 Item = TypeVar("Item")
 Network = TypeVar("Network", bound=nn.Module)
@@ -442,7 +441,7 @@ def load(request: Request, weights: Files = None, *, swappable: bool = False) ->
     adapters = read_adapters(request, row)
     names = [str(path) for path in (*adapters.paths, *files.parts["dit"].paths)]
     frames = request.seen + row.vae.stride[0] * len(request.references)
-    planned = _plan(row, request.size, frames, device, precision, sizes=files.sizes())
+    planned = plan_for(row, request.size, frames, device, precision, sizes=files.sizes())
     if planned.refusal:
         raise OutOfMemory(f"{planned.refusal}; take a smaller size, fewer frames or a smaller model")
     notes = [*adapters.notes, *planned.warnings, *distilled.notes(dict(request), names)]
@@ -454,34 +453,3 @@ def load(request: Request, weights: Files = None, *, swappable: bool = False) ->
     )  # fmt: skip
     pipeline.curve(request)  # refuses what is not known, before anything loads
     return pipeline
-
-
-def estimate(
-    row: Model, size: tuple[int, int], frames: int, *, device: str, dtype: str, gigabytes: float | None, weights: Files
-) -> Plan:
-    """Plan a job without a request, with times based on the measured speed of this machine.
-
-    `gigabytes` replaces the memory that is currently free; with it, `device` may be one that this machine lacks. With
-    `weights`, the plan uses the actual sizes of the files.
-    """
-    try:
-        torch_device, here = choose_device(device), True
-    except RequestError:
-        if gigabytes is None or not re.fullmatch(r"cuda(:\d+)?|mps", device):
-            raise
-        torch_device, here = torch.device(device), False  # planned for before it is rented: without times
-    precision = "bfloat16" if not here and dtype == "auto" else choose_precision(dtype, torch_device)
-    sizes = checkpoint(row, weights).sizes() if weights or row.embedded else None
-    free = None if gigabytes is None else int(gigabytes * 1e9)
-    rate = measure_rate(str(torch_device), exact_dtype(precision)) if here else None
-    return _plan(row, size, frames, torch_device, precision, sizes=sizes, free=free, rate=rate)
-
-
-def _plan(
-    row: Model, size: tuple[int, int], frames: int, device: torch.device, precision: str, *,
-    sizes: dict[Part, int] | None, free: int | None = None, rate: float | None = None,
-) -> Plan:  # fmt: skip
-    return plan(
-        row, size=size, frames=frames, device=str(device), dtype=weight_dtype(precision),
-        free_bytes=free_memory(str(device)) if free is None else free, files_bytes=sizes, rate=rate,
-    )  # fmt: skip

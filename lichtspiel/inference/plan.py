@@ -187,15 +187,16 @@ def plan(
     dtype: torch.dtype,
     free_bytes: int | None,
     files_bytes: dict[Part, int] | None = None,
-    rate: float | None = None,
+    rates: tuple[float, float] | None = None,
 ) -> Plan:
     """Plan a job of `frames` frames of `size` (width, height) on `device` with `free_bytes` free.
 
     If `free_bytes` is None (not known), the plan assumes `UNKNOWN_BYTES` and refuses nothing. `dtype` is the precision
     of the text encoder and the DiT; the VAE computes in float32. With `torch.int8` or `torch.float8_e4m3fn`, only the
     resident blocks of the DiT are in it; everything else is float32 or bfloat16. `files_bytes` holds the sizes of the
-    weight files if they are known; otherwise 16 bits per parameter are assumed (VAE: 32). `rate` is a measured speed in
-    operations per second (`measure_rate`); without it, the plan has no times.
+    weight files if they are known; otherwise 16 bits per parameter are assumed (VAE: 32). `rates` are speeds in
+    operations per second (`measure_rate`), in the precision of everything that is not quantized and in float32;
+    without, the plan has no times.
     """
     tokens = model.dit.tokens(model.latent_shape(frames, size))
     batch = 2 if tokens <= BATCHED_TOKENS else 1
@@ -223,8 +224,11 @@ def plan(
     stages.append(replace(_stage("decode", "vae", model.vae, torch.float32, video, 0), flops=decoding))
     sizes = files_bytes or {}
     stages = [_placed(replace(stage, file_bytes=sizes.get(stage.part, stage.file_bytes)), budget) for stage in stages]
-    if rate:
-        stages = [replace(stage, seconds=stage.flops / rate if stage.flops else None) for stage in stages]
+    if rates:
+        by_part = {stage.part: rates[1] if stage.part == "vae" else rates[0] for stage in stages}
+        stages = [
+            replace(stage, seconds=stage.flops / by_part[stage.part] if stage.flops else None) for stage in stages
+        ]
     warnings, refusal = _judge(stages, free_bytes, device)
     if chunk_frames < model.vae.stride[0]:
         warnings = (*warnings, f"frames are decoded {chunk_frames} at a time, to need less memory")

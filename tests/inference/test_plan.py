@@ -16,7 +16,8 @@ import torch
 from lichtspiel import host
 from lichtspiel.errors import RequestError
 from lichtspiel.host import computing_dtype, free_memory, measure_rate, peak_memory
-from lichtspiel.inference.pipeline import estimate
+from lichtspiel.inference.cards import card
+from lichtspiel.inference.estimate import estimate
 from lichtspiel.inference.plan import Plan, plan
 from lichtspiel.models.dit import DiT
 from lichtspiel.spec import MODELS
@@ -51,6 +52,23 @@ def test_the_text_encoder_of_the_published_models_takes_two_blocks() -> None:
     assert stage.peak < 2 * GB
     assert stage.file_bytes == 2 * 5_680_910_336
     assert planned("nano", 200 * GB, size=(64, 64), frames=17).stage("umt5").streamed == 0
+
+
+def test_a_card_that_is_not_here() -> None:
+    asked: dict[str, Any] = {"device": "auto", "dtype": "auto"}
+    made = estimate(MODELS["t2v-1.3b"], (832, 480), 81, **asked, card=card("NVIDIA GeForce RTX4090"))
+    dit, decoding = made.stage("dit"), made.stages[-1]
+    assert (made.device, dit.dtype, dit.streamed, made.refusal) == ("RTX 4090", "bfloat16", 0, None)
+    assert 24e9 < (made.free_bytes or 0) < 25.8e9
+    # The figures that were measured on an H100: 1.098 s a step, 1.75 s for 33 frames.
+    there = estimate(MODELS["t2v-1.3b"], (832, 480), 81, **asked, card=card("h100"))
+    assert there.stage("dit").seconds == pytest.approx(1.098, rel=0.1)
+    assert there.stages[-1].seconds == pytest.approx(1.75 * 81 / 33, rel=0.1)
+    assert (dit.seconds or 0) > 5 * (there.stage("dit").seconds or 0)
+    assert (decoding.seconds or 0) < (there.stages[-1].seconds or 0)  # float32, in which it is faster
+    assert estimate(MODELS["t2v-14b"], (832, 480), 81, **asked, card=card("L4"), gigabytes=12).free_bytes == 12 * GB
+    with pytest.raises(RequestError, match=r"gpu: 'RTX 9000'.*RTX 3060, .*H200; for others give --memory"):
+        card("RTX 9000")
 
 
 def test_only_what_is_certain_refuses() -> None:
@@ -98,7 +116,7 @@ def test_unknown_memory_is_planned_carefully_and_refuses_nothing() -> None:
 
 
 def test_table_and_json_agree_and_files_and_rates_are_used() -> None:
-    made = planned("t2v-1.3b", 20 * GB, rate=1e11, files_bytes={"dit": 12345 * 10**6})
+    made = planned("t2v-1.3b", 20 * GB, rates=(1e11, 1e10), files_bytes={"dit": 12345 * 10**6})
     table, plain = made.table(), json.loads(json.dumps(made.to_json()))
     assert "12.35" in table or "12.34" in table
     assert plain["stages"][1]["file_bytes"] == 12345 * 10**6

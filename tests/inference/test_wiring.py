@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 import torch
 
+from lichtspiel import flow
 from lichtspiel.errors import OutOfMemory, RequestError, WeightsError
-from lichtspiel.inference import pipeline as room
-from lichtspiel.inference.pipeline import Pipeline, estimate, load
+from lichtspiel.inference import estimate as room
+from lichtspiel.inference.estimate import estimate
+from lichtspiel.inference.pipeline import Pipeline, load
 from lichtspiel.request import Request
 from lichtspiel.seal import verify
 from lichtspiel.spec import MODELS
@@ -187,7 +189,7 @@ def test_a_lack_of_memory_while_working_names_the_remedy(
     def full(*_: object, **__: object) -> None:
         torch.empty(2**60)
 
-    monkeypatch.setattr(room.flow, "sample", full)
+    monkeypatch.setattr(flow, "sample", full)
     with pytest.raises(OutOfMemory, match=r"denoising needs more memory.*lichtspiel plan"):
         generate(request(), tmp_path / "v.mp4", weights=random_nano)
 

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from lichtspiel.errors import MediaError, NonFinite, OutOfMemory
+from lichtspiel.inference import estimate as plan_room
 from lichtspiel.inference import pipeline as pipeline_room
 from lichtspiel.inference.pipeline import Pipeline
 from lichtspiel.policy import Verdict, rules
@@ -90,7 +91,7 @@ def test_what_failed_while_decoding_stays_in_the_log(
 
 
 def test_what_cannot_fit_is_told(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline_room, "free_memory", lambda device: 1000)
+    monkeypatch.setattr(plan_room, "free_memory", lambda device: 1000)
     job = ask(server, tmp_path)
     with pytest.raises(OutOfMemory):
         worker(server).once()
