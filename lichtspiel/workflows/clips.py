@@ -25,7 +25,7 @@ from lichtspiel.workflows.terms import Inspection, Terms
 if TYPE_CHECKING:
     from lichtspiel.frames import Frame
 
-__all__ = ["Clip", "frame_at", "plain_marks", "provenance_of_clip", "read_clip", "sound_of"]
+__all__ = ["Clip", "film_of", "frame_at", "plain_marks", "provenance_of_clip", "read_clip", "sound_of"]
 
 MAX_FRAMES = 1500
 """The longest clip that is worked on, in frames: a minute at 25 frames per second."""
@@ -116,6 +116,16 @@ def sound_of(clip: Clip) -> Sound | None:
     """All of the clip's sound, or None if there is none."""
     path = clip.media.path
     return Sound(path) if path.is_file() and not is_picture(path) and has_sound(path) else None
+
+
+def film_of(clip: Clip, frames: Sequence[Frame], fps: float) -> Media:
+    """Frames of one size, made from a clip, as a given video of a request whose frames are taken one after another."""
+    height, width, _ = frames[0].shape
+    timeline = Timeline.even(len(frames), fps)
+    return replace(
+        clip.media, frames=[*frames], picks=range(len(frames)), size=(width, height), fps=None, still=False,
+        timeline=timeline,
+    )  # fmt: skip
 
 
 def frame_at(clip: Clip, seconds: float) -> int:

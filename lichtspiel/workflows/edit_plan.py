@@ -5,16 +5,15 @@ in place of the region.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lichtspiel.errors import RequestError
 from lichtspiel.inference.inputs import Inputs, picture_size
 from lichtspiel.media.media import Media
-from lichtspiel.media.timeline import Timeline
 from lichtspiel.request import Request
 from lichtspiel.spec import Model
-from lichtspiel.workflows.clips import Clip
+from lichtspiel.workflows.clips import Clip, film_of
 from lichtspiel.workflows.edits import Edit, style_of
 
 if TYPE_CHECKING:
@@ -142,14 +141,8 @@ class Plan:
             },
         )  # fmt: skip
 
-        def film(pictures: list[Frame]) -> Media:
-            height, width, _ = pictures[0].shape
-            return replace(
-                clip.media, frames=pictures, picks=range(len(pictures)), size=(width, height), fps=None, still=False,
-                timeline=Timeline.even(len(pictures), request.fps),
-            )  # fmt: skip
-
-        return request, Inputs(video=film(frames), mask=film(masks), references=[*references])
+        video, mask = film_of(clip, frames, request.fps), film_of(clip, masks, request.fps)
+        return request, Inputs(video=video, mask=mask, references=[*references])
 
 
 def plan_edit(

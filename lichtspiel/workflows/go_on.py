@@ -1,4 +1,5 @@
-"""Let clips go on: extend one, bridge two, or close one to a loop, with a model that takes first and last pictures.
+"""Let clips go on: extend one, bridge two, or close one to a loop, with a model that takes first and last pictures, or
+with VACE, which takes several frames of each side.
 
 The clip's own frames stay as they are; only new ones are generated, at the model's size and rate, and brought to the
 clip's. What is printed says how visible the seams are and how far colors drifted.
@@ -12,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lichtspiel.errors import InvalidInput, RequestError
-from lichtspiel.inference.inputs import Inputs
+from lichtspiel.inference.inputs import Inputs, picture_size
 from lichtspiel.inference.pipeline import Files, Pipeline
 from lichtspiel.media.media import Media
 from lichtspiel.request import Request
 from lichtspiel.seal import Change, Input, Sealed, check_output, seal
-from lichtspiel.spec import model
+from lichtspiel.spec import Model, model
 from lichtspiel.workflows.admission import admit
-from lichtspiel.workflows.clips import Clip, even, provenance_of_clip, read_clip, sound_of
+from lichtspiel.workflows.clips import Clip, even, film_of, provenance_of_clip, read_clip, sound_of
 from lichtspiel.workflows.generate import Generation, Observer, Whole, compute_latents, prepare
 from lichtspiel.workflows.outputs import check_distinct
 from lichtspiel.workflows.terms import Terms
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from lichtspiel.frames import Frame
 
 __all__ = ["Job", "Joint", "behind", "bridge", "extend", "loop"]
+
+KNOWN = 9
+"""How many frames VACE is given of each side. People who do it by hand take about ten."""
 
 _LEAST = 5  # frames of a model between two given pictures
 _LONGEST = 60.0
@@ -71,36 +75,83 @@ class _Maker:
     pipeline: Pipeline | None = None
     requests: list[Request] = field(default_factory=list)
 
-    def frames(self, clip: Clip, first: Frame, last: Frame | None, seconds: float) -> list[Frame]:
-        """Frames at the clip's size and rate that start with `first` and end with `last`, both included."""
+    @property
+    def row(self) -> Model:
+        """The checkpoint's row in the registry."""
+        return model(str(self.job.options.get("model") or "nano"))
+
+    def frames(self, clip: Clip, before: Sequence[Frame], after: Sequence[Frame], seconds: float) -> list[Frame]:
+        """Frames at the clip's size and rate that start with the last one of `before` and, unless `after` is empty, end
+        with its first one, both included. Models that take pictures see just these two, VACE several of each."""
         from lichtspiel.footage.seams import join, match_color
 
-        row = model(str(self.job.options.get("model") or "nano"))
-        least = _LEAST if last is not None else 1
-        count = row.nearest_frames(max(round(seconds * row.sampling.fps) + 1, least))
-        pictures = {"image": clip.media.path} | ({} if last is None else {"last_image": clip.media.path})
-        request = Request.of(
-            prompt=self.job.prompt, **{**self.job.options, **pictures, "frames": count, "fit": "stretch"}
-        )
+        row, first, last = self.row, before[-1], after[0] if after else None
+        given = self._film(clip, before, after, seconds) if "edit" in row.tasks else self._pictures(clip, first, last)
+        count = row.nearest_frames(max(round(seconds * row.sampling.fps) + 1, _LEAST if after else 1))
+        fields: dict[str, Any] = {**self.job.options, "frames": count, "fit": "stretch", **given.fields}
+        if row.sampling.free_size:
+            width, height = row.sampling.sizes[0]
+            fields["size"] = picture_size(width * height, *clip.size, row.grid)
+        request = Request.of(prompt=self.job.prompt, **fields)
         if self.requests:  # another seed in each round, from the first one's
             request = request.model_copy(update={"seed": (self.requests[0].seed + len(self.requests)) % 2**63})
-        inputs = Inputs(_picture(clip, first), None if last is None else _picture(clip, last))
-        admission = admit(request, self.job.terms, inputs)
+        admission = admit(request, self.job.terms, given.inputs)
         made = prepare(admission, self.job.out, weights=self.pipeline or self.job.weights, observer=self.job.observer)
         self.pipeline = made.pipeline
         self.requests.append(request)
-        new = list(made.pipeline.decode(compute_latents(made)))
+        new = list(made.pipeline.decode(compute_latents(made)))[given.begin : given.end]
         new = _like(clip, new, row.sampling.fps)
         if self.job.joint.match_color:
             new = match_color(new, first)
         return join(new, first, last, self.job.joint.blend) if self.job.joint.blend else new
 
-    def round_seconds(self) -> float:
-        """How long the model's frames last at most."""
-        row = model(str(self.job.options.get("model") or "nano"))
-        return (
-            row.sampling.max_frames if row.embedded else row.sampling.frames
-        ) / row.sampling.fps - 1 / row.sampling.fps
+    def _pictures(self, clip: Clip, first: Frame, last: Frame | None) -> _Given:
+        """The first and the last picture, as models from image to video take them."""
+        fields = {"image": clip.media.path} | ({} if last is None else {"last_image": clip.media.path})
+        return _Given(fields, Inputs(_picture(clip, first), None if last is None else _picture(clip, last)))
+
+    def _film(self, clip: Clip, before: Sequence[Frame], after: Sequence[Frame], seconds: float) -> _Given:
+        """A film with up to `KNOWN` frames of each side at the model's rate, and gray between them for VACE to make."""
+        import numpy as np
+
+        from lichtspiel.footage.seams import resampled
+        from lichtspiel.footage.stitch import GRAY
+
+        row, rate = self.row, float(clip.fps)
+        near = int(KNOWN * rate / row.sampling.fps) + 2
+        known = [
+            resampled(frames, rate, row.sampling.fps) if len(frames) > 1 else list(frames)
+            for frames in (before[-near:], after[:near])
+        ]
+        begun, ended = known[0][-KNOWN:], known[1][:KNOWN]
+        wanted = len(begun) + len(ended) + max(round(seconds * row.sampling.fps) - bool(ended), 1)
+        stride = row.vae.stride[0]
+        count = min(-(-(wanted - 1) // stride) * stride + 1, row.sampling.max_frames)
+        unknown = np.full_like(before[-1], GRAY)
+        frames = [*begun, *[unknown] * (count - len(begun) - len(ended)), *ended]
+        masks = [np.zeros_like(unknown)] * count
+        masks[len(begun) : count - len(ended)] = [np.full_like(unknown, 255)] * (count - len(begun) - len(ended))
+        film, mask = film_of(clip, frames, row.sampling.fps), film_of(clip, masks, row.sampling.fps)
+        fields = {"video": clip.media.path, "mask": clip.media.path, "frames": count, "pace": "each"}
+        end = count - len(ended) + 1 if ended else count
+        return _Given(fields, Inputs(video=film, mask=mask), len(begun) - 1, end)
+
+    def round_seconds(self, sides: int = 1) -> float:
+        """How long the model's new frames last at most, between known frames on one side or two."""
+        row = self.row
+        frames = row.sampling.max_frames if row.embedded else row.sampling.frames
+        known = min(KNOWN, (frames - 1) // 4) * sides if "edit" in row.tasks else 1
+        return (frames - known) / row.sampling.fps
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What a model gets: fields of the request, the decoded files, and which of the frames that it makes are used."""
+
+    fields: dict[str, Any]
+    inputs: Inputs
+    begin: int = 0
+    end: int | None = None
 
 
 def _like(clip: Clip, new: list[Frame], fps: float) -> list[Frame]:
@@ -141,9 +192,8 @@ def extend(file: Path, job: Job) -> dict[str, Any]:
     wanted = max(round(job.seconds * clip.fps), 1)
     new: list[Frame] = []
     while len(new) < wanted:
-        last = new[-1] if new else clip.frames[-1]
         left = (wanted - len(new)) / float(clip.fps)
-        new += maker.frames(clip, last, None, min(left, maker.round_seconds()))[1:]
+        new += maker.frames(clip, [*clip.frames, *new], [], min(left, maker.round_seconds()))[1:]
     new = new[:wanted]
     return _finish(maker, "extend", [clip], [*clip.frames, *new], new)
 
@@ -159,14 +209,14 @@ def bridge(file: Path, second: Path, job: Job) -> dict[str, Any]:
         sizes = f"{clip.size[0]}x{clip.size[1]} and {other.size[0]}x{other.size[1]}"
         raise InvalidInput(f"the clips are {sizes}; a bridge joins clips of one size: scale one of them first")
     after = resampled(other.frames, float(other.fps), float(clip.fps)) if len(other.frames) > 1 else other.frames
-    new = maker.frames(clip, clip.frames[-1], after[0], min(job.seconds, maker.round_seconds()))[1:-1]
+    new = maker.frames(clip, clip.frames, after, min(job.seconds, maker.round_seconds(2)))[1:-1]
     return _finish(maker, "bridge", [clip, other], [*clip.frames, *new, *after], new)
 
 
 def loop(file: Path, job: Job) -> dict[str, Any]:
     """Add frames that lead from a clip's end back to its beginning, so that it can be played in a circle."""
     clip, maker = _begin(file, job)
-    new = maker.frames(clip, clip.frames[-1], clip.frames[0], min(job.seconds, maker.round_seconds()))[1:-1]
+    new = maker.frames(clip, clip.frames, clip.frames, min(job.seconds, maker.round_seconds(2)))[1:-1]
     return _finish(maker, "loop", [clip], [*clip.frames, *new], new)
 
 

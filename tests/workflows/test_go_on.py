@@ -9,10 +9,17 @@ import pytest
 
 from lichtspiel.errors import InvalidInput, RequestError
 from lichtspiel.footage import seams
+from lichtspiel.footage.stitch import GRAY
+from lichtspiel.inference.inputs import Inputs
 from lichtspiel.media.video import read_video, video_info
+from lichtspiel.request import Request
 from lichtspiel.seal import record, verify
+from lichtspiel.workflows import go_on
+from lichtspiel.workflows.admission import Admission
 from lichtspiel.workflows.go_on import Job, Joint, bridge, extend, loop
+from lichtspiel.workflows.terms import Terms
 from tests.footage.files import HEIGHT, WIDTH, clip, clip_file
+from tests.inference.tiny import registered
 
 QUICK = {"steps": 1, "guidance": 1.0, "seed": 3}
 
@@ -85,3 +92,37 @@ def test_frames_at_another_rate_last_as_long() -> None:
     assert Joint().blend == 4
     assert frames[0].shape[:2] == (HEIGHT, WIDTH)
     assert issubclass(RequestError, InvalidInput)
+
+
+def test_vace_is_given_frames_of_both_sides(
+    random_nano: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Inputs] = []
+    real = go_on.admit
+
+    def admit(request: Request, terms: Terms, inputs: Inputs) -> Admission:
+        seen.append(inputs)
+        return real(request, terms, inputs)
+
+    monkeypatch.setattr(go_on, "admit", admit)
+    with registered(random_nano, tmp_path_factory.mktemp, ["tiny-vace"]) as folders:
+        options = {**QUICK, "model": "tiny-vace", "dtype": "float32"}
+        task = job(tmp_path, options=options, weights=folders["tiny-vace"], seconds=0.5)
+        source = clip_file(tmp_path, frames=6)
+        result = bridge(source, source, task)
+        assert result["frames"] == 6 + 5 + 6  # 17 of the model
+        assert result["new_frames"] == [6, 10]
+        longer = extend(source, job(tmp_path, options=options, weights=folders["tiny-vace"], seconds=1.5))
+        assert longer["frames"] == 6 + 12
+    (film, mask), *rounds = ((inputs.video, inputs.mask) for inputs in seen)
+    assert film is not None
+    assert mask is not None
+    before = list(read_video(source))
+    assert (film.frames[5] == before[5]).all()
+    assert (film.frames[-6] == before[0]).all()
+    assert (film.frames[7] == GRAY).all()
+    white = [bool(frame.all()) for frame in mask.frames]
+    assert white == [False] * 6 + [True] * (len(white) - 12) + [False] * 6
+    assert len(rounds) == longer["rounds"] > 1
+    assert seen[1].mask is not None
+    assert seen[1].mask.frames[-1].all()
