@@ -28,8 +28,10 @@ demo: $(READY)
 	@echo
 	@echo 'Next: $(BIN)/lichtspiel generate "a big sailboat sails to the left on the sea on a sunny day" -o sailboat.mp4'
 
+# One process more than there are cores, because some tests wait for servers; four need some 12 GB of memory.
 test: $(READY_TO_TEST)
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@cores=$$(getconf _NPROCESSORS_ONLN) && \
+	$(BIN)/python -m pytest -n $$((cores + 1)) --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY_TO_TEST)
 	@scripts/lint

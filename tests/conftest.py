@@ -22,6 +22,31 @@ UNITS = {"bfloat16": "flags\t: avx512_bf16 bf16\n", "float32": "flags\t: avx2\n"
 """What Linux would say of a processor that has units for bfloat16, and of one that has none."""
 
 
+LONGEST = (
+    "serve/test_process.py",
+    "test_cli.py",
+    "train/nano/test_recipe.py",
+    "tune/test_tune.py",
+    "tune/test_run.py",
+    "tune/test_check.py",
+    "tune/test_parallel.py",
+    "inference/test_wiring.py",
+    "inference/test_parallel.py",
+    "serve/test_schema.py",
+    "serve/test_page_live.py",
+    "weights/test_offload.py",
+    "test_house.py",
+)
+"""Files that take longest, in the order in which they begin: what takes long and begins last runs alone at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest; within a file the order stays."""
+    folder = Path(__file__).parent
+    order = {folder / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Processes that share the cores compute in one thread each, and so do the commands that tests start."""
     if hasattr(config, "workerinput"):
