@@ -165,7 +165,7 @@ ROOMS: dict[str, tuple[str, str]] = {
         "errors footage frames host inference media options policy request seal seal/certificates seal/credentials "
         "seal/export seal/marks seal/record seal/tracks seal/verify spec storage toybox translate "
         "understand weights",
-        "numpy safetensors torch",
+        "numpy onnxruntime safetensors torch",
     ),
     "serve/settings": ("errors spec storage workflows", ""),
     "serve/api": (

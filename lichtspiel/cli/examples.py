@@ -54,7 +54,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "extend": ('lichtspiel extend clip.mp4 "the bee flies on over the meadow" --seconds 4 -o longer.mp4',),
     "bridge": ('lichtspiel bridge one.mp4 two.mp4 "the bee flies over the meadow" -o joined.mp4',),
     "loop": ('lichtspiel loop clip.mp4 "a bee flies over a meadow" -o loop.mp4',),
-    "control": ("lichtspiel control clip.mp4 --kind edges -o control.mp4",),
+    "control": (
+        "lichtspiel control clip.mp4 --kind edges -o control.mp4",
+        "lichtspiel control clip.mp4 --kind boxes --box 120,40,300,220 -o layout.mp4",
+        "lichtspiel control clip.mp4 --kind depth --network depth_anything.onnx -o depth.mp4",
+    ),
     "verify": ("lichtspiel verify bee.mp4", "lichtspiel verify downloads --require sealed --json"),
     "seal": (
         'lichtspiel seal clip.mp4 --made-with "Wan2.1 in ComfyUI" -o sealed.mp4',

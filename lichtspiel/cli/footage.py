@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from lichtspiel.cli.common import Force, Json, Sheet, Weights, free_output, observer, out_option, progress_bar, say
+from lichtspiel.cli.common import (
+    Force,
+    Json,
+    Sheet,
+    Weights,
+    free_output,
+    observer,
+    out_option,
+    progress_bar,
+    say,
+    without_effect,
+)
 from lichtspiel.cli.flags import Options, of_request, under_terms
 
 if TYPE_CHECKING:
@@ -57,6 +68,10 @@ def track(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     ] = "tight",
     grow: Annotated[int, _mask(metavar="PIXELS", help="Margin around the mask; negative shrinks it.")] = 0,
     feather: Annotated[int, _mask(metavar="PIXELS", help="Width of its soft edge.")] = 0,
+    segmenter: Annotated[
+        str | None,
+        _select(metavar="ENCODER,DECODER", help="ONNX files of a segmenter as Segment Anything. [default: GrabCut]"),
+    ] = None,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Write the mask even if the object may be lost.", rich_help_panel=MASK)
     ] = False,
@@ -77,7 +92,8 @@ def track(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     selections = _selections(box or [], polygon or [], point or [], not_point or [], object_ or [])
     out = free_output(out, "mask.mp4", sheet, force=force)
     with progress_bar() as progress:
-        look = Look(shape=shape, grow=grow, feather=feather, keep_going=keep_going)
+        files = None if segmenter is None else _pair(segmenter)
+        look = Look(shape=shape, grow=grow, feather=feather, keep_going=keep_going, segmenter=files)
         result = run(
             clip, out, selections, at=at, look=look, sheet=sheet, terms=terms,
             progress=progress,
@@ -121,6 +137,18 @@ def _selections(
     if not selections:
         raise InvalidInput("say what to follow: --box LEFT,TOP,RIGHT,BOTTOM, or --point, --polygon or --object")
     return selections
+
+
+def _pair(text: str) -> tuple[Path, Path]:
+    """Two files between a comma. Raises RequestError."""
+    from lichtspiel.errors import RequestError
+
+    files = [part.strip() for part in text.split(",")]
+    if len(files) != 2 or not all(files):
+        raise RequestError(
+            "segmenter", text, "it is ENCODER,DECODER, two ONNX files, such as encoder.onnx,decoder.onnx"
+        )
+    return Path(files[0]), Path(files[1])
 
 
 def _numbers(field: str, text: str, count: int | None) -> tuple[int, ...]:
@@ -267,13 +295,21 @@ def _print_joint(result: dict[str, Any], as_json: bool) -> None:
 
 
 @under_terms
-def control(
+def control(  # noqa: PLR0913  (one parameter is one flag)
     clip: ClipFile,
     kind: Annotated[
-        Literal["edges", "scribble", "gray", "flow"],
-        typer.Option(metavar="edges|scribble|gray|flow", help="What is drawn."),
+        Literal["edges", "scribble", "gray", "flow", "boxes", "depth", "pose"],
+        typer.Option(metavar="edges|scribble|gray|flow|boxes|depth|pose", help="What is drawn."),
     ],
     out: Annotated[Path | None, out_option("MP4 file for the film. [default: a free name]")] = None,
+    box: Annotated[
+        list[str] | None,
+        _select(metavar="L,T,R,B", help="Box around an object that --kind boxes follows. [may be repeated]"),
+    ] = None,
+    at: Annotated[float, _select(metavar="SECONDS", help="When the frame with the boxes is shown.")] = 0.0,
+    network: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="ONNX file of the network for --kind depth or pose.")
+    ] = None,
     force: Force = False,
     *,
     terms: Terms,
@@ -281,11 +317,16 @@ def control(
 ) -> None:
     """Draw a clip's edges, shapes or motion as a control film.
 
-    VACE models follow it: `generate --video control.mp4` without a mask.
+    VACE models follow it: `generate --video control.mp4` without a mask. Depth and pose are seen by a network of yours,
+    such as Depth Anything or YOLO for poses.
     """
     from lichtspiel.workflows.control import make_control
 
-    result = make_control(clip, free_output(out, "control.mp4", force=force), kind, terms)
+    if box is None and at:
+        without_effect({"--at": at}, "it says on which frame the --box is; add that, or drop it")
+    selections = _selections(box, [], [], [], []) if box else []
+    out = free_output(out, "control.mp4", force=force)
+    result = make_control(clip, out, kind, terms, network=network, selections=selections, at=at)
     if as_json:
         print(json.dumps(result))
         return

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lichtspiel.errors import LichtspielError, MediaError
 from lichtspiel.seal import Sealed, check_output, seal, seal_picture
+from lichtspiel.storage import file_sha256
 from lichtspiel.workflows.clips import Clip, even, plain_marks, provenance_of_clip, read_clip
 from lichtspiel.workflows.outputs import check_distinct, check_picture_name
 from lichtspiel.workflows.terms import Terms
@@ -29,12 +30,14 @@ __all__ = ["Look", "track"]
 @dataclass(frozen=True, kw_only=True)
 class Look:
     """How the mask is written: its shape, its margin and the width of its soft edge in pixels; and whether it is
-    written even if the object may be lost."""
+    written even if the object may be lost. `segmenter` are the ONNX files of an encoder and a mask decoder that cut the
+    object out, instead of GrabCut."""
 
     shape: Shape = "tight"
     grow: int = 0
     feather: int = 0
     keep_going: bool = False
+    segmenter: tuple[Path, Path] | None = None
 
 
 def track(
@@ -54,8 +57,10 @@ def track(
     lost, unless `look.keep_going` is set; RequestError for selections that do not fit; MediaError for a clip that
     cannot be read or whose selected place holds nothing to follow.
     """
+    from lichtspiel.footage.segment import grab
     from lichtspiel.footage.track import follow_selections
     from lichtspiel.workflows.clips import frame_at
+    from lichtspiel.workflows.plugs import segmenter_of
 
     terms, look = terms or Terms(), look or Look()
     check_distinct({"--out": out, "--sheet": sheet}, [("CLIP", file)])
@@ -67,12 +72,16 @@ def track(
     start = frame_at(clip, at)
     chosen = [selection.check(width, height) for selection in selections]
     inspection = clip.judge("follow what is selected", terms)
-    found = follow_selections(clip.frames, start, chosen, progress=lambda share: progress("following", 0.9 * share))
+    cut = grab if look.segmenter is None else segmenter_of(*look.segmenter)
+    found = follow_selections(
+        clip.frames, start, chosen, segmenter=cut, progress=lambda share: progress("following", 0.9 * share)
+    )
     if not all(found.masks(start)[index].any() for index in range(len(chosen))):
         raise MediaError(f"{file}: nothing stands out from its surroundings at the selected place; select it closer")
     if (lost := found.first_lost) is not None and not look.keep_going:
         raise LichtspielError(_lost(clip, found, lost))
     parameters = {
+        "segmenter": "grabcut" if look.segmenter is None else [file_sha256(file) for file in look.segmenter],
         "at": at, "objects": len(chosen), "shape": look.shape, "grow": look.grow, "feather": look.feather,
         "size": [width, height], "frames": len(clip.frames),
     }  # fmt: skip
