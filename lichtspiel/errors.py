@@ -66,7 +66,7 @@ class RequestError(InvalidInput):
         self.message = message
         hint = "" if nearest is None else f"; nearest valid value: {nearest}"
         shown = None if message is None else name_fields(message)
-        super().__init__(shown or f"{field}: {shortened(repr(value))} is not valid: {name_fields(rule)}{hint}")
+        super().__init__(shown or f"{field}: {_quoted(value)} is not valid: {name_fields(rule)}{hint}")
 
 
 def name_fields(text: str, name: Callable[[str], str] = lambda field: field) -> str:
@@ -77,6 +77,16 @@ def name_fields(text: str, name: Callable[[str], str] = lambda field: field) -> 
 def printable(text: str) -> str:
     """A stranger's text as one line for a terminal: characters that the terminal would obey are blanks."""
     return "".join(" " if unicodedata.category(letter) in {"Cc", "Cf", "Zl", "Zp"} else letter for letter in text)
+
+
+def _quoted(value: object) -> str:
+    """A value for a message. A text of megabytes is cut before it is quoted, which would take long."""
+    if isinstance(value, str) and len(value) > _LONG:
+        value = f"{value[: _LONG // 2]}{value[-_LONG // 2 :]}"
+    return shortened(repr(value))
+
+
+_LONG = 1000
 
 
 def shortened(text: str, most: int = 120) -> str:

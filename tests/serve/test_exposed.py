@@ -115,6 +115,10 @@ def test_large_json_is_refused_and_holds_nobody_up(served: Served) -> None:
     thread.join()
     assert answer.status_code == 400
     assert slowest < 2  # parsing it took 7 s
+    long = {"prompt": "a" * 5_000_000}
+    answer = httpx.post(f"{address}/v1/videos", json=long, timeout=60)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "prompt")
+    assert len(answer.content) < 1000
     big = httpx.post(f"{address}/v1/videos", content=b" " * 33_000_000, headers={"content-type": "application/json"})
     assert big.status_code == 413
 

@@ -8,10 +8,11 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import copy_context
 from email.message import Message
 from functools import partial
@@ -110,12 +111,21 @@ MAX_VALUES = 10_000
 SMALL, MAX_HELD = 1_000_000, 128_000_000
 """Bodies of at most `SMALL` bytes are not counted; all others together may take `MAX_HELD` bytes of memory."""
 
+MAX_TEXT, MAX_NAME = 200_000, 100
+"""The most characters of a text in a JSON body, other than a picture, and of its name in a message. Prompts may be far
+shorter; here it is about what to look at in any detail."""
+
 MAX_FILES, MAX_FIELDS = 16, 64
 """The most uploads and other fields of a form."""
 
 _held = 0
+_parsing = threading.Lock()
 _threads = ThreadPoolExecutor(8, thread_name_prefix="body")
 """Threads that process bodies, so that a slow guard or a large picture never delays queries about videos."""
+
+
+EPILOGUE = 1024
+"""How many bytes may follow the last boundary of a form (RFC 2046, 5.1.1)."""
 
 
 async def handled(request: Request, work: Callable[[Fields, Uploads], dict[str, Any]]) -> dict[str, Any]:
@@ -173,7 +183,7 @@ def _check_end(headers: Headers, body: IO[bytes]) -> None:
     boundary = Message()
     boundary["content-type"] = headers.get("content-type", "")
     ending = f"--{boundary.get_boundary('')}--".encode("latin-1", "replace")
-    body.seek(max(body.seek(0, os.SEEK_END) - len(ending) - 4, 0))
+    body.seek(max(body.seek(0, os.SEEK_END) - len(ending) - EPILOGUE, 0))
     if ending not in body.read():
         raise HTTPException(400, "the form ends before its last boundary; send it again, whole")
     body.seek(0)
@@ -198,7 +208,13 @@ async def _received(request: Request) -> bytearray:
 
 
 def _parsed(body: bytearray) -> Fields:
-    """Parse a JSON body. Raises RequestError if it is not an object."""
+    """Parse a JSON body; large ones one at a time, because Python's parser keeps all other threads waiting. Raises
+    RequestError if it is not an object."""
+    with _parsing if len(body) > SMALL else nullcontext():
+        return _object(body)
+
+
+def _object(body: bytearray) -> Fields:
     if sum(body.count(mark) for mark in (b"[", b"{", b",")) > MAX_VALUES:
         raise RequestError("body", f"{len(body):,} bytes", f"it holds more than {MAX_VALUES:,} values")
     try:
@@ -206,6 +222,9 @@ def _parsed(body: bytearray) -> Fields:
     except (ValueError, RecursionError) as error:
         why = "it is nested too deeply" if isinstance(error, RecursionError) else error
         raise RequestError("body", "", f"it is not JSON: {why}") from None
+    for name, value in fields.items() if isinstance(fields, dict) else ():
+        if isinstance(value, str) and len(value) > MAX_TEXT and name not in FILES:
+            raise RequestError(name[:MAX_NAME], f"{len(value):,} characters", f"a text has at most {MAX_TEXT:,}")
     if not isinstance(fields, dict):
         raise RequestError("body", type(fields).__name__, "it is a JSON object with at least a prompt")
     return fields
