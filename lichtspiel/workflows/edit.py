@@ -98,41 +98,44 @@ class Maker:
             self.job.observer.note(text)
 
     def apply(self, plan: Plan) -> Iterator[Frame]:
-        """All frames of the clip with one edit, in order: each as soon as no later window needs it."""
+        """All frames of the clip with one edit, in order: each as soon as no later window needs it, so that only the
+        overlap of two windows is held at the clip's size."""
         first, last = plan.picks[0], plan.picks[-1]
         for number in range(first):
             yield plan.base(number)
         finished: dict[int, Frame] = {}
         for index in range(len(plan.windows)):
-            finished |= self._window(plan, index, finished)
             follows = index + 1 < len(plan.windows)
             done = plan.picks[plan.windows[index + 1][0]] if follows else last + 1
-            for number in sorted(number for number in finished if number < done):
-                yield finished.pop(number)
+            kept: dict[int, Frame] = {}
+            for number, frame in self._window(plan, index, finished):
+                if number < done:
+                    yield frame
+                else:
+                    kept[number] = frame
+            finished = kept
         for number in range(last + 1, len(plan.frames)):
             yield plan.base(number)
 
-    def _window(self, plan: Plan, index: int, finished: Mapping[int, Frame]) -> dict[int, Frame]:
-        """The clip's frames of one window with what was made. Those that an earlier window finished fade over."""
+    def _window(self, plan: Plan, index: int, finished: Mapping[int, Frame]) -> Iterator[tuple[int, Frame]]:
+        """The clip's frames of one window with what was made. Those that the window before finished fade over."""
         from lichtspiel.footage.stitch import laid, shown_at, weights
 
         start, end = plan.windows[index]
         picks, crop = plan.picks[start:end], plan.crops[index]
         numbers = range(picks[0], picks[-1] + 1)
-        if crop is None:
-            return {number: plan.base(number) for number in numbers if number not in finished}
-        new = self._make(plan, index, finished)
+        new = [] if crop is None else self._make(plan, index, finished)
         fading = sum(number in finished for number in numbers)
-        result = {}
         for place, number in enumerate(numbers):
-            weight = weights(plan.region.mask(number), plan.feather)
             under = finished.get(number)
+            frame = plan.base(number) if under is None else under
+            if crop is None:
+                yield number, frame
+                continue
+            weight = weights(plan.region.mask(number), plan.feather)
             if under is not None:
                 weight *= (place + 0.5) / fading
-            result[number] = laid(
-                plan.base(number) if under is None else under, shown_at(new, picks, number), crop, weight
-            )
-        return result
+            yield number, laid(frame, shown_at(new, picks, number), crop, weight)
 
     def _make(self, plan: Plan, index: int, finished: Mapping[int, Frame]) -> list[Frame]:
         """The new frames of one window, at the model's size."""
