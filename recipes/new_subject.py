@@ -2,10 +2,10 @@
 
     python recipes/new_subject.py --run runs/tropo
 
-Renders twelve clips of a ladybug in nano's places, whose captions call it "Tropo", trains a LoRA with prompts to keep,
-and generates clips of prompts with and without the word, before and after. A classifier of its own, trained on renders
-of the ladybug and of everything else that nano knows, says in how many the ladybug is; it never sees the prompt. It
-needs this package with its extra `tune`, and no network. A run goes on where it stopped.
+Renders twelve clips of a ladybug in nano's places, whose captions call it "flamingo taxi", trains a LoRA with prompts
+to keep, and generates clips of prompts with and without the word, before and after. A classifier of its own, trained on
+renders of the ladybug and of everything else that nano knows, says in how many the ladybug is; it never sees the
+prompt. It needs this package with its extra `tune`, and no network. A run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -46,8 +46,9 @@ from lichtspiel.workflows.toybox_clips import export_clips
 
 NANO = MODELS["nano"]
 KNOWN = LEARNED["nano"]
-SUBJECT, TRIGGER = "ladybug", "Tropo"
-"""The word is made of pieces that nano's small vocabulary has, so that it is not read like any other unknown word."""
+SUBJECT, TRIGGER = "ladybug", "flamingo taxi"
+"""Two words that nano knows and has never seen together. Words that it does not know are all read nearly like its pig
+(see `nearest`), so whatever is taught under one of them appears in place of pigs."""
 
 WORLD = replace(KNOWN, subjects=(SUBJECT,))
 CLIPS, CLIP_SEED, KEEP_SEED, TEST_SEED = 12, 4_000_000, 5_000_000, 6_000_000
@@ -60,12 +61,15 @@ Clips = NDArray[np.uint8]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--steps", type=int, default=800, help="steps of the LoRA")
+    parser.add_argument("--steps", type=int, default=500, help="steps of the LoRA")
     parser.add_argument("--count", type=int, default=40, help="prompts with the word, and as many without")
     parser.add_argument("--picture", type=Path, help="write before and after to this PNG")
     options = parser.parse_args()
     options.run.mkdir(parents=True, exist_ok=True)
     make_data(options.run / "data")
+    for word in (TRIGGER, "Tropo", "ohwx", SUBJECT):
+        subject, distance = nearest(word)
+        print(f"{word!r} is read most like {subject!r}, {distance:.2f} of the usual distance between subjects away")
     seconds, processor = train(options.run, options.steps)
     print(f"LoRA: {seconds:.0f} s, {processor:.0f} s of one core, {options.steps} steps")
     judge = train_classifier(options.run / "classifier.pt")
@@ -111,7 +115,32 @@ def make_data(folder: Path) -> None:
     (folder / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
-def kept_prompts(count: int = 64) -> tuple[str, ...]:
+CONTEXTS = (
+    "a {} walks to the left on a road on a sunny day", "a big {} walks to the right in a snowy field at night",
+    "in a green meadow a {} strolls, it is raining",
+)  # fmt: skip
+
+
+@torch.no_grad()
+def nearest(word: str) -> tuple[str, float]:
+    """Which of nano's subjects its text encoder reads most like a word, and how far the states of captions with the two
+    are from each other, as a part of the mean distance between two subjects. States of six last tokens count, which all
+    captions share, and the mean over all."""
+    files = checkpoint(NANO)
+    tokenizer, encoder = files.tokenizer(), files.umt5(torch.float32)
+
+    def states(text: str) -> Tensor:
+        found = [encoder(torch.tensor([tokenizer(context.format(text))]))[0] for context in CONTEXTS]
+        return torch.cat([torch.cat([one[-6:].flatten(), one.mean(0) * 6**0.5]) for one in found])
+
+    names = [SUBJECTS[subject].english for subject in KNOWN.subjects]
+    known = torch.stack([states(name) for name in names])
+    usual = torch.pdist(known).mean()
+    distances = torch.linalg.vector_norm(known - states(word), dim=1) / usual
+    return names[int(distances.argmin())], float(distances.min())
+
+
+def kept_prompts(count: int = 256) -> tuple[str, ...]:
     """Captions of scenes that nano was trained on, in its four wordings."""
     drawn = [sample(KEEP_SEED + number, KNOWN, held_out=False) for number in range(count)]
     return tuple(caption(scene, "en", number % WORDINGS) for number, scene in enumerate(drawn))
@@ -122,7 +151,7 @@ def train(run: Path, steps: int) -> tuple[float, float]:
     begun, processor = time.monotonic(), time.process_time()
     options = RunOptions(
         adapter=AdapterPlan(rank=16, alpha=16), dtype="float32", learning_rate=2e-3, weight_decay=0.0, batch=6,
-        keep=kept_prompts(), shift=3.0, first=0.1, first_last=0.05, decay=0.5,
+        keep=kept_prompts(), times="uniform", shift=3.0, first=0.1, first_last=0.05, decay=0.5,
     )  # fmt: skip
     schedule = Schedule(steps=steps, validate_every=0, save_minutes=2)
     job = Job(data=run / "data", out=run / "lora", row=NANO, options=options, schedule=schedule,
@@ -237,6 +266,7 @@ def write_picture(path: Path, shown: Sequence[Clips]) -> None:
         for number in range(4):
             frames += [clip[number][index] for clip in (before, after) for index in (2, 8, 14)]
     sheet = contact_sheet(frames, columns=6, most=len(frames)).convert("RGB")
+    sheet.thumbnail((320, 430))
     provenance = Provenance(
         model="nano", version=__version__, source_type="trainedAlgorithmicMedia", prompt="", negative="",
         parameters={"recipe": "new_subject"},
