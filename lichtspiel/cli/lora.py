@@ -58,10 +58,10 @@ def merge_lora(
     else:
         from lichtspiel.spec import model as find
 
-        row, written = find(model), precision(dtype)
+        row, written, layout = find(model), precision(dtype), _layout(to)
         made = merged(diffusion_weights(row, weights), row.dit, loras)
         about = {"lichtspiel.base": row.name, "lichtspiel.merged": ", ".join(files)}
-        paths = write_shards(out, made, row.dit, written, about)
+        paths = write_shards(out, made, row.dit, written, about, layout=layout)
         result |= {"files": [str(path) for path in paths], "model": model}
     _print(result, as_json, f"merged {len(files)} LoRA file{'s' if len(files) > 1 else ''}")
 
@@ -121,6 +121,13 @@ def resize_lora(
     ranks = {str(rank): count for rank, count in found.lora.ranks.items()}
     result = {"files": [str(out)], "ranks": ranks, "least_kept": found.least}
     _print(result, as_json, f"each layer holds {100 * found.least:.1f} % of its change or more")
+
+
+def _layout(to: str) -> str:
+    """The layout of whole weights: ComfyUI's names are the official ones, and kohya's trainers have none."""
+    if to not in {"comfy", "diffusers"}:
+        _refuse(f"--to {to} is a dialect of LoRA files; whole weights are written as comfy or diffusers")
+    return "official" if to == "comfy" else to
 
 
 def _rank(rank: int | None, keep: float | None) -> int | None:

@@ -86,12 +86,13 @@ def _rounded(delta: Delta, dtype: torch.dtype) -> Delta:
     return replace(delta, down=delta.down.to(dtype), up=delta.up.to(dtype))  # lengths stay in float32
 
 
-def export_weights(folder: Path, tensors: Mapping[str, Tensor], made: Made) -> list[Path]:
-    """Write whole weights under their official names as one file, or as shards with an index; returns the files.
+def export_weights(folder: Path, tensors: Mapping[str, Tensor], made: Made, layout: str) -> list[Path]:
+    """Write whole weights in one layout as one file, or as shards with an index; returns the files.
 
     Numbers are in the precision that the run computed in. Raises OutputError when they cannot be written.
     """
-    return write_shards(folder, tensors, made.row.dit, getattr(torch, made.options.dtype), made.metadata())
+    dtype = getattr(torch, made.options.dtype)
+    return write_shards(folder, tensors, made.row.dit, dtype, made.metadata(), layout=layout)
 
 
 def write_card(path: Path, made: Made, results: Mapping[str, Any], use: str) -> Path:

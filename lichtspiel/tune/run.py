@@ -45,7 +45,7 @@ PARTS = 1_000_003
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
     """When a run does what, in steps; 0 is never, except for what happens at the end anyway. A state is kept every
-    `save_minutes`, too. `dialect` is that of the adapter's file."""
+    `save_minutes`, too. `dialect` is that of the adapter's file, and `layout` that of whole weights."""
 
     steps: int
     log_every: int = 10
@@ -53,6 +53,7 @@ class Schedule:
     sample_every: int = 0
     save_minutes: float = 10.0
     dialect: str = "comfy"
+    layout: str = "official"
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -266,7 +267,7 @@ class Run:
                 return
             whole = self.trainer.whole_weights()
             if self.rank == 0:
-                export_weights(self.folder / "weights", whole, made)
+                export_weights(self.folder / "weights", whole, made, self.schedule.layout)
 
     def _end(self) -> Outcome:
         self.save()

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -15,8 +16,12 @@ from lichtspiel.errors import InvalidInput, OutputError
 from lichtspiel.models import shapes
 from lichtspiel.spec import DiTSpec
 from lichtspiel.storage import atomic_write
+from lichtspiel.weights.layouts import dialect
 
-__all__ = ["precision", "write_shards"]
+__all__ = ["LAYOUTS", "precision", "write_shards"]
+
+LAYOUTS = ("official", "diffusers")
+"""Whose names tensors are written under. ComfyUI takes the official ones; Diffusers needs its own and a config."""
 
 PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 """What weights can be written in."""
@@ -37,10 +42,10 @@ def precision(name: str) -> torch.dtype:
 
 def write_shards(
     folder: Path, tensors: Mapping[str, Tensor], spec: DiTSpec, dtype: torch.dtype, metadata: Mapping[str, str], *,
-    shard_bytes: int = SHARD_BYTES,
+    shard_bytes: int = SHARD_BYTES, layout: str = "official",
 ) -> list[Path]:  # fmt: skip
-    """Write the tensors of a model of this shape by their official names; returns the files of tensors. Earlier ones
-    in the folder are replaced.
+    """Write the tensors of a model of this shape, given by their official names, in one of `LAYOUTS`; returns the files
+    of tensors. Earlier ones in the folder are replaced. Diffusers' layout has a `config.json` beside them.
 
     Each tensor is asked for once, so a mapping may make it then; never more than one shard is in memory. Raises
     OutputError when they cannot be written.
@@ -53,17 +58,46 @@ def write_shards(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, keys in zip(names, shards, strict=True):
-            part = {key: tensors[key].detach().to("cpu", dtype).contiguous() for key in keys}
+            part = {_called(key, layout): tensors[key].detach().to("cpu", dtype).contiguous() for key in keys}
             with atomic_write(folder / name, mode=0o644) as draft:
                 save_file(part, draft, {"format": "pt", **metadata})
         for stale in folder.glob(f"{STEM}*.safetensors*"):
             if stale.name not in names:
                 stale.unlink()  # an earlier export may have had another number of shards
         if len(shards) > 1:
-            _write_index(folder, dict(zip(names, shards, strict=True)), sum(sizes.values()))
+            renamed = [[_called(key, layout) for key in keys] for keys in shards]
+            _write_index(folder, dict(zip(names, renamed, strict=True)), sum(sizes.values()))
+        if layout == "diffusers":
+            _write_config(folder, spec)
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror or error}; free some space there") from error
     return [folder / name for name in names]
+
+
+def _called(name: str, layout: str) -> str:
+    """What a layout calls the tensor of this official name."""
+    (called,) = dialect("dit", layout).names(name)
+    return called
+
+
+def _write_config(folder: Path, spec: DiTSpec) -> None:
+    """Write what Diffusers builds its `WanTransformer3DModel` with, or `WanVACETransformer3DModel`."""
+    config: dict[str, Any] = {
+        "_class_name": "WanVACETransformer3DModel" if spec.vace_layers else "WanTransformer3DModel",
+        "_diffusers_version": "0.33.0",  # the first with both classes
+        "patch_size": list(spec.patch), "num_attention_heads": spec.heads,
+        "attention_head_dim": spec.width // spec.heads, "in_channels": spec.in_channels,
+        "out_channels": spec.out_channels, "text_dim": spec.text_width, "freq_dim": spec.time_width,
+        "ffn_dim": spec.ffn_width, "num_layers": spec.layers, "cross_attn_norm": True,
+        "qk_norm": "rms_norm_across_heads", "eps": spec.eps, "rope_max_seq_len": 1024,
+    }  # fmt: skip
+    if spec.image_tokens:
+        config |= {"image_dim": spec.image_width, "added_kv_proj_dim": spec.width}
+        config["pos_embed_seq_len"] = spec.image_tokens if spec.image_tokens > 257 else None
+    if spec.vace_layers:
+        config |= {"vace_layers": list(spec.vace_layers), "vace_in_channels": spec.vace_channels}
+    with atomic_write(folder / "config.json", mode=0o644) as draft:
+        draft.write_text(json.dumps(config, indent=1), encoding="utf-8")
 
 
 def _shards(sizes: Mapping[str, int], limit: int) -> Iterator[Sequence[str]]:
