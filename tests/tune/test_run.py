@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from torch import Tensor
 
 from lichtspiel.errors import Interrupted, InvalidInput
 from lichtspiel.lora import apply, read_lora
-from lichtspiel.tune.cache import Cache
+from lichtspiel.tune.cache import Cache, open_cache
 from lichtspiel.tune.export import Made
 from lichtspiel.tune.objective import Draw
 from lichtspiel.tune.run import Run, Schedule
@@ -83,6 +86,35 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     assert [[entry["step"], entry["loss"], entry.get("validation")] for entry in logs[0]] == [
         [entry["step"], entry["loss"], entry.get("validation")] for entry in logs[1]
     ]
+
+
+def killed(folder: Path, weights: Path, cache: Path) -> None:
+    """A run that keeps a state after every step and is killed within its third, by the system and without a word."""
+    torch.set_num_threads(1)
+    run = start(folder, weights, open_cache(cache))
+    run.schedule = replace(run.schedule, save_minutes=0.0)
+
+    def kill(stage: str, done: float) -> None:
+        if done == 0.75:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    run.progress = kill
+    run.go()
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(random_nano: Path, cache: Cache, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.tune.test_run"])
+    victim = context.Process(target=killed, args=(tmp_path / "killed", random_nano, cache.folder))
+    victim.start()
+    whole = start(tmp_path / "whole", random_nano, cache)
+    whole.go()
+    victim.join(300)
+    assert victim.exitcode == -signal.SIGKILL
+    assert torch.load(tmp_path / "killed" / "state.pt", weights_only=True)["trainer"]["steps"] == 2
+    again = start(tmp_path / "killed", random_nano, cache)
+    again.go()
+    assert torch.equal(weights_of(again), weights_of(whole))
 
 
 def test_what_a_run_leaves(random_nano: Path, cache: Cache, tmp_path: Path) -> None:
