@@ -58,6 +58,12 @@ def test_every_entry_comes_back_as_it_was(database: Database, monkeypatch: pytes
     with pytest.raises(LichtspielError, match="already"):
         kept.add(entries[0])
     kept.check()
+    kept.check()
+    assert len(list(kept.entries())) == 5
+    with database.writing() as connection:
+        connection.execute(text("ALTER TABLE record RENAME TO away"))
+    with pytest.raises(DatabaseError):
+        kept.check()
 
 
 def test_prompts_can_be_erased_and_nothing_else(database: Database) -> None:

@@ -9,6 +9,7 @@ trigger refuses anything else (`migrations`). The texts that can be erased have 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -35,6 +36,10 @@ def record_of(database: Database) -> Store:
     return Record(database) if database.shared else local
 
 
+class _RollBack(Exception):
+    """Ends a transaction without its writes."""
+
+
 class Record:
     """The record in one database. Threads may share it."""
 
@@ -58,9 +63,11 @@ class Record:
                 raise LichtspielError(f"the record has an entry {entry.id} already") from error
 
     def check(self) -> None:
-        """Raise the DatabaseError that `add` would raise now."""
-        with self._database.writing() as connection:
-            connection.execute(select(record.c.id).limit(1))
+        """Raise the DatabaseError that `add` would raise now: adds an entry and rolls it back."""
+        probe = {"id": "probe", "created": 1e12, "sha256": "", "body": {}}
+        with suppress(_RollBack), self._database.writing() as connection:
+            connection.execute(insert(record).values(**probe))
+            raise _RollBack
 
     def erase_prompt(self, id: str) -> Entry:
         """Erase an entry's prompts and any quotations of them; returns what is left. Raises LichtspielError if there is
