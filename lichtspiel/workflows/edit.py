@@ -7,13 +7,17 @@ is the result's parent, and the seal names the region.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from safetensors import SafetensorError
 
+from lichtspiel.errors import Interrupted, OutOfMemory
 from lichtspiel.inference.pipeline import Files, Pipeline
 from lichtspiel.media.media import Media, keep_frames, media_sha256
 from lichtspiel.request import Request
@@ -23,11 +27,14 @@ from lichtspiel.workflows.admission import Admission
 from lichtspiel.workflows.clips import Clip, even, plain_marks, provenance_of_clip, read_clip, sound_of
 from lichtspiel.workflows.edit_plan import Lengths, Plan, plan_edit
 from lichtspiel.workflows.edits import Edit, region_of
-from lichtspiel.workflows.generate import Observer, compute_latents, prepare
+from lichtspiel.workflows.generate import Generation, Observer, compute_latents, prepare
+from lichtspiel.workflows.latents import latents_of, latents_path, mark_decoded, save_latents
 from lichtspiel.workflows.outputs import check_distinct, check_picture_name
 from lichtspiel.workflows.terms import Inspection, Terms
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from lichtspiel.frames import Frame
 
 __all__ = ["EditJob", "Maker", "begin", "edit", "edited", "preview_edits"]
@@ -70,6 +77,7 @@ class Maker:
     made: int = 0
     notes: list[str] = field(default_factory=list)
     plans: list[Plan] = field(default_factory=list)
+    windows: list[Path] = field(default_factory=list)
 
     def plan(self, edit: Edit, frames: Sequence[Frame]) -> Plan:
         """Find the region of an edit, and say what the model gets of the clip."""
@@ -148,8 +156,36 @@ class Maker:
         observer = self._observer(index, len(plan.windows))
         made = prepare(admission, self.job.out, weights=self.pipeline if fits else self.job.weights, observer=observer)
         self.pipeline = made.pipeline
+        try:
+            frames = list(made.pipeline.decode(self._latents(made)))
+        except (Interrupted, KeyboardInterrupt) as error:
+            said = str(error) or "stopped while decoding"
+            raise Interrupted(f"{said}{self._kept()}") from None
+        except OutOfMemory as error:
+            raise OutOfMemory(f"{error}{self._kept()}") from error
         self.made += 1
-        return list(made.pipeline.decode(compute_latents(made)))
+        return frames
+
+    def _latents(self, made: Generation) -> Tensor:
+        """The latents of a window: those that an interrupted run kept, or new ones, which are kept as well."""
+        path = latents_path(_key(made))
+        if path.is_file():
+            self.note("windows that an earlier run finished are taken from it")
+            latents = latents_of(made.request, path)
+        else:
+            latents = compute_latents(made)
+            try:
+                save_latents(latents, made.request, path.stem, with_texts=self.job.terms.record_prompt)
+            except (OSError, SafetensorError) as error:
+                self.note(f"the latents of a window could not be kept: {error}")
+        self.windows.append(path)
+        return latents
+
+    def _kept(self) -> str:
+        if not self.windows:
+            return ""
+        seed = self.options["seed"]
+        return f"; finished windows are kept: the same command with --seed {seed} goes on from them"
 
     def _observer(self, index: int, count: int) -> Observer:
         """The job's observer for one window of several: each note once, and progress over all of them."""
@@ -181,6 +217,9 @@ def edit(file: Path, job: EditJob) -> dict[str, Any]:
         marks=job.terms.marks, timestamp=job.terms.timestamp, sound=sound,
     )  # fmt: skip
     maker.inspection.remember(sealed, provenance)
+    for path in maker.windows:
+        if path.is_file():
+            mark_decoded(path)
     return {
         "path": str(sealed.path), "frames": sealed.frames, "fps": float(clip.fps), "size": [width, height],
         "sound": sound is not None, "seed": maker.options["seed"], "edits": [_described(plan) for plan in maker.plans],
@@ -196,6 +235,20 @@ def edited(maker: Maker) -> Iterator[Frame]:
         if number < len(maker.job.edits):
             frames = keep_frames(made)
     return made
+
+
+def _key(made: Generation) -> str:
+    """The digest of all that the latents of a window follow from."""
+    request, inputs = made.request, made.admission.inputs
+    told = request.model_dump(mode="json", exclude={"video", "mask", "references", "lora"})
+    told["lora"] = [(Input.of(adapter.path, "lora").sha256, adapter.strength) for adapter in request.lora]
+    told["weights"] = dict(made.pipeline.checkpoint.fingerprints())
+    told["computed"] = [made.pipeline.precision, str(made.pipeline.device)]
+    found = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for media in inputs.by_role.values():
+        for frame in media.frames:
+            found.update(frame.tobytes())
+    return f"window-{found.hexdigest()[:32]}"
 
 
 def preview_edits(file: Path, job: EditJob, path: Path) -> dict[str, Any]:

@@ -23,7 +23,15 @@ from lichtspiel.seal import digest
 from lichtspiel.spec import model
 from lichtspiel.storage import atomic_write, by_age, draft_path, home
 
-__all__ = ["check_folder", "latents_of", "latents_sha256", "mark_decoded", "read_latents", "save_latents"]
+__all__ = [
+    "check_folder",
+    "latents_of",
+    "latents_path",
+    "latents_sha256",
+    "mark_decoded",
+    "read_latents",
+    "save_latents",
+]
 
 KEPT = 50
 """How many decoded latents stay in the data folder; older ones are removed. Others stay until they are decoded."""
@@ -72,6 +80,11 @@ def save_latents(
     with atomic_write(path, mode=0o600) as draft:
         save_file({"latents": latents.float().cpu().contiguous()}, draft, metadata)
     return path
+
+
+def latents_path(identity: str) -> Path:
+    """Where the data folder holds the latents that were saved under an identity."""
+    return home() / "latents" / f"{identity}.safetensors"
 
 
 def mark_decoded(path: Path) -> None:

@@ -12,15 +12,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lichtspiel.errors import InvalidInput, RequestError
+from lichtspiel.errors import Interrupted, InvalidInput, RequestError
 from lichtspiel.footage.segment import box_of
 from lichtspiel.footage.stitch import scaled
 from lichtspiel.frames import Frame
 from lichtspiel.media.video import read_video, video_info
 from lichtspiel.seal import record, verify
 from lichtspiel.seal.manifest import read
+from lichtspiel.workflows import edit as edit_module
 from lichtspiel.workflows.edit import EditJob, begin, edit, edited, preview_edits
 from lichtspiel.workflows.edits import Edit, read_edits
+from lichtspiel.workflows.generate import Generation
 from tests.footage.files import HEIGHT, WIDTH, clip, clip_file
 from tests.inference.tiny import registered
 from tests.workflows.test_reseal import stamped
@@ -144,6 +146,31 @@ def test_rate_length_and_sound_stay_and_the_resampling_is_told(tmp_path: Path, v
     with av.open(str(source)) as one, av.open(str(tmp_path / "out.mp4")) as other:
         sounds = [[frame.to_ndarray() for frame in file.decode(audio=0)] for file in (one, other)]
     assert (np.concatenate(sounds[0], -1) == np.concatenate(sounds[1], -1)).all()
+
+
+def test_finished_windows_survive_an_interruption(tmp_path: Path, vace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = clip_file(tmp_path)
+    task = job(tmp_path, vace, {"add": BOX, "feather": 2})
+    real, calls = edit_module.compute_latents, list[int]()
+
+    def compute(generation: Generation) -> Any:
+        calls.append(generation.request.seed)
+        if len(calls) == 2:
+            raise Interrupted("stopped")
+        return real(generation)
+
+    monkeypatch.setattr(edit_module, "compute_latents", compute)
+    with pytest.raises(
+        Interrupted, match=r"stopped; finished windows are kept: the same command with --seed 3 goes on"
+    ):
+        made(source, task)
+    again, maker = made(source, task)
+    assert calls == [3, 4, 4]
+    assert len(again) == 13
+    assert len(maker.windows) == 2
+    monkeypatch.setattr(edit_module, "latents_path", lambda name: tmp_path / name)
+    whole, _ = made(source, task)
+    assert all((one == other).all() for one, other in zip(again, whole, strict=True))
 
 
 def test_several_edits_in_one_file_follow_each_other(tmp_path: Path, vace: Path) -> None:
