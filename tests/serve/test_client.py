@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +25,33 @@ from PIL import Image
 from lichtspiel.client import ApiError, Client, Video, VideoFailed
 from lichtspiel.seal import verify
 from tests.serve.live import PROMPT, SMALL, live, port_of, settings, working
+
+DOCS = Path(__file__).parents[2] / "docs" / "serve.md"
+CURL = re.compile(r"^curl .*$", re.MULTILINE)
+NEEDS_VACE = "/v1/videos/edits"  # a model that this server does not offer; test_sources asks one that does
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_curl_of_the_docs_runs(random_nano: Path, tmp_path: Path) -> None:
+    """Every line of docs/serve.md that begins with curl, typed into a shell one after the other; only the address and
+    the id, which stands there as VIDEO_ID, are those of this server."""
+    Image.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(tmp_path / "bee.png")
+    lines = [line for line in CURL.findall(DOCS.read_text(encoding="utf-8")) if NEEDS_VACE not in line]
+    assert len(lines) >= 6
+    id = "VIDEO_ID"
+    with live(settings(tmp_path / "server", random_nano)) as (server, address), working(server):
+        for line in lines:
+            typed = line.replace("http://127.0.0.1:8000", address).replace("VIDEO_ID", id)
+            done = subprocess.run(["bash", "-c", typed], cwd=tmp_path, capture_output=True, text=True, check=True)
+            if "/content" in line:
+                assert verify(tmp_path / "bee.mp4").credentials.state == "trusted"
+            elif "/events" in line:
+                assert done.stdout.count("event: video") > 1
+                assert '"status":"completed"' in done.stdout.replace(" ", "")
+            else:
+                said = json.loads(done.stdout)
+                assert "error" not in said or said["error"] is None, (line, said)
+                id = said["id"] if id == "VIDEO_ID" else id
 
 
 def test_from_a_prompt_to_a_file_on_our_own_server(random_nano: Path, tmp_path: Path) -> None:
@@ -59,7 +89,7 @@ def test_from_a_prompt_to_a_file_on_our_own_server(random_nano: Path, tmp_path: 
 
 
 def test_the_python_of_the_docs_runs(random_nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (Path(__file__).parents[2] / "docs" / "serve.md").read_text(encoding="utf-8")
+    text = DOCS.read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     with live(settings(tmp_path / "server", random_nano)) as (server, address), working(server):
