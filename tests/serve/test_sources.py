@@ -14,6 +14,7 @@ from lichtspiel.client import ApiError, Client
 from lichtspiel.media.media import read_frames
 from lichtspiel.media.picture import load_image
 from lichtspiel.seal import verify
+from lichtspiel.serve.api import sources
 from lichtspiel.serve.queue.api_keys import Keys
 from tests.inference.test_vace import folders  # noqa: F401  (a fixture)
 from tests.serve.live import PROMPT, SMALL, client, live, settings, worker
@@ -113,6 +114,17 @@ def test_what_is_wrong_with_them(random_nano: Path, tmp_path: Path) -> None:
             assert caught.value.status == status
             assert message in str(caught.value)
             assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_video_that_a_worker_could_not_hold_is_not_continued(
+    random_nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "MAX_PIXELS", 64 * 64 * 4)
+    with live(settings(tmp_path, random_nano)) as (server, address), Client(address) as plain:
+        mine = plain.create(PROMPT, **SMALL)
+        assert worker(server).once()
+        with pytest.raises(ApiError, match=r"5 frames of 64x64 is not valid: at most 1,500 frames and 0 million"):
+            plain.extend(mine.id, "a fish", seconds=1)
 
 
 def test_nobody_edits_what_belongs_to_somebody_else(random_nano: Path, tmp_path: Path) -> None:

@@ -29,6 +29,10 @@ from lichtspiel.workflows.clips import MAX_FRAMES
 __all__ = ["edit", "extension", "with_clip", "with_files"]
 
 
+MAX_PIXELS = 1920 * 1088 * 300
+"""How large a video may be that is continued, over all frames: a worker reads it whole, and keeps it on its disk."""
+
+
 def with_files(server: Server, owner: str, fields: Fields, uploads: Uploads) -> dict[str, Job]:
     """Turn the videos that `fields` names by id into uploads; returns the jobs that made them, by field.
 
@@ -93,9 +97,13 @@ def extension(server: Server, owner: str, fields: Fields, uploads: Uploads, fold
     path = folder / f"{CLIP}.mp4"
     with path.open("wb") as file:
         shutil.copyfileobj(uploads.pop("video")[0], file)
-    if (count := video_info(path).frames) > MAX_FRAMES:
-        rule = f"it has {count:,} frames; at most {MAX_FRAMES:,} can be continued: cut it first"
-        raise RequestError("video", "a video", rule)
+    info = video_info(path)
+    pixels = info.width * info.height * info.frames
+    if info.frames > MAX_FRAMES or pixels > MAX_PIXELS:
+        rule = f"at most {MAX_FRAMES:,} frames and {MAX_PIXELS / 1e6:,.0f} million pixels in all can be continued"
+        raise RequestError(
+            "video", f"{info.frames:,} frames of {info.width}x{info.height}", f"{rule}; cut or reduce it"
+        )
     uploads["input_reference"] = [io.BytesIO(last_picture(path))]
     return source
 
