@@ -235,7 +235,7 @@ export default {
   rule_person_intimate: "ein gegebenes Bild bei intimer Kleidung oder intimen Orten",
   rule_public_named: "eine Person des öffentlichen Lebens ist genannt",
   error_consent: "Eine Zustimmung wird gebraucht.",
-  error_consent_how: "Bitte im Feld oben angeben, wer zu sehen ist und dass zugestimmt wurde. Die Angabe wird aufgezeichnet.",
+  error_consent_how: "Bitte angeben, wer zu sehen ist und dass zugestimmt wurde. Die Angabe wird aufgezeichnet.",
   error_queue_full: "Die Warteschlange ist voll.",
   error_limit_reached: "Dieser Schlüssel hat seinen Anteil fürs Erste verbraucht.",
   error_storage_used_up: "Die Videos dieses Schlüssels füllen seinen ganzen Platz. Lösche zuerst einige.",

@@ -99,7 +99,8 @@ export function explain(error) {
   const how = known === "refused_by_policy" ? "error_refused_how" : `error_${known}_how`;
   const box = el("div", { class: "trouble" }, el("p", {}, el("strong", { text: t(`error_${known}`) })));
   const category = reason(error.message);
-  if (category) box.append(el("p", { text: t("error_because", { category: t(category) }) }));
+  // The server's own sentence says the rule in words, in English.
+  if (category && (current() !== "en" || !category.startsWith("rule_"))) box.append(el("p", { text: t("error_because", { category: t(category) }) }));
   const told = current() !== "en" && (category || WORDED.includes(known));
   if (error.message && known !== "network" && !told) box.append(el("p", { class: "said", lang: "en", text: said(error.message) }));
   if (has(how)) box.append(el("p", { text: t(how) }));

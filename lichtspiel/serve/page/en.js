@@ -235,7 +235,7 @@ export default {
   rule_person_intimate: "a given picture beside intimate clothes or places",
   rule_public_named: "a public figure is named",
   error_consent: "Consent is needed.",
-  error_consent_how: "Say in the field above who is shown and that they agreed. The statement is recorded.",
+  error_consent_how: "Say who is shown and that they agreed. The statement is recorded.",
   error_queue_full: "The queue is full.",
   error_limit_reached: "This key has used up its share for now.",
   error_storage_used_up: "The videos of this key take all the room that it has. Delete some first.",

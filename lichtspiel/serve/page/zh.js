@@ -235,7 +235,7 @@ export default {
   rule_person_intimate: "给定的图片涉及私密的衣着或场所",
   rule_public_named: "提到了公众人物",
   error_consent: "需要同意。",
-  error_consent_how: "请在上方的输入框中说明画面中是谁，以及本人已同意。该声明会被记录。",
+  error_consent_how: "请说明画面中是谁，以及本人已同意。该声明会被记录。",
   error_queue_full: "队列已满。",
   error_limit_reached: "此密钥的额度暂时用完。",
   error_storage_used_up: "此密钥的视频已占满其存储空间,请先删除一些。",
