@@ -111,8 +111,8 @@ ROOMS: dict[str, tuple[str, str]] = {
     "tune/objective": ("flow inference models spec tune/cache tune/settings", "torch"),
     "tune/optimizers": ("errors train/optim tune/parallel tune/settings", "prodigyopt schedulefree torch"),
     "tune/trainer": (
-        "errors flow models spec tune/adapter tune/base tune/cache tune/objective tune/optimizers tune/parallel "
-        "tune/settings weights",
+        "errors flow lora models spec tune/adapter tune/base tune/cache tune/objective tune/optimizers "
+        "tune/parallel tune/settings weights",
         "torch",
     ),
     "tune/frames": ("errors frames media tune/dataset", "cv2 numpy"),
@@ -145,10 +145,12 @@ ROOMS: dict[str, tuple[str, str]] = {
     ),
     "tune/placement": ("inference spec tune/dataset tune/peaks tune/settings", ""),
     "tune/workflow": (
-        "errors host inference request spec tune/adapter tune/cache tune/dataset tune/export tune/parallel "
-        "tune/placement tune/prepare tune/previews tune/run tune/settings tune/texts tune/trainer weights",
+        "errors host inference lora request spec storage tune/adapter tune/cache tune/dataset tune/export "
+        "tune/parallel tune/placement tune/prepare tune/previews tune/run tune/settings tune/texts tune/trainer "
+        "weights",
         "torch",
     ),
+    "tune/cluster": ("errors tune/prepare tune/run tune/workflow", "ray torch"),
     "seal/picture": ("frames seal/credentials seal/export seal/identity seal/labels seal/marks seal/xmp", "PIL"),
     "seal/animation": ("errors frames seal/credentials seal/export seal/identity seal/labels seal/marks", "PIL"),
     "seal/report": ("errors seal/credentials seal/verify", ""),
@@ -187,7 +189,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "cli": (
         "config distilled errors footage host inference lora media options policy request seal "
         "seal/record seal/verify serve/api serve/queue serve/server serve/settings serve/workers spec "
-        "storage toybox train/nano train/state translate tune/check tune/dataset tune/encode tune/look "
+        "storage toybox train/nano train/state translate tune/check tune/cluster tune/dataset tune/encode tune/look "
         "tune/prepare tune/run tune/settings tune/texts tune/workflow understand weights workflows",
         "rich typer",
     ),

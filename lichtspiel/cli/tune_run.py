@@ -27,6 +27,7 @@ from lichtspiel.cli.tune_flags import (
     checked,
     run_options,
 )
+from lichtspiel.options import COMPUTING
 
 if TYPE_CHECKING:
     from lichtspiel.tune.dataset import DataOptions
@@ -37,7 +38,7 @@ __all__ = ["tune_full", "tune_lora"]
 SAMPLES = "Samples and validation"
 """Heading of the options."""
 
-DIALECTS = ("comfy", "diffusers", "kohya")
+DIALECTS, LAYOUTS = ("comfy", "diffusers", "kohya"), ("official", "diffusers")
 
 
 def _option(*names: str, group: str = TRAINING, **more: Any) -> Any:
@@ -75,15 +76,25 @@ def training_flags(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     sample_every: Annotated[
         int, _option("--sample-every", group=SAMPLES, metavar="STEPS", help="Steps from sample to sample.")
     ] = 0,
+    ray: Annotated[
+        str | None,
+        _option("--ray", group=COMPUTING, metavar="ADDRESS", help="Share the work out on Ray: auto, ray://… or local."),
+    ] = None,
+    workers: Annotated[
+        int | None, _option("--workers", group=COMPUTING, metavar="NUMBER", help="How many workers of Ray share it.")
+    ] = None,
     save_minutes: Annotated[
         float, _option("--save-minutes", group=OUTPUT, metavar="MINUTES", help="Time between checkpoints.")
     ] = 10.0,
 ) -> dict[str, Any]:
     """What was typed about the course of a run, by name. Raises InvalidInput for a choice that there is not."""
     typed = dict(locals())
+    from lichtspiel.errors import InvalidInput
     from lichtspiel.tune.settings import TIMES
 
     checked("--times", times, TIMES)
+    if (ray is None) != (workers is None):
+        raise InvalidInput("--ray says where workers are, and --workers how many; give both or neither")
     return typed
 
 
@@ -113,6 +124,10 @@ def tune_lora(  # noqa: PLR0913  (one parameter is one flag)
     keep_weight: Annotated[
         float | None, _option("--keep-weight", group=ADAPTER, metavar="NUMBER", help="Their weight. [default: 1]")
     ] = None,
+    start: Annotated[
+        Path | None,
+        _option("--from", group=ADAPTER, metavar="FILE", help="Begin with this LoRA, of the same rank and layers."),
+    ] = None,
     to: Annotated[
         str, _option("--to", group=OUTPUT, metavar="comfy|diffusers|kohya", help="Dialect of the LoRA file.")
     ] = "comfy",
@@ -132,7 +147,7 @@ def tune_lora(  # noqa: PLR0913  (one parameter is one flag)
         data=data, out=out, model=model, weights=weights, run=run, training=training, cache=cache,
         options=replace(options, consent=consent),
     )  # fmt: skip
-    _tune(typed, as_json, adapter.fields() | _kept(keep, keep_weight), to=to)
+    _tune(typed, as_json, adapter.fields() | _kept(keep, keep_weight), dialect=to, start=start)
 
 
 @about_data
@@ -144,6 +159,12 @@ def tune_full(  # noqa: PLR0913  (one parameter is one flag)
     out: Out,
     model: ModelName = "nano",
     weights: Weights = None,
+    to: Annotated[
+        str,
+        _option(
+            "--to", group=OUTPUT, metavar="official|diffusers", help="Layout of the weights; ComfyUI's is official."
+        ),
+    ] = "official",
     run: TypedRun,
     training: dict[str, Any],
     options: DataOptions,
@@ -155,11 +176,12 @@ def tune_full(  # noqa: PLR0913  (one parameter is one flag)
 
     Writes weights for --weights. Under `torchrun`, processes share the work. A run that was stopped goes on by itself.
     """
+    checked("--to", to, LAYOUTS)
     typed = _Typed(
         data=data, out=out, model=model, weights=weights, run=run, training=training, cache=cache,
         options=replace(options, consent=consent),
     )  # fmt: skip
-    _tune(typed, as_json, {"method": "full"})
+    _tune(typed, as_json, {"method": "full"}, layout=to)
 
 
 def _kept(path: Path | None, weight: float | None) -> dict[str, Any]:
@@ -191,23 +213,33 @@ class _Typed:
     cache: Path | None
 
 
-def _tune(typed: _Typed, as_json: bool, adapter: dict[str, Any], *, to: str = "comfy") -> None:
+def _tune(
+    typed: _Typed, as_json: bool, adapter: dict[str, Any], *, dialect: str = "comfy", layout: str = "official",
+    start: Path | None = None,
+) -> None:  # fmt: skip
     from lichtspiel.spec import model as find
     from lichtspiel.tune.prepare import Observe
     from lichtspiel.tune.run import Schedule
     from lichtspiel.tune.workflow import Job, tune
 
     row, fields = find(typed.model), dict(typed.training)
-    samples = fields.pop("samples")
-    schedule = Schedule(**{name: fields.pop(name) for name in SCHEDULE}, dialect=to)
+    samples, ray, workers = (fields.pop(name) for name in ("samples", "ray", "workers"))
+    schedule = Schedule(**{name: fields.pop(name) for name in SCHEDULE}, dialect=dialect, layout=layout)
     fields["shift"] = fields["shift"] or row.sampling.shift
     options, automatic = run_options(typed.run, adapter, **fields)
     job = Job(
         data=typed.data, out=typed.out, row=row, options=options, schedule=schedule, data_options=typed.options,
         weights=typed.weights, cache=typed.cache, samples=samples, device=typed.run.device, automatic=automatic,
+        start=start,
     )  # fmt: skip
     with progress_bar() as progress:
-        outcome = tune(job, Observe(progress=progress, note=say))
+        observe = Observe(progress=progress, note=say)
+        if ray is None:
+            outcome = tune(job, observe)
+        else:
+            from lichtspiel.tune.cluster import tune_on_ray
+
+            outcome = tune_on_ray(job, ray, workers, observe)
     _print(outcome, as_json)
 
 

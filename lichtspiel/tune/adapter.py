@@ -17,13 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lichtspiel.errors import InvalidInput
-from lichtspiel.lora import Delta, row_lengths
+from lichtspiel.lora import Delta, LoRA, row_lengths
 from lichtspiel.models import shapes
 from lichtspiel.models.dit import DiT
 from lichtspiel.spec import DiTSpec
 from lichtspiel.tune.settings import BLOCKS, AdapterPlan
 
-__all__ = ["Adapter", "chosen_layers", "linear_layers", "weight_of"]
+__all__ = ["Adapter", "check_start", "chosen_layers", "linear_layers", "weight_of"]
 
 SHOWN = 6
 """How many names of layers a message lists."""
@@ -47,6 +47,34 @@ def chosen_layers(spec: DiTSpec, patterns: Sequence[str]) -> tuple[str, ...]:
             shown = ", ".join(kinds[:SHOWN])
             raise InvalidInput(f"--layers {pattern} matches no linear layer; layers are {shown} and so on")
     return tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns))
+
+
+def check_start(lora: LoRA, spec: DiTSpec, plan: AdapterPlan) -> None:
+    """Raise InvalidInput unless a run with this plan can begin with an adapter: it fits the model, and has pairs of the
+    same rank and kind for the same layers."""
+    have, names = shapes(spec), chosen_layers(spec, plan.layers)
+    for name, delta in lora.layers.items():
+        if told := delta.misfit(name, have):
+            fitting = lora.fits()
+            remedy = f"it fits {', '.join(fitting)}; choose it with --model" if fitting else "it is for another model"
+            raise InvalidInput(f"--from {lora.path}: {name}: {told}; {remedy}")
+        if delta.rank is None or delta.diff is not None or delta.bias is not None:
+            raise InvalidInput(
+                f"--from {lora.path}: {name} is no plain pair; begin with a LoRA or DoRA of linear layers"
+            )
+        if delta.rank != plan.rank:
+            raise InvalidInput(
+                f"--from {lora.path} has pairs of rank {delta.rank}, not {plan.rank}; type --rank {delta.rank}, or "
+                "change it with `lichtspiel lora resize`"
+            )
+        if (delta.magnitude is not None) != plan.dora:
+            kind = "a LoRA; leave out --dora" if plan.dora else "a DoRA; add --dora"
+            raise InvalidInput(f"--from {lora.path} holds {kind}")
+    if lost := sorted(set(lora.layers) ^ set(names)):
+        here = "the file and not in --layers" if lost[0] in lora.layers else "--layers and not in the file"
+        raise InvalidInput(
+            f"--from {lora.path}: {len(lost)} layers differ, {lost[0]} is in {here}; use the same layers"
+        )
 
 
 def _unnumbered(name: str) -> str:
@@ -119,6 +147,18 @@ class Adapter(nn.Module):
         for name, pair in self.named_pairs():
             if pair.magnitude is not None:
                 pair.magnitude.copy_(torch.linalg.vector_norm(weight(f"{name}.weight").float(), dim=1))
+
+    @torch.no_grad()
+    def start(self, lora: LoRA) -> None:
+        """Begin with an adapter that `check_start` let pass; its own scale goes into the pairs."""
+        for name, pair in self.named_pairs():
+            delta = lora.layers[name]
+            matrices = delta.matrix(1.0)
+            assert matrices is not None
+            pair.down.copy_(matrices[0])
+            pair.up.copy_(matrices[1] / pair.scale)
+            if pair.magnitude is not None and delta.magnitude is not None:
+                pair.magnitude.copy_(delta.magnitude)
 
     def named_pairs(self) -> Iterator[tuple[str, _Pair]]:
         """The pairs by the names of their layers."""

@@ -76,6 +76,8 @@ class RunOptions:
 
     `keep` are prompts that are to look as they did: for them, the adapter learns the velocity of the model without it,
     with `keep_weight` in the loss. What is learned then stays with the captions.
+
+    `start` is the digest of the adapter file that a run begins with (None: it begins with the model as it is).
     """
 
     method: Method = "lora"
@@ -100,6 +102,7 @@ class RunOptions:
     first: float = 0.2
     first_last: float = 0.1
     seed: int = 0
+    start: str | None = None
 
     def __post_init__(self) -> None:
         if self.method == "full" and self.base != "resident":

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lichtspiel import flow
 from lichtspiel.errors import NonFinite
+from lichtspiel.lora import LoRA
 from lichtspiel.models.dit import Linear32
 from lichtspiel.spec import Model
 from lichtspiel.tune.adapter import Adapter
@@ -106,6 +107,16 @@ class Trainer:
             value = flow.loss(velocity(self.dit, batch, self.row, noisy, drawn), wanted)
         (value * (share * self.options.keep_weight)).backward()  # type: ignore[no-untyped-call]
         return float(value.detach())
+
+    @torch.no_grad()
+    def start(self, lora: LoRA) -> None:
+        """Begin with an adapter instead of the model as it is; before the first step."""
+        assert self.adapter is not None
+        assert not self.steps_taken
+        self.adapter.start(lora)
+        if self.averages is not None:
+            for name, parameter in self.parameters.items():
+                self.averages[name].copy_(parameter)
 
     def update(self, factor: float = 1.0) -> float:
         """Take one optimizer step with `factor` times the learning rate; returns the length of the gradient before it

@@ -21,9 +21,11 @@ from torch import Tensor
 from lichtspiel.errors import InvalidInput, OutOfMemory
 from lichtspiel.host import free_memory
 from lichtspiel.inference.device import choose_device
+from lichtspiel.lora import read_lora
 from lichtspiel.request import Request
 from lichtspiel.spec import Model
-from lichtspiel.tune.adapter import chosen_layers
+from lichtspiel.storage import file_sha256
+from lichtspiel.tune.adapter import check_start, chosen_layers
 from lichtspiel.tune.cache import Cache, open_cache
 from lichtspiel.tune.dataset import DataOptions
 from lichtspiel.tune.export import Made
@@ -44,7 +46,8 @@ __all__ = ["Job", "tune"]
 class Job:
     """What is to be tuned on what. `out` is the run's folder; `cache` is where the encoded data are kept (None: where
     `tune check` keeps them). `samples` is a list of prompts or jobs for samples while the run trains. With `automatic`,
-    the form of the frozen model is chosen by the memory there is, instead of what the options say."""
+    the form of the frozen model is chosen by the memory there is, instead of what the options say. `start` is the file
+    of an adapter to begin with."""
 
     data: Path
     out: Path
@@ -57,6 +60,7 @@ class Job:
     samples: Path | None = None
     device: str = "auto"
     automatic: bool = True
+    start: Path | None = None
 
     def __post_init__(self) -> None:
         if self.schedule.sample_every and self.samples is None:
@@ -71,6 +75,12 @@ def tune(job: Job, observe: Observe | None = None) -> Outcome:
     observe = observe or Observe()
     if job.options.method == "lora":
         chosen_layers(job.row.dit, job.options.adapter.layers)
+    start = None
+    if job.start is not None:
+        start = read_lora(job.start)
+        check_start(start, job.row.dit, job.options.adapter)
+        digest = file_sha256(job.start)
+        job = replace(job, options=replace(job.options, start=digest))
     device = choose_device(job.device)
     files = checkpoint(job.row, job.weights)
     with group(device.type) as (rank, processes):
@@ -85,6 +95,8 @@ def tune(job: Job, observe: Observe | None = None) -> Outcome:
         if rank == 0:
             observe.note(str(placement))
         trainer = Trainer(job.row, files, options, device, resident=placement.resident, sharded=sharded)
+        if start is not None:
+            trainer.start(start)
         made = Made(row=job.row, fingerprints=files.fingerprints(), facts=cache.facts, options=options, steps=0)
         run = Run(
             job.out, trainer, cache, job.schedule, made, _use(job, files, cache), kept,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from lichtspiel.lora.adapter import LoRA
 from lichtspiel.lora.names import to_diffusers
 from lichtspiel.models.dit import DiT
 from lichtspiel.spec import MODELS, DiTSpec
-from lichtspiel.tune.adapter import Adapter, chosen_layers, linear_layers
+from lichtspiel.tune.adapter import Adapter, check_start, chosen_layers, linear_layers
 from lichtspiel.tune.settings import AdapterPlan
 from tests.golden import golden, relative_error
 from tests.lora.files import IMAGE, TINY, VACE, build, inputs, run
@@ -142,7 +144,7 @@ def test_what_was_trained_is_what_is_exported() -> None:
     dit, given = build(IMAGE), inputs(IMAGE)
     adapter = adapted(dit)
     trained = run(dit, given)
-    lora = LoRA(path=None, dialect="comfy", layers=adapter.deltas(), foreign=(), text_encoder=(), metadata={})  # type: ignore[arg-type]
+    lora = finished(adapter)
     adapter.detach()
     for merge in (True, False):
         again = build(IMAGE)
@@ -152,11 +154,38 @@ def test_what_was_trained_is_what_is_exported() -> None:
 
 
 def apply_changes(dit: DiT, lora: LoRA, merge: bool) -> int:
-    from dataclasses import replace
-    from pathlib import Path
-
-    (report,) = apply(dit, [(replace(lora, path=Path("trained.safetensors")), 1.0)], merge=merge)
+    (report,) = apply(dit, [(lora, 1.0)], merge=merge)
     return len(report.matched)
+
+
+@pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
+def test_a_run_can_begin_with_what_another_has_learned(dora: bool) -> None:
+    dit, given = build(TINY), inputs(TINY)
+    adapter = adapted(dit, AdapterPlan(rank=4, alpha=6, dora=dora))
+    trained, lora = run(dit, given), finished(adapter)
+    adapter.detach()
+    plan = AdapterPlan(rank=4, alpha=2, dora=dora)  # the scale of the file goes into the pairs
+    check_start(lora, TINY, plan)
+    other = Adapter(dit, plan, seed=9)
+    other.start(lora)
+    assert relative_error(run(dit, given), trained) < 1e-5
+    other.detach()
+    for wrong, told in (
+        (replace(plan, rank=8), "has pairs of rank 4, not 8; type --rank 4"),
+        (replace(plan, dora=not dora), "leave out --dora" if not dora else "add --dora"),
+        (replace(plan, layers=("*self_attn*",)), "is in the file and not in --layers"),
+    ):
+        with pytest.raises(InvalidInput, match=told):
+            check_start(lora, TINY, wrong)
+    with pytest.raises(InvalidInput, match=r"the pair makes .* it is for another model"):
+        check_start(lora, MODELS["t2v-1.3b"].dit, plan)
+
+
+def finished(adapter: Adapter) -> LoRA:
+    return LoRA(
+        path=Path("trained.safetensors"), dialect="comfy", layers=adapter.deltas(), foreign=(), text_encoder=(),
+        metadata={},
+    )  # fmt: skip
 
 
 def test_dropout_only_drops_while_training() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lichtspiel.cli import app
 from lichtspiel.errors import InvalidInput
@@ -53,7 +54,18 @@ def test_clips_become_a_lora_and_whole_weights(
     assert lora.fits() == ("nano",)
     assert lora.metadata["trigger_words"] == "Tropo"
     assert (tmp_path / "lora" / "samples" / "step-000002-01.mp4").is_file()
-    said = typed(capsys, "tune", "full", clips, "-o", tmp_path / "full", *shared)
+    more = typed(capsys, "tune", "lora", clips, "-o", tmp_path / "more", *shared, "--trigger", "Tropo", "--rank", "2",
+                 "--learning-rate", "1e-12", "--from", said["files"][0])  # fmt: skip
+    again = read_lora(Path(more["files"][0]))
+    assert json.loads(again.metadata["lichtspiel.options"])["start"]
+    for name, delta in lora.layers.items():
+        up, begun = delta.up, again.layers[name].up
+        assert up is not None
+        assert begun is not None
+        assert float(up.abs().max()) > 0
+        assert torch.allclose(up, begun, atol=1e-9)
+    said = typed(capsys, "tune", "full", clips, "-o", tmp_path / "full", *shared, "--to", "diffusers")
+    assert json.loads((tmp_path / "full" / "weights" / "config.json").read_text())["num_layers"] == NANO.dit.layers
     assert checkpoint(NANO, tmp_path / "full" / "weights").model is NANO
 
 

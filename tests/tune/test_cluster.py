@@ -1,0 +1,86 @@
+"""`torchrun` and workers of Ray come to what one process comes to, from the same folder of clips."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from lichtspiel.errors import InvalidInput
+from lichtspiel.spec import MODELS
+from lichtspiel.tune.dataset import DataOptions
+from lichtspiel.tune.prepare import Observe
+from lichtspiel.tune.run import Schedule
+from lichtspiel.tune.settings import AdapterPlan, RunOptions
+from lichtspiel.tune.workflow import Job, tune
+from tests.golden import relative_error
+from tests.tune.clips import write_clip
+from tests.tune.conftest import CONSENT
+
+NANO = MODELS["nano"]
+STEPS = 2
+
+
+@pytest.fixture(scope="module")
+def alone(random_nano: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """A finished run of one process, whose steps have two batches."""
+    folder = tmp_path_factory.mktemp("alone")
+    for look, name in enumerate(("red", "green")):
+        write_clip(folder / "data" / f"{name}.mp4", 5, look=look)
+        (folder / "data" / f"{name}.txt").write_text(f"a {name} square", encoding="utf-8")
+    options = RunOptions(adapter=AdapterPlan(rank=2, alpha=2), accumulate=2, learning_rate=1e-3, dtype="float32")
+    job = Job(
+        data=folder / "data", out=folder / "run", row=NANO, options=options, schedule=Schedule(steps=STEPS),
+        data_options=DataOptions(frames=(5,), consent=CONSENT), weights=random_nano, cache=folder / "cache",
+        device="cpu",
+    )  # fmt: skip
+    tune(job)
+    return job
+
+
+def error(one: Path, other: Path) -> float:
+    """How far the parameters of two runs are from each other."""
+    states = [torch.load(folder / "state.pt", weights_only=True)["trainer"] for folder in (one, other)]
+    assert [state["steps"] for state in states] == [STEPS, STEPS]
+    ours, theirs = (torch.cat([value.flatten() for value in state["parameters"].values()]) for state in states)
+    return relative_error(ours, theirs)
+
+
+def test_torchrun_of_the_command_comes_to_the_same(alone: Job, random_nano: Path, tmp_path: Path) -> None:
+    words = (
+        "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "lichtspiel", "tune", "lora",
+        alone.data, "-o", tmp_path / "run", "--weights", random_nano, "--frames", "5", "--consent", CONSENT, "--cache",
+        alone.cache, "--steps", STEPS, "--rank", "2", "--learning-rate", "1e-3", "--dtype", "float32", "--device",
+        "cpu", "--json",
+    )  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, *map(str, words)], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+        check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert error(tmp_path / "run", alone.out) < 1e-4
+
+
+def test_workers_of_ray_come_to_the_same(alone: Job, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="ray is in the extra cluster")
+    from lichtspiel.tune.cluster import tune_on_ray
+
+    notes: list[str] = []
+    job = replace(alone, out=tmp_path / "run", options=replace(alone.options, accumulate=1))
+    outcome = tune_on_ray(job, "local", 2, Observe(note=notes.append))
+    assert outcome.files[0] == tmp_path / "run" / "lora.safetensors"
+    assert notes == ["2 workers, each with one CPU"]
+    assert error(tmp_path / "run", alone.out) < 1e-4
+
+
+def test_workers_that_cannot_be_are_refused(alone: Job, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="ray is in the extra cluster")
+    from lichtspiel.tune.cluster import tune_on_ray
+
+    with pytest.raises(InvalidInput, match="--workers 0 is not valid"):
+        tune_on_ray(replace(alone, out=tmp_path / "run"), "local", 0, Observe())
