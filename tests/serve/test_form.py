@@ -28,7 +28,7 @@ VALUES: dict[str, Any] = {
     "metadata": {"order": "7"}, "pace": "real", "video_start": 0.5, "sound": True,
     "guidance_kind": "apg", "guidance_interval": "0.1-0.8", "guidance_gate": 0.5, "skip_layers": [1], "skip_scale": 2.0,
     "nag": 11.0, "magcache": "0.1", "vae_dtype": "bfloat16", "attention": "sdpa", "compile": "off",
-    "times": [900.0, 500.0],
+    "times": [900.0, 500.0], "strength": 0.5, "window": 9, "window_overlap": 8, "riflex": True,
 }  # fmt: skip
 
 
@@ -88,7 +88,13 @@ def test_a_field_means_the_same_as_json_and_as_a_form(name: str, offered: Settin
         files = {"video": [write_clip(tmp_path / "clip.mp4").read_bytes()]}
     if name == "lora_partial":
         fields["lora"] = ["style"]
-    fields |= {"skip_scale": {"skip_layers": [1]}, "nag": {"guidance": 1.0}}.get(name, {})
+    if name == "strength":
+        fields |= {"frames": 5, "steps": 8}
+        files = {"video": [write_clip(tmp_path / "clip.mp4").read_bytes()]}
+    fields |= {
+        "skip_scale": {"skip_layers": [1]}, "nag": {"guidance": 1.0}, "window": {"frames": 17},
+        "window_overlap": {"frames": 17, "window": 13}, "riflex": {"model": "vace-1.3b", "frames": 161},
+    }.get(name, {})  # fmt: skip
     form = {field: text(value) for field, value in fields.items()}
     plain, sent = asked(fields, offered, **files), asked(form, offered, **files)
     files_apart = {"image", "references", "video"}
@@ -96,7 +102,7 @@ def test_a_field_means_the_same_as_json_and_as_a_form(name: str, offered: Settin
     assert (plain.consent, plain.metadata) == (sent.consent, sent.metadata)
     if name in plain.request.model_dump() and name not in {"model", "size", "dtype", "fit"}:
         others = {field: value for field, value in fields.items() if field != name} | {"prompt": "x"}
-        without = asked(others, offered, **files)
+        without = asked(others, offered, **({} if name == "strength" else files))  # nano takes a video for it alone
         assert getattr(sent.request, name) != getattr(without.request, name)
 
 
