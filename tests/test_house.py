@@ -32,6 +32,7 @@ ENVIRONMENT = {
     "lichtspiel/storage.py",
     "lichtspiel/serve/api/detector.py",
     "lichtspiel/serve/workers/ray_cluster.py",
+    "lichtspiel/tune/cluster.py",
 }
 """The first reads environment variables, which name paths; the others set one for the processes that they start."""
 
