@@ -159,9 +159,9 @@ def read_edits(path: Path) -> list[Edit]:
     """The edits of a file, in the order in which they are made: a JSON object a line, a JSON array, or CSV. Raises
     InvalidInput, which names the line."""
     edits: list[Edit] = []
-    number = 1
+    number, entries = 1, read_entries(path)
     try:
-        for number, fields in read_entries(path):  # noqa: B007  (the error names it)
+        for number, fields in entries:  # noqa: B007  (the error names it)
             edits.append(Edit.of(fields))
     except (InvalidInput, ValueError, TypeError, RecursionError) as error:
         raise InvalidInput(f"{path}, line {number}: {error}") from None
