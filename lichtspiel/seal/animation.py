@@ -55,10 +55,10 @@ def seal_animation(
         raise RequestError("fps", fps, f"an animation has from 1 to {_MAX_FPS} frames a second", _MAX_FPS)
     provenance = dataclasses.replace(provenance, watermarked=marks.watermark)
     settings = EncodeSettings(fps, marks, provenance, format=ANIMATIONS[suffix])
-    return finalize(out, settings, lambda draft: _draw(frames, draft, settings, suffix), signer, timestamp)
+    return finalize(out, settings, lambda draft: _animate(frames, draft, settings, suffix), signer, timestamp)
 
 
-def _draw(frames: Iterable[Frame], path: Path, settings: EncodeSettings, suffix: str) -> dict[str, int]:
+def _animate(frames: Iterable[Frame], path: Path, settings: EncodeSettings, suffix: str) -> dict[str, int]:
     from PIL import Image
 
     pictures = []
