@@ -17,7 +17,6 @@ exit code is 1 if anything went wrong. Linux only.
 from __future__ import annotations
 
 import argparse
-import io
 import multiprocessing
 import os
 import random
@@ -37,6 +36,7 @@ import httpx
 import numpy as np
 
 from benchmarks.load import Site
+from tests.seal.samples import samples_of
 
 Wrong = list[str]
 Result = tuple[int, Wrong]
@@ -354,7 +354,7 @@ def _shown(path: Path) -> tuple[bytes, object] | None:
 
 def files(folder: Path, count: int, draw: random.Random) -> Result:
     """Mutated files through `verify` and through the readers, a hundred in a process, whose end is a crash."""
-    samples = _samples(folder)
+    samples = samples_of(folder, sealed(folder))
     context = multiprocessing.get_context("spawn")
     wrong: Wrong = []
     for start in range(0, count, 100):
@@ -372,29 +372,6 @@ def files(folder: Path, count: int, draw: random.Random) -> Result:
         if child.exitcode:
             wrong.append(f"a process ended with {child.exitcode}; its files are those of seed {start} on")
     return count, wrong
-
-
-def _samples(folder: Path) -> list[tuple[str, bytes]]:
-    import av
-    from PIL import Image
-
-    draw = np.random.default_rng(2)
-    picture = Image.fromarray(draw.integers(0, 256, (24, 40, 3), np.uint8).repeat(2, 0).repeat(2, 1))
-    found = [(path.suffix, path.read_bytes()) for path in sealed(folder)]
-    for form in ("JPEG", "WEBP", "BMP", "TIFF", "GIF", "PNG"):
-        content = io.BytesIO()
-        picture.save(content, form, save_all=form in {"WEBP", "GIF", "PNG"}, append_images=[picture.rotate(9)])
-        found.append((f".{form.lower()}", content.getvalue()))
-    for suffix, codec in ((".mp4", "libx264"), (".mkv", "libx264"), (".webm", "libvpx-vp9"), (".avi", "mpeg4")):
-        path = folder / f"sample{suffix}"
-        with av.open(str(path), "w") as container:
-            stream = container.add_stream(codec, rate=8)
-            stream.width, stream.height, stream.pix_fmt = 80, 48, "yuv420p"
-            for turn in range(3):
-                container.mux(stream.encode(av.VideoFrame.from_image(picture.rotate(turn))))
-            container.mux(stream.encode(None))
-        found.append((suffix, path.read_bytes()))
-    return found
 
 
 def _mutated(content: bytes, draw: random.Random) -> bytes:
