@@ -314,8 +314,9 @@ def test_texts_name_what_is_there(name: str) -> None:
     assert [path for path in paths if not (ROOT / path).exists()] == []
     assert [link for link in links if not (ROOT / name).parent.joinpath(link).exists()] == []
     assert targets <= set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    verbs: Any = typer.main.get_command(app)
     for command in re.findall(r"(?:^|`|\$ )lichtspiel ((?:[a-z]+ ?)+)", text, re.MULTILINE):
-        place = typer.main.get_command(app)
+        place = verbs
         for word in command.split():
             if hasattr(place, "commands"):
                 assert word in place.commands, f"{name}: there is no command: lichtspiel {command}"

@@ -63,8 +63,9 @@ def test_a_job_belongs_to_the_trace_of_its_request(
         busy = worker(server)
         assert busy.once()
         assert httpx.get(f"{there}/v1/videos/none", timeout=60).status_code == 404
-        server.tracing.close()
-        busy.tracing.close()
+    # A span ends after its answer has been sent, so only a server that has stopped has ended all of them.
+    server.tracing.close()
+    busy.tracing.close()
     named = {span.name: (service, span) for service, span in spans}
     service, asked = named["POST /v1/videos"]
     assert (service, asked.trace_id.hex(), asked.parent_span_id.hex()) == ("lichtspiel-api", trace, "b7ad6b7169203331")
