@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from lichtspiel.host import free_memory
+from lichtspiel.host import free_memory, return_freed_memory
 from lichtspiel.inference.plan import plan
 from lichtspiel.spec import Model
 from lichtspiel.tune.cache import Batch, Cache
@@ -281,6 +281,7 @@ def _measure(
     gc.collect()
     lines = {line.bucket: line for line in report.buckets}
     largest = next(iter(chosen))
+    return_freed_memory()
     with measured(encoder.device) as loading:
         observe.progress("loading the model", 0.0)
         # Without the slow start of a run, so that ten steps are enough to see whether the loss falls.

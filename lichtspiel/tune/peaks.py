@@ -35,9 +35,10 @@ from lichtspiel.tune.settings import RunOptions
 __all__ = ["KEPT_BYTES", "StorageCount", "base_bytes", "fake_batch", "predict"]
 
 
-KEPT_BYTES = 40_000_000
-"""What the allocator of the C library keeps of freed blocks, beyond the storages that are alive: 50 MB for an adapter
-of nano and 30 MB for all of it (`python -m benchmarks.tuning`, 2026-11-28)."""
+KEPT_BYTES = {"lora": 52_000_000, "full": 32_000_000}
+"""What the allocator of the C library keeps of small freed blocks, beyond the storages that are alive, by the method of
+the run: measured with nano, where gradients and states of the whole model fill some of the holes that an adapter leaves
+(`python -m benchmarks.tuning`, 2026-11-28). Large blocks go back at once (`host.return_freed_memory`)."""
 
 
 class StorageCount(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -84,7 +85,7 @@ def predict(row: Model, bucket: Bucket, options: RunOptions, *, resident: int = 
     Blocks are alike, so models of two and of three blocks say what each further one adds (the first is no measure: its
     input needs no gradient). A model with VACE's second stream takes a third, for the blocks of that.
     """
-    return _above(row, bucket, options) + base_bytes(row, options, resident) + KEPT_BYTES
+    return _above(row, bucket, options) + base_bytes(row, options, resident) + KEPT_BYTES[options.method]
 
 
 _KNOWN: dict[tuple[object, ...], int] = {}

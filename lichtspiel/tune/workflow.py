@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lichtspiel.errors import InvalidInput, OutOfMemory
-from lichtspiel.host import free_memory
+from lichtspiel.host import free_memory, return_freed_memory
 from lichtspiel.inference.device import choose_device
 from lichtspiel.lora import read_lora
 from lichtspiel.request import Request
@@ -94,6 +94,7 @@ def tune(job: Job, observe: Observe | None = None) -> Outcome:
         options, placement = _placement(job, cache, device)
         if rank == 0:
             observe.note(str(placement))
+        return_freed_memory()
         trainer = Trainer(job.row, files, options, device, resident=placement.resident, sharded=sharded)
         if start is not None:
             trainer.start(start)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,8 +50,34 @@ def held(options: RunOptions, weights: Path) -> int:
     ids=["lora", "full"],
 )
 def test_what_is_predicted_without_tensors_is_what_the_step_holds(options: RunOptions, random_nano: Path) -> None:
-    predicted = predict(NANO, BUCKET, options) - base_bytes(NANO, options) - KEPT_BYTES
+    predicted = predict(NANO, BUCKET, options) - base_bytes(NANO, options) - KEPT_BYTES[options.method]
     assert predicted == pytest.approx(held(options, random_nano), rel=0.1)
+
+
+FRAGMENTING = """
+import sys
+from lichtspiel.host import return_freed_memory
+from lichtspiel.tune.meter import own_memory
+
+if sys.argv[1] == "back":
+    return_freed_memory()
+del [bytearray(16 << 20)][:]  # glibc takes blocks up to this size for usual ones from here on
+before = own_memory()
+blocks = [(bytearray(b"1" * (2 << 20)), bytearray(100_000)) for _ in range(50)]
+small = [each for _, each in blocks]
+del blocks
+print(own_memory() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is a habit of glibc")
+def test_large_blocks_go_back_to_the_system() -> None:
+    kept, back = (
+        int(subprocess.run([sys.executable, "-c", FRAGMENTING, how], capture_output=True, text=True, check=True).stdout)
+        for how in ("kept", "back")
+    )
+    assert kept > 50_000_000
+    assert back < 20_000_000
 
 
 def test_eight_bit_and_streamed_weights_are_smaller() -> None:
