@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from lichtspiel import host
 from lichtspiel.errors import InvalidInput
 from lichtspiel.spec import MODELS
 from lichtspiel.tune.dataset import DataOptions
@@ -27,7 +29,16 @@ STEPS = 2
 
 
 @pytest.fixture(scope="module")
-def alone(random_nano: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+def real_processor() -> Iterator[None]:
+    """The processor that is there, whatever the others of this run believe: processes that are started see no other,
+    and encode the clips in its precision."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(host, "PROCESSOR", Path("/proc/cpuinfo"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def alone(real_processor: None, random_nano: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
     """A finished run of one process, whose steps have two batches."""
     folder = tmp_path_factory.mktemp("alone")
     for look, name in enumerate(("red", "green")):
