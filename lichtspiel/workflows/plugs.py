@@ -31,6 +31,22 @@ _DEPTH_SIDE, _POSE_SIDE, _SEGMENT_SIDE = 518, 640, 1024  # where a file leaves i
 _SURE, _SAME = 0.25, 0.45  # a person's confidence, and the overlap of two boxes from which they are one person
 
 
+def _session(path: Path) -> Any:
+    """An ONNX file, open to be run. Raises InvalidInput without onnxruntime, and MediaError for another file."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise InvalidInput(f"{path}: running it needs onnxruntime: pip install onnxruntime")
+    import onnxruntime
+
+    if not path.is_file():
+        raise MediaError(f"{path}: is not a file; name the ONNX file of a network")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises its own kinds, which are no subclasses of each other
+        raise MediaError(f"{path}: is no ONNX file that can be run: {str(error).splitlines()[0]}") from error
+
+
 @dataclass(frozen=True)
 class _Network:
     """An ONNX file that is open, and the size of the picture that it takes."""
@@ -42,18 +58,7 @@ class _Network:
     @classmethod
     def open(cls, path: Path, side: int) -> _Network:
         """Open a file. `side` is the picture's size if the file leaves it open. Raises InvalidInput and MediaError."""
-        if importlib.util.find_spec("onnxruntime") is None:
-            raise InvalidInput(f"{path}: running it needs onnxruntime: pip install onnxruntime")
-        import onnxruntime
-
-        if not path.is_file():
-            raise MediaError(f"{path}: is not a file; name the ONNX file of a network")
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises its own kinds, which are no subclasses of each other
-            raise MediaError(f"{path}: is no ONNX file that can be run: {str(error).splitlines()[0]}") from error
+        session = _session(path)
         shape = session.get_inputs()[0].shape
         if len(shape) != 4 or shape[1] != 3:
             raise MediaError(f"{path}: takes {shape} first; a network for pictures takes [1, 3, height, width]")
@@ -142,8 +147,7 @@ def segmenter_of(encoder: Path, decoder: Path) -> Segmenter:
         scale = min(sees.side[0] / width, sees.side[1] / height)
         features = sees.run(sees.picture(_padded(frame, scale, sees.side), normalized=True))
         given = _prompted(cuts, features, selection, scale, (height, width))
-        names = [output.name for output in cuts.get_outputs()]
-        masks, *scores = cuts.run(names, given)
+        masks, *scores = cuts.run(None, given)
         best = int(np.argmax(scores[0])) if scores and scores[0].size == masks.shape[1] else 0
         return _mask(masks[0, best], scale, sees.side, (height, width))
 
@@ -151,11 +155,7 @@ def segmenter_of(encoder: Path, decoder: Path) -> Segmenter:
 
 
 def _decoder(path: Path) -> Any:
-    import onnxruntime
-
-    if not path.is_file():
-        raise MediaError(f"{path}: is not a file; name the ONNX file of the mask decoder")
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = _session(path)
     if missing := {"point_coords", "point_labels"} - {one.name for one in session.get_inputs()}:
         raise MediaError(f"{path}: takes no {' and '.join(sorted(missing))}; Segment Anything's mask decoder does")
     return session

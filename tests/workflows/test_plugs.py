@@ -139,5 +139,7 @@ def test_files_and_kinds_that_do_not_go_together_are_refused(tmp_path: Path) -> 
         make_control(source, tmp_path / "out.mp4", "pose", network=tmp_path / "text.onnx")
     with pytest.raises(MediaError, match="is not a file"):
         segmenter_of(network, tmp_path / "none.onnx")
+    with pytest.raises(MediaError, match="is no ONNX file that can be run"):
+        segmenter_of(network, tmp_path / "text.onnx")
     with pytest.raises(MediaError, match="takes no point_coords and point_labels"):
         segmenter_of(network, network)
