@@ -96,7 +96,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "tune/settings": ("errors", ""),
     "tune/export": ("lora spec storage tune/cache tune/settings weights", "torch"),
     "tune/journal": ("", "torch"),
-    "tune/parallel": ("models", "torch"),
+    "tune/parallel": ("inference models", "torch"),
     "tune/texts": ("errors tune/cache weights", "safetensors torch"),
     "tune/validation": ("tune/cache tune/trainer", "torch"),
     "tune/previews": ("errors inference request spec tune/settings tune/texts tune/trainer workflows", ""),

@@ -29,7 +29,7 @@ from lichtspiel.inference.kv_cache import outside_graphs
 from lichtspiel.models.attention import AttentionFn
 from lichtspiel.models.dit import DiT, SelfAttention, Stream, through_blocks
 
-__all__ = ["Share", "Team", "current", "joined", "sharing"]
+__all__ = ["Share", "Team", "current", "joined", "sharing", "torchrun_group"]
 
 Item = TypeVar("Item")
 
@@ -134,25 +134,38 @@ def current() -> Team | None:
 
 
 @contextmanager
+def torchrun_group(backend: str) -> Iterator[bool]:
+    """Join the process group that `torchrun` announces, and leave it at the end. False without `torchrun`, and where
+    this process is in a group already."""
+    joins = dist.is_available() and not dist.is_initialized() and dist.is_torchelastic_launched()
+    if joins:
+        dist.init_process_group(backend, timeout=PATIENCE)
+    try:
+        yield joins
+    finally:
+        if joins:
+            dist.destroy_process_group()
+
+
+@contextmanager
 def joined() -> Iterator[Team | None]:
     """Join the processes that `torchrun` started; None if this process is alone. At the end, the leader sends the
     others home."""
-    if not dist.is_available() or dist.is_initialized() or not dist.is_torchelastic_launched():
-        yield None
-        return
     gpu = torch.cuda.is_available()
-    dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=PATIENCE)
-    if gpu:
-        torch.cuda.set_device(dist.get_node_local_rank(fallback_rank=0))
-    team = Team(dist.get_rank(), dist.get_world_size())
-    _teams.append(team)
-    try:
-        yield team if team.size > 1 else None
-    finally:
-        _teams.remove(team)
-        if team.leads and team.size > 1:
-            team.hand_out(None)
-        dist.destroy_process_group()
+    with torchrun_group("cpu:gloo,cuda:nccl" if gpu else "gloo") as joins:
+        if not joins or dist.get_world_size() == 1:
+            yield None
+            return
+        if gpu:
+            torch.cuda.set_device(dist.get_node_local_rank(fallback_rank=0))
+        team = Team(dist.get_rank(), dist.get_world_size())
+        _teams.append(team)
+        try:
+            yield team
+        finally:
+            _teams.remove(team)
+            if team.leads:
+                team.hand_out(None)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -18,30 +17,21 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from lichtspiel.inference.parallel import torchrun_group
 from lichtspiel.models.dit import DiT
 
 __all__ = ["add_gradients", "agreed", "gathered", "group", "place", "scatter", "scatter_states", "shard"]
-
-PATIENCE = timedelta(hours=2)
-"""How long a process waits for the others, for example while the first encodes the data or makes samples."""
 
 
 @contextmanager
 def group(device: str) -> Iterator[tuple[int, int]]:
     """The rank of this process and how many there are. Joins the group that `torchrun` announces, and leaves it again
     at the end; a group that exists already is used as it is; without either, this process is alone."""
-    joined = False
-    if dist.is_available() and not dist.is_initialized() and dist.is_torchelastic_launched():
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
-        joined = True
-    try:
+    with torchrun_group("nccl" if device.startswith("cuda") else "gloo"):
         if dist.is_available() and dist.is_initialized():
             yield dist.get_rank(), dist.get_world_size()
         else:
             yield 0, 1
-    finally:
-        if joined:
-            dist.destroy_process_group()
 
 
 def place(device: str) -> torch.device:
