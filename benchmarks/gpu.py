@@ -192,7 +192,8 @@ def step(dit: nn.Module, given: dict[str, Tensor]) -> Tensor:
 def theirs(spec: DiTSpec, given: dict[str, Tensor], state: dict[str, Tensor]) -> Iterator[Work]:
     from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
-    from tests.models.test_dit import diffusers_config, to_diffusers
+    from lichtspiel.weights.shards import diffusers_config
+    from tests.models.test_dit import to_diffusers
 
     with torch.device("meta"):
         dit = WanTransformer3DModel(**diffusers_config(spec)).eval()

@@ -146,7 +146,8 @@ def ours_dit(job: Job, given: dict[str, Tensor], mode: str) -> Iterator[Work]:
 def diffusers_dit(job: Job, given: dict[str, Tensor], _: str) -> Iterator[Work]:
     from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
-    from tests.models.test_dit import diffusers_config, to_diffusers
+    from lichtspiel.weights.shards import diffusers_config
+    from tests.models.test_dit import to_diffusers
 
     spec = job.model.dit
     with torch.device("meta"):

@@ -18,7 +18,7 @@ from lichtspiel.spec import DiTSpec
 from lichtspiel.storage import atomic_write
 from lichtspiel.weights.layouts import dialect
 
-__all__ = ["LAYOUTS", "precision", "write_shards"]
+__all__ = ["LAYOUTS", "diffusers_config", "precision", "write_shards"]
 
 LAYOUTS = ("official", "diffusers")
 """Whose names tensors are written under. ComfyUI takes the official ones; Diffusers needs its own and a config."""
@@ -80,11 +80,9 @@ def _called(name: str, layout: str) -> str:
     return called
 
 
-def _write_config(folder: Path, spec: DiTSpec) -> None:
-    """Write what Diffusers builds its `WanTransformer3DModel` with, or `WanVACETransformer3DModel`."""
+def diffusers_config(spec: DiTSpec) -> dict[str, Any]:
+    """What Diffusers builds its `WanTransformer3DModel` with, or `WanVACETransformer3DModel`."""
     config: dict[str, Any] = {
-        "_class_name": "WanVACETransformer3DModel" if spec.vace_layers else "WanTransformer3DModel",
-        "_diffusers_version": "0.33.0",  # the first with both classes
         "patch_size": list(spec.patch), "num_attention_heads": spec.heads,
         "attention_head_dim": spec.width // spec.heads, "in_channels": spec.in_channels,
         "out_channels": spec.out_channels, "text_dim": spec.text_width, "freq_dim": spec.time_width,
@@ -96,6 +94,15 @@ def _write_config(folder: Path, spec: DiTSpec) -> None:
         config["pos_embed_seq_len"] = spec.image_tokens if spec.image_tokens > 257 else None
     if spec.vace_layers:
         config |= {"vace_layers": list(spec.vace_layers), "vace_in_channels": spec.vace_channels}
+    return config
+
+
+def _write_config(folder: Path, spec: DiTSpec) -> None:
+    config = {
+        "_class_name": "WanVACETransformer3DModel" if spec.vace_layers else "WanTransformer3DModel",
+        "_diffusers_version": "0.33.0",  # the first with both classes
+        **diffusers_config(spec),
+    }
     with atomic_write(folder / "config.json", mode=0o644) as draft:
         draft.write_text(json.dumps(config, indent=1), encoding="utf-8")
 

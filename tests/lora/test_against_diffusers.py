@@ -14,9 +14,9 @@ from lichtspiel.lora import apply, carried, convert, read_lora, write_lora
 from lichtspiel.lora.names import to_diffusers
 from lichtspiel.models import shapes
 from lichtspiel.spec import DiTSpec
+from lichtspiel.weights.shards import diffusers_config
 from tests.golden import relative_error
 from tests.lora.files import IMAGE, TINY, build, inputs, keys, linear_layers, pairs, run, save
-from tests.models.test_dit import diffusers_config
 
 pytest.importorskip("peft", reason="peft is in the extra test-peers")
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lichtspiel.models.dit import DiT, keys_values
 from lichtspiel.spec import MODELS, DiTSpec
+from lichtspiel.weights.shards import diffusers_config
 from tests.golden import golden, relative_error
 
 TINY = DiTSpec(
@@ -119,21 +120,6 @@ def to_diffusers(key: str) -> str:
             key = renamed
             break
     return key.replace("self_attn", "attn1").replace("cross_attn", "attn2")
-
-
-def diffusers_config(spec: DiTSpec) -> dict[str, Any]:
-    """What Diffusers' class of the same network is made with."""
-    config: dict[str, Any] = {
-        "num_attention_heads": spec.heads, "attention_head_dim": spec.width // spec.heads, "ffn_dim": spec.ffn_width,
-        "in_channels": spec.in_channels, "out_channels": spec.out_channels, "text_dim": spec.text_width,
-        "freq_dim": spec.time_width, "num_layers": spec.layers, "cross_attn_norm": True, "eps": spec.eps,
-    }  # fmt: skip
-    if spec.image_tokens:
-        config |= {"image_dim": spec.image_width, "added_kv_proj_dim": spec.width}
-        config["pos_embed_seq_len"] = spec.image_tokens if spec.image_tokens > 257 else None
-    if spec.vace_layers:
-        config |= {"vace_layers": list(spec.vace_layers), "vace_in_channels": spec.vace_channels}
-    return config
 
 
 @pytest.mark.parametrize("spec", [TINY, IMAGE, FIRST_LAST, VACE], ids=["text", "image", "first-last", "vace"])
