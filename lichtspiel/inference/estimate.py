@@ -43,8 +43,9 @@ def estimate(
     precision = "bfloat16" if not here and dtype == "auto" else choose_precision(dtype, place)
     rates = None
     if here:
-        exact, single = (measure_rate(str(place), each) for each in (exact_dtype(precision), torch.float32))
-        rates = exact, single
+        single = measure_rate(str(place), torch.float32)
+        exact = exact_dtype(precision)
+        rates = single if exact == torch.float32 else measure_rate(str(place), exact), single
     return plan_for(row, size, frames, place, precision, sizes=sizes, free=free, rates=rates)
 
 
