@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from lichtspiel.footage.motion import Flows, carry, is_still
-from lichtspiel.footage.pixels import Floats, gray_of, lab_of
+from lichtspiel.footage.pixels import Bytes, Floats, gray_of, lab_of
 from lichtspiel.frames import Frame
 
 __all__ = ["Backdrop"]
@@ -23,8 +22,8 @@ __all__ = ["Backdrop"]
 _EVERY, _AROUND, _SAMPLES = 24, 48, 15
 """A picture is put together for every 24th frame, from 15 frames that are at most 48 frames away."""
 
-_NEAR = 12.0
-"""Lab distance up to which two colors count as the same."""
+_NEAR = (11, 5, 5)
+"""How far two colors may differ in L, a and b and count as the same."""
 
 _SUPPORT = 0.3
 """The share of frames that must show the same color at a place; moving things cover it in the others."""
@@ -66,30 +65,38 @@ class Backdrop:
         height, width, _ = self._frames[0].shape
         labs, valid = [], []
         for number in numbers:
-            lab: NDArray[Any] = lab_of(self._frames[number])
+            lab = lab_of(self._frames[number])
             camera = self.camera(anchor, number)
             shown = np.full((height, width), 255, np.uint8)
             if not is_still(camera, width, height):
-                lab = carry(lab, camera)
-                shown = np.asarray(carry(shown, camera), np.uint8)
-            labs.append(np.asarray(lab, np.int16))
-            valid.append(np.asarray(shown) > 250)
-        return _agreed(np.stack(labs), np.stack(valid))
+                lab, shown = (np.asarray(carry(picture, camera), np.uint8) for picture in (lab, shown))
+            labs.append(lab)
+            valid.append((shown > 250).astype(np.uint8))
+        return _agreed(labs, valid)
 
 
-def _agreed(labs: NDArray[np.int16], valid: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """From samples [n, h, w, 3] the color that most of them share, and whether enough do."""
-    best = np.zeros(labs.shape[1:3], np.int16)
-    color = labs[0].astype(np.float32)
-    for index, sample in enumerate(labs):
-        difference = labs - sample
-        near = (np.abs(difference[..., 0]) < _NEAR) & (np.abs(difference[..., 1:]).max(-1) < _NEAR / 2) & valid
-        count = (near.sum(0) * valid[index]).astype(np.int16)
-        better = count > best
-        if better.any():
-            mean = (labs * near[..., None]).sum(0) / np.maximum(near.sum(0), 1)[..., None]
-            color = np.where(better[..., None], mean.astype(np.float32), color)
-            best = np.maximum(best, count)
-    seen = valid.sum(0)
-    known = (best >= np.maximum(_SUPPORT * seen, 2)) & (seen >= min(4, len(labs)))
-    return color, known.astype(np.float32)
+def _agreed(labs: Sequence[Bytes], valid: Sequence[Bytes]) -> tuple[Floats, Floats]:
+    """From samples [h, w, 3] the color that most of them share, and whether enough do; `valid` [h, w] is 1 where a
+    sample shows the place at all."""
+    count = len(labs)
+    counts = np.stack(valid)
+    for one in range(count):
+        for other in range(one):
+            both = _near(labs[one], labs[other]) & valid[one] & valid[other]
+            counts[one] += both
+            counts[other] += both
+    chosen = counts.argmax(0)
+    best = np.take_along_axis(counts, chosen[None], 0)[0]
+    color = np.take_along_axis(np.stack(labs), chosen[None, ..., None], 0)[0]
+    total = np.zeros(color.shape, np.float32)
+    for lab, shown in zip(labs, valid, strict=True):
+        cv2.accumulate(lab, total, mask=_near(lab, color) & shown)
+    mean = np.where(best[..., None] > 0, total / np.maximum(best, 1)[..., None], labs[0]).astype(np.float32)
+    seen = np.sum(valid, axis=0)
+    known = (best >= np.maximum(_SUPPORT * seen, 2)) & (seen >= min(4, count))
+    return mean, known.astype(np.float32)
+
+
+def _near(one: Bytes, other: Bytes) -> Bytes:
+    """1 where two pictures in Lab show the same color."""
+    return np.asarray(cv2.inRange(cv2.absdiff(one, other), (0, 0, 0), _NEAR), np.uint8) & np.uint8(1)
