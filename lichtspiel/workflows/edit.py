@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors import SafetensorError
 
-from lichtspiel.errors import Interrupted, OutOfMemory
+from lichtspiel.errors import Interrupted, OutOfMemory, RequestError
 from lichtspiel.inference.pipeline import Files, Pipeline
 from lichtspiel.media.media import Media, keep_frames, media_sha256
 from lichtspiel.request import Request
@@ -289,9 +289,25 @@ def preview_edits(file: Path, job: EditJob, path: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _check_model(name: str) -> None:
+    """Raise RequestError for a model that knows no masks, with what it can do with a clip instead."""
+    row = model(name)
+    if "edit" in row.tasks:
+        return
+    ways = {
+        "image": "`lichtspiel extend` lets a clip go on with it",
+        "first-last": "`lichtspiel bridge` and `lichtspiel loop` make frames between two with it",
+        "text": "`lichtspiel generate --video CLIP --strength 0.6` starts from a clip with it",
+    }
+    can = [way for task, way in ways.items() if task in row.tasks]
+    rule = "; ".join(["it takes no mask, so it cannot make a part of a clip anew as models of VACE do", *can])
+    raise RequestError("model", name, rule, DEFAULT_MODEL)
+
+
 def begin(file: Path, job: EditJob) -> Maker:
     """Check the request, read the clip and the references, and let the policy judge them with all prompts."""
     options = {**job.options, "model": job.options.get("model") or DEFAULT_MODEL}
+    _check_model(str(options["model"]))
     lengths = Lengths.of(model(options["model"]), job.window, job.overlap)
     requests = [
         Request.of(prompt=change.prompt, **{**options, "video": file, "references": change.references})

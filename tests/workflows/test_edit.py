@@ -234,8 +234,10 @@ def test_edits_that_do_not_fit_are_refused(tmp_path: Path, vace: Path) -> None:
         begin(source, job(tmp_path, vace, {"add": BOX}, window=10))
     with pytest.raises(RequestError, match=r"overlap: 9 .*nearest valid value: 5"):
         begin(source, job(tmp_path, vace, {"add": BOX}, overlap=9))
-    with pytest.raises(RequestError, match=r"model: 'nano'.*nearest valid value: vace"):
+    with pytest.raises(RequestError, match=r"model: 'nano'.*takes no mask.*nearest valid value: vace-1.3b") as refusal:
         begin(source, job(tmp_path, vace, {"add": BOX}, options={"model": "nano"}))
+    for way in ("extend", "bridge", "loop", "generate --video CLIP --strength 0.6"):
+        assert f"`lichtspiel {way}`" in str(refusal.value)
 
 
 def test_a_clip_of_one_frame_is_edited_too(tmp_path: Path, vace: Path) -> None:
