@@ -169,7 +169,7 @@ ROOMS: dict[str, tuple[str, str]] = {
         "understand weights",
         "numpy onnxruntime safetensors torch",
     ),
-    "serve/settings": ("errors spec storage workflows", ""),
+    "serve/settings": ("errors spec storage understand workflows", ""),
     "serve/api": (
         "errors inference media options policy request seal/verify serve/errors serve/queue serve/settings "
         "serve/tracing spec storage toybox workflows",

@@ -85,7 +85,7 @@ def moderate(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
         if queue:
             judgments = [one for one in judgments if one.decision == "needs review"]
         if sheets is not None:
-            _write_evidence(judgments, sheets)
+            _write_evidence(index, judgments, sheets)
     finally:
         index.close()
     _print_judgments(judgments, as_json)
@@ -135,21 +135,14 @@ def _calibrate(index: Index, files: list[str], labels: Path, out: Path | None, a
     print(f"best by F1: {curve.best:.3f} (precision {curve.precision:.3f}, recall {curve.recall:.3f})")
 
 
-def _write_evidence(judgments: list[Judgment], folder: Path) -> None:
-    """A contact sheet of the stills that an objection to a picture is about, for each video that has one."""
-    from lichtspiel.media.scan import scan
-    from lichtspiel.media.sheet import contact_sheet
+def _write_evidence(index: Index, judgments: list[Judgment], folder: Path) -> None:
+    """A sealed contact sheet of the stills that an objection is about, for each video that has one."""
+    from lichtspiel.workflows.moderate import write_evidence
 
     folder.mkdir(parents=True, exist_ok=True)
     for one in judgments:
-        spans = [(reason.start, reason.end) for reason in one.objections if reason.end > reason.start]
-        if not spans:
-            continue
-        found = scan(one.path)
-        stills = [still for time, still in zip(found.still_times, found.stills, strict=True)
-                  if any(start <= time <= end for start, end in spans)]  # fmt: skip
-        if stills:
-            contact_sheet(stills, path=folder / f"{Path(one.path).stem}.png")
+        made = any(found.values.get("ai", 0) > 0 for found in index.finding_rows(one.digest, "origin"))
+        write_evidence(one, Path(one.path), folder / f"{Path(one.path).stem}.png", made_by_ai=made)
 
 
 def recommend(

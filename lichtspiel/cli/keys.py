@@ -54,6 +54,9 @@ def create_key(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
             rich_help_panel=QUOTAS,
         ),
     ] = 0,
+    reviews: Annotated[
+        bool, typer.Option("--reviews", help="May see all moderations, and decide what needs review.")
+    ] = False,
     database: Database = None,
     as_json: Json = False,
 ) -> None:  # fmt: skip
@@ -67,7 +70,7 @@ def create_key(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
         limit=limit, video_seconds=video_seconds, worker_seconds=worker_seconds, at_once=at_once, storage=storage,
         priority=priority,
     )  # fmt: skip
-    _hand_out("created", *_keys(database).create(name, quotas, days=days), as_json)
+    _hand_out("created", *_keys(database).create(name, quotas, days=days, reviews=reviews), as_json)
 
 
 def renew_key(name: Owner, days: Days = None, database: Database = None, as_json: Json = False) -> None:
@@ -108,6 +111,8 @@ def _quotas(key: KeyRow) -> str:
         parts.append(f"{key.storage / 1e6:,.0f} MB kept")
     if key.priority:
         parts.append(f"priority {key.priority}")
+    if key.reviews:
+        parts.append("reviews")
     if key.expires is not None:
         parts.append(f"until {str(moment(key.expires))[:10]}")
     return ", ".join(parts) or "no limit"

@@ -60,6 +60,9 @@ def serve(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     traces: Annotated[str | None, _option("URL", "OpenTelemetry collector, such as http://127.0.0.1:4318.")] = None,
     queue: Annotated[int, _option("NUMBER", "How many jobs may wait.", 1)] = 100,
     keep_days: Annotated[float, _option("DAYS", "How long to keep finished videos.")] = 30.0,
+    thresholds: Annotated[
+        Path | None, _option("FILE", "TOML file of thresholds for moderations, as `moderate --calibrate` writes them.")
+    ] = None,
     *,
     terms: Terms,
     as_json: Json = False,
@@ -76,6 +79,7 @@ def serve(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     try:
         from lichtspiel.serve.server import serve as run
         from lichtspiel.serve.settings import Settings
+        from lichtspiel.understand.moderation import Thresholds
 
         if ray is not None:
             from lichtspiel.serve.workers.ray_cluster import Cluster
@@ -89,6 +93,7 @@ def serve(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
         **{name: value for name, value in optional.items() if value is not None},
         host=host, port=port, weights=tuple(weights or ()), loras=loras, require_key=require_key,
         open_probes=open_probes, log_json=log_json, traces=traces, queue_limit=queue, keep_days=keep_days, terms=terms,
+        thresholds=Thresholds() if thresholds is None else Thresholds.read(thresholds),
         devices=_devices(device or ["auto"], workers, max_workers), min_workers=workers, cores=cores,
     )  # fmt: skip
     backend = Cluster(ray, settings) if ray is not None else None
@@ -204,11 +209,11 @@ def list_jobs(
     as_json: Json = False,
 ) -> None:
     """List the jobs of the server."""
-    from lichtspiel.serve.api.objects import video_object
+    from lichtspiel.serve.api.objects import job_object
 
     jobs, _ = open_jobs(database).page(None, limit=limit)
     if as_json:
-        print(json.dumps([video_object(job) for job in jobs], ensure_ascii=False))
+        print(json.dumps([job_object(job) for job in jobs], ensure_ascii=False))
         return
     for job in jobs:
         when = datetime.datetime.fromtimestamp(job.created, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
@@ -217,9 +222,9 @@ def list_jobs(
 
 def show_job(id: JobId, database: Database = None, as_json: Json = False) -> None:
     """Show a job as clients see it."""
-    from lichtspiel.serve.api.objects import video_object
+    from lichtspiel.serve.api.objects import job_object
 
-    shown = video_object(open_jobs(database).get(id, None))
+    shown = job_object(open_jobs(database).get(id, None))
     if as_json:
         print(json.dumps(shown, ensure_ascii=False))
         return
@@ -230,7 +235,7 @@ def show_job(id: JobId, database: Database = None, as_json: Json = False) -> Non
 
 def cancel_job(id: JobId, database: Database = None, as_json: Json = False) -> None:
     """Cancel a job that waits or is in progress."""
-    from lichtspiel.serve.api.objects import video_object
+    from lichtspiel.serve.api.objects import job_object
 
     job = open_jobs(database).cancel(id, None)
-    print(json.dumps(video_object(job), ensure_ascii=False) if as_json else f"{id}: {job.state}")
+    print(json.dumps(job_object(job), ensure_ascii=False) if as_json else f"{id}: {job.state}")

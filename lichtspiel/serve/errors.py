@@ -6,6 +6,7 @@
     │   ├── BadName              invalid_request  400
     │   ├── TooLarge             too_large        413
     │   ├── InvalidKey           invalid_key      401
+    │   ├── Forbidden            forbidden        403
     │   └── Conflict             conflict         409
     │       ├── IdempotencyError
     │       └── Busy
@@ -32,6 +33,7 @@ __all__ = [
     "Busy",
     "Conflict",
     "DatabaseError",
+    "Forbidden",
     "IdempotencyError",
     "InvalidKey",
     "LimitReached",
@@ -72,6 +74,13 @@ class InvalidKey(InvalidInput):
 
     code = "invalid_key"
     status = 401
+
+
+class Forbidden(InvalidInput):
+    """The API key is valid, but may not do this."""
+
+    code = "forbidden"
+    status = 403
 
 
 class Conflict(InvalidInput):

@@ -10,6 +10,7 @@ from pathlib import Path
 from lichtspiel.errors import InvalidInput
 from lichtspiel.spec import model
 from lichtspiel.storage import home
+from lichtspiel.understand.moderation import Thresholds
 from lichtspiel.workflows.terms import Terms
 
 __all__ = ["Settings"]
@@ -29,7 +30,7 @@ class Settings:
     `weights` are their files if they are not where `pull` puts them, and `loras` is a folder whose files requests may
     name. `devices` has one entry per worker: the first `min_workers` always run, the others only while jobs wait.
     `cores` is what each worker requests from a cluster. `open_probes` lets anybody read `/ready` and `/metrics`.
-    `traces` is the address of an OpenTelemetry collector.
+    `traces` is the address of an OpenTelemetry collector. `thresholds` are those of moderations.
     Raises InvalidInput for invalid values, and if others could reach the server without a key.
     """
 
@@ -51,6 +52,7 @@ class Settings:
     keep_days: float = 30.0
     body_limit: int = LIMIT_BODY
     terms: Terms = field(default_factory=Terms)
+    thresholds: Thresholds = field(default_factory=Thresholds)
 
     def __post_init__(self) -> None:
         if not 0 < self.keep_days <= 36500:

@@ -96,16 +96,21 @@ def extractors(settings: Settings) -> list[Extractor]:
     return [EXTRACTORS[name]() for name in settings.names]
 
 
-def analyze(path: Path, settings: Settings, caption: str = "") -> Analysis:
+def analyze(
+    path: Path, settings: Settings, caption: str = "", progress: Callable[[str, float], None] = lambda stage, done: None
+) -> Analysis:
     """Look at one file with every extractor. Raises MediaError when it cannot be read; what an extractor lacks or fails
     at stands in `missed`."""
     digest = media_sha256(path)
+    progress("looking for shots", 0.0)
     footage = Footage(path)
     shots = _shots(footage, settings.detector)
     footage.__dict__["shots"] = shots  # the cached property: all extractors see the shots of this detector
     findings = list(shots)
     used, missed = {"shots": Shots(settings.detector).version}, dict[str, str]()
-    for extractor in extractors(settings):
+    looking = extractors(settings)
+    for number, extractor in enumerate(looking, start=1):
+        progress(f"looking for {extractor.name}", number / (len(looking) + 1))
         if (remedy := extractor.missing()) is not None:
             missed[extractor.name] = f"not installed: {remedy}"
             continue

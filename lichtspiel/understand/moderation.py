@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lichtspiel.errors import InvalidInput
 from lichtspiel.policy.rules import EXPLICIT, REVIEW, judge_prompt
-from lichtspiel.understand.footage import Finding
+from lichtspiel.understand.finding import Finding
 
 if TYPE_CHECKING:
     from lichtspiel.policy.prompts import Policy

@@ -28,6 +28,7 @@ from lichtspiel.errors import InvalidInput, RequestError, name_fields
 from lichtspiel.request import schema_of
 from lichtspiel.serve.api.form import FIELDS, FILES, MAX_METADATA, MAX_METADATA_VALUE, client_name, in_fields
 from lichtspiel.serve.errors import TooBusy, TooLarge
+from lichtspiel.serve.queue.reviews import MAX_NOTE, MAX_REVIEWER
 from lichtspiel.workflows.terms import MAX_CONSENT
 
 __all__ = [
@@ -35,9 +36,11 @@ __all__ = [
     "EDIT",
     "EXTENSION",
     "FILE",
+    "MODERATE",
     "PROPERTIES",
     "READING",
     "REMIX",
+    "REVIEW",
     "Fields",
     "Uploads",
     "folder",
@@ -308,3 +311,18 @@ REMIX = schema(
 )
 READING = schema({"prompt": PROPERTIES["prompt"]}, ["prompt"], ("application/json",))
 FILE = schema({"file": UPLOAD}, ["file"], ("multipart/form-data",))
+_METADATA = PROPERTIES["metadata"]
+MODERATE = schema({"video": BY_ID, "metadata": _METADATA}, ["video"], ("application/json",))
+MODERATE["requestBody"]["content"] |= schema(
+    {"video": {**UPLOAD, "description": "A video or a picture."}, "metadata": _METADATA}, ["video"],
+    ("multipart/form-data",),
+)["requestBody"]["content"]  # fmt: skip
+REVIEW = schema(
+    {
+        "decision": {"enum": ["allowed", "refused"]},
+        "reviewer": {**TEXT, "minLength": 1, "maxLength": MAX_REVIEWER, "description": "Who decides; it is recorded."},
+        "note": {**TEXT, "maxLength": MAX_NOTE, "description": "Why, for the record."},
+    },
+    ["decision", "reviewer"],
+    ("application/json",),
+)

@@ -8,10 +8,11 @@ from typing import Any
 from lichtspiel.errors import InvalidInput, LichtspielError, OutOfMemory, Refused, RequestError
 from lichtspiel.serve.errors import StoreError
 from lichtspiel.serve.queue.jobs import ENDED, Job
+from lichtspiel.serve.queue.reviews import Review, judged
 from lichtspiel.spec import Model
 from lichtspiel.toybox.knowledge import LEARNED, known
 
-__all__ = ["error_response", "model_object", "video_object"]
+__all__ = ["error_response", "job_object", "model_object", "moderation_object", "video_object"]
 
 HIDDEN = ("prompt", "consent", "verdict", "judged", "metadata", "traceparent")
 """Fields that are elsewhere in the video object, or private."""
@@ -56,6 +57,44 @@ def video_object(job: Job, position: int | None = None) -> dict[str, Any]:
         "notes": result.get("notes", []),
         "sealed": result.get("seal"),
     }
+
+
+def moderation_object(job: Job, review: Review | None = None, position: int | None = None) -> dict[str, Any]:
+    """A moderation as clients see it, with what a person decided."""
+    result = job.result or {}
+    said = judged(job)
+    shown = None if review is None else {**vars(review), "created_at": int(review.created), "key": review.key or None}
+    for name in ("job", "created"):
+        (shown or {}).pop(name, None)
+    return {
+        "id": job.id,
+        "object": "video.moderation",
+        "status": job.state,
+        "progress": 100 if job.state == "completed" else min(int(100 * job.progress), 100),
+        "created_at": int(job.created),
+        "started_at": _seconds(job.started),
+        "ended_at": _seconds(job.ended),
+        "expires_at": _seconds(job.expires),
+        "video_id": job.request.get("video_id"),
+        "metadata": job.request.get("metadata"),
+        "error": {"code": job.error_code, "message": job.error_message} if job.error_code else None,
+        "stage": job.stage if job.state not in ENDED else "",
+        "position": position,
+        "decision": review.decision if review is not None and said == "needs_review" else said,
+        "category": result.get("category"),
+        "reasons": result.get("reasons", []),
+        "checked": result.get("checked", []),
+        "made_by_ai": result.get("made_by_ai"),
+        "sha256": result.get("sha256"),
+        "policy": result.get("policy"),
+        "has_sheet": job.preview is not None,
+        "review": shown,
+    }
+
+
+def job_object(job: Job) -> dict[str, Any]:
+    """A job of any kind as clients see it."""
+    return moderation_object(job) if job.kind == "moderation" else video_object(job)
 
 
 def _seconds(moment: float | None) -> int | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["DELETED", "ERRORS", "MODEL", "MODELS", "READ", "VIDEO", "VIDEOS", "answers"]
+__all__ = [
+    "DELETED", "ERRORS", "MODEL", "MODELS", "MODERATION", "MODERATIONS", "READ", "VIDEO", "VIDEOS", "answers",
+]  # fmt: skip
 
 Schema = dict[str, Any]
 
@@ -60,7 +62,49 @@ VIDEO = _object(
 VIDEOS = _object(
     object={"const": "list"}, data=_list(VIDEO), first_id=_maybe(TEXT, ""), last_id=_maybe(TEXT, ""), has_more=FLAG
 )
-DELETED = _object(id=TEXT, object={"const": "video.deleted"}, deleted=FLAG)
+DELETED = _object(id=TEXT, object={"enum": ["video.deleted", "video.moderation.deleted"]}, deleted=FLAG)
+DECISION: Schema = {"enum": ["allowed", "needs_review", "refused"]}
+REASON = _object(
+    start={**NUMBER, "description": "Seconds from the start of the video."},
+    end=NUMBER,
+    decision=DECISION,
+    category=TEXT,
+    rule=TEXT,
+    source={**TEXT, "description": "Where it was found: picture, speech, writing, prompt or file."},
+    detail=TEXT,
+    score=NUMBER,
+)
+MODERATION = _object(
+    id=TEXT,
+    object={"const": "video.moderation"},
+    status=VIDEO["properties"]["status"],
+    progress=VIDEO["properties"]["progress"],
+    created_at=WHOLE,
+    started_at=_maybe(WHOLE, "When a worker started on it."),
+    ended_at=_maybe(WHOLE, "When it completed, failed or was canceled."),
+    expires_at=_maybe(WHOLE, "When it and its files will be deleted."),
+    video_id=_maybe(TEXT, "The ID of the video, if it was made here."),
+    metadata=_maybe({**ANY, "additionalProperties": TEXT}, "The key-value pairs sent with the request."),
+    error=_maybe(_object(code=TEXT, message=TEXT), "Why the job failed; it needs review then."),
+    stage=TEXT,
+    position=_maybe(WHOLE, "Position in the queue, starting at 1."),
+    decision=_maybe(DECISION, "The verdict, with what a person decided; null while it is not known."),
+    category=_maybe(TEXT, "The category of the strictest reason."),
+    reasons=_list(REASON),
+    checked={**_list(TEXT), "description": "What was looked for."},
+    made_by_ai=_maybe(FLAG, "Whether the file says that a model made it."),
+    sha256=_maybe(TEXT, "Digest of the file."),
+    policy=_maybe(TEXT, "Edition of the rules."),
+    has_sheet={**FLAG, "description": "Whether there is a sheet of evidence."},
+    review=_maybe(
+        _object(decision=DECISION, reviewer=TEXT, key=_maybe(TEXT, "Id of their key."), note=TEXT, created_at=WHOLE),
+        "What a person decided, who and when.",
+    ),
+)
+MODERATIONS = _object(
+    object={"const": "list"}, data=_list(MODERATION), first_id=_maybe(TEXT, ""), last_id=_maybe(TEXT, ""),
+    has_more=FLAG, may_review={**FLAG, "description": "Whether you may decide what needs review."},
+)  # fmt: skip
 MODEL = _object(
     id=TEXT,
     object={"const": "model"},

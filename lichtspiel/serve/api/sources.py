@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lichtspiel.errors import RequestError
 from lichtspiel.media.media import last_picture
@@ -26,7 +26,7 @@ from lichtspiel.spec import Task, model
 from lichtspiel.storage import file_sha256
 from lichtspiel.workflows.clips import MAX_FRAMES
 
-__all__ = ["edit", "extension", "with_clip", "with_files"]
+__all__ = ["edit", "extension", "video_of", "with_clip", "with_files"]
 
 
 MAX_PIXELS = 1920 * 1088 * 300
@@ -52,6 +52,17 @@ def with_files(server: Server, owner: str, fields: Fields, uploads: Uploads) -> 
             with server.files.open(video) as file:
                 uploads.setdefault(name, []).append(io.BytesIO(file.read()))
     return used
+
+
+def video_of(server: Server, owner: str, value: Any) -> tuple[Job, BinaryIO]:
+    """The job that `{"id": "video_..."}` names, and its file. Raises RequestError for anything else, and NotFound."""
+    id = _id(value)
+    if id is None:
+        raise RequestError("video", value, 'it is an upload, or {"id": "video_..."} of one that was made here')
+    job = server.jobs.get(id, owner)
+    if job.video is None:
+        raise NotFound(f"{id} is {job.state}; there is no video of it")
+    return job, server.files.open(job.video)
 
 
 def _id(value: Any) -> str | None:

@@ -27,7 +27,7 @@ from lichtspiel.serve.settings import Settings
 from lichtspiel.serve.tracing import Tracing, traceparent
 from lichtspiel.workflows.admission import admit
 
-__all__ = ["OwnerDep", "ProberDep", "SecretDep", "Server", "ServerDep"]
+__all__ = ["OwnerDep", "ProberDep", "ReviewerDep", "SecretDep", "Server", "ServerDep"]
 
 
 @dataclass
@@ -55,6 +55,14 @@ class Server:
         if self.settings.require_key:
             raise InvalidKey("a key of this server is needed: Authorization: Bearer ls_…")
         return ""
+
+    def reviewer(self, secret: str | None) -> str | None:
+        """The id of the key of somebody who may decide what needs review, or empty where no key is needed and none was
+        sent; None for anybody else. Raises InvalidKey."""
+        key = self.keys.find(secret.strip()) if secret else None
+        if key is not None:
+            return key.id if key.reviews else None
+        return self.owner(secret)  # whoever can reach a server without keys runs it
 
     def create(
         self, submission: Submission, owner: str, idempotency: str | None, remixed_from: str | None = None
@@ -140,6 +148,14 @@ async def _who(server: ServerDep, secret: SecretDep) -> str:
 
 OwnerDep = Annotated[str, Depends(_who)]
 """The owner of a request; see `Server.owner`."""
+
+
+async def _reviews(server: ServerDep, secret: SecretDep) -> str | None:
+    return await run_in_threadpool(server.reviewer, secret) if secret else server.reviewer(None)
+
+
+ReviewerDep = Annotated[str | None, Depends(_reviews)]
+"""Who may review; see `Server.reviewer`."""
 
 
 async def _prober(server: ServerDep, secret: SecretDep) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, cast
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -20,11 +20,19 @@ from lichtspiel.serve.api.schemas import DELETED, VIDEO, VIDEOS, answers
 from lichtspiel.serve.api.sources import edit, extension, with_clip, with_files
 from lichtspiel.serve.api.state import OwnerDep, SecretDep, Server, ServerDep
 from lichtspiel.serve.errors import NotFound
-from lichtspiel.serve.queue.jobs import Job
+from lichtspiel.serve.queue.jobs import PREFIXES, Job
+from lichtspiel.serve.queue.reviews import IS_VIDEO
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["videos"])
+
+async def _no_moderation(request: Request) -> None:
+    id = request.path_params.get("id", "")
+    if id.startswith(PREFIXES["moderation"]):
+        raise NotFound(f"there is no video {id[:64]!r}")
+
+
+router = APIRouter(tags=["videos"], dependencies=[Depends(_no_moderation)])
 
 Idempotency = Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)]
 
@@ -91,7 +99,7 @@ def list_videos(
     """List your videos, newest first, page by page."""
     if order not in {"asc", "desc"}:
         raise RequestError("order", order, "it is asc or desc", "desc")
-    jobs, more = server.jobs.page(owner, limit=limit, after=after, order=cast("Any", order))
+    jobs, more = server.jobs.page(owner, limit=limit, after=after, order=cast("Any", order), where=IS_VIDEO)
     data = [server.shown(job) for job in jobs]
     ends = {"first_id": jobs[0].id if jobs else None, "last_id": jobs[-1].id if jobs else None}
     return {"object": "list", "data": data, **ends, "has_more": more}

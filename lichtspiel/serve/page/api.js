@@ -100,6 +100,19 @@ export function verify(file, name, signal) {
   return data("v1/verify", { method: "POST", form, signal });
 }
 
+/** What was judged, newest first: {data, has_more, may_review}; with `waiting`, only what needs a person. */
+export const moderations = ({ waiting = false }) => data(`v1/videos/moderations?limit=50${waiting ? "&needs_review=true" : ""}`);
+
+export function moderate(file, name) {
+  const form = new FormData();
+  form.append("video", file, name);
+  form.append("metadata", JSON.stringify({ name: name.slice(0, 200) }));
+  return data("v1/videos/moderations", { method: "POST", form });
+}
+
+/** Record what a person decided: {decision, reviewer, note}. */
+export const review = (id, json) => data(`v1/videos/moderations/${encodeURIComponent(id)}/review`, { method: "POST", json });
+
 /** Whether the server can work: {state: "ready" | "loading" | "away", reasons}. Never raises. */
 export async function ready() {
   let response;
@@ -123,6 +136,7 @@ const blobs = new Map();
 export const paths = {
   video: (id) => at(id, "/content"),
   thumbnail: (id) => at(id, "/content?variant=thumbnail"),
+  sheet: (id) => `v1/videos/moderations/${encodeURIComponent(id)}/sheet`,
   preview: (id, step) => at(id, `/preview?step=${step}`),
 };
 

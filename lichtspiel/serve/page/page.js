@@ -4,6 +4,7 @@ import { $, el, ended, explain } from "./dom.js";
 import * as form from "./form.js";
 import * as gallery from "./gallery.js";
 import * as jobs from "./jobs.js";
+import * as moderate from "./moderate.js";
 import * as screen from "./screen.js";
 import * as verify from "./verify.js";
 import { current, fill, kept, onLanguage, speak, t } from "./words.js";
@@ -11,9 +12,10 @@ import { current, fill, kept, onLanguage, speak, t } from "./words.js";
 const READY_PAUSE = 30000;
 const WAITING_PAUSE = 3000;
 
-// Parts of the page: Create and Verify
+// Parts of the page: Create, Verify and Moderate
 
-const tabs = [$("tab-create"), $("tab-verify")];
+const PARTS = ["create", "verify", "moderate"];
+const tabs = PARTS.map((part) => $(`tab-${part}`));
 
 function turn(to, { focus = false } = {}) {
   for (const tab of tabs) {
@@ -24,17 +26,19 @@ function turn(to, { focus = false } = {}) {
     if (here && focus) tab.focus();
   }
   if (to !== "create") $("video").pause();
+  moderate.turn(to === "moderate");
 }
 
 function startTabs() {
-  const named = () => (location.hash === "#verify" ? "verify" : "create");
+  const named = () => PARTS.find((part) => location.hash === `#${part}`) ?? "create";
   for (const tab of tabs) {
-    tab.addEventListener("click", () => { location.hash = tab.id === "tab-verify" ? "verify" : "create"; });
+    tab.addEventListener("click", () => { location.hash = tab.id.slice("tab-".length); });
     tab.addEventListener("keydown", (event) => {
-      const goal = { ArrowLeft: 0, Home: 0, ArrowRight: 1, End: 1 }[event.key];
+      const here = tabs.indexOf(tab);
+      const goal = { ArrowLeft: here - 1, Home: 0, ArrowRight: here + 1, End: tabs.length - 1 }[event.key];
       if (goal === undefined) return;
       event.preventDefault();
-      location.hash = goal ? "verify" : "create";
+      location.hash = PARTS[Math.min(Math.max(goal, 0), tabs.length - 1)];
       turn(named(), { focus: true });
     });
   }
@@ -109,6 +113,7 @@ function startKey() {
     if (!secret) return;
     jobs.forgetAll();
     api.key.set(secret);
+    moderate.forget();
     $("key").value = "";
     await refresh();
     if (!api.key.get()) return void $("key").focus();
@@ -119,6 +124,7 @@ function startKey() {
   $("forget").addEventListener("click", () => {
     api.key.set(null);
     jobs.forgetAll();
+    moderate.forget();
     $("forget").hidden = true;
     refresh();
   });
@@ -165,6 +171,7 @@ async function start() {
   screen.start();
   gallery.start();
   verify.start();
+  moderate.start();
   paintServer();
   api.bus.addEventListener("away", () => server.state !== "away" && look());
   api.bus.addEventListener("back", () => server.state === "away" && look());

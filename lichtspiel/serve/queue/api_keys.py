@@ -35,7 +35,7 @@ class KeyRow:
     """A key without its secret. `id` is the `owner` of its jobs.
 
     `expires` is when it stops working. The others are those of `Quotas`, with `storage` in bytes; a `priority` of None
-    is 0.
+    is 0. With `reviews`, it sees all moderations and decides what needs review.
     """
 
     id: str
@@ -50,6 +50,7 @@ class KeyRow:
     at_once: int | None = None
     storage: int | None = None
     priority: int | None = None
+    reviews: bool | None = None
 
     def state(self, now: float) -> str:
         """In a word: valid, revoked or expired."""
@@ -93,7 +94,9 @@ class Keys:
     def __init__(self, jobs: Jobs) -> None:
         self._database, self._clock = jobs.database, jobs.watch.now
 
-    def create(self, name: str, quotas: Quotas | None = None, *, days: float | None = None) -> tuple[KeyRow, str]:
+    def create(
+        self, name: str, quotas: Quotas | None = None, *, days: float | None = None, reviews: bool = False
+    ) -> tuple[KeyRow, str]:
         """Create a key that works for some days, or forever; returns it and its secret, which is not stored.
 
         The name of a revoked or expired key can be reused, but the jobs of the old key still belong to the old key.
@@ -112,6 +115,7 @@ class Keys:
                 created=self._clock(),
                 revoked=None,
                 expires=self._end(days),
+                reviews=reviews,
                 **{**vars(quotas), "storage": None if quotas.storage is None else parse_size(quotas.storage)},
             )
             connection.execute(insert(api_key).values(**vars(row), digest=_digest(secret)))

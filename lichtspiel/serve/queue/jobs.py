@@ -32,9 +32,16 @@ from lichtspiel.serve.queue.database import Database
 from lichtspiel.serve.queue.limits import charge, check_limit, check_queue, check_storage
 from lichtspiel.serve.queue.schema import job as table
 
-__all__ = ["ENDED", "Job", "Jobs", "State", "Takes"]
+__all__ = ["ENDED", "MODERATION", "PREFIXES", "Job", "Jobs", "Kind", "State", "Takes"]
 
 State = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
+
+Kind = Literal["video", "moderation"]
+
+MODERATION = "moderation"
+"""The model of a job that judges an existing video. Its id begins with PREFIXES["moderation"]."""
+
+PREFIXES: dict[Kind, str] = {"video": "video_", "moderation": "modr_"}
 
 ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 """The final states."""
@@ -85,6 +92,11 @@ class Job:
     error_message: str | None
     result: Mapping[str, Any] | None = field(repr=False)
     bytes: int | None
+
+    @property
+    def kind(self) -> Kind:
+        """What is to be done: a video to be made, or one to be judged."""
+        return "moderation" if self.model == MODERATION else "video"
 
     @property
     def files(self) -> list[str]:
@@ -177,7 +189,7 @@ class Jobs:
                         raise IdempotencyError("this Idempotency-Key was used for another request; use a new one")
                     return _job(row), False
             check_queue(connection, self._queue_limit, owner)
-            id = f"video_{uuid.uuid4().hex}"
+            id = f"{PREFIXES['moderation' if model == MODERATION else 'video']}{uuid.uuid4().hex}"
             check_storage(connection, owner, takes.bytes)
             check_limit(connection, owner, now, id, takes.seconds)
             values: dict[str, Any] = {
@@ -198,9 +210,16 @@ class Jobs:
             return _read(connection, id, owner)
 
     def page(
-        self, owner: str | None, *, limit: int = 20, after: str | None = None, order: Literal["asc", "desc"] = "desc"
+        self,
+        owner: str | None,
+        *,
+        limit: int = 20,
+        after: str | None = None,
+        order: Literal["asc", "desc"] = "desc",
+        where: ColumnElement[bool] | None = None,
     ) -> tuple[list[Job], bool]:
-        """Up to `limit` jobs in order of arrival, and whether there are more. With `after`, start behind that job.
+        """Up to `limit` jobs in order of arrival, and whether there are more. With `after`, start behind that job;
+        `where` chooses among them.
 
         Raises NotFound if the job `after` does not exist; it may have been deleted.
         """
@@ -209,6 +228,8 @@ class Jobs:
         query = select(*_COLUMNS).order_by(number.asc() if rising else number.desc()).limit(limit + 1)
         if owner is not None:
             query = query.where(table.c.owner == owner)
+        if where is not None:
+            query = query.where(where)
         with self.database.reading() as connection:
             if after is not None:
                 last = connection.scalar(select(number).where(table.c.id == _read(connection, after, owner).id))
@@ -296,10 +317,10 @@ class Jobs:
         """Record where the latents are, so that another attempt only has to decode them. Raises Lost."""
         self._write(job, latents=name)
 
-    def complete(self, job: Job, *, video: str, result: Mapping[str, Any], preview: str | None = None) -> None:
-        """Complete the job with its video, even if it was asked to cancel: the work is done. Raises Lost.
+    def complete(self, job: Job, *, video: str | None, result: Mapping[str, Any], preview: str | None = None) -> None:
+        """Complete the job, even if it was asked to cancel: the work is done. A moderation makes no video. Raises Lost.
 
-        `bytes` of the result, if there, is the size of the video, and counts as storage of its owner.
+        `bytes` of the result, if there, is the size of what was made, and counts as storage of its owner.
         """
         ended = {**self._ended("completed"), "progress": 1.0, "result": dict(result)}
         ended["latents"] = None  # only another attempt would need them
@@ -451,5 +472,6 @@ def _read(connection: Connection, id: str, owner: str | None, *, lock: bool = Fa
     query = _READ_LOCKED if lock else _READ
     row = connection.execute(query, {"this_id": id}).one_or_none() if id.isascii() and id.isprintable() else None
     if row is None or owner not in {None, row.owner}:
-        raise NotFound(f"there is no video {id[:64]!r}")
+        kind = "moderation" if id.startswith(PREFIXES["moderation"]) else "video"
+        raise NotFound(f"there is no {kind} {id[:64]!r}")
     return _job(row)

@@ -22,7 +22,9 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-__all__ = ["VERSION_TABLE", "api_key", "arrival", "delivery", "job", "metadata", "record", "turn", "webhook"]
+__all__ = [
+    "VERSION_TABLE", "api_key", "arrival", "delivery", "job", "metadata", "record", "review", "turn", "webhook",
+]  # fmt: skip
 
 VERSION_TABLE = "lichtspiel_version"
 """The table in which Alembic keeps the schema version. Not its default name, so that a database can be shared."""
@@ -140,7 +142,23 @@ api_key = Table(
     Column("at_once", Integer),  # how many of its jobs may be in progress
     Column("storage", BigInteger),  # how many bytes of its files are kept at most
     Column("priority", Integer),  # NULL counts as 0
+    Column("reviews", Boolean),  # whether it decides what needs review, of all owners; NULL is no
     Index("api_key_by_prefix", "prefix"),
+)
+
+review = Table(
+    "review",
+    metadata,
+    # What people decided of moderated videos. Rows are added and never changed, and outlive their jobs.
+    Column("number", Number, primary_key=True, autoincrement=True),
+    Column("job", String(38), nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("decision", String(16), nullable=False),
+    Column("reviewer", Text, nullable=False),
+    Column("key", String(64), nullable=False),  # of the reviewer; empty where the server needs none
+    Column("note", Text, nullable=False),
+    Column("created", Double, nullable=False),
+    Index("review_by_job", "job"),
 )
 
 record = Table(

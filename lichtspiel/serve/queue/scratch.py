@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lichtspiel.serve.errors import NotFound
-from lichtspiel.serve.queue.jobs import Job, Jobs
+from lichtspiel.serve.queue.jobs import PREFIXES, Job, Jobs
 from lichtspiel.storage import home
 
 __all__ = ["remove", "scratch", "sweep"]
@@ -47,7 +47,7 @@ def remove(jobs: Jobs, id: str) -> None:
 def sweep(jobs: Jobs) -> int:
     """Remove the folders of finished attempts on this machine; returns how many."""
     count = 0
-    for folder in sorted(_parent(jobs).glob("video_*_*")):
+    for folder in sorted(folder for prefix in PREFIXES.values() for folder in _parent(jobs).glob(f"{prefix}*_*")):
         id, _, attempt = folder.name.rpartition("_")
         if not _runs(jobs, id, attempt):
             shutil.rmtree(folder, ignore_errors=True)

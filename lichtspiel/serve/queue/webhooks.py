@@ -22,7 +22,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, or_, select, updat
 
 from lichtspiel.errors import InvalidInput
 from lichtspiel.serve.errors import Conflict, NotFound
-from lichtspiel.serve.queue.jobs import ENDED, Jobs
+from lichtspiel.serve.queue.jobs import ENDED, PREFIXES, Jobs
 from lichtspiel.serve.queue.schema import delivery, job, webhook
 
 __all__ = ["PAUSES", "Delivery", "Webhook", "Webhooks", "check_url"]
@@ -134,7 +134,8 @@ class Webhooks:
             event = f"evt_{uuid.uuid4().hex}"
             moment = datetime.fromtimestamp(row.ended, UTC).isoformat(timespec="milliseconds")
             about = {"id": row.id, "status": row.state, "metadata": row.request.get("metadata")}
-            body: dict[str, Any] = {"id": event, "object": "event", "type": f"video.{row.state}"}
+            kind = "video" if row.id.startswith(PREFIXES["video"]) else "moderation"
+            body: dict[str, Any] = {"id": event, "object": "event", "type": f"{kind}.{row.state}"}
             body |= {"created_at": int(row.ended), "timestamp": moment, "data": about}
             fresh = {"webhook": to.id, "event": event, "body": json.dumps(body), "created": now}
             connection.execute(insert(delivery).values(**fresh, attempts=0, due=now))

@@ -27,13 +27,14 @@ from lichtspiel.request import Request
 from lichtspiel.seal import seal_picture
 from lichtspiel.serve.api.form import CLIP, in_fields, restore
 from lichtspiel.serve.errors import DatabaseError, Lost, MachineFault, NotFound, StoreError
-from lichtspiel.serve.queue.jobs import Job, Jobs
+from lichtspiel.serve.queue.jobs import MODERATION, Job, Jobs
 from lichtspiel.serve.queue.record import record_of
 from lichtspiel.serve.queue.scratch import scratch, sweep
 from lichtspiel.serve.queue.storage import Files
 from lichtspiel.serve.settings import Settings
 from lichtspiel.serve.tracing import Tracing
 from lichtspiel.serve.workers.faults import fault_of, probe
+from lichtspiel.serve.workers.moderation import judged
 from lichtspiel.spec import model as find
 from lichtspiel.workflows.admission import admit
 from lichtspiel.workflows.generate import Generation, Observer, Result, compute_latents, finish, keep_latents, prepare
@@ -125,7 +126,7 @@ class Worker:
         Raises MachineFault if the machine failed rather than the job. The job then returns to the queue, and the
         attempt does not count.
         """
-        job = self.jobs.claim(self.name, self.settings.models, LEASE)
+        job = self.jobs.claim(self.name, (*self.settings.models, MODERATION), LEASE)
         if job is None:
             return False
         about, began = {"job": job.id, "model": job.model, "worker": self.name}, time.monotonic()
@@ -164,6 +165,10 @@ class Worker:
         with self._beating(job, stop) as heartbeat:
             try:
                 with scratch(self.jobs, job) as folder:
+                    heartbeat.folder = folder
+                    if job.kind == "moderation":
+                        self._judge(job, folder, heartbeat, stop)
+                        return "completed"
                     result, video = self._make(job, folder, heartbeat)
                     self._hand_over(job, result, video, heartbeat, stop)
                 traced.update({f"seconds.{stage}": spent for stage, spent in result.timings.items()})
@@ -221,8 +226,26 @@ class Worker:
         except StoreError as error:  # deleting the job removes them too
             log.warning("files of %s stay until it is deleted: %s", job.id, error)
 
+    def _judge(self, job: Job, folder: Path, heartbeat: Heartbeat, stop: threading.Event) -> None:
+        """Judge the video of a moderation, and complete the job with the verdict and the sheet of evidence."""
+        ((field, stored),) = job.inputs.items()
+        path = folder / f"{field}{Path(stored).suffix}"
+        self.files.fetch(stored, path)
+        self.say("working")
+        result, drawn = judged(path, folder, self.settings, heartbeat.progress)
+        sheet = f"sheets/{job.id}_{job.attempt}.png" if drawn else None
+        if drawn is not None and sheet is not None:
+            self.files.put(drawn, sheet)
+            result["bytes"] = drawn.stat().st_size
+        try:
+            self._persist(lambda: self.jobs.complete(job, video=None, preview=sheet, result=result), stop)
+            self._tidy(job, {sheet})
+        except Lost:
+            self.files.remove([sheet] if sheet else [])
+            raise
+
     def _make(self, job: Job, folder: Path, heartbeat: Heartbeat) -> tuple[Result, Path]:
-        files, heartbeat.folder = {}, folder
+        files = {}
         for field, name in job.inputs.items():
             files[field] = folder / f"{field.replace('/', '-')}{Path(name).suffix}"
             self.files.fetch(name, files[field])
@@ -326,7 +349,7 @@ class Heartbeat:
         self.worker, self.job, self.stop = worker, job, stop
         self.answer: Literal["go on", "cancel", "lost"] = "go on"
         self.stage, self.done, self.step = "loading", 0.0, 0
-        self.steps = int(job.request["steps"])
+        self.steps = int(job.request.get("steps", 0))
         self.began = time.monotonic()
         self.previewed: float | None = None
         self.preview: str | None = None
