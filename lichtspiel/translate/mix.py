@@ -33,6 +33,16 @@ DUCKED = -15.0
 """How far the original goes down under a voice, in dB: it can be heard that somebody speaks, but not what."""
 
 _ATTACK, _RELEASE = 0.15, 0.4  # seconds
+
+_WINDOW, _HOLD = 0.02, 0.5
+"""Seconds over which the side-chain measures the voice, and for which a pause in it, as between words, is no pause."""
+
+_SOUNDS = 10 ** (-30 / 20)
+"""How loud a part of the voice is, next to its loudest, for the side-chain to count it."""
+
+_SPEECH = (150.0, 5000.0)
+"""Hz between which speech is understood. Below it and above it, and beside the middle of a stereo picture, lies what
+music has and speech has not; ducking leaves that alone."""
 _QUIETEST, _LOUDEST = -40.0, -14.0  # LUFS between which a voice is matched to the speech it replaces
 
 
@@ -41,9 +51,10 @@ def dub(
 ) -> Samples:
     """The sound of the dubbed video, `length` samples at RATE.
 
-    `original` is its old sound (None where it has none) and `lines` say when somebody speaks in it. Under a voice and
-    under the old speech, the original is ducked, removed or kept; elsewhere, it stays as it is. The voice is as loud as
-    the speech that it replaces.
+    `original` is its old sound (None where it has none) and `lines` say when somebody speaks in it. "duck" lowers it by
+    a side-chain, only while the voice sounds and only where speech is, so that music stays; "remove" takes all of it
+    away under the voice and under the old speech; "keep" leaves it. Elsewhere, it stays as it is. The voice is as loud
+    as the speech that it replaces.
     """
     import numpy as np
 
@@ -57,10 +68,13 @@ def dub(
         start = round(one.start * RATE)
         piece = piece[: max(length - start, 0)]
         voice[start : start + len(piece)] += piece
-    spans = [(one.start, one.end) for one in spoken] + [(line.start, line.end) for line in lines]
-    voice *= _gain(voice, base, lines)
-    floor = {"duck": 10 ** (DUCKED / 20), "remove": 0.0, "keep": 1.0}[under]
-    mixed = base * _envelope(spans, length, floor)[:, None] + voice[:, None]
+    gain = _gain(voice, base, lines)
+    if under == "duck":
+        base = _ducked(base, _envelope(_sounding(voice), length, 10 ** (DUCKED / 20)))
+    elif under == "remove":
+        spans = [(one.start, one.end) for one in spoken] + [(line.start, line.end) for line in lines]
+        base = base * _envelope(spans, length, 0.0)[:, None]
+    mixed = base + (voice * np.float32(gain))[:, None]
     return _limited(mixed)
 
 
@@ -127,6 +141,58 @@ def _gain(voice: Samples, base: Samples, lines: Sequence[Line]) -> float:
     speech = loudness(np.concatenate(old)) if old and sum(map(len, old)) else -70.0
     wanted = PROGRAM if speech < _QUIETEST else min(speech, _LOUDEST)
     return float(10 ** ((wanted - own) / 20))
+
+
+def _sounding(voice: Samples) -> list[tuple[float, float]]:
+    """When the voice sounds, in seconds, by its level; this is the key of the side-chain."""
+    import numpy as np
+
+    step = round(_WINDOW * RATE)
+    padded = np.pad(voice, (0, -len(voice) % step)).reshape(-1, step)
+    levels = np.sqrt(np.mean(np.square(padded), axis=1))
+    loud = np.flatnonzero(levels > _SOUNDS * levels.max(initial=0)) if levels.any() else np.zeros(0, int)
+    spans = list[tuple[float, float]]()
+    for at in loud * _WINDOW:
+        if spans and at - spans[-1][1] <= _HOLD:
+            spans[-1] = (spans[-1][0], float(at + _WINDOW))
+        else:
+            spans.append((float(at), float(at + _WINDOW)))
+    return spans
+
+
+def _ducked(base: Samples, gain: npt.NDArray[np.float32]) -> Samples:
+    """The sound with this gain on what is speech by its place and pitch: the middle, within _SPEECH."""
+    import numpy as np
+
+    middle = base.mean(axis=1)
+    quieter = np.zeros_like(middle)
+    for first, last in _spans_below(gain):
+        quieter[first:last] = _band(middle, first, last) * (gain[first:last] - 1)
+    return base + quieter[:, None]
+
+
+def _spans_below(gain: npt.NDArray[np.float32]) -> list[tuple[int, int]]:
+    """The stretches of samples whose gain is below 1."""
+    import numpy as np
+
+    edges = np.flatnonzero(np.diff(np.pad((gain < 1).astype(np.int8), 1)))
+    return [(int(first), int(last)) for first, last in edges.reshape(-1, 2)]
+
+
+def _band(sound: Samples, first: int, last: int) -> Samples:
+    """The part of samples [first, last) that lies within _SPEECH, by a filter without delay; the edges of the band are
+    cosines of half an octave. A second to both sides is looked at, so that no edge of the stretch is heard."""
+    import numpy as np
+
+    ahead = min(first, RATE)
+    piece = sound[first - ahead : last + RATE]
+    spectrum = np.fft.rfft(piece)
+    octaves = np.log2(np.maximum(np.fft.rfftfreq(len(piece), 1 / RATE), 1e-3))
+    low, high = (np.log2(edge) for edge in _SPEECH)
+    inside = np.clip(np.minimum(octaves - low, high - octaves) * 2 + 0.5, 0, 1)
+    shaped = np.fft.irfft(spectrum * (0.5 - 0.5 * np.cos(np.pi * inside)), len(piece))
+    found: Samples = shaped[ahead : ahead + last - first].astype(np.float32)
+    return found
 
 
 def _envelope(spans: Sequence[tuple[float, float]], length: int, floor: float) -> npt.NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -140,6 +141,68 @@ def test_the_voice_is_as_loud_as_the_speech_it_replaces() -> None:
     before = mix.loudness(original[round(2.1 * mix.RATE) : round(2.9 * mix.RATE)])
     after = mix.loudness(made[round(2.1 * mix.RATE) : round(2.9 * mix.RATE)])
     assert after == pytest.approx(before, abs=1.5)
+
+
+def test_a_side_chain_lowers_speech_only_while_the_voice_sounds() -> None:
+    seconds = 8
+    speech, deep, high, wide = (tone(seconds, 0.1, pitch) for pitch in (700, 60, 9000, 1100))
+    middle = speech + deep + high
+    line = Line(1, 7, "x" * 60)
+    spoken = fit([Line(1, 3, "x" * 20)], [Metronome()], seconds, shorten=lambda text, share: None)
+    made = mix.dub(np.stack([middle + wide, middle - wide], 1), spoken, [line], seconds * mix.RATE)
+    assert power(made, 700, 1.3, 2.8) == pytest.approx(0.1 * 10 ** (-15 / 20), abs=0.003)
+    assert power(made, 700, 4, 6) == pytest.approx(0.1, abs=0.001), "the voice is silent, though the old line goes on"
+    for pitch in (60, 9000, 1100):
+        assert power(made, pitch, 1.3, 2.8) == pytest.approx(0.1, rel=0.03), "music stays under the voice"
+    assert np.allclose(made[: mix.RATE // 2, 0], (middle + wide)[: mix.RATE // 2], atol=1e-6)
+
+
+def test_a_pause_between_words_does_not_pump() -> None:
+    voice = np.concatenate([tone(0.5, 0.2), np.zeros(mix.RATE // 3, np.float32), tone(0.5, 0.2)])
+    assert len(mix._sounding(voice)) == 1
+    apart = np.concatenate([tone(0.5, 0.2), np.zeros(mix.RATE, np.float32), tone(0.5, 0.2)])
+    assert [round(start, 1) for start, _ in mix._sounding(apart)] == [0, 1.5]
+    assert mix._sounding(np.zeros(mix.RATE, np.float32)) == []
+
+
+def measured(sound: Any) -> tuple[float, float]:
+    """Integrated loudness in LUFS and true peak in dBTP, by FFmpeg's meter for EBU R128."""
+    import av
+
+    graph = av.filter.Graph()
+    layout = "stereo" if sound.shape[1] == 2 else "mono"
+    source = graph.add_abuffer(sample_rate=mix.RATE, format="fltp", layout=layout, time_base=Fraction(1, mix.RATE))
+    meter, sink = graph.add("ebur128", "metadata=1:peak=true"), graph.add("abuffersink")
+    source.link_to(meter)
+    meter.link_to(sink)
+    graph.configure()
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound.T), "fltp", layout)
+    frame.sample_rate, frame.pts, frame.time_base = mix.RATE, 0, Fraction(1, mix.RATE)
+    graph.push(frame)
+    graph.push(None)
+    found: dict[str, str] = {}
+    while True:
+        try:
+            found |= graph.pull().metadata
+        except (av.BlockingIOError, av.EOFError):
+            break
+    peaks = [float(value) for name, value in found.items() if name.startswith("lavfi.r128.true_peaks_ch")]
+    return float(found["lavfi.r128.I"]), 20 * np.log10(max(peaks))
+
+
+@pytest.mark.parametrize("level", [0.02, 0.2])
+def test_the_voice_meets_r128_by_another_meter(level: float) -> None:
+    line = Line(1, 5, "x" * 40)
+    spoken = fit([line], [Metronome(0.6)], 6, shorten=lambda text, share: None)
+    speech = np.zeros(6 * mix.RATE, np.float32)
+    speech[mix.RATE : 5 * mix.RATE] = tone(4, level, 500)
+    original = np.stack([speech, speech], 1)
+    made = mix.dub(original, spoken, [line], len(speech), under="remove")
+    loud, peak = measured(made[mix.RATE : 5 * mix.RATE])
+    assert loud == pytest.approx(measured(original[mix.RATE : 5 * mix.RATE])[0], abs=0.5)
+    assert peak <= -1 + 0.1
+    alone, _ = measured(mix.dub(None, spoken, [line], len(speech))[mix.RATE : 5 * mix.RATE])
+    assert alone == pytest.approx(-23, abs=0.5), "the target of EBU R128"
 
 
 def test_peaks_stay_below_the_limit() -> None:
