@@ -172,7 +172,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "serve/settings": ("errors spec storage understand workflows", ""),
     "serve/api": (
         "errors inference media options policy request seal/verify serve/errors serve/queue serve/settings "
-        "serve/tracing spec storage toybox workflows",
+        "serve/tracing spec storage toybox translate workflows",
         "fastapi prometheus_client psutil starlette",
     ),
     "serve/workers": (

@@ -58,6 +58,9 @@ def serve(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     open_probes: Annotated[bool, typer.Option("--open-probes", help="Open /ready and /metrics.")] = False,
     log_json: Annotated[bool, typer.Option("--log-json", help="Write the log as lines of JSON.")] = False,
     traces: Annotated[str | None, _option("URL", "OpenTelemetry collector, such as http://127.0.0.1:4318.")] = None,
+    transcriber: Annotated[str | None, _option("ENGINE", "What hears videos that are translated.")] = None,
+    translator: Annotated[str | None, _option("ENGINE", "What translates them.")] = None,
+    voice: Annotated[list[str] | None, _option("ENGINE", "What speaks. [may be repeated, for speakers]")] = None,
     queue: Annotated[int, _option("NUMBER", "How many jobs may wait.", 1)] = 100,
     keep_days: Annotated[float, _option("DAYS", "How long to keep finished videos.")] = 30.0,
     thresholds: Annotated[
@@ -94,10 +97,27 @@ def serve(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
         host=host, port=port, weights=tuple(weights or ()), loras=loras, require_key=require_key,
         open_probes=open_probes, log_json=log_json, traces=traces, queue_limit=queue, keep_days=keep_days, terms=terms,
         thresholds=Thresholds() if thresholds is None else Thresholds.read(thresholds),
+        transcriber=transcriber, translator=translator, voices=tuple(voice or ()),
         devices=_devices(device or ["auto"], workers, max_workers), min_workers=workers, cores=cores,
     )  # fmt: skip
+    _check_engines(settings)
     backend = Cluster(ray, settings) if ray is not None else None
     run(settings, backend, lambda address: _announce(address, settings, as_json))
+
+
+def _check_engines(settings: Settings) -> None:
+    """Refuse engines that do not exist now, rather than with the first video."""
+    from lichtspiel.translate import engines, hear, speak, translators
+
+    for flag, typed, room, placeless in (
+        ("--transcriber", settings.transcriber, hear, ["pocketsphinx"]),
+        ("--translator", settings.translator, translators, ["apertium"]),
+        *(("--voice", voice, speak, ["espeak"]) for voice in settings.voices),
+    ):
+        if typed is not None:
+            named = engines.parse(flag, typed, room.KINDS, placeless)
+            if named.place is not None and named.kind != "chat":
+                engines.existing(named, "the engine's files")
 
 
 def _announce(address: str, settings: Settings, as_json: bool) -> None:

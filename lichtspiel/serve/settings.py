@@ -30,7 +30,9 @@ class Settings:
     `weights` are their files if they are not where `pull` puts them, and `loras` is a folder whose files requests may
     name. `devices` has one entry per worker: the first `min_workers` always run, the others only while jobs wait.
     `cores` is what each worker requests from a cluster. `open_probes` lets anybody read `/ready` and `/metrics`.
-    `traces` is the address of an OpenTelemetry collector. `thresholds` are those of moderations.
+    `traces` is the address of an OpenTelemetry collector. `transcriber`, `translator` and `voices`, one for each
+    speaker, are what translates videos, as `lichtspiel translate` names them; None and () mean its defaults.
+    `thresholds` are those of moderations.
     Raises InvalidInput for invalid values, and if others could reach the server without a key.
     """
 
@@ -51,6 +53,9 @@ class Settings:
     queue_limit: int = 100
     keep_days: float = 30.0
     body_limit: int = LIMIT_BODY
+    transcriber: str | None = None
+    translator: str | None = None
+    voices: tuple[str, ...] = ()
     terms: Terms = field(default_factory=Terms)
     thresholds: Thresholds = field(default_factory=Thresholds)
 

@@ -168,7 +168,8 @@ def _ducked(base: Samples, gain: npt.NDArray[np.float32]) -> Samples:
     quieter = np.zeros_like(middle)
     for first, last in _spans_below(gain):
         quieter[first:last] = _band(middle, first, last) * (gain[first:last] - 1)
-    return base + quieter[:, None]
+    lowered: Samples = base + quieter[:, None]
+    return lowered
 
 
 def _spans_below(gain: npt.NDArray[np.float32]) -> list[tuple[int, int]]:

@@ -16,8 +16,9 @@ def files(*endings: str) -> list[Path]:
 
 
 def table(language: str) -> dict[str, Any]:
-    """The words of a language, read from its module: one name and one JSON value a line."""
-    text = (PAGE / f"{language}.js").read_text(encoding="utf-8")
+    """The words of a language, read from its modules: one name and one JSON value a line."""
+    modules = [PAGE / f"{language}.js", *sorted(PAGE.glob(f"*-{language}.js"))]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in modules)
     return {name: json.loads(value) for name, value in re.findall(r"^  (\w+): (.+),$", text, re.MULTILINE)}
 
 
@@ -35,7 +36,8 @@ def test_every_text_is_there_in_all_languages_with_the_same_gaps() -> None:
 
 
 def test_every_text_that_is_used_exists_and_every_text_is_used() -> None:
-    code = "\n".join(path.read_text(encoding="utf-8") for path in files(".js", ".html") if path.stem not in LANGUAGES)
+    scripts = [path for path in files(".js", ".html") if path.stem.rpartition("-")[2] not in LANGUAGES]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in scripts)
     named = set(re.findall(r'\bt\("(\w+)"', code)) | set(re.findall(r'data-t(?:-\w+)?="(\w+)"', code))
     assert named <= set(table("en"))
     built = tuple(re.findall(r"`(\w+_)\$\{", code))  # such as `state_${...}`

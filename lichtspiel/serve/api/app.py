@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from lichtspiel import __version__
 from lichtspiel.errors import LichtspielError, Refused
-from lichtspiel.serve.api import health, models, moderations, verify, videos
+from lichtspiel.serve.api import health, models, moderations, translations, verify, videos
 from lichtspiel.serve.api.metrics import TimingMiddleware
 from lichtspiel.serve.api.middleware import SecurityMiddleware
 from lichtspiel.serve.api.objects import error_body, error_response
@@ -57,7 +57,8 @@ def create_app(server: Server) -> FastAPI:
     app.add_middleware(TimingMiddleware, metrics=server.metrics, tracing=server.tracing)
     _answer_errors(app)
     app.state.server = server
-    for routes in (moderations, videos, models, verify, health):  # their paths begin as those of videos do
+    # The first ones have paths that begin as those of videos do.
+    for routes in (moderations, translations, videos, models, verify, health):
         app.include_router(routes.router, responses=ERRORS)
     app.mount("/page", Page(directory=PAGE), name="page")
 

@@ -41,6 +41,8 @@ __all__ = [
     "READING",
     "REMIX",
     "REVIEW",
+    "TRANSLATION",
+    "TRANSLATION_RENDER",
     "Fields",
     "Uploads",
     "folder",
@@ -324,5 +326,42 @@ REVIEW = schema(
         "note": {**TEXT, "maxLength": MAX_NOTE, "description": "Why, for the record."},
     },
     ["decision", "reviewer"],
+    ("application/json",),
+)
+_DRAFT = {
+    "to": {**TEXT, "description": "Language of the result, such as de."},
+    "from": {**TEXT, "description": "Language that is spoken. [default: en, or as heard]"},
+    "metadata": PROPERTIES["metadata"],
+}
+_WORDS = {
+    "video": UPLOAD,
+    "transcript": {**UPLOAD, "description": "Subtitles in the language of the video, instead of hearing."},
+    "subtitles": {**UPLOAD, "description": "Your own translation, as SRT, WebVTT or ASS."},
+}
+TRANSLATION = schema({**_DRAFT, "video": BY_ID}, ["to", "video"], ("application/json",))
+TRANSLATION["requestBody"]["content"] |= schema({**_DRAFT, **_WORDS}, ["to"], ("multipart/form-data",))["requestBody"][
+    "content"
+]
+_LINE = {
+    "type": "object",
+    "properties": {
+        "start": {"type": "number"},
+        "end": {"type": "number"},
+        "text": TEXT,
+        "speaker": {"type": "integer"},
+    },
+    "required": ["start", "end", "text"],
+}
+TRANSLATION_RENDER = schema(
+    {
+        "lines": {"type": "array", "items": _LINE, "description": "Lines as you want them. [default: as translated]"},
+        "voice": {"type": "boolean", "description": "Whether a voice speaks them, too."},
+        "original": {"enum": ["duck", "remove", "keep"], "description": "The old sound while the voice speaks."},
+        "burn": {"type": "boolean", "description": "Draw the subtitles into the picture."},
+        "both": {"type": "boolean", "description": "Subtitles in both languages."},
+        "consent": {**PROPERTIES["consent"], "description": "Who speaks and that they agreed; a voice needs it."},
+        "metadata": PROPERTIES["metadata"],
+    },
+    [],
     ("application/json",),
 )

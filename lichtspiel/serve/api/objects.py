@@ -12,9 +12,11 @@ from lichtspiel.serve.queue.reviews import Review, judged
 from lichtspiel.spec import Model
 from lichtspiel.toybox.knowledge import LEARNED, known
 
-__all__ = ["error_response", "job_object", "model_object", "moderation_object", "video_object"]
+__all__ = [
+    "error_response", "job_object", "model_object", "moderation_object", "translation_object", "video_object",
+]  # fmt: skip
 
-HIDDEN = ("prompt", "consent", "verdict", "judged", "metadata", "traceparent")
+HIDDEN = ("prompt", "consent", "verdict", "judged", "metadata", "traceparent", "translation")
 """Fields that are elsewhere in the video object, or private."""
 
 CHOSEN = ("device", "dtype")
@@ -95,6 +97,29 @@ def moderation_object(job: Job, review: Review | None = None, position: int | No
 def job_object(job: Job) -> dict[str, Any]:
     """A job of any kind as clients see it."""
     return moderation_object(job) if job.kind == "moderation" else video_object(job)
+
+
+def translation_object(job: Job, position: int | None = None) -> dict[str, Any]:
+    """A draft of a translation as clients see it; its lines are there once it is completed."""
+    shown = video_object(job, position)
+    kept = ("id", "status", "progress", "created_at", "ended_at", "expires_at", "size", "seconds", "metadata", "error")
+    result = job.result or {}
+    before = result.get("before", [])
+    lines = [dict(line) for line in result.get("lines", [])]
+    if len(before) == len(lines):
+        for line, original in zip(lines, before, strict=True):
+            line["original"] = original["text"]
+    return {
+        **{name: shown[name] for name in kept},
+        "object": "video.translation",
+        "from": result.get("from", job.request["from"]),
+        "to": job.request["to"],
+        "stage": shown["stage"],
+        "position": position,
+        "lines": lines if job.result else None,
+        "engines": result.get("engines"),
+        "notes": shown["notes"],
+    }
 
 
 def _seconds(moment: float | None) -> int | None:

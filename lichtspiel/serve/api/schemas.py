@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = [
-    "DELETED", "ERRORS", "MODEL", "MODELS", "MODERATION", "MODERATIONS", "READ", "VIDEO", "VIDEOS", "answers",
+    "DELETED", "ERRORS", "LANGUAGES", "MODEL", "MODELS", "MODERATION", "MODERATIONS", "READ", "TRANSLATION_LIST",
+    "TRANSLATION_OBJECT", "VIDEO", "VIDEOS", "answers",
 ]  # fmt: skip
 
 Schema = dict[str, Any]
@@ -105,6 +106,44 @@ MODERATIONS = _object(
     object={"const": "list"}, data=_list(MODERATION), first_id=_maybe(TEXT, ""), last_id=_maybe(TEXT, ""),
     has_more=FLAG, may_review={**FLAG, "description": "Whether you may decide what needs review."},
 )  # fmt: skip
+LINE = {
+    **_object(start={**NUMBER, "description": "Seconds."}, end=NUMBER, text=TEXT, speaker=WHOLE),
+    "description": "A line of the translation. `original` is what was said, where both have the same lines.",
+}
+TRANSLATION_OBJECT = _object(
+    id=TEXT,
+    object={"const": "video.translation"},
+    status=VIDEO["properties"]["status"],
+    progress=VIDEO["properties"]["progress"],
+    created_at=WHOLE,
+    ended_at=_maybe(WHOLE, "When it completed, failed or was canceled."),
+    expires_at=_maybe(WHOLE, "When the translation and its video will be deleted."),
+    size=TEXT,
+    seconds=TEXT,
+    metadata=VIDEO["properties"]["metadata"],
+    error=VIDEO["properties"]["error"],
+    **{"from": _maybe(TEXT, "The language of the video, as it was sent or heard.")},
+    to=TEXT,
+    stage=TEXT,
+    position=_maybe(WHOLE, "Position in the queue, starting at 1."),
+    lines=_maybe(_list(LINE), "The lines, once they are there."),
+    engines=_maybe(ANY, "What heard and translated."),
+    notes=_list(TEXT),
+)
+TRANSLATION_LIST = _object(
+    object={"const": "list"},
+    data=_list(TRANSLATION_OBJECT),
+    first_id=_maybe(TEXT, ""),
+    last_id=_maybe(TEXT, ""),
+    has_more=FLAG,
+)
+LANGUAGES = _object(
+    object={"const": "languages"},
+    available={**FLAG, "description": "Whether this server translates videos."},
+    pairs=_maybe(_list(_list(TEXT)), "What is translated, as from and to; null if an engine of the operator decides."),
+    voices=_maybe(_list(TEXT), "Languages that can be spoken; null if a voice of the operator decides."),
+    languages={**ANY, "description": "All languages by their codes, in English."},
+)
 MODEL = _object(
     id=TEXT,
     object={"const": "model"},

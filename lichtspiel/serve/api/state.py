@@ -6,7 +6,9 @@ All that it knows of HTTP is how to find out who sent a request.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -17,7 +19,8 @@ from lichtspiel.errors import LichtspielError
 from lichtspiel.serve.api.detector import Detector
 from lichtspiel.serve.api.form import Submission, stored
 from lichtspiel.serve.api.metrics import Metrics
-from lichtspiel.serve.api.objects import video_object
+from lichtspiel.serve.api.objects import translation_object, video_object
+from lichtspiel.serve.api.translation_form import DRAFT
 from lichtspiel.serve.errors import Busy, InvalidKey
 from lichtspiel.serve.queue import scratch
 from lichtspiel.serve.queue.api_keys import Keys
@@ -70,22 +73,37 @@ class Server:
         """Judge a request, store its files and add it to the queue."""
         terms = replace(self.settings.terms, consent=submission.consent)
         verdict = admit(submission.request, terms, submission.inputs).inspection.before
+        return self.add(
+            submission.files, owner=owner, model=submission.request.model,
+            request={**stored(submission, verdict), "traceparent": traceparent()},
+            digest=submission.digest, seconds=submission.request.frames / submission.request.fps,
+            idempotency=idempotency, remixed_from=remixed_from,
+        )  # fmt: skip
+
+    def add(
+        self,
+        files: Mapping[str, Path],
+        *,
+        owner: str,
+        model: str,
+        request: Mapping[str, Any],
+        digest: str,
+        seconds: float,
+        idempotency: str | None = None,
+        remixed_from: str | None = None,
+    ) -> Job:
+        """Store the files of a request and add it to the queue; `seconds` are those of its video, for quotas."""
         prefix = f"inputs/{uuid.uuid4().hex}"
         inputs = {
-            name: f"{prefix}/{name.replace('/', '-').replace('_', '-')}{path.suffix}"
-            for name, path in submission.files.items()
+            name: f"{prefix}/{name.replace('/', '-').replace('_', '-')}{path.suffix}" for name, path in files.items()
         }
-        for name, path in submission.files.items():
+        for name, path in files.items():
             self.files.put(path, inputs[name])
+        takes = Takes(seconds=seconds, bytes=sum(path.stat().st_size for path in files.values()))
         try:
             job, new = self.jobs.add(
-                owner=owner, model=submission.request.model, inputs=inputs,
-                request={**stored(submission, verdict), "traceparent": traceparent()},
-                remixed_from=remixed_from, idempotency=idempotency, digest=submission.digest,
-                takes=Takes(
-                    seconds=submission.request.frames / submission.request.fps,
-                    bytes=sum(path.stat().st_size for path in submission.files.values()),
-                ),
+                owner=owner, model=model, inputs=inputs, request=request, remixed_from=remixed_from,
+                idempotency=idempotency, digest=digest, takes=takes,
             )  # fmt: skip
         except LichtspielError:
             self.files.remove([*inputs.values()])
@@ -115,7 +133,8 @@ class Server:
 
     def shown(self, job: Job) -> dict[str, Any]:
         """A job as clients see it."""
-        return video_object(job, self.jobs.positions().get(job.id) if job.state == "queued" else None)
+        described = translation_object if job.model == DRAFT else video_object
+        return described(job, self.jobs.positions().get(job.id) if job.state == "queued" else None)
 
 
 # Dependencies run on the event loop, because a thread would cost more than they do; only a key needs the database.

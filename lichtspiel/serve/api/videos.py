@@ -19,6 +19,7 @@ from lichtspiel.serve.api.form import Submission, read_form, read_metadata, rest
 from lichtspiel.serve.api.schemas import DELETED, VIDEO, VIDEOS, answers
 from lichtspiel.serve.api.sources import edit, extension, with_clip, with_files
 from lichtspiel.serve.api.state import OwnerDep, SecretDep, Server, ServerDep
+from lichtspiel.serve.api.translation_form import KINDS
 from lichtspiel.serve.errors import NotFound
 from lichtspiel.serve.queue.jobs import PREFIXES, Job
 from lichtspiel.serve.queue.reviews import IS_VIDEO
@@ -140,6 +141,8 @@ async def remix_video(
 def _remixed(
     server: Server, first: Job, fields: Mapping[str, Any], folder: Path, owner: str, idempotency: str | None
 ) -> Job:
+    if first.model in KINDS:
+        raise RequestError("id", first.id, "a translation has no prompt; send other lines to the translation it is of")
     unknown = set(fields) - {"prompt", "seed", "consent", "metadata"}
     if unknown or "prompt" not in fields:
         raise RequestError("body", sorted(unknown), "a remix has a prompt, and may have seed, consent and metadata")

@@ -41,7 +41,7 @@ export function announce(text) {
 
 export const ended = (job) => ["completed", "failed", "cancelled"].includes(job.status);
 
-const STAGES = [["load", /load/], ["encode", /encod|prompt|read/], ["denoise", /denois/], ["decode", /decod/], ["seal", /seal/]];
+const STAGES = [["load", /load/], ["encode", /encod|prompt|read/], ["denoise", /denois/], ["decode", /decod/], ["seal", /seal/], ["listen", /listen/], ["words", /translat/], ["speak", /speak|mix/]];
 
 /** What a job is doing, in a few words. */
 export function stateWords(job) {

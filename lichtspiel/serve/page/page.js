@@ -6,15 +6,16 @@ import * as gallery from "./gallery.js";
 import * as jobs from "./jobs.js";
 import * as moderate from "./moderate.js";
 import * as screen from "./screen.js";
+import * as translate from "./translate.js";
 import * as verify from "./verify.js";
 import { current, fill, kept, onLanguage, speak, t } from "./words.js";
 
 const READY_PAUSE = 30000;
 const WAITING_PAUSE = 3000;
 
-// Parts of the page: Create, Verify and Moderate
+// Parts of the page: Create, Verify, Moderate and Translate
 
-const PARTS = ["create", "verify", "moderate"];
+const PARTS = ["create", "verify", "moderate", "translate"];
 const tabs = PARTS.map((part) => $(`tab-${part}`));
 
 function turn(to, { focus = false } = {}) {
@@ -172,6 +173,7 @@ async function start() {
   gallery.start();
   verify.start();
   moderate.start();
+  translate.start();
   paintServer();
   api.bus.addEventListener("away", () => server.state !== "away" && look());
   api.bus.addEventListener("back", () => server.state === "away" && look());

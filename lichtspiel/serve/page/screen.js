@@ -179,7 +179,7 @@ function how() {
     [t("how_model"), job.model],
     [t("how_size"), size && size.join(" × ")],
     [t("how_length"), made.frames === 1 ? t("length_one") : made.frames && t("length_word", { frames: number(made.frames), seconds: duration(made.frames / (made.fps || 16)) })],
-    [t("steps"), shows("steps")],
+    [t("steps"), made.steps ? shows("steps") : null],
     [t("guidance"), shows("guidance")],
     [t("shift"), shows("shift")],
     [t("solver"), made.solver],
@@ -264,6 +264,12 @@ export async function remove(id, focusAfter) {
   focusAfter?.();
 }
 
+/** What a job was made of goes back to where it can be changed: a translation to its lines, anything else to the form. */
+function again(job) {
+  if (job.model === "translation") api.emit("edit-translation", { id: job.remixed_from_video_id });
+  else form.again(job);
+}
+
 async function stop() {
   const id = shown;
   try {
@@ -297,7 +303,7 @@ export function start() {
   api.bus.addEventListener("asked", ({ detail }) => follow(detail.id));
   $("cancel").addEventListener("click", stop);
   $("link").addEventListener("click", copyLink);
-  $("again").addEventListener("click", () => form.again(jobs.get(shown)));
+  $("again").addEventListener("click", () => again(jobs.get(shown)));
   $("delete").addEventListener("click", () => remove(shown, () => $("screen").focus({ preventScroll: true })));
   $("how").addEventListener("toggle", () => jobs.get(shown) && caption(jobs.get(shown)));
   $("check").addEventListener("click", () => api.emit("check", { job: jobs.get(shown), picture: isPicture(jobs.get(shown)) }));

@@ -2,9 +2,12 @@
 // data-t fills the text, data-t-label the accessible name, data-t-title the tooltip, data-t-placeholder the hint.
 import de from "./de.js";
 import en from "./en.js";
+import translateDe from "./translate-de.js";
+import translateEn from "./translate-en.js";
+import translateZh from "./translate-zh.js";
 import zh from "./zh.js";
 
-const TABLES = { en, de, zh };
+const TABLES = { en: { ...en, ...translateEn }, de: { ...de, ...translateDe }, zh: { ...zh, ...translateZh } };
 const STORE = "lichtspiel.language";
 
 export const kept = {

@@ -32,7 +32,7 @@ from lichtspiel.serve.queue.database import Database
 from lichtspiel.serve.queue.limits import charge, check_limit, check_queue, check_storage
 from lichtspiel.serve.queue.schema import job as table
 
-__all__ = ["ENDED", "MODERATION", "PREFIXES", "Job", "Jobs", "Kind", "State", "Takes"]
+__all__ = ["DRAFT", "ENDED", "IS_DRAFT", "MODERATION", "PREFIXES", "Job", "Jobs", "Kind", "State", "Takes"]
 
 State = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 
@@ -40,6 +40,11 @@ Kind = Literal["video", "moderation"]
 
 MODERATION = "moderation"
 """The model of a job that judges an existing video. Its id begins with PREFIXES["moderation"]."""
+
+DRAFT = "translation-draft"
+"""The model of a job that translates what is said in a video; it ends with words, not with a video."""
+
+IS_DRAFT: ColumnElement[bool] = table.c.model == DRAFT
 
 PREFIXES: dict[Kind, str] = {"video": "video_", "moderation": "modr_"}
 
@@ -318,7 +323,9 @@ class Jobs:
         self._write(job, latents=name)
 
     def complete(self, job: Job, *, video: str | None, result: Mapping[str, Any], preview: str | None = None) -> None:
-        """Complete the job, even if it was asked to cancel: the work is done. A moderation makes no video. Raises Lost.
+        """Complete the job, even if it was asked to cancel: the work is done. Raises Lost.
+
+        A moderation makes no video, and neither does a draft of a translation.
 
         `bytes` of the result, if there, is the size of what was made, and counts as storage of its owner.
         """

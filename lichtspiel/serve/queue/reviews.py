@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, and_, delete, insert, or_, select
 from lichtspiel.errors import RequestError
 from lichtspiel.seal.record import KEPT_DAYS
 from lichtspiel.serve.errors import Conflict
-from lichtspiel.serve.queue.jobs import ENDED, MODERATION, Job, Jobs
+from lichtspiel.serve.queue.jobs import DRAFT, ENDED, MODERATION, Job, Jobs
 from lichtspiel.serve.queue.schema import job, review
 
 __all__ = ["IS_MODERATION", "IS_VIDEO", "MAX_NOTE", "MAX_REVIEWER", "NEEDS_REVIEW", "Review", "Reviews", "judged"]
@@ -26,7 +26,7 @@ MAX_NOTE, MAX_REVIEWER = 2000, 100
 """The most characters of a note, and of the name of a reviewer."""
 
 IS_MODERATION: ColumnElement[bool] = job.c.model == MODERATION
-IS_VIDEO: ColumnElement[bool] = job.c.model != MODERATION
+IS_VIDEO: ColumnElement[bool] = job.c.model.not_in([MODERATION, DRAFT])
 
 NEEDS_REVIEW: ColumnElement[bool] = and_(
     IS_MODERATION,

@@ -24,8 +24,9 @@ from lichtspiel.media.picture import load_image
 from lichtspiel.media.video import sample_video
 from lichtspiel.policy import Verdict
 from lichtspiel.request import Request
-from lichtspiel.seal import seal_picture
+from lichtspiel.seal import Marks, Provenance, seal_picture
 from lichtspiel.serve.api.form import CLIP, in_fields, restore
+from lichtspiel.serve.api.translation_form import DRAFT, KINDS, available, without_flags
 from lichtspiel.serve.errors import DatabaseError, Lost, MachineFault, NotFound, StoreError
 from lichtspiel.serve.queue.jobs import MODERATION, Job, Jobs
 from lichtspiel.serve.queue.record import record_of
@@ -33,6 +34,7 @@ from lichtspiel.serve.queue.scratch import scratch, sweep
 from lichtspiel.serve.queue.storage import Files
 from lichtspiel.serve.settings import Settings
 from lichtspiel.serve.tracing import Tracing
+from lichtspiel.serve.workers import translation
 from lichtspiel.serve.workers.faults import fault_of, probe
 from lichtspiel.serve.workers.moderation import judged
 from lichtspiel.spec import model as find
@@ -100,6 +102,7 @@ class Worker:
         self.settings, self.device, self.jobs, self.files, self.say = settings, device, jobs, files, say
         self.name = f"{device}-{uuid.uuid4().hex[:12]}"
         self.record = record_of(jobs.database)
+        self.offers = (*settings.models, MODERATION, *(KINDS if available() else ()))
         self.pipeline: Pipeline | None = None
         self.pause = PAUSE
         self.tracing = Tracing(settings.traces, "lichtspiel-worker")
@@ -126,7 +129,7 @@ class Worker:
         Raises MachineFault if the machine failed rather than the job. The job then returns to the queue, and the
         attempt does not count.
         """
-        job = self.jobs.claim(self.name, (*self.settings.models, MODERATION), LEASE)
+        job = self.jobs.claim(self.name, self.offers, LEASE)
         if job is None:
             return False
         about, began = {"job": job.id, "model": job.model, "worker": self.name}, time.monotonic()
@@ -169,9 +172,13 @@ class Worker:
                     if job.kind == "moderation":
                         self._judge(job, folder, heartbeat, stop)
                         return "completed"
-                    result, video = self._make(job, folder, heartbeat)
-                    self._hand_over(job, result, video, heartbeat, stop)
-                traced.update({f"seconds.{stage}": spent for stage, spent in result.timings.items()})
+                    if job.model in KINDS:
+                        timings = self._translate(job, folder, heartbeat, stop)
+                    else:
+                        result, video = self._make(job, folder, heartbeat)
+                        self._hand_over(job, result, video, heartbeat, stop)
+                        timings = result.timings
+                traced.update({f"seconds.{stage}": spent for stage, spent in timings.items()})
                 return "completed"
             except Lost:
                 raise
@@ -197,6 +204,8 @@ class Worker:
             self._persist(lambda: self.jobs.give_back(job), stop)
             raise MachineFault(fault) from error
         code, message = code_of(error), in_fields(str(error), str(folder))
+        if job.model in KINDS:
+            message = without_flags(message)
         if self.settings.loras is not None:
             message = message.replace(f"{self.settings.loras}/", "")
         if code == "failed":
@@ -245,10 +254,7 @@ class Worker:
             raise
 
     def _make(self, job: Job, folder: Path, heartbeat: Heartbeat) -> tuple[Result, Path]:
-        files = {}
-        for field, name in job.inputs.items():
-            files[field] = folder / f"{field.replace('/', '-')}{Path(name).suffix}"
-            self.files.fetch(name, files[field])
+        files = self._fetch_inputs(job, folder, heartbeat)
         request, consent = restore(job.request, files, self.settings)
         request = request.model_copy(update={"device": self.device})
         out = folder / ("made.png" if find(request.model).sampling.max_frames == 1 else "made.mp4")
@@ -280,6 +286,32 @@ class Worker:
             self.files.put(path, name)
             self.jobs.keep_latents(job, name)
         return finish(work, latents, path), out
+
+    def _fetch_inputs(self, job: Job, folder: Path, heartbeat: Heartbeat) -> dict[str, Path]:
+        """Copy the files that a client sent into the scratch folder; returns them by field."""
+        files, heartbeat.folder = dict[str, Path](), folder
+        for field, name in job.inputs.items():
+            files[field] = folder / f"{field.replace('/', '-')}{Path(name).suffix}"
+            self.files.fetch(name, files[field])
+        return files
+
+    def _translate(
+        self, job: Job, folder: Path, heartbeat: Heartbeat, stop: threading.Event
+    ) -> dict[str, float]:  # fmt: skip
+        """Bring a job of translation to its end: words for a draft, otherwise a video."""
+        self.say("working")
+        out, files = folder / "made.mp4", self._fetch_inputs(job, folder, heartbeat)
+        terms, name = dataclasses.replace(self.settings.terms, store=self.record), _video_name(job, out)
+        result = translation.make(job, files, out, self.settings, terms, name=name, progress=heartbeat.progress)
+        video = thumbnail = None
+        if job.model != DRAFT:
+            video = name
+            self.files.put(out, name)
+            heartbeat.sealing = translation.still(out), terms.marks.of_edits()
+            thumbnail = heartbeat.picture(lambda: middle(out), "made")
+        self._complete(job, result, stop, video=video, thumbnail=thumbnail)
+        timings: dict[str, float] = result["timings"]
+        return timings
 
     def _fetch_latents(self, job: Job, path: Path) -> bool:
         """Fetch the latents of an earlier attempt into `kept`; returns whether there are any."""
@@ -325,11 +357,18 @@ class Worker:
             public.pop(private, None)
         public["lora"] = [one["strength"] for one in public["lora"]]
         public["seal"].pop("path", None)
+        self._complete(job, public, stop, video=name, thumbnail=thumbnail)
+
+    def _complete(
+        self, job: Job, result: dict[str, Any], stop: threading.Event, *, video: str | None, thumbnail: str | None
+    ) -> None:
+        """Write down that a job is completed, and remove what it no longer needs, or what it made in vain."""
+        made = (video, thumbnail, result.get("spritesheet"))
         try:
-            self._persist(lambda: self.jobs.complete(job, video=name, preview=thumbnail, result=public), stop)
-            self._tidy(job, {name, thumbnail, sheet})
+            self._persist(lambda: self.jobs.complete(job, video=video, preview=thumbnail, result=result), stop)
+            self._tidy(job, made)
         except Lost:
-            self.files.remove([each for each in (name, thumbnail, sheet) if each is not None])
+            self.files.remove([each for each in made if each is not None])
             raise
 
     @contextmanager
@@ -354,6 +393,7 @@ class Heartbeat:
         self.previewed: float | None = None
         self.preview: str | None = None
         self.work: Generation | None = None
+        self.sealing: tuple[Provenance, Marks] | None = None
         self.folder = Path()
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._renew, name="heartbeat", daemon=True)
@@ -391,11 +431,14 @@ class Heartbeat:
 
         If that fails, returns the name of the last picture, or None: the video matters more than a picture of it.
         """
-        assert self.work is not None
+        if self.work is not None:
+            self.sealing = self.work.provenance, self.work.inspection.terms.marks
+        assert self.sealing is not None
+        provenance, marks = self.sealing
         name = f"previews/{self.job.id}_{self.job.attempt}_{name}.png"
         try:
             path = self.folder / "preview.png"
-            seal_picture(draw(), self.work.provenance, path, marks=self.work.inspection.terms.marks)
+            seal_picture(draw(), provenance, path, marks=marks)
             self.worker.files.put(path, name)
         except Exception:
             log.exception("no picture of %s", self.job.id)
