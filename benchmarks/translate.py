@@ -1,6 +1,6 @@
 """A loop that closes without data from elsewhere: sentences are spoken into a video, heard, translated, spoken again.
 
-    python -m benchmarks.translate [--voice en-us] [--engine pocketsphinx] [--speech FOLDER]
+    python -m benchmarks.translate [--voice en-us] [--engine pocketsphinx] [--speech FOLDER] [--wheel FILE]
 
 It prints the word error rate of what was heard, how far the times of the lines and of the new voice are off, and
 whether length and picture are those of the video. Needs the extras translate and espeak. Apertium's English-Spanish
@@ -14,6 +14,7 @@ import hashlib
 import re
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,16 @@ SENTENCES = (
     "The train to the city leaves in twenty minutes.", "I think that this book is better than the first one.",
     "They walked along the beach until the sun went down.", "The doctor told him to drink more water.",
 )  # fmt: skip
+TWO_CITIES = """
+    It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness, it was
+    the epoch of belief, it was the epoch of incredulity, it was the season of Light, it was the season of Darkness, it
+    was the spring of hope, it was the winter of despair, we had everything before us, we had nothing before us, we were
+    all going direct to Heaven, we were all going direct the other way, in short, the period was so far like the present
+    period, that some of its noisiest authorities insisted on its being received, for good or for evil, in the
+    superlative degree of comparison only.
+"""
+"""The first sentence of A Tale of Two Cities, by Charles Dickens (1859)."""
+
 FPS, PAUSE, SIZE = 16, 1.2, (240, 320)
 
 
@@ -144,6 +155,19 @@ def read_speech(folder: Path, engine: str) -> None:
     print(f"read aloud  {rate:.1%} word error rate on {words} words in {seconds:.0f} s of {len(said)} recordings")
 
 
+def two_cities(wheel: Path, engine: str, folder: Path) -> None:
+    """The word error rate on the reading of Dickens (in the public domain) that the wheel of moonshine-voice holds:
+    `pip download --no-deps moonshine-voice`."""
+    with zipfile.ZipFile(wheel) as archive:
+        path = Path(archive.extract("moonshine_voice/assets/two_cities.wav", folder))
+    seconds = len(read_sound(path, rate=16_000)) / 16_000
+    heard = transcribe(path, language="en", transcriber=engine)
+    rate = error_rate(TWO_CITIES, " ".join(line.text for line in heard.lines))
+    print(
+        f"two cities  {rate:.1%} word error rate on {len(TWO_CITIES.split())} words in {seconds:.0f} s of {path.name}"
+    )
+
+
 def stamp(seconds: float) -> str:
     return f"00:{int(seconds // 60):02d}:{int(seconds % 60):02d},{round(seconds * 1000) % 1000:03d}"
 
@@ -155,7 +179,12 @@ if __name__ == "__main__":
     parser.add_argument(
         "--speech", type=Path, help="folder of recordings with a transcription; then nothing else is run"
     )
+    parser.add_argument("--wheel", type=Path, help="the wheel of moonshine-voice; then nothing else is run")
     given = parser.parse_args()
+    if given.wheel:
+        with tempfile.TemporaryDirectory() as place:
+            two_cities(given.wheel, given.engine, Path(place))
+        raise SystemExit
     if given.speech:
         read_speech(given.speech, given.engine)
         raise SystemExit

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lichtspiel.cli.common import Force, Json, free_output, out_option, progress_bar, say, sealed_by
+from lichtspiel.cli.common import Force, Json, Weights, free_output, out_option, progress_bar, say, sealed_by
 from lichtspiel.cli.flags import under_terms
 from lichtspiel.errors import InvalidInput, OutputError, printable
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["languages", "transcribe", "translate"]
 
-WORDS, VOICE, SUBTITLES = "Words", "Voice", "Subtitles"
+WORDS, VOICE, SUBTITLES, PICTURE = "Words", "Voice", "Subtitles", "Picture"
 """Headings of options."""
 
 
@@ -71,11 +71,23 @@ OriginalSound = Annotated[
         help="What becomes of the old sound while somebody speaks. [default: duck]",
     ),
 ]
+LipsPlug = Annotated[
+    str | None,
+    _option("--lips", group=VOICE, metavar="PLUG", help="Lips that follow: onnx:FILE or command:FILE of your own."),
+]
 Burn = Annotated[bool, _option("--burn", group=SUBTITLES, help="Draw the subtitles into the picture.")]
 Both = Annotated[bool, _option("--both", group=SUBTITLES, help="Subtitles in both languages.")]
 FontFile = Annotated[
     Path | None,
     _option("--font", group=SUBTITLES, metavar="FILE", help="Font for --burn, if none here has the letters."),
+]
+PictureText = Annotated[
+    str | None,
+    _option("--picture-text", group=PICTURE, metavar="tell|replace", help="Text in the picture: list or remake it."),
+]
+PictureModel = Annotated[
+    str | None,
+    _option("--picture-model", group=PICTURE, metavar="NAME", help="VACE model for replace. [default: vace-1.3b]"),
 ]
 SubtitleFile = Annotated[
     Path | None,
@@ -96,10 +108,14 @@ def translate(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     glossary: GlossaryFile = None,
     voice: Voices = None,
     original: OriginalSound = None,
+    lips: LipsPlug = None,
     burn: Burn = False,
     both: Both = False,
     font: FontFile = None,
     subtitle_file: SubtitleFile = None,
+    picture_text: PictureText = None,
+    picture_model: PictureModel = None,
+    weights: Weights = None,
     force: Force = False,
     *,
     terms: Terms,
@@ -123,7 +139,8 @@ def translate(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
         source=None if source is None else tongues.parse("--from", source),
         transcriber=transcriber, translator=translator, voices=tuple(voice or ()), transcript=transcript,
         subtitles=subtitles, glossary=glossary, original=_original(original), burn=burn, both=both, font=font,
-        subtitle_file=subtitle_file,
+        lips=lips, subtitle_file=subtitle_file, picture_text=_picture_text(picture_text, picture_model, weights),
+        picture_weights=tuple(weights or ()), picture_options={"model": picture_model} if picture_model else {},
     )  # fmt: skip
     _check_effects(job, typed_original=original)
     with progress_bar() as progress:
@@ -136,6 +153,9 @@ def translate(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     print(f"video    {printable(str(result.sealed.path))}")
     if subtitle_file is not None:
         print(f"words    {printable(str(subtitle_file))}")
+    for one in result.written:
+        becomes = "" if one["translation"] is None else f" = {one['translation']}"
+        print(f"text     {one['start']:.1f} to {one['end']:.1f} s: {printable(str(one['text']) + becomes)}")
     engines = ", ".join(f"{part} {name}" for part, name in result.engines.items()) or "your subtitles"
     print(f"made of  {len(result.lines)} lines, {result.source} to {result.target}: {printable(engines)}")
     print(f"picture  {result.picture}, {result.sealed.frames} frames")
@@ -148,12 +168,25 @@ def _original(typed: str | None) -> Any:
     return typed or "duck"
 
 
+def _picture_text(typed: str | None, model: str | None, weights: list[Path] | None) -> Any:
+    from lichtspiel.cli.common import without_effect
+
+    if typed not in (None, "tell", "replace"):
+        raise InvalidInput(f"--picture-text {typed} is not known; it is tell or replace")
+    if typed != "replace":
+        reason = "no text in the picture is replaced: add --picture-text replace, or drop it"
+        without_effect({"--picture-model": model, "--weights": weights or None}, reason)
+    return typed
+
+
 def _check_effects(job: Any, typed_original: str | None) -> None:
     """Refuse flags that others leave without effect."""
     from lichtspiel.cli.common import without_effect
 
     if not job.voices:
-        without_effect({"--original": typed_original}, "there is no new voice: add --voice espeak, or drop it")
+        without_effect(
+            {"--original": typed_original, "--lips": job.lips}, "there is no new voice: add --voice espeak, or drop it"
+        )
     if not job.burn:
         without_effect({"--font": job.font}, "nothing is drawn into the picture: add --burn, or drop it")
     if job.subtitles is not None:

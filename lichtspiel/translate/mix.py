@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Samples = npt.NDArray[np.float32]
 
-__all__ = ["RATE", "Original", "dub", "loudness", "resampled"]
+__all__ = ["RATE", "Original", "dub", "laid", "loudness", "resampled"]
 
 RATE = 48_000
 Original: TypeAlias = Literal["duck", "remove", "keep"]
@@ -62,12 +62,7 @@ def dub(
     base = np.zeros((length, channels), np.float32)
     if original is not None:
         base[: min(length, len(original))] = original[:length]
-    voice = np.zeros(length, np.float32)
-    for one in spoken:
-        piece = resampled(one.sound, one.rate, RATE)
-        start = round(one.start * RATE)
-        piece = piece[: max(length - start, 0)]
-        voice[start : start + len(piece)] += piece
+    voice = laid(spoken, length)
     gain = _gain(voice, base, lines)
     if under == "duck":
         base = _ducked(base, _envelope(_sounding(voice), length, 10 ** (DUCKED / 20)))
@@ -76,6 +71,19 @@ def dub(
         base = base * _envelope(spans, length, 0.0)[:, None]
     mixed = base + (voice * np.float32(gain))[:, None]
     return _limited(mixed)
+
+
+def laid(spoken: Sequence[Spoken], length: int) -> Samples:
+    """The voice alone, each line at its time: `length` samples at RATE."""
+    import numpy as np
+
+    voice = np.zeros(length, np.float32)
+    for one in spoken:
+        piece = resampled(one.sound, one.rate, RATE)
+        start = round(one.start * RATE)
+        piece = piece[: max(length - start, 0)]
+        voice[start : start + len(piece)] += piece
+    return voice
 
 
 def loudness(sound: Samples) -> float:

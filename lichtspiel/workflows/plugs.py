@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from lichtspiel.footage.selection import Selection
     from lichtspiel.frames import Frame
 
-__all__ = ["depth_film", "pose_film", "segmenter_of"]
+__all__ = ["depth_film", "open_onnx", "pose_film", "segmenter_of"]
 
 _MEAN, _SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which most networks see normalized by
 _DEPTH_SIDE, _POSE_SIDE, _SEGMENT_SIDE = 518, 640, 1024  # where a file leaves it open: what the originals use
 _SURE, _SAME = 0.25, 0.45  # a person's confidence, and the overlap of two boxes from which they are one person
 
 
-def _session(path: Path) -> Any:
+def open_onnx(path: Path) -> Any:
     """An ONNX file, open to be run. Raises InvalidInput without onnxruntime, and MediaError for another file."""
     if importlib.util.find_spec("onnxruntime") is None:
         raise InvalidInput(f"{path}: running it needs onnxruntime: pip install onnxruntime")
@@ -58,7 +58,7 @@ class _Network:
     @classmethod
     def open(cls, path: Path, side: int) -> _Network:
         """Open a file. `side` is the picture's size if the file leaves it open. Raises InvalidInput and MediaError."""
-        session = _session(path)
+        session = open_onnx(path)
         shape = session.get_inputs()[0].shape
         if len(shape) != 4 or shape[1] != 3:
             raise MediaError(f"{path}: takes {shape} first; a network for pictures takes [1, 3, height, width]")
@@ -155,7 +155,7 @@ def segmenter_of(encoder: Path, decoder: Path) -> Segmenter:
 
 
 def _decoder(path: Path) -> Any:
-    session = _session(path)
+    session = open_onnx(path)
     if missing := {"point_coords", "point_labels"} - {one.name for one in session.get_inputs()}:
         raise MediaError(f"{path}: takes no {' and '.join(sorted(missing))}; Segment Anything's mask decoder does")
     return session

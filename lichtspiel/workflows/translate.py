@@ -8,13 +8,14 @@ the engines are in `translate`.
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lichtspiel import __version__
-from lichtspiel.errors import MediaError, OutputError
+from lichtspiel.errors import InvalidInput, MediaError, OutputError
 from lichtspiel.media.sound import has_sound, read_sound, sound_length
 from lichtspiel.media.video import read_paced, sample_video, video_info
 from lichtspiel.seal import Input, Provenance, Sealed, Sound, check_output, seal
@@ -31,12 +32,17 @@ from lichtspiel.translate.lines import Line
 from lichtspiel.translate.protocols import Voice
 from lichtspiel.understand.footage import Footage
 from lichtspiel.understand.shots import Shots
+from lichtspiel.workflows.lips import RATE as LIPS_RATE
+from lichtspiel.workflows.lips import Lips
+from lichtspiel.workflows.lips import choose as choose_lips
 from lichtspiel.workflows.outputs import check_distinct
 from lichtspiel.workflows.terms import Inspection, Terms
 from lichtspiel.workflows.translate_words import Draft, Job, Progress, Words, admit_words, draft, speech
 
 if TYPE_CHECKING:
     from lichtspiel.frames import Frame
+    from lichtspiel.translate.glossary import Glossary
+    from lichtspiel.workflows.translate_picture import Written
 
 __all__ = ["Draft", "Job", "Result", "draft", "transcribe", "translate", "write_subtitles"]
 
@@ -57,6 +63,7 @@ class Result:
     lines: list[dict[str, JSON]]
     notes: list[str] = field(default_factory=list)
     picture: str = "copied"
+    written: list[dict[str, JSON]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """The same as a plain dictionary, ready for `json.dumps`."""
@@ -122,6 +129,11 @@ class _Translation:
     trained: bool = False
     shots: tuple[float, ...] = ()
     burner: Burner | None = None
+    written: list[Written] = field(default_factory=list)
+    lips: Lips | None = None
+    spoken: Sequence[timing.Spoken] = ()
+    folder: Path = field(init=False)
+    provenance: Provenance = field(init=False)
 
     def run(self, drafted: Draft | None, name: str | None) -> Result:
         job = self.job
@@ -130,26 +142,51 @@ class _Translation:
         if drafted is None:
             words.check()
         voices = [speak.choose(text, job.target) for text in job.voices]
-        self.trained = any(voice.trained for voice in voices)
+        self.trained = any(voice.trained for voice in voices) or job.lips is not None
+        self.lips = None if job.lips is None else choose_lips(job.lips)
         found = drafted or words.draft()
-        before, lines, source = found.before, found.lines, found.source
         self.engines, self.notes = dict(found.engines), list(found.notes)
+        inspection = admit_words(found.lines, self.terms, voiced=bool(voices))
+        with tempfile.TemporaryDirectory(prefix="lichtspiel-picture-") as folder:
+            self.folder = Path(folder)
+            if job.picture_text is not None:
+                source = found.source if job.source is None and found.source != "und" else job.source
+                self._picture(dataclasses.replace(job, source=source), words.glossary)
+            made = self._made(found, voices, words if drafted is None else None, inspection)
+        inspection.remember(made.sealed, self.provenance, name)
+        if job.subtitle_file is not None:
+            write_subtitles(job.subtitle_file, found.lines, job.target, made.sealed.path, self.shots)
+        return made
+
+    def _picture(self, job: Job, glossary: Glossary) -> None:
+        """Read the text in the picture, and replace it in a copy of the video that takes its place."""
+        from lichtspiel.workflows.translate_picture import read_picture, replaced
+
+        self.progress("reading the picture", 0.25)
+        self.written, notes = read_picture(self.video, job, glossary)
+        self.notes += notes
+        if self.written and job.picture_text == "replace":
+            self.video = replaced(self.video, self.written, job, self.terms, self.folder)
+
+    def _made(self, found: Draft, voices: Sequence[Voice], words: Words | None, inspection: Inspection) -> Result:
+        """From the words to the sealed video. `words` is what translated them, if it can say a line in fewer."""
+        job = self.job
+        before, lines, source = found.before, found.lines, found.source
         self._tell_speakers(found.pitches)
-        inspection = admit_words(lines, self.terms, voiced=bool(voices))
         self.shots = _shots(self.video) if job.shots is None else job.shots
         self.burner = self._burner(lines, before, source)
         length = sound_length(self.video) or max(line.end for line in lines)
-        shorten = words.shorten if drafted is None else lambda text, share: None
+        shorten = (lambda text, share: None) if words is None else words.shorten
         sound, spoken = self._voiced(voices, found, length, shorten)
+        self.spoken = spoken
         tracks = self._tracks(lines, before, source, sound)
-        provenance = self._provenance(lines, source, spoken)
-        sealed, picture = self._seal(tracks, provenance, inspection)
-        inspection.remember(sealed, provenance, name)
-        if job.subtitle_file is not None:
-            write_subtitles(job.subtitle_file, lines, job.target, self.video, self.shots)
+        self.provenance = self._provenance(lines, source, spoken)
+        sealed, picture = self._seal(tracks, self.provenance, inspection)
+        if job.picture_text == "replace" and self.written:
+            picture = "edited"
         return Result(
             sealed=sealed, source=source, target=job.target, engines=self.engines, notes=self.notes, picture=picture,
-            lines=_described(before, lines, spoken),
+            lines=_described(before, lines, spoken), written=[one.to_json() for one in self.written],
         )  # fmt: skip
 
     def _check(self) -> None:
@@ -163,8 +200,10 @@ class _Translation:
         ]  # fmt: skip
         check_distinct({"--out": self.out, "--subtitle-file": job.subtitle_file}, given)
         info = video_info(self.video)
-        encoded = job.burn or self.marks.label or not copies(self.video)
+        encoded = job.burn or job.lips is not None or self.marks.label or not copies(self.video)
         check_output(self.out, pixels=info.width * info.height * max(info.frames, 1) if encoded else 0)
+        if job.lips is not None and not job.voices:
+            raise InvalidInput("--lips follow a new voice: add --voice, or drop it")
         if job.voices:  # before any work
             admit_words([], self.terms, voiced=True)
 
@@ -206,7 +245,10 @@ class _Translation:
             for number, one in enumerate(spoken, 1)
             if one.over
         ]
-        self.notes.append(LIPS)
+        if self.lips is None:
+            self.notes.append(LIPS)
+        else:
+            self.engines["lips"] = self.lips.name
         old = read_sound(self.video, rate=mix.RATE, channels=2) if has_sound(self.video) else None
         self.progress("mixing", 0.75)
         samples = mix.dub(old, spoken, words.before, round(length * mix.RATE), under=job.original)
@@ -237,6 +279,7 @@ class _Translation:
         """What the seal says: an edited version of the video, and which parts of it were synthesized by what."""
         job = self.job
         synthesized = [f"voice in {tongues.name_of(job.target)}"] if spoken else []
+        synthesized += ["lips"] if self.lips is not None else []
         synthesized += [f"words in {tongues.name_of(job.target)}"] if "translator" in self.engines else []
         model = ", ".join(self.engines.values()) or "the user's subtitles"
         kind: SourceType = "compositeSynthetic" if synthesized else "humanEdits"
@@ -273,6 +316,8 @@ class _Translation:
         return sealed, "encoded"
 
     def _why_encoded(self) -> str | None:
+        if self.lips is not None:
+            return "the lips follow the new voice"
         if self.job.burn:
             return "subtitles are burnt in"
         if self.marks.label:
@@ -281,6 +326,12 @@ class _Translation:
 
     def _drawn(self, frames: Iterator[Frame], fps: float) -> Iterator[Frame]:
         """Frames with even sides, and with subtitles in them where they are to be burnt in."""
+        if self.lips is not None:
+            length = max(one.end for one in self.spoken)
+            voice = mix.laid(self.spoken, round(length * mix.RATE))
+            voice = mix.resampled(voice, mix.RATE, LIPS_RATE)
+            spans = [(one.start, one.end) for one in self.spoken]
+            frames = self.lips.follow(self.video, frames, fps, voice, spans, self.folder)
         even = (frame[: frame.shape[0] & ~1, : frame.shape[1] & ~1] for frame in frames)
         return even if self.burner is None else self.burner.burn(even, fps)
 

@@ -6,10 +6,10 @@ This module makes no video; `translate` does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from lichtspiel.errors import InvalidInput, MediaError
 from lichtspiel.media.sound import has_sound, read_sound
@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["Draft", "Job", "Progress", "Words", "admit_words", "draft", "speech"]
+__all__ = ["Draft", "Job", "PictureText", "Progress", "Words", "admit_words", "draft", "speech"]
 
 Progress = Callable[[str, float], None]
+
+PictureText = Literal["tell", "replace"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +41,10 @@ class Job:
     `source` None means what the engine finds, English by default. `transcript` is a subtitle file in the language of
     the video and takes the place of hearing; `subtitles` is one in the target language and takes the place of
     translating, too. `voices` are empty for subtitles alone; several are for several speakers. `shots` are the times,
-    in seconds, at which a new shot begins; None finds them where the extra understand is installed. `subtitle_file` is
-    where the translation is written, too.
+    in seconds, at which a new shot begins; None finds them where the extra understand is installed. `lips` names
+    what makes the lips follow the voice (`workflows.lips`); None leaves them as they are. `subtitle_file` is
+    where the translation is written, too. `picture_text` says whether text in the picture is told, or replaced by the
+    VACE model of `picture_options`, which are fields of a request, with the files `picture_weights`.
     """
 
     target: str
@@ -57,6 +61,10 @@ class Job:
     font: Path | None = None
     shots: tuple[float, ...] | None = None
     subtitle_file: Path | None = None
+    lips: str | None = None
+    picture_text: PictureText | None = None
+    picture_weights: tuple[Path, ...] = ()
+    picture_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
