@@ -139,8 +139,8 @@ ROOMS: dict[str, tuple[str, str]] = {
     ),
     "tune/look": ("errors frames media seal spec storage tune/dataset tune/prepare tune/samples", "PIL numpy"),
     "tune/check": (
-        "host inference spec tune/cache tune/dataset tune/encode tune/meter tune/peaks tune/placement tune/prepare "
-        "tune/samples tune/settings tune/trainer",
+        "host inference spec tune/cache tune/dataset tune/encode tune/meter tune/objective tune/peaks tune/placement "
+        "tune/prepare tune/samples tune/settings tune/texts tune/trainer",
         "torch",
     ),
     "tune/placement": ("inference spec tune/dataset tune/peaks tune/settings", ""),

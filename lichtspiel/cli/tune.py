@@ -14,9 +14,11 @@ import typer
 from lichtspiel.cli.common import Json, Weights, out_option, progress_bar, say
 from lichtspiel.cli.tune_flags import (
     TRAINING,
+    Accumulate,
     CacheFolder,
     Consent,
     Folder,
+    Keep,
     ModelName,
     Steps,
     TypedAdapter,
@@ -85,7 +87,9 @@ def check_run(  # noqa: PLR0913  (one parameter is one flag)
     consent: Consent = None,
     cache: CacheFolder = None,
     adapter: TypedAdapter,
+    keep: Keep = None,
     run: TypedRun,
+    accumulate: Accumulate = 1,
     full: Full = False,
     steps: Steps = 2000,
     as_json: Json = False,
@@ -100,12 +104,14 @@ def check_run(  # noqa: PLR0913  (one parameter is one flag)
     from lichtspiel.tune.check import check
     from lichtspiel.tune.encode import Encoder
     from lichtspiel.tune.prepare import default_cache, look_through
+    from lichtspiel.tune.texts import read_prompts
     from lichtspiel.weights.checkpoint import checkpoint
 
     if steps < 1:
         raise InvalidInput(f"--steps {steps} is not valid; use a whole number from 1")
     row, options = find(model), replace(options, consent=consent)
-    plan, automatic = run_options(run, adapter.fields(full=full))
+    prompts = () if keep is None else read_prompts(keep)
+    plan, automatic = run_options(run, adapter.fields(full=full), accumulate=accumulate, keep=prompts)
     files = checkpoint(row, weights)
     with _observer() as observe:
         surveyed = look_through(data, row, files.tokenizer(), options, observe)

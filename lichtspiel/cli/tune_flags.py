@@ -131,6 +131,11 @@ Rate = Annotated[
     _option("--learning-rate", group=TRAINING, metavar="NUMBER", help="At its highest. [default: by method]"),
 ]
 BatchSize = Annotated[int, _option("--batch", group=TRAINING, metavar="NUMBER", help="Samples in a batch.")]
+Accumulate = Annotated[int, _option("--accumulate", group=TRAINING, metavar="NUMBER", help="Batches in a step.")]
+Keep = Annotated[
+    Path | None,
+    _option("--keep", group=ADAPTER, metavar="FILE", help="Prompts, one a line, that are to look as they did."),
+]
 Checkpointing = Annotated[
     bool | None,
     _option(

@@ -14,9 +14,11 @@ from lichtspiel.cli.flags import Verb, expand, parameters
 from lichtspiel.cli.tune_flags import (
     ADAPTER,
     TRAINING,
+    Accumulate,
     CacheFolder,
     Consent,
     Folder,
+    Keep,
     ModelName,
     Steps,
     TypedAdapter,
@@ -47,7 +49,7 @@ def _option(*names: str, group: str = TRAINING, **more: Any) -> Any:
 
 def training_flags(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     steps: Steps = 2000,
-    accumulate: Annotated[int, _option("--accumulate", metavar="NUMBER", help="Batches in a step.")] = 1,
+    accumulate: Accumulate = 1,
     clip: Annotated[float, _option("--clip", metavar="NUMBER", help="Longest gradient; 0: any.")] = 1.0,
     weight_decay: Annotated[float, _option("--weight-decay", metavar="NUMBER", help="Weight decay.")] = 0.01,
     warmup: Annotated[int, _option("--warmup", metavar="STEPS", help="Steps in which the learning rate rises.")] = 20,
@@ -117,10 +119,7 @@ def tune_lora(  # noqa: PLR0913  (one parameter is one flag)
     model: ModelName = "nano",
     weights: Weights = None,
     adapter: TypedAdapter,
-    keep: Annotated[
-        Path | None,
-        _option("--keep", group=ADAPTER, metavar="FILE", help="Prompts, one a line, that are to look as they did."),
-    ] = None,
+    keep: Keep = None,
     keep_weight: Annotated[
         float | None, _option("--keep-weight", group=ADAPTER, metavar="NUMBER", help="Their weight. [default: 1]")
     ] = None,

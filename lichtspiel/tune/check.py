@@ -22,11 +22,13 @@ from lichtspiel.tune.cache import Batch, Cache
 from lichtspiel.tune.dataset import Bucket, DataOptions, Finding, Sample
 from lichtspiel.tune.encode import Encoder
 from lichtspiel.tune.meter import Measured, measured
+from lichtspiel.tune.objective import Draw
 from lichtspiel.tune.peaks import base_bytes, predict
 from lichtspiel.tune.placement import placed
 from lichtspiel.tune.prepare import Observe, Surveyed, assemble
 from lichtspiel.tune.samples import by_bucket
 from lichtspiel.tune.settings import RunOptions
+from lichtspiel.tune.texts import encode_texts
 from lichtspiel.tune.trainer import Trainer
 
 __all__ = ["BucketLine", "Probe", "Report", "StageLine", "check"]
@@ -278,6 +280,9 @@ def _measure(
     observe: Observe,
 ) -> None:
     """Load the model, take a few steps of each chosen bucket, the largest first, and try to learn one batch."""
+    kept = None
+    if run.keep:
+        kept = encode_texts(encoder.folder, ("", *run.keep), encoder.files, torch.device(encoder.device))
     gc.collect()
     lines = {line.bucket: line for line in report.buckets}
     largest = next(iter(chosen))
@@ -288,6 +293,7 @@ def _measure(
         trainer = Trainer(row, encoder.files, replace(run, warmup=0), encoder.device, resident=resident)
         batch = _batch(cache, largest)
         report.probe = _probe(trainer, batch, observe, lines[largest])
+        _rest_of_step(trainer, batch, kept, lines[largest])
     lines[largest].measured = loading.bytes
     for bucket in list(chosen)[1:]:
         batch = _batch(cache, bucket)
@@ -295,6 +301,7 @@ def _measure(
         with measured(encoder.device, before=loading.before) as spent:
             trainer.step(batch, times=times, noise=noise)
         lines[bucket].measured, lines[bucket].seconds, lines[bucket].scaled = spent.bytes, spent.seconds, False
+        _rest_of_step(trainer, batch, kept, lines[bucket])
     _scale_times(report, row, lines[largest])
     if not report.probe.falls:
         first, last = report.probe.losses[0], report.probe.losses[-1]
@@ -331,6 +338,20 @@ def _probe(trainer: Trainer, batch: Batch, observe: Observe, line: BucketLine) -
     losses.append(trainer.loss(batch, times=times, noise=noise))
     line.seconds, line.scaled = sorted(seconds[PROBE_STEPS // 2 :])[PROBE_STEPS // 4], False
     return Probe(losses)
+
+
+def _rest_of_step(trainer: Trainer, batch: Batch, kept: torch.Tensor | None, line: BucketLine) -> None:
+    """Add to the time of one batch what else a step of the run does: the pass with prompts to keep, whose states are
+    `kept` [n, l, d], and the other batches that it adds up."""
+    assert line.seconds is not None
+    if kept is not None:
+        times, noise = _fixed(batch)
+        other = replace(batch, text=kept[-1:].expand(len(batch), -1, -1), weight=None)
+        with measured(trainer.device) as spent:
+            trainer.backward_kept(other, Draw(times, noise, torch.zeros(len(batch), dtype=torch.long)))
+        trainer.optimizer.zero_grad(set_to_none=True)
+        line.seconds += spent.seconds
+    line.seconds *= trainer.options.accumulate
 
 
 def _operations(row: Model, line: BucketLine) -> float:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import mmap
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from lichtspiel.tune import check as check_room
 from lichtspiel.tune.check import Probe, check
 from lichtspiel.tune.dataset import DataOptions
 from lichtspiel.tune.encode import Encoder
-from lichtspiel.tune.meter import measured
+from lichtspiel.tune.meter import Measured, measured
 from lichtspiel.tune.prepare import Observe, look_through
 from lichtspiel.tune.settings import AdapterPlan, RunOptions
 from lichtspiel.weights.checkpoint import Checkpoint, checkpoint
@@ -55,6 +56,24 @@ def test_a_run_that_fits_and_learns_may_go(data: Path, random_nano: Path, tmp_pa
     assert report.probe.falls
     assert report.probe.losses[-1] < report.probe.losses[0]
     assert all(stage.measured is not None for stage in report.stages)
+
+
+def test_the_hours_are_those_of_all_passes_of_a_step(
+    data: Path, random_nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def a_second(device: object, *, before: int | None = None) -> Iterator[Measured]:
+        yield Measured(0, 1, 1.0)
+
+    monkeypatch.setattr(check_room, "measured", a_second)
+    files = checkpoint(NANO, random_nano)
+    surveyed = look_through(data, NANO, files.tokenizer(), OPTIONS, Observe())
+    encoder = Encoder.of(NANO, files, tmp_path / "cache", "cpu")
+    for keep, accumulate, seconds in (((), 1, 1), (("a turtle walks",), 3, 6)):
+        run = replace(RUN, keep=keep, accumulate=accumulate)
+        report = check(surveyed, encoder, OPTIONS, run, steps=100, observe=Observe())
+        assert [line.seconds for line in report.buckets] == [seconds, seconds]
+        assert report.hours == pytest.approx((100 * seconds + (report.encoding_seconds or 0)) / 3600)
 
 
 def test_what_a_run_measures_is_what_its_process_takes() -> None:
