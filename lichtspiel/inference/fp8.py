@@ -1,11 +1,14 @@
 """Products in eight-bit floating point: the linear layers of a DiT's blocks on GPUs that have units for them.
 
 Weights are e4m3 with a scale for each row, inputs with a scale for each token, both from the largest absolute value;
-products are summed in float32 and returned in bfloat16. Embeddings, modulation, norms and the head stay as they are. On
-a processor the same numbers are multiplied in float32, which is slow and lets tests compare.
+products are summed in float32 and returned in bfloat16. Weights that a file has in e4m3 keep its values and scales.
+Embeddings, modulation, norms and the head stay as they are. On a processor the same numbers are multiplied in float32,
+which is slow and lets tests compare.
 """
 
 from __future__ import annotations
+
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +16,7 @@ from torch import Tensor, nn
 
 from lichtspiel.errors import RequestError
 
-__all__ = ["FP8Linear", "check_fp8", "to_fp8"]
+__all__ = ["BlocksInFP8", "FP8Linear", "check_fp8", "to_fp8"]
 
 E4M3 = torch.float8_e4m3fn
 LARGEST = torch.finfo(E4M3).max  # 448
@@ -37,7 +40,10 @@ def check_fp8(device: torch.device) -> None:
 
 
 class FP8Linear(nn.Module):
-    """A linear layer with e4m3 weights [out, in]; takes and returns bfloat16. It cannot be trained or saved."""
+    """A linear layer with e4m3 weights [out, in]; takes and returns bfloat16. It cannot be trained or saved.
+
+    The layer that it is made from has weights in a wider precision, or in e4m3 and a buffer `scales` [out, 1].
+    """
 
     weight: Tensor
     scales: Tensor
@@ -45,7 +51,8 @@ class FP8Linear(nn.Module):
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
-        weight, scales = quantized(layer.weight.detach())
+        weight = layer.weight.detach()
+        weight, scales = (weight, cast(Tensor, layer.scales)) if weight.dtype == E4M3 else quantized(weight)
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("scales", scales.T.contiguous(), persistent=False)  # [1, out]
         bias = None if layer.bias is None else layer.bias.detach().to(torch.bfloat16)
@@ -73,14 +80,30 @@ def quantized(rows: Tensor) -> tuple[Tensor, Tensor]:
     return (wide / scales).clamp(-LARGEST, LARGEST).to(E4M3), scales
 
 
+def fits(layer: nn.Module) -> bool:
+    """Whether a layer can compute in eight bits. Layers that always compute in float32 are of another class."""
+    return type(layer) is nn.Linear and not any(side % MULTIPLE for side in layer.weight.shape)
+
+
 def to_fp8(block: nn.Module) -> int:
-    """Replace every plain linear layer in a block; returns how many were replaced. Layers that always compute in
-    float32 are of another class and stay."""
+    """Replace every plain linear layer in a block; returns how many were replaced."""
     count = 0
     for name, child in [*block.named_children()]:
-        if type(child) is nn.Linear and not any(side % MULTIPLE for side in child.weight.shape):
-            setattr(block, name, FP8Linear(child))
+        if fits(child):
+            setattr(block, name, FP8Linear(cast(nn.Linear, child)))
             count += 1
         else:
             count += to_fp8(child)
     return count
+
+
+class BlocksInFP8:
+    """`to_fp8` for every block as it loads (`each` of `offload.load_with_offload`), with what is stored in e4m3."""
+
+    def __call__(self, block: nn.Module) -> int:
+        """See `to_fp8`."""
+        return to_fp8(block)
+
+    def keeps(self, layer: nn.Module) -> bool:
+        """Whether the weight of this layer may stay in e4m3."""
+        return fits(layer)

@@ -35,7 +35,7 @@ from lichtspiel.inference.conditions import Conditions, begun, finite, within_me
 from lichtspiel.inference.cpu import use_cpu_kernels
 from lichtspiel.inference.device import choose_device, choose_precision, exact_dtype
 from lichtspiel.inference.estimate import plan_for
-from lichtspiel.inference.fp8 import to_fp8
+from lichtspiel.inference.fp8 import BlocksInFP8
 from lichtspiel.inference.guidance import Guidance, nag, skipping
 from lichtspiel.inference.inputs import Inputs, read_inputs
 from lichtspiel.inference.kernels import attention_for, use_attention
@@ -56,6 +56,7 @@ from lichtspiel.request import Request
 from lichtspiel.spec import Model, Part, model
 from lichtspiel.tokenizer import Tokenizer
 from lichtspiel.weights.checkpoint import Checkpoint, Files, checkpoint
+from lichtspiel.weights.offload import Each
 
 __all__ = ["Conditions", "Files", "Pipeline", "Step", "load"]
 
@@ -387,7 +388,7 @@ class Pipeline:
             return self._lent
 
         def build() -> DiT:
-            stage, each = self.plan.stage("dit"), {"int8": quantize, "fp8": to_fp8}.get(self.precision)
+            stage, each = self.plan.stage("dit"), EACH.get(self.precision)
             dit = self.checkpoint.dit(self.dtype, self.device, resident=stage.resident, each=each)
             if self.loras:
                 merge = not (stage.streamed or each or self.swappable)
@@ -415,6 +416,10 @@ class Pipeline:
 
 def _texts(request: Request) -> list[str]:
     """What the text encoder reads: the prompt and, with guidance of any kind, the negative prompt."""
+EACH: dict[str, Each] = {"int8": quantize, "fp8": BlocksInFP8()}
+"""What is done with each block of the DiT that stays in memory, by precision."""
+
+
     guided = request.guidance != 1 or request.nag
     return [request.prompt, request.negative] if guided else [request.prompt]
 
@@ -447,6 +452,9 @@ def load(request: Request, weights: Files = None, *, swappable: bool = False) ->
     notes = [*adapters.notes, *planned.warnings, *distilled.notes(dict(request), names)]
     if compiled is False and request.compile == "auto" and device.type == "cuda":
         notes.append(str(can_compile(device)))
+    if files.parts["dit"].widened and precision != "fp8":
+        how = "; with --dtype fp8 they are not, if the GPU can" if device.type == "cuda" else ""
+        notes.append(f"the weights are stored in fp8 and converted to {precision}{how}")
     pipeline = Pipeline(
         row, files, device, precision, planned, attention, compiled, vae_precision, loras=adapters.loras,
         notes=notes, swappable=swappable, team=current(),

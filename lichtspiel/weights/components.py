@@ -161,6 +161,21 @@ class Component:
         (piece,) = self._pieces[name].values()
         return piece.rows(ids)
 
+    def float8(self, name: str) -> tuple[Tensor, Tensor] | None:
+        """An official matrix in e4m3 as it is stored, and the scale [out, 1] of each row in float32, which is 1 without
+        scales; None for a tensor that is stored otherwise or in pieces."""
+        piece, *more = self._pieces[name].values()
+        entry = piece.file.entries[piece.name]
+        if more or self._slots[name].axes or len(entry.shape) != 2 or entry.precision != "F8_E4M3":
+            return None
+        scale = torch.ones(()) if piece.scale is None else piece.file.read(piece.scale).float()
+        return piece.file.read(piece.name), scale.reshape(-1, 1).expand(entry.shape[0], 1)
+
+    @property
+    def widened(self) -> bool:
+        """Whether some of the weights are stored in eight-bit floating point, which most precisions widen."""
+        return any(precision.startswith("F8_") for precision in self.precisions())
+
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         """Every official tensor in the order of the files."""
         return ((name, self[name]) for name in self._pieces)

@@ -138,6 +138,11 @@ class Weights(Mapping[str, Tensor]):
         """The rows `ids` [l] of a matrix; the others are not decoded."""
         return self.part.rows(name, ids)
 
+    def float8(self, name: str) -> tuple[Tensor, Tensor] | None:
+        """A matrix as it is stored in e4m3, and the scale of each row; None if it is stored otherwise."""
+        stored = self.part.float8(name)
+        return stored if stored is not None and stored[0].shape == self.names[name] else None
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
 

@@ -22,7 +22,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Each", "Stream", "block_names", "load_with_offload"]
+__all__ = ["Each", "HasFloat8", "KeepsFloat8", "Stream", "block_names", "load_with_offload"]
 
 ROWS = 100_000
 """An embedding with more rows is not loaded: the rows of a prompt are read where they are."""
@@ -34,6 +34,26 @@ class HasRows(Protocol):
 
     def rows(self, name: str, ids: Tensor, /) -> Tensor:
         """The rows `ids` [l] of a matrix."""
+
+
+@runtime_checkable
+class HasFloat8(Protocol):
+    """Tensors of which some are stored in eight-bit floating point."""
+
+    def float8(self, name: str, /) -> tuple[Tensor, Tensor] | None:
+        """A matrix [out, in] in e4m3 as it is stored, and the scale [out, 1] of each row in float32; None for a tensor
+        that is stored otherwise."""
+
+
+@runtime_checkable
+class KeepsFloat8(Protocol):
+    """An `Each` that computes with matrices in e4m3 as they are stored."""
+
+    def __call__(self, block: nn.Module, /) -> object:
+        """See `load_with_offload`."""
+
+    def keeps(self, layer: nn.Module, /) -> bool:
+        """Whether the `weight` of this layer may stay in e4m3, with a buffer `scales` [out, 1] beside it."""
 
 
 Each = Callable[[nn.Module], object]
@@ -54,7 +74,8 @@ def load_with_offload(
     `tensors` has every name of the model's state and no other, best memory-mapped; the mapping is asked anew for each
     use, so it may also make tensors when asked. It has to live as long as the model. Floating tensors become `dtype`.
     The first `resident` blocks stay; `each` is called with every block that stays, when it is filled (to quantize it,
-    say), so that never more than one of them is in memory as it was. The model must not be called by two threads.
+    say), so that never more than one of them is in memory as it was. If it `KeepsFloat8`, matrices that are stored in
+    e4m3 are not widened. The model must not be called by two threads.
 
     Returns the stream of the blocks that do not stay, if there are any. Without `hooked`, the caller calls its `before`
     and `after` around each of these blocks.
@@ -74,11 +95,32 @@ def load_with_offload(
         _fill(module, {name: _convert(tensors[prefix + name], dtype, device) for name in own})
     for name in stay:
         source = _named(blocks[name], name)
+        for key in _keep_float8(blocks[name], source, tensors, device, each):
+            del source[key]
         _fill(blocks[name], {key: _convert(tensors[full], dtype, device) for key, full in source.items()})
         _forget([tensors[full] for full in source.values()])
         if each is not None:
             each(blocks[name])
     return Stream({name: blocks[name] for name in stream}, tensors, dtype, device, hooked=hooked) if stream else None
+
+
+def _keep_float8(
+    block: nn.Module, source: Mapping[str, str], tensors: Mapping[str, Tensor], device: torch.device, each: Each | None
+) -> list[str]:
+    """Give the layers of a block the matrices that stay as they are stored; returns their names in it."""
+    kept: list[str] = []
+    if not (isinstance(each, KeepsFloat8) and isinstance(tensors, HasFloat8)):
+        return kept
+    for name, layer in block.named_modules():
+        key = f"{name}.weight"
+        stored = tensors.float8(source[key]) if key in source and each.keeps(layer) else None
+        if stored is not None:
+            values, scales = stored
+            _fill(layer, {"weight": values.to(device, copy=True)})
+            layer.register_buffer("scales", scales.to(device), persistent=False)
+            _forget([values])
+            kept.append(key)
+    return kept
 
 
 def block_names(model: nn.Module) -> list[str]:

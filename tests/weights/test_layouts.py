@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from lichtspiel.errors import WeightsError
+from lichtspiel.inference.fp8 import BlocksInFP8, FP8Linear
 from lichtspiel.spec import Model, Part
 from lichtspiel.weights.checkpoint import Checkpoint, checkpoint
 from lichtspiel.weights.components import open_file, scan
@@ -163,6 +164,31 @@ def test_fp8_is_read_with_its_scales(style: str, part: Part, tmp_path: Path) -> 
         assert torch.equal(value, theirs), name
         # e4m3 keeps three bits behind the leading one, and below 2⁻⁶ of the scale's unit steps of 2⁻⁹.
         assert torch.allclose(value, true[name], rtol=2**-4, atol=2**-10)
+
+
+@pytest.mark.parametrize("style", ["plain", "scale_weight", "rows"])
+def test_fp8_is_not_widened_where_fp8_is_computed(style: str, tmp_path: Path) -> None:
+    folder = layouts.comfy(tmp_path)
+    files, values = eighth(state("i2v", "dit"), style)
+    save_file(files, folder / "diffusion_models/a.safetensors")
+    found = checkpoint(TINY, folder)
+    assert found.parts["dit"].widened
+    dit = found.dit(torch.bfloat16, each=BlocksInFP8())
+    kept = {name: layer for name, layer in dit.named_modules() if isinstance(layer, FP8Linear)}
+    assert len(kept) == 12 * TINY.dit.layers  # ten projections of a block, two more for the picture
+    for name, layer in kept.items():
+        assert torch.equal(layer.weight.float(), files[f"{name}.weight"].float()), name
+        assert torch.equal(layer.weight.float() * layer.scales.T, values[f"{name}.weight"]), name
+        assert torch.equal(layer.bias, files[f"{name}.bias"].bfloat16()), name
+    for name, value in dit.state_dict().items():  # what is not in eight bits is widened as ever
+        assert torch.equal(value, values[name].bfloat16()), name
+
+
+def test_weights_in_16_bit_become_fp8_with_scales_of_their_own(tmp_path: Path) -> None:
+    found = checkpoint(TINY, layouts.comfy(tmp_path))
+    assert not found.parts["dit"].widened
+    layers = [one for one in found.dit(torch.bfloat16, each=BlocksInFP8()).modules() if isinstance(one, FP8Linear)]
+    assert all(layer.weight.float().abs().amax(dim=1).allclose(torch.tensor(448.0)) for layer in layers)
 
 
 def test_fp8_scales_that_are_lost_are_missed(tmp_path: Path) -> None:
