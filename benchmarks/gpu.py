@@ -38,6 +38,7 @@ from lichtspiel.inference.compiled import can_compile, compile_blocks
 from lichtspiel.inference.cpu import use_cpu_kernels
 from lichtspiel.inference.estimate import plan_for
 from lichtspiel.inference.fp8 import check_fp8, to_fp8
+from lichtspiel.inference.gpu import exact_convolutions, use_gpu_layout
 from lichtspiel.inference.kernels import attention_for, use_attention
 from lichtspiel.inference.kv_cache import kv_cache
 from lichtspiel.inference.magcache import MagCache, curve_for, reusing
@@ -309,7 +310,7 @@ def magcache(bench: Bench, name: str) -> None:
 
 
 def vae(bench: Bench) -> None:
-    """Decoding and encoding of at most 33 frames, in both precisions, and by diffusers."""
+    """Decoding and encoding of at most 33 frames, in both precisions, in plain PyTorch and by diffusers."""
     spec = bench.model("t2v-1.3b").vae
     frames = min(bench.frames, 33)
     width, height = bench.size
@@ -327,7 +328,8 @@ def vae(bench: Bench) -> None:
             "decode": lambda: torch.cat([*network.decode(latents)], dim=2),
             "encode": lambda: network.encode(video),
         }[what]
-        result, seconds, peak = bench.measured(work)
+        with exact_convolutions():
+            result, seconds, peak = bench.measured(work)
         difference = relative_error(result, exact.setdefault(what, result))
         return f"{seconds:.3f} | {peak:.2f} | {difference:.1e} |"
 
@@ -341,6 +343,9 @@ def vae(bench: Bench) -> None:
         _, seconds, peak = bench.measured(lambda: other.decode(given, return_dict=False)[0])
         return f"{seconds:.3f} | {peak:.2f} | other weights |"
 
+    for what in ("decode", "encode"):
+        bench.row(f"VAE, {what} {frames} frames, float32, plain", partial(ours, what, torch.float32))
+    use_gpu_layout(network)
     for what in ("decode", "encode"):
         for dtype in (torch.float32, torch.bfloat16):
             bench.row(f"VAE, {what} {frames} frames, {dtype}".replace("torch.", ""), partial(ours, what, dtype))

@@ -36,6 +36,7 @@ from lichtspiel.inference.cpu import use_cpu_kernels
 from lichtspiel.inference.device import choose_device, choose_precision, exact_dtype
 from lichtspiel.inference.estimate import plan_for
 from lichtspiel.inference.fp8 import BlocksInFP8
+from lichtspiel.inference.gpu import exact_convolutions, use_gpu_layout
 from lichtspiel.inference.guidance import Guidance, nag, skipping
 from lichtspiel.inference.inputs import Inputs, read_inputs
 from lichtspiel.inference.kernels import attention_for, use_attention
@@ -351,7 +352,7 @@ class Pipeline:
             for part in released:
                 del self._networks[part]
             gc.collect()
-        with self.clock.stage(name), within_memory(name):
+        with self.clock.stage(name), within_memory(name), exact_convolutions():
             yield
 
     def _within(self, stage: str, part: Part, items: Iterator[Item]) -> Iterator[Item]:
@@ -371,6 +372,8 @@ class Pipeline:
                 network = build()
                 if self.device.type == "cpu":
                     use_cpu_kernels(network)
+                elif isinstance(network, VAE):
+                    use_gpu_layout(network)
                 self._networks[part] = network
         return cast("Network", self._networks[part])
 
@@ -414,12 +417,12 @@ class Pipeline:
         return prompt_cache.fingerprint(self.checkpoint.parts["umt5"].paths, f"{self.dtype} on {self.device.type}")
 
 
-def _texts(request: Request) -> list[str]:
-    """What the text encoder reads: the prompt and, with guidance of any kind, the negative prompt."""
 EACH: dict[str, Each] = {"int8": quantize, "fp8": BlocksInFP8()}
 """What is done with each block of the DiT that stays in memory, by precision."""
 
 
+def _texts(request: Request) -> list[str]:
+    """What the text encoder reads: the prompt and, with guidance of any kind, the negative prompt."""
     guided = request.guidance != 1 or request.nag
     return [request.prompt, request.negative] if guided else [request.prompt]
 
@@ -450,11 +453,11 @@ def load(request: Request, weights: Files = None, *, swappable: bool = False) ->
     if planned.refusal:
         raise OutOfMemory(f"{planned.refusal}; take a smaller size, fewer frames or a smaller model")
     notes = [*adapters.notes, *planned.warnings, *distilled.notes(dict(request), names)]
-    if compiled is False and request.compile == "auto" and device.type == "cuda":
-        notes.append(str(can_compile(device)))
     if files.parts["dit"].widened and precision != "fp8":
         how = "; with --dtype fp8 they are not, if the GPU can" if device.type == "cuda" else ""
         notes.append(f"the weights are stored in fp8 and converted to {precision}{how}")
+    if compiled is False and request.compile == "auto" and device.type == "cuda":
+        notes.append(str(can_compile(device)))
     pipeline = Pipeline(
         row, files, device, precision, planned, attention, compiled, vae_precision, loras=adapters.loras,
         notes=notes, swappable=swappable, team=current(),

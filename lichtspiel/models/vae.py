@@ -188,23 +188,29 @@ class Upsample(nn.Module):
     def _double_time(time_conv: CausalConv3d, x: Tensor, cache: Cache | None) -> Tensor:
         starting = cache is None or time_conv not in cache
         if not starting:
-            later: Tensor = rearrange(time_conv(x, cache), "b (n c) t h w -> b c (t n) h w", n=2)
-            return later
+            return two_from_each(time_conv(x, cache))
         first, rest = x[:, :, :1], x[:, :, 1:]
         if cache is not None:
             # The second latent must see zeros, not the first one: that is how the published weights were trained.
             cache[time_conv] = zeros_before(first, time_conv.memory)
         if not rest.shape[2]:
             return first
-        doubled = rearrange(time_conv(rest, cache), "b (n c) t h w -> b c (t n) h w", n=2)
-        return torch.cat([first, doubled], dim=2)
+        return torch.cat([first, two_from_each(time_conv(rest, cache))], dim=2)
+
+
+def two_from_each(x: Tensor) -> Tensor:
+    """The two frames that stand behind one another in the channels of each frame, in the same memory format."""
+    if not x.is_contiguous(memory_format=torch.channels_last_3d):
+        return rearrange(x, "b (n c) t h w -> b c (t n) h w", n=2)
+    return rearrange(x.movedim(1, -1), "b t h w (n c) -> b (t n) h w c", n=2).contiguous().movedim(-1, 1)
 
 
 def per_frame(layer: nn.Module, x: Tensor) -> Tensor:
     """Apply an image layer to every frame of [b, c, t, h, w]."""
     b = x.shape[0]
     frames: Tensor = layer(rearrange(x, "b c t h w -> (b t) c h w"))
-    return rearrange(frames, "(b t) c h w -> b c t h w", b=b)
+    # Channels behind for the split: so a single frame keeps strides that tell its memory format.
+    return rearrange(frames.movedim(1, -1), "(b t) h w c -> b t h w c", b=b).movedim(-1, 1)
 
 
 def run(layers: Iterable[nn.Module], x: Tensor, cache: Cache | None) -> Tensor:
