@@ -184,8 +184,11 @@ def test_what_is_wrong_is_answered_at_once(served: Served, talk: Path) -> None:
     for lines, said in WRONG_LINES:
         error = render(address, id, lines=lines).json()["error"]
         assert (error["param"], said in error["message"]) == ("lines", True), error
-    for wish in ({"voice": "x"}, {"original": "louder"}, {"original": "keep"}, {"engine": "x"}):
-        assert render(address, id, **wish).json()["error"]["param"] == next(iter(wish))
+    endless = {"start": 0, "end": 10**400, "text": "a"}
+    assert render(address, id, lines=[endless]).json()["parameters"]["to"] == "de"
+    assert worker(server).once()
+    for wish in ({"voice": "x"}, {"original": "louder"}, {"original": ["keep"]}, {"original": "keep"}, {"engine": "x"}):
+        assert render(address, id, **wish).json()["error"]["param"] == next(iter(wish)), wish
     assert server.jobs.counts()["queued"] == 0
 
 

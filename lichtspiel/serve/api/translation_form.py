@@ -132,7 +132,7 @@ def read_render(fields: Mapping[str, Any], first: Job) -> RenderForm:
     length = first.request["frames"] / first.request["fps"]
     lines = _lines(values["lines"], length) if "lines" in values else _stored(result["lines"])
     original = values.get("original", "duck")
-    if original not in {"duck", "remove", "keep"}:
+    if original not in ["duck", "remove", "keep"]:  # it may be of any type
         raise RequestError("original", original, "it is duck, remove or keep", "duck")
     consent = values.get("consent")
     if consent is not None and not (isinstance(consent, str) and len(consent) <= MAX_CONSENT):
@@ -201,7 +201,7 @@ def _line(value: Any, number: int, length: float) -> Line:
     if isinstance(speaker, bool) or not isinstance(speaker, int) or not 0 <= speaker < 16:
         raise RequestError("lines", place, "its speaker is a number from 0 to 15")
     plain = "".join(letter if letter.isprintable() else " " for letter in text)
-    return Line(float(start), min(float(end), length), " ".join(plain.split()), speaker)
+    return Line(float(start), float(min(end, length)), " ".join(plain.split()), speaker)
 
 
 def _number(value: Any) -> TypeGuard[float]:
