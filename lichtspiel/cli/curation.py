@@ -16,6 +16,7 @@ from lichtspiel.errors import printable
 if TYPE_CHECKING:
     from lichtspiel.understand.curation import Funnel
     from lichtspiel.understand.moderation import Judgment
+    from lichtspiel.understand.personalization import Measured
     from lichtspiel.understand.store import Index
 
 __all__ = ["curate", "evaluate", "moderate", "recommend"]
@@ -145,7 +146,7 @@ def _write_evidence(index: Index, judgments: list[Judgment], folder: Path) -> No
         write_evidence(one, Path(one.path), folder / f"{Path(one.path).stem}.png", made_by_ai=made)
 
 
-def recommend(
+def recommend(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     liked: Annotated[list[str] | None, typer.Option(metavar="VIDEO", help="Liked. [may be repeated]")] = None,
     disliked: Annotated[list[str] | None, typer.Option(metavar="VIDEO", help="Disliked. [may be repeated]")] = None,
     events: Annotated[
@@ -159,6 +160,9 @@ def recommend(
     diverse: Annotated[
         float, typer.Option(min=0, max=1, metavar="SHARE", help="How much a video loses for being like a better one.")
     ] = 0.25,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Tell how well --events foretell later likes, beside popularity.")
+    ] = False,
     within: IndexFile = None,
     as_json: Json = False,
 ) -> None:
@@ -168,16 +172,23 @@ def recommend(
     computer.
     """
     from lichtspiel.understand.personalization import REWARDS, Library, read_events
+    from lichtspiel.understand.personalization import measure as evaluate_log
     from lichtspiel.understand.personalization import recommend as rank
     from lichtspiel.understand.store import Index
 
     if events is None:
-        without_effect({"--viewer": viewer}, "there are no events: add --events FILE")
+        without_effect({"--viewer": viewer, "--measure": measure or None}, "there are no events: add --events FILE")
+    if measure:
+        ignored: dict[str, object] = {"--liked": liked or None, "--disliked": disliked or None, "--viewer": viewer}
+        without_effect(ignored, "--measure looks at all viewers of --events")
     index = Index(index_path(within))
     try:
         library = Library.of(index)
     finally:
         index.close()
+    if measure and events is not None:
+        _print_measured(evaluate_log(library, read_events(events), limit, diverse=diverse), limit, as_json)
+        return
     rewards: dict[int, float] = {}
     for event in read_events(events) if events else ():
         if viewer is None or event.viewer == viewer:
@@ -192,6 +203,15 @@ def recommend(
     for one in found:
         because = f"  because of {Path(one.because).name}" if one.because else ""
         print(printable(f"{one.score:7.3f}  {one.path}{because}{f'  {one.caption}' if one.caption else ''}"))
+
+
+def _print_measured(found: Measured, limit: int, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(vars(found)))
+        return
+    print(f"nDCG@{limit} of {found.viewers} viewers, whose last fifth of events was hidden:")
+    for name, value in (("ours", found.ours), ("most popular", found.popularity), ("random", found.random)):
+        print(f"  {name:<13}{value:.3f}")
 
 
 def curate(  # noqa: PLR0913, PLR0917  (one parameter is one flag)

@@ -34,6 +34,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "recommend": (
         "lichtspiel recommend --liked a.mp4 --liked b.mp4 --disliked c.mp4",
         "lichtspiel recommend --events plays.csv --viewer ada --limit 5",
+        "lichtspiel recommend --events plays.csv --measure",
     ),
     "curate": (
         "lichtspiel curate raw -o dataset --workers 2",

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from lichtspiel.understand.store import Index
 
-__all__ = ["REWARDS", "Event", "Library", "Recommendation", "ndcg", "read_events", "recommend"]
+__all__ = [
+    "REWARDS", "Event", "Library", "Measured", "Recommendation", "measure", "ndcg", "read_events", "recommend",
+]  # fmt: skip
 
 REWARDS: Mapping[str, float] = {"like": 1.0, "play": 0.5, "skip": -0.5, "dislike": -1.0}
 """What an event says of a viewer's taste."""
@@ -188,3 +190,56 @@ def ndcg(ranked: Sequence[float], best: Sequence[float], count: int = 10) -> flo
     ideal = sorted(best, reverse=True)[:count]
     most = float((np.array(ideal) * discounts[: len(ideal)]).sum())
     return reached / most if most > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How well recommendations foretell what viewers liked later, beside what is most popular and chance: mean nDCG."""
+
+    viewers: int
+    ours: float
+    popularity: float
+    random: float
+
+
+def measure(
+    library: Library, events: Sequence[Event], count: int = 10, *, diverse: float = _DIVERSE, held: float = 0.2,
+    seed: int = 0,
+) -> Measured:  # fmt: skip
+    """Hide the last fifth of each viewer's videos, learn from the rest of the log, and rank what is left.
+
+    Viewers count who liked or played one of the hidden videos. Raises InvalidInput if there are none.
+    """
+    import numpy as np
+
+    logs: dict[str, dict[int, float]] = {}
+    for event in events:
+        number, log = library.number(event.video), logs.setdefault(event.viewer, {})
+        log[number] = log.get(number, 0.0) + REWARDS[event.kind]
+    hidden: dict[str, dict[int, float]] = {}
+    popularity: dict[int, float] = {}
+    for viewer, log in logs.items():
+        last = list(log)[len(log) - max(round(held * len(log)), 1) :]
+        hidden[viewer] = {number: log.pop(number) for number in last}
+        for number, reward in log.items():
+            popularity[number] = popularity.get(number, 0.0) + max(reward, 0.0)
+    generator = np.random.default_rng(seed)
+    names = {name: number for number, name in enumerate(library.names)}
+    scores: dict[str, list[float]] = {"ours": [], "popularity": [], "random": []}
+    for viewer, log in logs.items():
+        wanted = {number for number, reward in hidden[viewer].items() if reward > 0}
+        if not log or not wanted:
+            continue
+        left = [number for number in range(len(library.names)) if number not in log]
+        rankings = {
+            "ours": [names[one.path] for one in recommend(library, log, count, diverse=diverse)],
+            "popularity": sorted(left, key=lambda number: (-popularity.get(number, 0.0), number)),
+            "random": [int(number) for number in generator.permutation(left)],
+        }
+        for kind, ranking in rankings.items():
+            gains = [float(number in wanted) for number in ranking]
+            scores[kind].append(ndcg(gains, [1.0] * len(wanted), count))
+    if not scores["ours"]:
+        raise InvalidInput("no viewer liked or played a video after others; a log for measuring needs more events")
+    means = {kind: sum(found) / len(found) for kind, found in scores.items()}
+    return Measured(len(scores["ours"]), **means)

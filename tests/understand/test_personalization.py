@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lichtspiel.errors import InvalidInput
-from lichtspiel.understand.personalization import Library, ndcg, read_events, recommend
+from lichtspiel.understand.personalization import Event, Library, measure, ndcg, read_events, recommend
 
 
 def library(per_topic: int = 6, topics: int = 5) -> Library:
@@ -69,3 +69,22 @@ def test_ndcg_is_one_for_the_best_order() -> None:
     assert ndcg([1, 1, 0], [1, 0, 1]) == pytest.approx(1)
     assert ndcg([0, 0, 1], [1, 0, 0]) == pytest.approx(0.5)
     assert ndcg([0], [0]) == 0
+
+
+def test_a_log_tells_how_well_later_likes_are_foretold() -> None:
+    videos = library(per_topic=10)
+    rng = np.random.default_rng(1)
+    events = []
+    for viewer in range(20):
+        topic = viewer % 5
+        liked = [f"{topic}/{n}.mp4" for n in 10 * topic + rng.permutation(10)[:6]]
+        others = [videos.names[n] for n in rng.integers(0, 50, 4) if n // 10 != topic]
+        events += [Event(video, "skip", str(viewer)) for video in dict.fromkeys(others)]
+        events += [Event(video, "like", str(viewer)) for video in liked]
+    found = measure(videos, events, diverse=0.0)
+    assert found.viewers == 20
+    assert found.ours > 1.5 * found.popularity
+    assert found.ours > 1.5 * found.random
+    assert measure(videos, events, diverse=0.0) == found
+    with pytest.raises(InvalidInput, match="needs more events"):
+        measure(videos, [Event("0/0.mp4", "like", "a")])
