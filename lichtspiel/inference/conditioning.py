@@ -12,7 +12,7 @@ along a latent's sides.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,7 @@ __all__ = [
     "known_frames",
     "letterbox",
     "match_aspect",
+    "parts_of",
     "resize",
     "vace_context",
     "video_of",
@@ -109,6 +110,16 @@ def video_of(first: Tensor, last: Tensor | None, frames: int) -> Tensor:
     return video
 
 
+def parts_of(first: Tensor, last: Tensor | None, frames: int, stride: int) -> Iterator[Tensor]:
+    """The same video in parts of 1, then `stride` frames: of a minute, only the frames at hand are held."""
+    yield first[None, :, None]
+    for end in range(1 + stride, frames + 1, stride):
+        part = first.new_zeros(1, 3, stride, *first.shape[1:])
+        if last is not None and end == frames:
+            part[0, :, -1] = last
+        yield part
+
+
 def known_frames(frames: int, last: bool, height: int, width: int, stride: int) -> Tensor:
     """The mask [stride, t, h, w] of known frames (1) and unknown ones (0), for latents of `height` by `width` cells.
 
@@ -125,7 +136,7 @@ def known_frames(frames: int, last: bool, height: int, width: int, stride: int) 
 
 def image_condition(vae: VAE, first: Tensor, last: Tensor | None, frames: int) -> Tensor:
     """The condition [1, 4 + c, t, h, w] for pictures [3, H, W] that already have the size of the video."""
-    latents = vae.encode(video_of(first, last, frames))
+    latents = vae.encode_parts(parts_of(first, last, frames, vae.spec.stride[0]))
     height, width = latents.shape[3:]
     mask = known_frames(frames, last is not None, height, width, vae.spec.stride[0])
     return torch.cat([mask[None].to(latents), latents], dim=1)
@@ -138,8 +149,16 @@ def vace_context(vae: VAE, video: Tensor, mask: Tensor, references: Sequence[Ten
     and the reactive part of the video, encoded separately, and the mask. Each reference becomes one inactive latent
     frame; they precede the video's, in order.
     """
-    reactive = (mask > 0.5).to(video)[None, None]
-    latents = torch.cat([vae.encode(video * (1 - reactive)), vae.encode(video * reactive)], dim=1)
+
+    def masked(kept: bool) -> Iterator[Tensor]:
+        """The video where the mask is off, or on, and mid-gray elsewhere, in parts."""
+        begin = 0
+        for end in range(1, video.shape[2] + 1, vae.spec.stride[0]):
+            reactive = (mask[begin:end] > 0.5).to(video)[None, None]
+            yield video[:, :, begin:end] * ((1 - reactive) if kept else reactive)
+            begin = end
+
+    latents = torch.cat([vae.encode_parts(masked(True)), vae.encode_parts(masked(False))], dim=1)
     cells = mask_cells(mask, vae.spec.stride)[None].to(latents)
     if references:
         reference_latents = torch.cat([vae.encode(reference[None, :, None]) for reference in references], dim=2)

@@ -45,7 +45,7 @@ from lichtspiel.inference.magcache import Curve, MagCache, Recorder, parse, reus
 from lichtspiel.inference.parallel import Share, Team, current, sharing
 from lichtspiel.inference.pixels import to_bytes
 from lichtspiel.inference.plan import BATCHED_TOKENS, Plan
-from lichtspiel.inference.preprocess import given_video, pictures_of, vace_inputs
+from lichtspiel.inference.preprocess import given_parts, pictures_of, vace_inputs
 from lichtspiel.inference.quantize import quantize
 from lichtspiel.inference.windows import riflex, seen_tokens, windowed
 from lichtspiel.lora import LoRA, apply, remove
@@ -245,8 +245,8 @@ class Pipeline:
 
     def _latents(self, request: Request, inputs: Inputs) -> Tensor:
         """The latents of the video that a request starts from."""
-        video = given_video(request, inputs)[None].to(self.device)
-        return finite("video encoding", self._vae().encode(video))
+        parts = given_parts(request, inputs, self.model.vae.stride[0])
+        return finite("video encoding", self._vae().encode_parts(part.to(self.device) for part in parts))
 
     def noise(self, request: Request, generator: torch.Generator | None = None) -> Tensor:
         """The initial noise [1, c, r + t, h, w], which includes a latent frame for each of r references.

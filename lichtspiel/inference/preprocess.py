@@ -7,6 +7,7 @@ Letters: f frames, h and w height and width.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +57,16 @@ def given_video(request: Request, inputs: Inputs) -> Tensor:
     """The frames that are used of the video [3, f, h, w], at the request's size."""
     pictures = [from_pixels(frame) for frame in inputs.video_frames(request)]
     return torch.stack([fit_frame(picture, *request.size, request.fit) for picture in pictures], dim=1)
+
+
+def given_parts(request: Request, inputs: Inputs, stride: int) -> Iterator[Tensor]:
+    """The same in parts [1, 3, n, h, w] of 1, then `stride` frames, so that a long clip is never held as a whole."""
+    part: list[Tensor] = []
+    for number, frame in enumerate(inputs.video_frames(request)):
+        part.append(fit_frame(from_pixels(frame), *request.size, request.fit))
+        if number % stride == 0:
+            yield torch.stack(part, dim=1)[None]
+            part = []
 
 
 def vace_inputs(request: Request, inputs: Inputs) -> VACEInputs:

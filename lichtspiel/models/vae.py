@@ -342,10 +342,13 @@ class VAE(nn.Module):
         """
         stride = self.spec.stride[0]
         assert video.shape[2] % stride == 1, "a video has 1 + 4n frames"
+        return self.encode_parts([video[:, :, :1], *torch.split(video[:, :, 1:], stride, dim=2)])
+
+    def encode_parts(self, parts: Iterable[Tensor]) -> Tensor:
+        """The same of a video that comes in parts of 1, 4, 4, ... frames, so that it is never held as a whole."""
         cache: Cache = {}
-        video = video.to(self.conv1.weight.dtype)
-        chunks = [video[:, :, :1], *torch.split(video[:, :, 1:], stride, dim=2)]
-        means = [self.moments(chunk, cache, self.chunk_frames)[0] for chunk in chunks if chunk.shape[2]]
+        dtype = self.conv1.weight.dtype
+        means = [self.moments(part.to(dtype), cache, self.chunk_frames)[0] for part in parts if part.shape[2]]
         return (torch.cat(means, dim=2).float() - self.mean) / self.std
 
     def decode(self, latents: Tensor) -> Iterator[Tensor]:

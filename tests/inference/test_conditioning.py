@@ -10,8 +10,10 @@ from lichtspiel.inference.conditioning import (
     letterbox,
     mask_cells,
     match_aspect,
+    parts_of,
     resize,
     vace_context,
+    video_of,
 )
 from lichtspiel.models.vae import VAE
 from tests.golden import golden, relative_error
@@ -33,6 +35,16 @@ def test_as_the_official_code(vae: VAE, name: str) -> None:
     first, last = pictures[0], pictures[1] if len(pictures) == 2 else None
     ours = image_condition(vae, first, last, reference.config["frames"])
     assert relative_error(ours, reference.outputs["condition"]) < 1e-5
+
+
+def test_known_pictures_and_videos_are_encoded_without_being_held_whole(vae: VAE) -> None:
+    pictures = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    for last in (None, pictures[1]):
+        parts = list(parts_of(pictures[0], last, 9, 4))
+        assert [part.shape[2] for part in parts] == [1, 4, 4]
+        video = video_of(pictures[0], last, 9)
+        assert torch.equal(torch.cat(parts, dim=2), video)
+        assert torch.equal(vae.encode_parts(iter(parts)), vae.encode(video))
 
 
 def test_mask_marks_the_first_and_the_last_frame() -> None:
