@@ -171,7 +171,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     ),
     "serve/settings": ("errors spec storage understand workflows", ""),
     "serve/api": (
-        "errors inference media options policy request seal/verify serve/errors serve/queue serve/settings "
+        "errors footage inference media options policy request seal/verify serve/errors serve/queue serve/settings "
         "serve/tracing spec storage toybox translate workflows",
         "fastapi prometheus_client psutil starlette",
     ),

@@ -30,7 +30,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 ENVIRONMENT = {
     "lichtspiel/storage.py",
-    "lichtspiel/serve/api/detector.py",
+    "lichtspiel/serve/api/children.py",
     "lichtspiel/serve/workers/ray_cluster.py",
     "lichtspiel/tune/cluster.py",
 }

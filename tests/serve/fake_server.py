@@ -8,6 +8,7 @@ test. It knows nothing of files, keys or queues as the real server has them.
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 import json
 import threading
@@ -313,6 +314,18 @@ def make_app(fake: Fake) -> FastAPI:
 
 
 def _add_videos(app: FastAPI, fake: Fake) -> None:
+    @app.post("/v1/videos/masks")
+    async def mask(request: Request) -> dict[str, Any]:
+        async with request.form() as form:
+            fake.asked.append({name: value for name, value in form.items() if isinstance(value, str)})
+        count, height, width, _ = fake.clips[0].frames.shape
+        return {
+            "object": "video.mask", "frames": count, "fps": 8, "size": [width, height], "start": 0,
+            "confidence": [0.9] * (count - 1) + [0.3], "low": [count - 1],
+            "mask": base64.b64encode(fake.clips[0].path.read_bytes()).decode(),
+        }  # fmt: skip
+
+    @app.post("/v1/videos/edits")
     @app.post("/v1/videos")
     async def create(request: Request) -> dict[str, Any]:
         files = []
@@ -322,7 +335,7 @@ def _add_videos(app: FastAPI, fake: Fake) -> None:
             async with request.form() as form:
                 fields = {name: value for name, value in form.items() if isinstance(value, str)}
                 files = [name for name, value in form.multi_items() if not isinstance(value, str)]
-        fake.asked.append({**fields, "files": files})
+        fake.asked.append({**fields, "files": files, "path": request.url.path})
         return fake.show(fake.add(fields, files))
 
     @app.get("/v1/videos")

@@ -67,6 +67,55 @@ def test_a_model_that_edits_takes_a_video_a_mask_and_things_to_show(
     expect(page.locator('.picture[data-role="video"]')).to_contain_text("mask.png")
 
 
+@pytest.mark.parametrize(("locale", "open_it", "use_it"), [
+    ("en-GB", "Draw what changes", "Use this mask"), ("de-DE", "Einzeichnen, was sich ändert", "Diese Maske nehmen"),
+    ("zh-CN", "框选要修改的部分", "使用此遮罩"),
+])  # fmt: skip
+def test_a_box_is_drawn_followed_and_looked_at_before_the_job_is_sent(
+    visit: Open, clips: list[Clip], locale: str, open_it: str, use_it: str
+) -> None:
+    page, fake = visit(Fake(clips, seconds=0.3), locale=locale)
+    page.locator("#model").select_option("vace-1.3b")
+    expect(page.get_by_role("button", name=open_it)).to_be_hidden()
+    page.locator("#video-file").set_input_files(clips[0].path)
+    page.get_by_role("button", name=open_it).click()
+    expect(page.locator("#region-follow")).to_be_disabled()
+    height, width = clips[0].frames.shape[1:3]
+    page.wait_for_function(f"() => document.getElementById('region-canvas').width === {width}")
+    canvas = page.locator("#region-canvas").bounding_box()
+    assert canvas is not None
+    page.mouse.move(canvas["x"] + canvas["width"] * 0.75, canvas["y"] + canvas["height"] * 0.75)
+    page.mouse.down()
+    page.mouse.move(canvas["x"] + canvas["width"] * 0.25, canvas["y"] + canvas["height"] * 0.5, steps=3)
+    page.mouse.up()
+    page.locator("#region-follow").click()
+    page.locator("#region-take").wait_for()
+    asked = [int(part) for part in fake.asked[0]["box"].split(",")]
+    wanted = width / 4, height / 2, width * 3 / 4, height * 3 / 4
+    assert all(abs(one - other) <= 1 for one, other in zip(asked, wanted, strict=True))
+    assert float(fake.asked[0]["at"]) == 0
+    said = page.locator("#region-says")
+    expect(said).to_contain_text("90")
+    last = len(clips[0].frames) - 1
+    expect(said).to_contain_text(str(last))
+    page.locator("#region-time").fill(str(last / 8 + 0.02))
+    expect(said).to_contain_text("30")
+    green = page.evaluate("""() => {
+      const canvas = document.getElementById("region-canvas");
+      const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+      let count = 0;
+      for (let at = 0; at < data.length; at += 4) count += data[at + 1] > data[at] + 40;
+      return count;
+    }""")
+    assert green > 0
+    page.get_by_role("button", name=use_it).click()
+    expect(page.locator('.picture[data-role="mask"]')).to_contain_text("mask.mp4")
+    page.locator("#prompt").fill("a fish")
+    page.locator("#generate").click()
+    expect(page.locator(".card")).to_have_count(1)
+    assert (fake.asked[-1]["files"], fake.asked[-1]["path"]) == (["video", "mask"], "/v1/videos/edits")
+
+
 def test_a_lora_that_the_server_offers(visit: Open, clips: list[Clip]) -> None:
     page, fake = visit(Fake(clips, seconds=0.3, loras=["clay", "ink"]))
     page.get_by_text("Details").click()

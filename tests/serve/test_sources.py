@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import pytest
 from PIL import Image
 
 from lichtspiel.client import ApiError, Client
+from lichtspiel.footage.segment import box_of
 from lichtspiel.media.media import read_frames
 from lichtspiel.media.picture import load_image
 from lichtspiel.seal import verify
 from lichtspiel.serve.api import sources
 from lichtspiel.serve.queue.api_keys import Keys
+from tests.footage.files import clip, clip_file
 from tests.inference.test_vace import folders  # noqa: F401  (a fixture)
 from tests.serve.live import PROMPT, SMALL, client, live, settings, worker
 
@@ -151,3 +154,30 @@ def test_pairs_of_the_client_stay_with_the_video(random_nano: Path, tmp_path: Pa
             assert "metadata" not in plain.get(made.id).fields["parameters"]
         assert worker(server).once()
         assert server.jobs.get(made.id, None).state == "completed"
+
+
+def test_a_mask_is_found_from_a_box_and_says_where_it_is_unsure(random_nano: Path, tmp_path: Path) -> None:
+    source = clip_file(tmp_path, frames=4)
+    with live(settings(tmp_path / "server", random_nano)) as (_, address), Client(address, timeout=300) as plain:
+
+        def asked(**fields: object) -> dict[str, Any]:
+            with source.open("rb") as content:
+                return plain._json("POST", "/videos/masks", data=fields, files={"video": content})
+
+        answer = asked(box=",".join(map(str, box_of(clip().masks[0] == 1) or ())), at=0)
+        (tmp_path / "mask.mp4").write_bytes(base64.b64decode(answer["mask"]))
+        masks = [frame[..., 0] > 127 for frame in read_frames(tmp_path / "mask.mp4")]
+        truth = clip().masks[:4] == 1
+        for mask, true in zip(masks, truth, strict=True):
+            assert (mask & true).sum() / (mask | true).sum() > 0.7
+        assert (answer["frames"], len(answer["confidence"]), answer["low"]) == (4, 4, [])
+        assert verify(tmp_path / "mask.mp4").credentials.source_type == "algorithmicMedia"
+        for fields, words in (
+            ({"box": "1,2,3"}, "box: '1,2,3' is not valid: it is LEFT,TOP,RIGHT,BOTTOM"),
+            ({"box": "0,0,9999,20"}, "box: .*reaches beyond the clip"),
+            ({"box": "10,10,60,60", "at": 9}, "at: 9.* lasts from 0 to"),
+            ({"box": "10,10,60,60", "at": "x"}, "at: 'x' is not valid"),
+            ({"box": "10,10,60,60", "prompt": "a"}, "prompt: .*asked for by video, box, at and consent"),
+        ):
+            with pytest.raises(ApiError, match=words):
+                asked(**fields)

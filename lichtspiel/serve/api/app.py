@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from lichtspiel import __version__
 from lichtspiel.errors import LichtspielError, Refused
-from lichtspiel.serve.api import health, models, moderations, translations, verify, videos
+from lichtspiel.serve.api import health, masks, models, moderations, translations, verify, videos
 from lichtspiel.serve.api.metrics import TimingMiddleware
 from lichtspiel.serve.api.middleware import SecurityMiddleware
 from lichtspiel.serve.api.objects import error_body, error_response
@@ -58,7 +58,7 @@ def create_app(server: Server) -> FastAPI:
     _answer_errors(app)
     app.state.server = server
     # The first ones have paths that begin as those of videos do.
-    for routes in (moderations, translations, videos, models, verify, health):
+    for routes in (moderations, translations, videos, masks, models, verify, health):
         app.include_router(routes.router, responses=ERRORS)
     app.mount("/page", Page(directory=PAGE), name="page")
 

@@ -36,6 +36,7 @@ __all__ = [
     "EDIT",
     "EXTENSION",
     "FILE",
+    "MASK",
     "MODERATE",
     "PROPERTIES",
     "READING",
@@ -365,3 +366,12 @@ TRANSLATION_RENDER = schema(
     [],
     ("application/json",),
 )
+_MASK = {
+    "box": {**TEXT, "description": "The object on one frame, as LEFT,TOP,RIGHT,BOTTOM in pixels."},
+    "at": {"type": "number", "minimum": 0, "default": 0, "description": "When that frame is shown, in seconds."},
+    "consent": PROPERTIES["consent"],
+}
+MASK = schema({**_MASK, "video": BY_ID}, ["box", "video"], ("application/json",))
+MASK["requestBody"]["content"] |= schema({**_MASK, "video": UPLOAD}, ["box", "video"], ("multipart/form-data",))[
+    "requestBody"
+]["content"]

@@ -26,7 +26,7 @@ from lichtspiel.spec import Task, model
 from lichtspiel.storage import file_sha256
 from lichtspiel.workflows.clips import MAX_FRAMES
 
-__all__ = ["edit", "extension", "video_of", "with_clip", "with_files"]
+__all__ = ["check_video", "edit", "extension", "video_of", "with_clip", "with_files"]
 
 
 MAX_PIXELS = 1920 * 1088 * 300
@@ -80,7 +80,7 @@ def _id(value: Any) -> str | None:
 def edit(server: Server, owner: str, fields: Fields, uploads: Uploads) -> Job | None:
     """Make fields and uploads those of an edit of their video; returns the job that made the video, if one did."""
     source = with_files(server, owner, fields, uploads).get("video")
-    _check_video(fields, uploads, "edit")
+    check_video(fields, uploads, "edit")
     fields.setdefault("model", _first(server, {"edit"}, "edits videos; it needs one of VACE"))
     return source
 
@@ -93,7 +93,7 @@ def extension(server: Server, owner: str, fields: Fields, uploads: Uploads, fold
     for `with_clip`.
     """
     source = with_files(server, owner, fields, uploads).get("video")
-    _check_video(fields, uploads, "continue")
+    check_video(fields, uploads, "continue")
     if "input_reference" in {*fields, *uploads}:
         raise RequestError("input_reference", "a picture", "an extension starts with the last frame of its video")
     offered = server.settings.models
@@ -126,7 +126,8 @@ def with_clip(submission: Submission, folder: Path) -> Submission:
     return replace(submission, files=files, digest=f"{submission.digest} {file_sha256(path)}")
 
 
-def _check_video(fields: Fields, uploads: Uploads, verb: str) -> None:
+def check_video(fields: Fields, uploads: Uploads, verb: str) -> None:
+    """Raise RequestError unless exactly one video was sent or named."""
     if len(uploads.get("video", [])) != 1:
         rule = f'say which video to {verb}: one upload, or {{"id": "video_..."}} of one that was made here'
         raise RequestError("video", fields.get("video"), rule)

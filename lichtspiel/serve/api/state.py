@@ -20,6 +20,7 @@ from lichtspiel.serve.api.detector import Detector
 from lichtspiel.serve.api.form import Submission, stored
 from lichtspiel.serve.api.metrics import Metrics
 from lichtspiel.serve.api.objects import translation_object, video_object
+from lichtspiel.serve.api.tracker import Tracker
 from lichtspiel.serve.api.translation_form import DRAFT
 from lichtspiel.serve.errors import Busy, InvalidKey
 from lichtspiel.serve.queue import scratch
@@ -43,6 +44,7 @@ class Server:
     keys: Keys
     workers: dict[int, str] = field(default_factory=dict)
     detector: Detector = field(default_factory=Detector)
+    tracker: Tracker = field(default_factory=Tracker)
     metrics: Metrics = field(init=False)
     tracing: Tracing = field(init=False)
 

@@ -80,10 +80,11 @@ export const jobs = (after, limit = 24) =>
 export const cancel = (id) => data(at(id, "/cancel"), { method: "POST" });
 export const remove = (id) => data(at(id), { method: "DELETE" });
 
-/** Ask for a video. Fields go as JSON; with files, as a form. */
+/** Ask for a video, or for an edit of a given one. Fields go as JSON; with files, as a form. */
 export function create(fields, files) {
   const headers = { "Idempotency-Key": [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("") };
-  if (!Object.keys(files).length) return data("v1/videos", { method: "POST", json: fields, headers });
+  const path = files.video ? "v1/videos/edits" : "v1/videos";
+  if (!Object.keys(files).length) return data(path, { method: "POST", json: fields, headers });
   const form = new FormData();
   for (const [name, value] of Object.entries(fields)) {
     for (const one of Array.isArray(value) ? value : [value]) form.append(name, String(one));
@@ -91,7 +92,17 @@ export function create(fields, files) {
   for (const [name, list] of Object.entries(files)) {
     for (const file of list) form.append(name, file, file.name || `${name}.png`);
   }
-  return data("v1/videos", { method: "POST", form, headers });
+  return data(path, { method: "POST", form, headers });
+}
+
+/** The mask of what is in a box [left, top, right, bottom] of a video at a time: {mask, confidence, low, fps, frames}. */
+export function mask(video, box, at, consent, signal) {
+  const form = new FormData();
+  form.append("video", video, video.name);
+  form.append("box", box.join(","));
+  form.append("at", String(at));
+  if (consent) form.append("consent", consent);
+  return data("v1/videos/masks", { method: "POST", form, signal });
 }
 
 export function verify(file, name, signal) {

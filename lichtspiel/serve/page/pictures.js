@@ -1,5 +1,6 @@
 // The places for given files: first and last picture, and, for models that edit, video, mask and references. Choosing,
 // dropping, pasting, a small view, and taking them away again.
+import * as region from "./region.js";
 import { t } from "./words.js";
 
 /** The places by role: the field of a request, what it takes, and how many files. */
@@ -64,6 +65,8 @@ function show() {
     box.querySelector(".name").textContent = file ? [file.name, more.length ? `+${more.length}` : ""].join(" ") : "";
     box.querySelector(".remove").hidden = !file;
   }
+  const canDraw = offered.has("mask") && files.video[0]?.type.startsWith("video/");
+  document.getElementById("draw-region").hidden = !canDraw;
   document.getElementById("pictures").hidden = !NAMES.some((role) => offered.has(role));
 }
 
@@ -105,6 +108,12 @@ export function start(told) {
     box.addEventListener("dragover", (event) => holdsFiles(event) && box.classList.add("over"));
     for (const name of ["dragleave", "drop"]) box.addEventListener(name, () => box.classList.remove("over"));
   }
+  document.getElementById("draw-region").addEventListener("click", () => region.open(files.video[0]));
+  region.start((mask) => {
+    put("mask", [mask]);
+    show();
+    changed(null);
+  });
   const create = document.getElementById("create");
   create.addEventListener("drop", (event) => {
     const [file] = event.dataTransfer?.files ?? [];
