@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lichtspiel.footage.backdrop import Backdrop
+from lichtspiel.footage.memory import Memory
 from lichtspiel.footage.motion import Flows, Motion, carry
 from lichtspiel.footage.pixels import Bytes, Floats, Mask, gray_of, lab_of, pull, shrunk, widened
-from lichtspiel.footage.segment import Segmenter, color_bins, grab, histogram, relax, tidy
+from lichtspiel.footage.segment import Segmenter, box_of, color_bins, grab, histogram, relax, tidy
 from lichtspiel.footage.selection import Selection
 from lichtspiel.frames import Frame
 
@@ -35,6 +36,19 @@ LIMIT = 0.5
 
 _LOST = 0.25
 """The confidence below which the object counts as lost: of frames that are right, a fifth are below `LIMIT`."""
+
+_COVERED, _WHOLE = 0.08, 0.05
+"""The share of an object above which it counts as covered, and below which it counts as whole."""
+
+_TIE = 0.05
+"""By how much more of an object a guess must explain than what was measured to be taken instead."""
+
+_MARGIN = 20
+"""How far around an object what may cover it is looked for, in pixels."""
+
+_APART, _RARE, _GONE = 28.0, 1e-3, 4.0
+"""Where something else is seen: how far its color is from the object's there, how rare it is in all of the object, and
+what that takes off the log odds."""
 
 _BIAS = -4.27
 _WEIGHTS = {"certain": -3.67, "flow": 5.54, "color": 3.47, "overlap": 0.62, "hidden": -2.24, "grown": 0.0}
@@ -70,7 +84,8 @@ class _Background:
 class _Object:
     """What is remembered of one object, in the coordinates of the last frame.
 
-    `mask` is its visible part, `hidden` the part behind something else, `template` the colors of both.
+    `mask` is its visible part, `hidden` the part behind something else, `template` the colors of both. `seen` says
+    whether its motion was measured in the frame at hand.
     """
 
     mask: Floats
@@ -80,6 +95,8 @@ class _Object:
     first_colors: Floats
     first_area: float
     moved: NDArray[np.float64]
+    memory: Memory
+    seen: bool = True
 
 
 class _Scene:
@@ -111,8 +128,9 @@ class _Scene:
         colors = histogram(bins, mask)
         solid = mask.astype(np.float32)
         return _Object(
-            solid, np.zeros_like(solid), self.lab.astype(np.float32), colors, colors, float(mask.sum()), np.eye(2, 3)
-        )
+            solid, np.zeros_like(solid), self.lab.astype(np.float32), colors, colors, float(mask.sum()), np.eye(2, 3),
+            Memory(solid, self.lab),
+        )  # fmt: skip
 
     def step(self, number: int) -> list[Shot]:
         """Go on to the next frame."""
@@ -138,26 +156,28 @@ class _Scene:
         self, thing: _Object, carried: Floats, rivals: Floats, motion: Motion, lab: Bytes, before: Floats
     ) -> Shot:
         """Find one object in the new frame."""
-        visible = float(thing.mask.sum()) / max(float(thing.mask.sum() + thing.hidden.sum()), 1)
-        moved, agree = self.flows.object_motion(self.last, self.gray, carried > 0.5)
-        if moved is None or visible < 0.3 or agree < 0.3:
-            moved, agree = thing.moved, 0.5 * (visible < 0.6)
-        thing.moved = moved
+        moved, agree = self._way(thing, carried, motion, lab)
         hidden = carry(thing.hidden, moved)
-        whole = carry(np.maximum(thing.mask, thing.hidden), moved)
         firm = carry(thing.mask, moved)
         carried = np.where(motion.trusted, carried, firm)
         prior = np.maximum(carried, hidden)
         rigid = carry(thing.template, moved)
         template = np.where(((hidden > 0.5) | ~motion.trusted)[..., None], rigid, before)
+        expected, colors = thing.memory.expected()
+        gone = self._gone(thing, (expected, colors, rivals), motion, lab)
+        if thing.memory.covered > _COVERED:
+            hidden = expected * (carried < 0.5)
+            prior, template = expected, colors
+            firm = expected
         where, reach = _surroundings(prior, motion)
         height, width = prior.shape
         mask = np.zeros((height, width), bool)
         if where is None:
             thing.mask = thing.hidden = np.zeros_like(prior)
+            thing.memory.covered = 1.0
             return Shot(mask, {"area": 0.0})
         odds, facts = self._odds(
-            thing, where, reach, (prior, hidden, rivals, template, np.maximum(firm, hidden)), motion, lab, agree
+            thing, where, reach, (prior, hidden, rivals, template, np.maximum(firm, hidden), gone), motion, lab, agree
         )
         mask[where] = _united(tidy(odds > 0), firm[where], motion.against(moved)[where], motion.between(moved)[where])
         crop = lab[where]
@@ -168,13 +188,74 @@ class _Scene:
         facts["overlap"] = float((mask & (prior > 0.5)).sum()) / max(union, 1)
         if mask.sum() > 12:
             thing.colors = 0.7 * thing.colors + 0.1 * shown + 0.2 * thing.first_colors
-        plain, _ = self.background.likeness(lab.astype(np.float32)[where], where)
-        covered = np.zeros_like(prior)
-        covered[where] = (whole[where] > 0.5) & ~mask[where] & (plain < 0.3) & (rivals[where] > 0.3)
+        covered = self._covered(thing, mask, expected, gone, lab)
         thing.template = np.where(mask[..., None], lab.astype(np.float32), template)
         thing.hidden, thing.mask = covered, mask.astype(np.float32)
         facts["hidden"] = float(covered.sum()) / max(float(covered.sum() + mask.sum()), 1)
         return Shot(mask, facts)
+
+    def _way(self, thing: _Object, carried: Floats, motion: Motion, lab: Bytes) -> tuple[NDArray[np.float64], float]:
+        """How the object moved: from its new places to its old ones, and how sure that is."""
+        memory = thing.memory
+        moved: NDArray[np.float64] | None = None
+        agree, least = 0.0, (0.3 if memory.covered <= _COVERED else 0.6)
+        if memory.covered < 0.7:
+            moved, agree = self.flows.object_motion(self.last, self.gray, carried > 0.5)
+        hides, guess = memory.covered > _COVERED, memory.predicted(motion.camera)
+        known = memory.recognized(lab, guess) if memory.ways else 0.0
+        # Corners of what comes in front of an object are measured, too, but do not carry its colors along.
+        thing.seen = moved is not None and agree >= least and memory.recognized(lab, moved) > known - _TIE
+        if moved is None or not thing.seen:
+            thing.seen = known > 0.5
+            moved, agree = guess if hides or thing.seen else thing.moved, 0.5 * hides
+        elif memory.covered < 0.03:
+            memory.learn(moved, motion.camera, carried)
+        before = memory.pose
+        memory.move(moved)
+        if memory.covered > _COVERED:
+            plain, _ = self.background.likeness(lab.astype(np.float32), (slice(None), slice(None)))
+            memory.look(lab, (plain > 0.5) & (self.background.known > 0.7))
+            moved = (np.linalg.inv(before) @ memory.pose)[:2]
+        thing.moved = moved
+        return moved, agree
+
+    def _gone(self, thing: _Object, maps: tuple[Floats, Floats, Floats], motion: Motion, lab: Bytes) -> Floats:
+        """1 where an object is expected and something is seen that is in front of it: not its colors there, and
+        either what moves by itself or neither any of its colors nor the background, which an object leaves free when it
+        turns or leaps."""
+        expected, colors, rivals = maps
+        gone = np.zeros_like(expected)
+        if not thing.seen and thing.memory.covered <= _COVERED:  # it may be elsewhere as well
+            return gone
+        if (box := box_of(expected > 0.5)) is None:
+            return gone
+        left, top, right, bottom = box
+        height, width = expected.shape
+        where = (
+            slice(max(top - _MARGIN, 0), min(bottom + _MARGIN, height)),
+            slice(max(left - _MARGIN, 0), min(right + _MARGIN, width)),
+        )
+        difference = cv2.blur(lab[where].astype(np.float32), (5, 5)) - cv2.blur(colors[where], (5, 5))
+        apart = np.einsum("hwc,hwc->hw", difference, difference) > _APART**2
+        bins = color_bins(lab[where])
+        strange = (thing.first_colors[bins] < _RARE) & (thing.colors[bins] < _RARE)
+        plain, shaded = self.background.likeness(lab[where].astype(np.float32), where)
+        strange &= (self.background.known[where] > 0.7) & (np.maximum(plain, shaded) < 0.1)
+        inside = expected[where] > 0.5
+        foreign = motion.trusted & (motion.independent > 1.5) & (motion.against(thing.moved) > 2.0)
+        others = _reaching(foreign[where] & (apart | ~inside), inside)
+        found = inside & apart & (strange | others | (rivals[where] > 0.3))
+        gone[where] = cv2.morphologyEx(found.astype(np.float32), cv2.MORPH_OPEN, np.ones((5, 5)))
+        return gone
+
+    def _covered(self, thing: _Object, mask: Mask, expected: Floats, gone: Floats, lab: Bytes) -> Floats:
+        """The part of an object that something else hides; where nothing does, what is seen is kept in memory."""
+        memory = thing.memory
+        whole = max(float((expected > 0.5).sum()), 1.0)
+        memory.covered = float(gone.sum()) / whole
+        if memory.covered < _WHOLE and 0.7 < mask.sum() / whole < 1.4:
+            memory.refresh(mask, lab)
+        return expected * gone * ~mask
 
     def _odds(
         self,
@@ -186,7 +267,7 @@ class _Scene:
         lab: Bytes,
         agree: float,
     ) -> tuple[Floats, dict[str, float]]:
-        prior, hidden, rivals, template, firm = (each[where] for each in maps)
+        prior, hidden, rivals, template, firm, gone = (each[where] for each in maps)
         crop, trusted = lab[where], motion.trusted[where]
         colors, bins = crop.astype(np.float32), color_bins(crop)
         inside = (prior > 0.5).astype(np.uint8)
@@ -212,7 +293,7 @@ class _Scene:
         place = np.where(clear & (camera_way < 0.6), np.minimum(place - 2.0, -1.5), place)
         apart = own_way > 1.3 * motion.between(thing.moved)[where] + 2.0
         place -= 2.5 * agree * (trusted & apart) + 1.0 * (clear & (own_way > 3.0) & (rivals > 0.3))
-        evidence = (place + color).astype(np.float32)
+        evidence = (place + color - _GONE * gone).astype(np.float32)
         evidence[away > 1.5 * reach + 1] = _NEVER
         odds = relax(evidence, crop)
         band = np.abs(depth - away) < reach
@@ -250,6 +331,18 @@ def _distance(mask: Bytes) -> Floats:
         mask = np.pad(mask, 1)
         return np.asarray(cv2.distanceTransform(mask, cv2.DIST_L2, 3)[1:-1, 1:-1], np.float32)
     return np.asarray(cv2.distanceTransform(mask, cv2.DIST_L2, 3), np.float32)
+
+
+def _reaching(moving: Mask, inside: Mask) -> Mask:
+    """The connected parts of what moves that lie outside an object, too: what comes from there can cover it."""
+    opened = cv2.morphologyEx(moving.astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5)))  # without rain
+    count, labels, parts, _ = cv2.connectedComponentsWithStats(opened, connectivity=8)
+    outside = np.bincount(labels[~widened(inside, 7)], minlength=count)
+    areas = parts[:, cv2.CC_STAT_AREA]
+    reaching = (outside > 0.2 * areas) & (areas > 0.05 * inside.sum())
+    reaching[0] = False
+    found: Mask = reaching[labels]
+    return found
 
 
 def _united(mask: Mask, firm: Floats, own_way: Floats, speed: Floats) -> Mask:
