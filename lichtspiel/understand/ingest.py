@@ -5,7 +5,10 @@ Results are the same whatever makes them. A run that was stopped goes on where i
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
+import os
+import pickle
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
@@ -16,6 +19,9 @@ from lichtspiel.errors import InvalidInput, LichtspielError
 from lichtspiel.media.media import media_files, media_sha256
 from lichtspiel.understand.analysis import EXTRACTORS, Analysis, Settings, analyze, captions_of, wanted
 from lichtspiel.understand.store import Index
+
+# Ray sends usage statistics to its developers by default; this package sends nothing to anybody.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 __all__ = ["Work", "build", "files_of"]
 
@@ -58,7 +64,7 @@ def build(
 ) -> Work:  # fmt: skip
     """Bring the index up to date with files and folders.
 
-    Files whose size and time are known are not read again. `workers` are processes of this machine; with `ray`, tasks
+    Files whose size and time are known are not read again. `workers` are processes of this machine; with `ray`, files
     go to the cluster at that address ("auto" for the one that is running, "local" for a new one with as many workers),
     whose machines must see the same paths. Raises InvalidInput when there is nothing to index.
     """
@@ -144,27 +150,38 @@ def _single_threaded() -> None:
 
 
 def _on_ray(tasks: list[Task], settings: Settings, workers: int, address: str) -> Iterator[tuple[Task, Analysis | str]]:
-    """The same by tasks of Ray, each with one processor."""
+    """The same by Ray Data, on any number of machines: one file is one block, so results come as they are done, and
+    files wait while all processors are busy."""
     try:
         import ray
-    except ModuleNotFoundError as error:
-        raise InvalidInput('--ray needs Ray: pip install "lichtspiel[cluster]"') from error
+        from ray import data
+    except ImportError as error:
+        raise InvalidInput('--ray needs Ray Data: pip install "lichtspiel[cluster]"') from error
+    if not tasks:
+        return
     started = not ray.is_initialized()
     if started and address == "local":
-        ray.init(address="local", num_cpus=max(workers, 1), include_dashboard=False, log_to_driver=False)
+        ray.init(
+            address="local", num_cpus=max(workers, 1), include_dashboard=False, log_to_driver=False,
+            logging_level=logging.WARNING,
+        )  # fmt: skip
     elif started:
         try:
             ray.init(address=address, log_to_driver=False)
         except ConnectionError as error:
             raise InvalidInput(f"--ray {address}: no cluster answers there; start one, or use --ray local") from error
-    remote: Any = ray.remote(num_cpus=1)(look)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it warns of bars that are turned off, and of busy machines
+    data.DataContext.get_current().enable_progress_bars = False
+    # Python objects travel as bytes: Arrow has no type for them.
+    rows = [{"number": number, "task": pickle.dumps((task, settings))} for number, task in enumerate(tasks)]
     try:
-        running = {remote.remote(task, settings): task for task in tasks}
-        waiting = list(running)
-        while waiting:
-            finished, waiting = ray.wait(waiting)
-            for one in finished:
-                yield running[one], ray.get(one)
+        looked: Any = data.from_items(rows, override_num_blocks=len(rows)).map(_look_at_row, num_cpus=1)
+        for row in looked.iter_rows():
+            yield tasks[row["number"]], pickle.loads(row["result"])
     finally:
         if started:
             ray.shutdown()
+
+
+def _look_at_row(row: dict[str, Any]) -> dict[str, Any]:
+    return {"number": row["number"], "result": pickle.dumps(look(*pickle.loads(row["task"])))}
