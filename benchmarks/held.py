@@ -150,6 +150,8 @@ def _routes(done: str, waiting: str) -> Iterator[tuple[str, str, dict[str, Any]]
     yield "POST", "/v1/videos", {"json": {"prompt": "a"}}
     yield "POST", "/v1/verify", {"files": {"file": b"text"}}
     yield "POST", "/v1/models/nano/reading", {"json": {"prompt": "a"}}
+    yield "GET", "/v1/videos/moderations", {}
+    yield "POST", "/v1/videos/moderations", {"json": {"video": {"id": done}}}
     yield "POST", "/v1/videos/extensions", {"json": {"prompt": "a", "video": {"id": done}}}
     for id in (done, waiting):
         yield "GET", f"/v1/videos/{id}", {}
