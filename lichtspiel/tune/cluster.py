@@ -1,73 +1,103 @@
-"""One run shared out over workers of a Ray cluster, on one machine or on many, as over the processes of `torchrun`.
+"""One run shared out over workers of a Ray cluster, on one machine or on many, as a job of Ray Train.
 
-Every worker is an actor with a GPU of its own, or with one core of a processor; together they are a process group, and
-each runs the same job in it. The data and the folder of the run have to be where all of them reach them. What is known
-of the work itself is in `workflow`.
+Every worker has a GPU of its own, or one core of a processor; together they are a process group, as under `torchrun`,
+and each runs the same job in it. The data and the folder of the run have to be where all of them reach them. When a
+worker is lost, Ray Train starts all of them again, and the run goes on from its last checkpoint, which is the run's
+own: Ray gets none. What is known of the work itself is in `workflow`.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import socket
+import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.distributed as dist
-
-from lichtspiel.errors import InvalidInput, LichtspielError
+from lichtspiel.cluster import join
+from lichtspiel.errors import Interrupted, InvalidInput, LichtspielError
+from lichtspiel.inference.parallel import PATIENCE
 from lichtspiel.tune.prepare import Observe
-from lichtspiel.tune.run import Outcome
 from lichtspiel.tune.workflow import Job, tune
 
-# Ray sends usage statistics to its developers by default; this package sends nothing to anybody.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+if TYPE_CHECKING:
+    from lichtspiel.tune.run import Outcome
 
 __all__ = ["tune_on_ray"]
 
+RETRIES = 3
+"""How often lost workers are replaced before the run fails."""
 
-class _Worker:
-    """The actor: one process of the run."""
+GLANCE = 0.5
+"""Seconds from one look at the progress to the next."""
 
-    def meeting(self) -> str:
-        """An address of this machine with a free port, where the workers meet."""
-        import ray
+OWN = ".ray"
+"""What Ray Train keeps of a run, in the folder of the run."""
 
-        with socket.socket() as chosen:
-            chosen.bind(("", 0))
-            here: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-            return f"tcp://{here}:{chosen.getsockname()[1]}"
 
-    def train(self, job: Job, rank: int, workers: int, meeting: str) -> Outcome | LichtspielError:
-        """Run the job as one of several; an error of a user comes back as a value, with its words."""
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=workers)
-        try:
-            return tune(job)
-        except LichtspielError as error:
-            return error
-        finally:
-            dist.destroy_process_group()
+class _Desk:
+    """The actor where workers leave what the one who asked is to know."""
+
+    def __init__(self) -> None:
+        self.progress: tuple[str, float] | None = None
+        self.notes: list[str] = []
+        self.end: Outcome | LichtspielError | None = None
+
+    def note(self, text: str) -> None:
+        """Keep what a person should know."""
+        self.notes.append(text)
+
+    def report(self, stage: str, done: float) -> None:
+        """Keep how far the work is."""
+        self.progress = (stage, done)
+
+    def finish(self, end: Outcome | LichtspielError) -> None:
+        """Keep how the run ended; the first that failed counts."""
+        if not isinstance(self.end, LichtspielError):
+            self.end = end
+
+    def ended(self) -> Outcome | LichtspielError | None:
+        """How the run ended, or None."""
+        return self.end
+
+    def news(self) -> tuple[tuple[str, float] | None, list[str]]:
+        """The progress, and the notes since the last look."""
+        notes, self.notes = self.notes, []
+        return self.progress, notes
+
+
+def _work(config: dict[str, Any]) -> None:
+    """The part of one worker; runs in its process."""
+    import ray
+    from ray import train
+
+    desk, job = config["desk"], config["job"]
+    if isinstance(ray.get(desk.ended.remote()), LichtspielError):
+        return  # started again after an error that would come again
+    observe = Observe()
+    if train.get_context().get_world_rank() == 0:
+        observe = Observe(progress=desk.report.remote, note=desk.note.remote)
+    try:
+        outcome = tune(job, observe)
+    except LichtspielError as error:
+        ray.get(desk.finish.remote(error))
+        raise  # ends the others, which would wait for this one
+    if train.get_context().get_world_rank() == 0:
+        ray.get(desk.finish.remote(outcome))
 
 
 def tune_on_ray(job: Job, address: str, workers: int, observe: Observe) -> Outcome:
-    """Run a job with some workers of the cluster at `address`: "auto" for the one of this machine, ray://HOST:10001, or
-    "local" for a new one.
+    """Run a job with some workers of the cluster at `address`; see `lichtspiel.cluster.join`.
 
-    Raises InvalidInput if there is no such cluster or it has too little room, and what `tune` raises.
+    Raises InvalidInput if there is no such cluster or it has too little room, LichtspielError if its workers were lost
+    too often, Interrupted, and what `tune` raises.
     """
-    try:
-        import ray
-    except ModuleNotFoundError as error:
-        raise InvalidInput("--ray needs Ray: pip install 'lichtspiel[cluster]'") from error
     if workers < 1:
         raise InvalidInput(f"--workers {workers} is not valid; use a whole number from 1")
-    started = not ray.is_initialized()
-    if started:
-        _join(address, workers)
+    started = join(address, cores=workers)
+    import ray
+
     try:
         available: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         kind = "GPU" if job.device != "cpu" and available.get("GPU", 0) >= 1 else "CPU"
@@ -76,24 +106,12 @@ def tune_on_ray(job: Job, address: str, workers: int, observe: Observe) -> Outco
                 f"--workers {workers} need a {kind} each, and the cluster has {available.get(kind, 0):.0f}; use fewer"
             )
         observe.note(f"{workers} workers, each with one {kind}")
-        return _shared_out(_everywhere(job), workers, gpus=int(kind == "GPU"))
+        return _shared_out(_everywhere(job), workers, observe, gpu=kind == "GPU")
+    except KeyboardInterrupt:
+        raise Interrupted("stopped; the same command goes on from the last checkpoint") from None
     finally:
         if started:
             ray.shutdown()
-
-
-def _join(address: str, workers: int) -> None:
-    import ray
-
-    more: dict[str, Any] = {}
-    if address == "local":  # whose workers would run at niceness 15, which gets nothing on a busy machine
-        more = {"num_cpus": workers, "include_dashboard": False, "_system_config": {"worker_niceness": 0}}
-    try:
-        ray.init(address, logging_level=logging.WARNING, log_to_driver=False, **more)
-    except (ConnectionError, ValueError) as error:
-        raise InvalidInput(
-            f"no Ray cluster at {address} ({error}); start one with `ray start --head`, or give --ray local"
-        ) from error
 
 
 def _everywhere(job: Job) -> Job:
@@ -113,24 +131,48 @@ def _everywhere(job: Job) -> Job:
     )  # fmt: skip
 
 
-def _shared_out(job: Job, workers: int, *, gpus: int) -> Outcome:
+def _shared_out(job: Job, workers: int, observe: Observe, *, gpu: bool) -> Outcome:
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    make: Any = ray.remote(_Desk).options(num_cpus=0)
+    desk = make.remote()
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={"job": job, "desk": desk},
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu),
+        torch_config=TorchConfig(backend="nccl" if gpu else "gloo", timeout_s=int(PATIENCE.total_seconds())),
+        run_config=RunConfig(
+            name=OWN, storage_path=str(job.out), failure_config=FailureConfig(max_failures=RETRIES)
+        ),
+    )  # fmt: skip
+    with ThreadPoolExecutor(1) as aside:  # so that this thread can say how far it is, and be stopped
+        running = aside.submit(trainer.fit)
+        try:
+            _follow(running, desk, observe)
+            end = ray.get(desk.ended.remote())
+            if isinstance(end, LichtspielError):
+                raise end
+            if (error := running.exception()) is not None:
+                raise LichtspielError(f"the workers failed {RETRIES + 1} times, at last with: {error}") from error
+            return end  # type: ignore[no-any-return]
+        finally:
+            if not running.done():
+                ray.shutdown()  # ends the workers, and with them what waits for them
+
+
+def _follow(running: Future[Any], desk: Any, observe: Observe) -> None:
+    """Pass on what workers leave at the desk, until they are done."""
     import ray
 
-    make: Any = ray.remote(_Worker).options(num_cpus=1, num_gpus=gpus)
-    actors = [make.remote() for _ in range(workers)]
-    try:
-        meeting = ray.get(actors[0].meeting.remote())
-        running = [actor.train.remote(job, rank, workers, meeting) for rank, actor in enumerate(actors)]
-        waiting, first = running, None
-        while waiting:  # the first that fails ends the run; the others would wait for it
-            (done,), waiting = ray.wait(waiting, num_returns=1)
-            found = ray.get(done)
-            if isinstance(found, LichtspielError):
-                raise found
-            if done == running[0]:
-                first = found
-        assert isinstance(first, Outcome)
-        return first
-    finally:
-        for actor in actors:
-            ray.kill(actor)
+    while True:
+        done = running.done()
+        progress, notes = ray.get(desk.news.remote())
+        for text in notes:
+            observe.note(text)
+        if progress is not None:
+            observe.progress(*progress)
+        if done:
+            return
+        time.sleep(GLANCE)

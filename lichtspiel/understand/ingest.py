@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 import pickle
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -15,13 +14,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lichtspiel.cluster import join
 from lichtspiel.errors import InvalidInput, LichtspielError
 from lichtspiel.media.media import media_files, media_sha256
 from lichtspiel.understand.analysis import EXTRACTORS, Analysis, Settings, analyze, captions_of, wanted
 from lichtspiel.understand.store import Index
-
-# Ray sends usage statistics to its developers by default; this package sends nothing to anybody.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 __all__ = ["Work", "build", "files_of"]
 
@@ -152,24 +149,15 @@ def _single_threaded() -> None:
 def _on_ray(tasks: list[Task], settings: Settings, workers: int, address: str) -> Iterator[tuple[Task, Analysis | str]]:
     """The same by Ray Data, on any number of machines: one file is one block, so results come as they are done, and
     files wait while all processors are busy."""
-    try:
-        import ray
-        from ray import data
-    except ImportError as error:
-        raise InvalidInput('--ray needs Ray Data: pip install "lichtspiel[cluster]"') from error
     if not tasks:
         return
-    started = not ray.is_initialized()
-    if started and address == "local":
-        ray.init(
-            address="local", num_cpus=max(workers, 1), include_dashboard=False, log_to_driver=False,
-            logging_level=logging.WARNING,
-        )  # fmt: skip
-    elif started:
-        try:
-            ray.init(address=address, log_to_driver=False)
-        except ConnectionError as error:
-            raise InvalidInput(f"--ray {address}: no cluster answers there; start one, or use --ray local") from error
+    started = join(address, cores=max(workers, 1))
+    import ray
+
+    try:
+        from ray import data
+    except ImportError as error:
+        raise InvalidInput("--ray needs Ray Data: pip install 'lichtspiel[cluster]'") from error
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # it warns of bars that are turned off, and of busy machines
     data.DataContext.get_current().enable_progress_bars = False
     # Python objects travel as bytes: Arrow has no type for them.

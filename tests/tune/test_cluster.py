@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from lichtspiel import host
+from lichtspiel.cluster import join
 from lichtspiel.errors import InvalidInput
 from lichtspiel.spec import MODELS
 from lichtspiel.tune.dataset import DataOptions
@@ -23,6 +26,8 @@ from lichtspiel.tune.workflow import Job, tune
 from tests.golden import relative_error
 from tests.tune.clips import write_clip
 from tests.tune.conftest import CONSENT
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")  # of its own settings
 
 NANO = MODELS["nano"]
 STEPS = 2
@@ -77,21 +82,60 @@ def test_torchrun_of_the_command_comes_to_the_same(alone: Job, random_nano: Path
     assert error(tmp_path / "run", alone.out) < 1e-4
 
 
-def test_workers_of_ray_come_to_the_same(alone: Job, tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="ray is in the extra cluster")
+@dataclass(frozen=True, kw_only=True)
+class DiesOnce(Schedule):
+    """A schedule in which the first worker to ask dies when a checkpoint is there, once."""
+
+    died: Path
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "save_minutes":
+            died: Path = object.__getattribute__(self, "died")
+            if (died.parent / "run" / "state.pt").exists() and not died.exists():
+                died.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return object.__getattribute__(self, name)
+
+
+@pytest.fixture(scope="module")
+def cluster(real_processor: None) -> Iterator[None]:
+    """A Ray cluster of this process with two cores."""
+    ray = pytest.importorskip("ray", reason="ray is in the extra cluster")
+    pytest.importorskip("ray.train", reason="ray[train] is in the extra cluster", exc_type=ImportError)
+    join("local", cores=2)
+    yield
+    ray.shutdown()
+
+
+def test_workers_of_ray_train_come_to_the_same_when_one_is_killed(alone: Job, cluster: None, tmp_path: Path) -> None:
     from lichtspiel.tune.cluster import tune_on_ray
 
     notes: list[str] = []
-    job = replace(alone, out=tmp_path / "run", options=replace(alone.options, accumulate=1))
-    outcome = tune_on_ray(job, "local", 2, Observe(note=notes.append))
+    stages: list[str] = []
+    schedule = DiesOnce(steps=STEPS, save_minutes=0, died=tmp_path / "died")
+    options = replace(alone.options, accumulate=1)
+    job = replace(alone, out=tmp_path / "run", options=options, schedule=schedule)
+    observe = Observe(progress=lambda stage, done: stages.append(stage), note=notes.append)
+    outcome = tune_on_ray(job, "local", 2, observe)
+    assert (tmp_path / "died").exists()
     assert outcome.files[0] == tmp_path / "run" / "lora.safetensors"
-    assert notes == ["2 workers, each with one CPU"]
+    assert notes[0] == "2 workers, each with one CPU"
+    assert stages[-1].startswith(f"step {STEPS} of {STEPS}")
     assert error(tmp_path / "run", alone.out) < 1e-4
 
 
-def test_workers_that_cannot_be_are_refused(alone: Job, tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="ray is in the extra cluster")
+def test_what_a_worker_refuses_is_refused_with_its_words(alone: Job, cluster: None) -> None:
     from lichtspiel.tune.cluster import tune_on_ray
 
-    with pytest.raises(InvalidInput, match="--workers 0 is not valid"):
-        tune_on_ray(replace(alone, out=tmp_path / "run"), "local", 0, Observe())
+    with pytest.raises(InvalidInput, match=r"holds a run with learning_rate 0\.001, not 0\.5"):
+        tune_on_ray(replace(alone, options=replace(alone.options, learning_rate=0.5)), "local", 2, Observe())
+
+
+@pytest.mark.parametrize(("workers", "words"), [(0, "--workers 0 is not valid"), (3, "the cluster has 2; use fewer")])
+def test_workers_that_cannot_be_are_refused(
+    workers: int, words: str, alone: Job, cluster: None, tmp_path: Path
+) -> None:
+    from lichtspiel.tune.cluster import tune_on_ray
+
+    with pytest.raises(InvalidInput, match=words):
+        tune_on_ray(replace(alone, out=tmp_path / "run"), "local", workers, Observe())

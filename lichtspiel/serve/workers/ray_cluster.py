@@ -5,20 +5,16 @@ Nothing else changes: workers take their jobs from the database, so it does not 
 
 from __future__ import annotations
 
-import logging
-import os
 import threading
 from typing import Any, cast
 
+import ray
+from ray.util.queue import Queue
+
+from lichtspiel.cluster import join
 from lichtspiel.errors import InvalidInput
 from lichtspiel.serve.settings import Settings
 from lichtspiel.serve.workers.supervisor import States, WorkerHandle, run_worker
-
-# Ray sends usage statistics to its developers by default; this server sends nothing to anybody.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-
-import ray
-from ray.util.queue import Queue
 
 __all__ = ["Cluster", "check_shared", "resources"]
 
@@ -31,13 +27,7 @@ class Cluster:
     """
 
     def __init__(self, address: str, settings: Settings) -> None:
-        dashboard = False if address == "local" else None
-        try:
-            ray.init(address, logging_level=logging.WARNING, include_dashboard=dashboard)
-        except (ConnectionError, ValueError) as error:
-            raise InvalidInput(
-                f"no Ray cluster at {address} ({error}); start one with `ray start --head`, or give --ray local"
-            ) from error
+        join(address, show_logs=True)
         check_shared(settings, sum(node["Alive"] for node in ray.nodes()))  # type: ignore[no-untyped-call]
         self.states: States = Queue(actor_options={"num_cpus": 0})
 
