@@ -134,9 +134,9 @@ def recorded_losses() -> Iterator[list[float]]:
     losses: list[float] = []
     backward = Run.backward
 
-    def record(run: Run, loss: Tensor) -> None:
+    def record(run: Run, loss: Tensor, kind: str = "") -> None:
         losses.append(float(loss.detach()))
-        backward(run, loss)
+        backward(run, loss, kind)
 
     with mock.patch.object(Run, "backward", record):
         yield losses

@@ -119,13 +119,13 @@ def train_dit(
     for step in run.steps():
         if step < plan.text_steps:
             for _ in run.parts():
-                run.backward(text_loss(run, plan, training))
+                run.backward(text_loss(run, plan, training), kind="text")
             run.update(decay_from=plan.decay_from)
             continue
         for _ in run.parts():
             with torch.autocast(plan.device, torch.bfloat16, enabled=plan.device == "cuda"):
                 losses = batch_loss(run, plan, model.dit, training)
-            run.backward(losses.total)
+            run.backward(losses.total, kind=str(losses.tokens))  # clips and pictures differ in size
             speed.add(losses.samples, losses.tokens)
         run.update(decay_from=plan.decay_from)
         if step % 50 == 0:

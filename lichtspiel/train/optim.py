@@ -6,7 +6,7 @@ semi-orthogonal matrix. A convolution's weight is treated as a matrix of outputs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -51,23 +51,44 @@ class Muon(torch.optim.Optimizer):
         """Update every parameter that has a gradient."""
         assert closure is None
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, group["lr"])
+            for parameters in _alike([parameter for parameter in group["params"] if parameter.grad is not None]):
+                self._update(parameters, group["lr"])
 
-    def _update(self, parameter: Tensor, grad: Tensor, rate: float) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["momentum"] = torch.zeros_like(grad)
-        momentum = state["momentum"]
-        momentum.lerp_(grad, 0.05)
-        step = self.direction(grad.lerp(momentum, 0.95)).to(parameter.dtype)
-        rows, columns = len(parameter), parameter[0].numel()
-        parameter.add_(step, alpha=-rate * max(1.0, rows / columns) ** 0.5)
+    def _update(self, parameters: list[nn.Parameter], rate: float) -> None:
+        """Update parameters of one shape."""
+        leading = []
+        for parameter in parameters:
+            gradient, state = parameter.grad, self.state[parameter]
+            assert gradient is not None
+            if not state:
+                state["momentum"] = torch.zeros_like(gradient)
+            momentum: Tensor = state["momentum"]
+            momentum.lerp_(gradient, 0.05)
+            leading.append(gradient.lerp(momentum, 0.95))
+        rows, columns = len(parameters[0]), parameters[0][0].numel()
+        for parameter, step in zip(parameters, self.directions(leading), strict=True):
+            parameter.add_(step.to(parameter.dtype), alpha=-rate * max(1.0, rows / columns) ** 0.5)
 
-    def direction(self, gradient: Tensor) -> Tensor:
-        """The step for a gradient, which it is like in shape and in how it is stored."""
-        return orthogonal(gradient.flatten(1)).view(gradient.shape)
+    def directions(self, gradients: list[Tensor]) -> list[Tensor]:
+        """The steps for gradients of one shape, which they are like in shape and in how they are stored."""
+        steps = orthogonal(torch.stack([gradient.flatten(1) for gradient in gradients]))
+        return [step.view(gradient.shape) for step, gradient in zip(steps, gradients, strict=True)]
+
+
+STACKED = 1 << 24
+"""Values in the matrices of one shape that are made orthogonal together. A network's blocks have the same few shapes,
+and one product of many small matrices costs far less than many products; large matrices gain nothing."""
+
+
+def _alike(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """The parameters by shape and device, at most `STACKED` values at a time."""
+    groups: dict[tuple[torch.Size, torch.device, torch.dtype], list[nn.Parameter]] = {}
+    for parameter in parameters:
+        groups.setdefault((parameter.shape, parameter.device, parameter.dtype), []).append(parameter)
+    for group in groups.values():
+        count = max(1, STACKED // group[0].numel())
+        for begin in range(0, len(group), count):
+            yield group[begin : begin + count]
 
 
 class Combined:
@@ -98,22 +119,22 @@ class Combined:
         self.param_groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
 
-def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
-    """Approximately the semi-orthogonal matrix nearest to `matrix` [r, c]: its singular values are close to 1."""
-    x = matrix.bfloat16() if matrix.is_cuda else matrix.float()
-    x = x / (torch.linalg.matrix_norm(x) + 1e-7)
-    tall = x.shape[0] > x.shape[1]
-    x = x.T if tall else x
-    x = _iterate_gram(x, iterations) if x.shape[1] >= 3 * x.shape[0] else _iterate(x, iterations)
-    result: Tensor = x.T if tall else x
-    return result
+def orthogonal(matrices: Tensor, iterations: int = 5) -> Tensor:
+    """Approximately the semi-orthogonal matrices nearest to `matrices` [..., r, c]: their singular values are close to
+    1."""
+    x = matrices.bfloat16() if matrices.is_cuda else matrices.float()
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x
+    x = _iterate_gram(x, iterations) if x.shape[-1] >= 3 * x.shape[-2] else _iterate(x, iterations)
+    return x.mT if tall else x
 
 
 def _iterate(x: Tensor, iterations: int) -> Tensor:
     """Iterate X <- (a + b XX' + c (XX')^2) X."""
     a, b, c = NEWTON_SCHULZ
     for _ in range(iterations):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
     return x
 
@@ -126,8 +147,8 @@ def _iterate_gram(x: Tensor, iterations: int) -> Tensor:
     """
     a, b, c = NEWTON_SCHULZ
     wide = x.float()
-    gram = wide @ wide.T
-    identity = torch.eye(len(gram), device=x.device)
+    gram = wide @ wide.mT
+    identity = torch.eye(gram.shape[-1], device=x.device)
     product = identity
     for step in range(iterations):
         p = a * identity + b * gram + c * gram @ gram

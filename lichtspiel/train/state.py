@@ -8,6 +8,7 @@ had never stopped.
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,11 @@ EMA_DECAY = 0.998
 
 Logger = Callable[[dict[str, float]], None]
 """Receives the metrics of each step."""
+
+
+BAD, SETTLED, PATIENCE, USUAL_SHARE = 3.0, 100, 20, 0.03
+"""A loss above `BAD` times the usual one is left out from step `SETTLED` on, at most `PATIENCE` - 1 times in a row;
+each loss moves the usual one by `USUAL_SHARE` of its distance."""
 
 
 def check_device(device: str) -> None:
@@ -55,7 +61,8 @@ class Run:
     """The state of one training run.
 
     A step has `accumulate` parts, whose gradients are averaged; `part` is the current one. `seconds` is the time spent
-    training, over all resumes.
+    training, over all resumes. `usual` is the moving mean of the losses by kind of batch, and `left_out` counts the
+    losses that were left out since the last good one.
     """
 
     modules: dict[str, nn.Module]
@@ -67,6 +74,8 @@ class Run:
     step: int = 0
     seconds: float = 0.0
     part: int = 0
+    usual: dict[str, float] = field(default_factory=dict)
+    left_out: int = 0
     averages: dict[str, nn.Module] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -108,10 +117,22 @@ class Run:
             yield part
         self.part = 0
 
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradients of one part's loss. Raises NonFinite if the loss is not finite."""
-        if not torch.isfinite(loss):
+    def backward(self, loss: Tensor, kind: str = "") -> None:
+        """Add the gradients of one part's loss, unless it is far above the usual one of its `kind`.
+
+        A batch can be that bad by chance, and its gradient would undo many steps. Raises NonFinite if the loss is not
+        finite, or if `PATIENCE` losses in a row are left out, because training has then diverged.
+        """
+        value = float(loss.detach())
+        usual = self.usual.get(kind)
+        if usual is not None and self.step >= SETTLED and value > BAD * usual:
+            self.left_out += 1
+            if self.left_out < PATIENCE:
+                return
+        if not math.isfinite(value) or self.left_out >= PATIENCE:
             raise NonFinite("training loss", f"resume from {self.folder} with a lower learning rate")
+        self.left_out = 0
+        self.usual[kind] = value if usual is None else usual + USUAL_SHARE * (value - usual)
         (loss / self.accumulate if self.accumulate > 1 else loss).backward()  # type: ignore[no-untyped-call]
 
     def update(self, warmup: int = 20, decay_from: float = 0.5) -> None:
@@ -138,6 +159,7 @@ class Run:
             "step": self.step,
             "seconds": self.seconds,
             "seed": self.seed,
+            "usual": self.usual,
             "modules": {name: module.state_dict() for name, module in self.modules.items()},
             "averages": {name: module.state_dict() for name, module in self.averages.items()},
             "optimizer": self.optimizer.state_dict(),
@@ -171,5 +193,5 @@ class Run:
             module.load_state_dict(state["modules"][name], strict=True)
             self.averages[name].load_state_dict(state["averages"][name], strict=True)
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step, self.seconds, self.usual = state["step"], state["seconds"], state["usual"]
         return True

@@ -76,7 +76,7 @@ def train_vae(
             video, weight = draw_crops(data, items[frames], plan, frames, generator)
             with torch.autocast(plan.device, torch.bfloat16, enabled=plan.device == "cuda"):
                 loss = vae_loss(vae, video, weight, run.generator(1))
-            run.backward(loss)
+            run.backward(loss, kind=str(frames))
         run.update(decay_from=plan.decay_from)
         if step % 50 == 0:
             seconds = run.seconds / max(step, 1)

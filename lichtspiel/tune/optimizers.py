@@ -49,9 +49,9 @@ class _SharedMuon(Muon):
     """Muon for weights that are shared out over processes: each orthogonalizes the whole gradient and takes its part
     of the step."""
 
-    def direction(self, gradient: Tensor) -> Tensor:
-        """See `Muon`."""
-        return scatter(super().direction(gathered(gradient)), gradient)
+    def directions(self, gradients: list[Tensor]) -> list[Tensor]:
+        """See `Muon`; one after another, because a whole gradient takes as much memory as all its parts."""
+        return [scatter(super(_SharedMuon, self).directions([gathered(one)])[0], one) for one in gradients]
 
 
 def _adamw(parameters: Sequence[nn.Parameter], rate: float, decay: float) -> torch.optim.AdamW:

@@ -129,6 +129,23 @@ def test_orthogonal_brings_singular_values_near_one() -> None:
     assert values.max() < 1.5
 
 
+@pytest.mark.parametrize("shape", [(24, 60), (60, 24), (8, 40), (6, 4, 3, 3)])
+def test_muon_takes_matrices_of_one_shape_together(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    together = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for _ in range(3)]
+    together.insert(1, torch.nn.Parameter(torch.randn(5, 7, generator=generator)))
+    apart = [torch.nn.Parameter(parameter.detach().clone()) for parameter in together]
+    optimizers = [Muon(together, 0.1), *[Muon([parameter], 0.1) for parameter in apart]]
+    for _ in range(3):
+        for one, other in zip(together, apart, strict=True):
+            one.grad = torch.randn(one.shape, generator=generator)
+            other.grad = one.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for one, other in zip(together, apart, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_muon_and_adam_reach_the_minimum() -> None:
     torch.manual_seed(0)
     target = torch.randn(8, 8)
@@ -191,6 +208,30 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     run = Run({"m": module}, adamw({"m": module}, 0.1), Budget(steps=1), tmp_path, 0)
     with pytest.raises(NonFinite):
         run.backward(module(torch.full((1, 2), torch.nan)).sum())
+
+
+def test_a_batch_far_off_is_left_out_and_many_of_them_stop_the_run(tmp_path: Path) -> None:
+    module = torch.nn.Linear(2, 1, bias=False)
+    run = Run({"m": module}, torch_sgd({"m": module}, 0.0), Budget(steps=1000), tmp_path, 0)
+    usual, bad = torch.ones(1, 2), torch.full((1, 2), 50.0)
+    for _ in range(120):
+        run.backward(module(usual).square().mean() + 1)
+        run.update()
+        run.step += 1
+    run.backward(module(bad).square().mean() + 100)
+    assert module.weight.grad is None
+    run.backward(module(bad).square().mean() + 100, kind="another")  # what is usual there is not known yet
+    assert module.weight.grad is not None
+    run.save()
+    again = Run({"m": module}, torch_sgd({"m": module}, 0.0), Budget(steps=1000), tmp_path, 0)
+    assert again.resume()
+    assert again.usual == run.usual
+    again.optimizer.zero_grad()
+    for _ in range(19):
+        again.backward(module(bad).square().mean() + 100)
+    assert module.weight.grad is None
+    with pytest.raises(NonFinite, match="training loss"):
+        again.backward(module(bad).square().mean() + 100)
 
 
 @pytest.fixture(scope="module")
