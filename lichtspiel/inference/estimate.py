@@ -27,7 +27,8 @@ def estimate(
     `gigabytes` replaces the memory that is currently free; with it, `device` may be one that this machine lacks. With
     `weights`, the plan uses the actual sizes of the files.
     """
-    sizes = checkpoint(row, weights).sizes() if weights or row.embedded else None
+    files = checkpoint(row, weights) if weights or row.embedded else None
+    row, sizes = (files.model, files.sizes()) if files else (row, None)
     free = None if gigabytes is None else int(gigabytes * 1e9)
     if card is not None:
         precision = "bfloat16" if dtype == "auto" else dtype

@@ -442,10 +442,10 @@ def load(request: Request, weights: Files = None, *, swappable: bool = False) ->
     Raises WeightsError if files are missing or do not match, RequestError if the machine does not have the device, and
     OutOfMemory if the memory is certain not to suffice.
     """
-    row = model(request.model)
     device = choose_device(request.device)
     precision, attention, compiled, vae_precision = _chosen(request, device)
-    files = checkpoint(row, weights)
+    files = checkpoint(model(request.model), weights)
+    row = files.model
     adapters = read_adapters(request, row)
     names = [str(path) for path in (*adapters.paths, *files.parts["dit"].paths)]
     frames = request.seen + row.vae.stride[0] * len(request.references)

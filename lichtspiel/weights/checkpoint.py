@@ -24,7 +24,7 @@ from lichtspiel.models.clip import CLIPVision
 from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
-from lichtspiel.spec import Model, Part
+from lichtspiel.spec import Model, Part, VAESpec
 from lichtspiel.storage import pulled
 from lichtspiel.tokenizer import END, UNKNOWN, Tokenizer
 from lichtspiel.weights.components import Component, Scan, scan
@@ -175,6 +175,8 @@ def checkpoint(model: Model, weights: Files = None) -> Checkpoint:
     scanned = scan(paths)
     _refuse_strangers(paths, scanned)
     parts = {part: _chosen(model, part, scanned, paths) for part in model.files}
+    vae = spec_of(model, "vae", parts["vae"]) if "vae" in parts else None
+    model = replace(model, vae=vae) if isinstance(vae, VAESpec) else model
     # A folder with a newly trained embedded model has other digests.
     return Checkpoint(model, parts, {} if model.embedded and paths != [EMBEDDED] else model.digests)
 
@@ -234,12 +236,17 @@ def _local(model: Model) -> Path:
     )
 
 
+def _fits(component: Component, model: Model) -> bool:
+    """Whether the model can use a component."""
+    spec = spec_of(model, component.part, component)
+    return spec is not None and not compare(component, spec)
+
+
 def _command(model: Model, scanned: Scan) -> str:
     """The command that names one file, or a folder of shards, for each part: the smallest where there are several."""
     words = ["lichtspiel use", model.name]
     for part in model.files:
-        spec = spec_of(model, part)
-        fitting = [one for one in scanned.parts if one.part == part and spec is not None and not compare(one, spec)]
+        fitting = [one for one in scanned.parts if one.part == part and _fits(one, model)]
         if fitting:
             cheapest = min(fitting, key=lambda one: sum(path.stat().st_size for path in one.paths))
             words += [shlex.quote(str(path)) for path in cheapest.paths]
@@ -251,7 +258,7 @@ def _chosen(model: Model, part: Part, scanned: Scan, paths: list[Path]) -> Compo
     spec = spec_of(model, part)
     assert spec is not None
     candidates = [component for component in scanned.parts if component.part == part]
-    matching = [component for component in candidates if not compare(component, spec)]
+    matching = [component for component in candidates if _fits(component, model)]
     if len(matching) > 1:
         first, second, *_ = matching
         raise WeightsError(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -22,14 +22,22 @@ Shapes = dict[str, tuple[int, ...]]
 WAN22_PATCHES = (3072, 48)
 """Width and latent channels of Wan2.2 TI2V-5B, by which its files are known."""
 
+VAE_WIDTH = "encoder.conv1.weight"
+"""The tensor whose first axis is the base width of a VAE."""
+
 SHOWN = 3
 """How many tensor names a message lists before it says how many more there are."""
 
 
-def spec_of(model: Model, part: Part) -> Spec | None:
-    """The shape of one part of a model; None if it has no such part."""
+def spec_of(model: Model, part: Part, stored: Component | None = None) -> Spec | None:
+    """The shape of one part of a model; None if it has no such part.
+
+    Weights that somebody trained for the embedded model may have a narrower or wider VAE, as `stored` has it: nothing
+    else depends on that width.
+    """
     specs: dict[Part, Spec | None] = {"dit": model.dit, "vae": model.vae, "umt5": model.umt5, "clip": model.clip}
-    return specs[part]
+    first = stored.shapes().get(VAE_WIDTH, ()) if stored is not None and part == "vae" and model.embedded else ()
+    return replace(model.vae, width=first[0]) if first else specs[part]
 
 
 def bare(stored: Shapes, spec: Spec) -> Shapes:
@@ -76,7 +84,7 @@ def _folded(name: str, have: tuple[int, ...], need: tuple[int, ...] | None) -> b
 
 def models_of(part: Component) -> list[str]:
     """The models of the registry whose specification a stored part fits exactly."""
-    specs = {name: spec_of(row, part.part) for name, row in MODELS.items()}
+    specs = {name: spec_of(row, part.part, part) for name, row in MODELS.items()}
     return [name for name, spec in specs.items() if spec is not None and not compare(part, spec)]
 
 

@@ -188,6 +188,21 @@ def test_the_embedded_model_needs_no_path() -> None:
     assert len(files.tokenizer()("a cat")) > 1
 
 
+def test_weights_of_ones_own_may_have_a_vae_of_another_width(random_nano: Path, tmp_path: Path) -> None:
+    nano = MODELS["nano"]
+    narrow = checkpoint(nano, random_nano)
+    assert narrow.model.vae.width == 8 < nano.vae.width == checkpoint(nano).model.vae.width
+    latents = torch.zeros(1, 16, 1, 2, 2)
+    (decoded,) = narrow.vae(torch.float32).decode(latents)
+    assert decoded.shape[-2:] == (16, 16)
+    stored = load_file(random_nano / "vae.safetensors")
+    stored["encoder.conv1.weight"] = stored["encoder.conv1.weight"][:4].contiguous()
+    save_file(stored, tmp_path / "vae.safetensors")
+    others = [random_nano / "dit.safetensors", random_nano / "umt5.safetensors"]
+    with pytest.raises(WeightsError, match="has the shape"):
+        checkpoint(nano, [*others, tmp_path / "vae.safetensors"])
+
+
 def test_a_tensor_of_no_part_is_unexpected(tmp_path: Path) -> None:
     path = layouts.one_file(tmp_path)
     save_file(load_file(path) | {"adapter.up": torch.zeros(2)}, path)
