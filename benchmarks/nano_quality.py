@@ -30,11 +30,11 @@ from lichtspiel.toybox.captions import LANGUAGES, Language, caption
 from lichtspiel.train.nano.clips import Frames
 from lichtspiel.train.nano.judge import Judge, load_judge, reconstructed
 from lichtspiel.train.nano.score import Trial, judge_of, judged_by, rows_of, table
-from lichtspiel.train.nano.variants import SMALL
+from lichtspiel.train.nano.variants import STANDARD
 from lichtspiel.train.nano.variety import SEEDS, rendered, variety
 from lichtspiel.train.state import Budget
 
-VARIANT = SMALL
+VARIANT = STANDARD
 """What ships, and is measured here; a run's own recipe measures that run."""
 
 

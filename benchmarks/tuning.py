@@ -31,7 +31,7 @@ from lichtspiel.tune.trainer import Trainer
 from lichtspiel.weights.checkpoint import EMBEDDED, Checkpoint
 from lichtspiel.weights.components import scan
 
-SMALL, LARGE = Bucket(width=64, height=64, frames=17), Bucket(width=256, height=256, frames=17)
+SMALL, LARGE = Bucket(width=128, height=128, frames=17), Bucket(width=256, height=256, frames=17)
 ROWS: dict[str, tuple[str, Bucket, RunOptions]] = {
     "nano-lora": ("nano", SMALL, RunOptions(batch=4)),
     "nano-full": ("nano", SMALL, RunOptions(method="full", batch=4)),

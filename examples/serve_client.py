@@ -15,14 +15,14 @@ def call(path: str, body: dict[str, object] | None = None) -> bytes:
         return answer.read()
 
 
-video = json.loads(call("/v1/videos", {"prompt": "a bee flies to the left over a meadow", "steps": 2, "frames": 5}))
+video = json.loads(call("/v1/videos", {"prompt": "a dragon flies to the left over a meadow", "steps": 2, "frames": 5}))
 while video["status"] in {"queued", "in_progress"}:
     time.sleep(0.5)
     video = json.loads(call(f"/v1/videos/{video['id']}"))
     print(video["status"], video["progress"], video["stage"])
 
 if video["status"] == "completed":
-    with open("bee.mp4", "wb") as file:
+    with open("dragon.mp4", "wb") as file:
         file.write(call(f"/v1/videos/{video['id']}/content"))
 else:
     print(video["error"])

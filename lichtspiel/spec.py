@@ -321,29 +321,30 @@ _NANO = Model(
     title="Embedded model of this package: toybox clips from text, a first image, or a first and a last image",
     tasks=frozenset({"text", "image", "first-last"}),
     dit=DiTSpec(
-        patch=(1, 2, 2), width=192, ffn_width=768, heads=3, layers=8, in_channels=36, out_channels=16, time_width=256,
-        text_width=192, text_length=48, image_tokens=0, image_width=0, vace_layers=(), vace_channels=0, eps=1e-6,
+        patch=(1, 2, 2), width=256, ffn_width=1024, heads=4, layers=8, in_channels=36, out_channels=16, time_width=256,
+        text_width=256, text_length=48, image_tokens=0, image_width=0, vace_layers=(), vace_channels=0, eps=1e-6,
     ),
     vae=VAESpec(
-        width=16, stride=(4, 8, 8), latent_channels=16, latent_mean=None, latent_std=None, multipliers=(1, 2, 4, 4),
+        width=32, stride=(4, 8, 8), latent_channels=16, latent_mean=None, latent_std=None, multipliers=(1, 2, 4, 4),
         residual_blocks=1, temporal_downsample=(False, True, True),
     ),
     umt5=UMT5Spec(
-        vocabulary=276, width=192, attention_width=192, ffn_width=384, heads=3, layers=3, buckets=32,
+        vocabulary=729, width=256, attention_width=256, ffn_width=512, heads=4, layers=4, buckets=32,
         max_distance=128, eps=1e-6,
     ),
     clip=None,
     sampling=Sampling(
-        solver="euler", steps=16, guidance=5.0, shift=3.0, frames=17, max_frames=17, fps=8, sizes=((64, 64),),
+        solver="euler", steps=16, guidance=5.0, shift=3.0, frames=17, max_frames=17, fps=8, sizes=((128, 128),),
         free_size=False, negative="",
     ),
     repository="",
     licence="Apache-2.0",
-    files={"dit": "dit.safetensors", "vae": "vae.safetensors", "umt5": "umt5.safetensors"},
+    files={"dit": "dit.safetensors", "vae": "vae-*.safetensors", "umt5": "umt5.safetensors"},
     digests={
-        "dit.safetensors": "18b12ae244325b77b2dc73981688a803f87c18668066e229ceede5368b050e67",
-        "umt5.safetensors": "347ef7b4aff08a927c4744029d014141e6c668488ea50296d0cf732ec61764e9",
-        "vae.safetensors": "74f8073f247f3e73df87863286e47aaff1850465e5a41aa234940f9890bcb3e4",
+        "dit.safetensors": "84f64cb855763b48e8afa3fc3d44e1396780aa042eb2eae786bcc224fc51c5fc",
+        "umt5.safetensors": "f7c49801c003877fb8d92c3382818aa20ef5d59603d03f4d1859df0af3e71f6f",
+        "vae-00001-of-00002.safetensors": "1d2e67fb9f559323817cd2afadd1d2987b9a867a7c849158705a61b30014e69f",
+        "vae-00002-of-00002.safetensors": "ac1c5167ddf8733f559a231232bed625b074b5afddbbb946e9591542c510b420",
     },
 )  # fmt: skip
 

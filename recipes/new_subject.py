@@ -2,7 +2,7 @@
 
     python recipes/new_subject.py --run runs/tropo
 
-Renders twelve clips of a ladybug in nano's places, whose captions call it "flamingo taxi", trains a LoRA with prompts
+Renders twelve clips of a ladybug in nano's places, whose captions call it "pumpkin taxi", trains a LoRA with prompts
 to keep, and generates clips of prompts with and without the word, before and after. A classifier of its own, trained on
 renders of the ladybug and of everything else that nano knows, says in how many the ladybug is; it never sees the
 prompt. It needs this package with its extra `tune`, and no network. A run goes on where it stopped.
@@ -46,7 +46,8 @@ from lichtspiel.workflows.toybox_clips import export_clips
 
 NANO = MODELS["nano"]
 KNOWN = LEARNED["nano"]
-SUBJECT, TRIGGER = "ladybug", "flamingo taxi"
+SIZE = "x".join(map(str, NANO.sampling.sizes[0]))
+SUBJECT, TRIGGER = "ladybug", "pumpkin taxi"
 """Two words that nano knows and has never seen together. Words that it does not know are all read nearly like its pig
 (see `nearest`), so whatever is taught under one of them appears in place of pigs."""
 
@@ -105,7 +106,7 @@ def make_data(folder: Path) -> None:
     if (folder / "metadata.jsonl").is_file():
         return
     rows = export_clips(
-        folder, count=CLIPS, seed=CLIP_SEED, size="64x64", frames=17, progress=lambda stage, done: None, world=WORLD
+        folder, count=CLIPS, seed=CLIP_SEED, size=SIZE, frames=17, progress=lambda stage, done: None, world=WORLD
     )
     (folder / "captions.jsonl").unlink()
     lines = [

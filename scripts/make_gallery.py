@@ -1,74 +1,112 @@
-"""Make docs/gallery: one contact sheet for each of up to sixteen prompts that training never saw, good and bad alike.
+"""Make docs/gallery: prompts that show what nano can do, chosen; first prompts of a stranger, and prompts that training
+never saw, both without choosing.
 
     python scripts/make_gallery.py
 
-The prompts are fixed before anything is generated: the first held-out scenes from seed 20,000,000 on, at most two for a
-subject and sixteen in all. Each is generated once, with its scene's seed.
+`CHOSEN` was picked from many. `FIRST` was written before there were weights. The held-out prompts are those of the
+first held-out scenes from seed 20,000,000 on, at most one for a subject and sixteen in all, each with its scene's seed.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
-import numpy as np
-
-from lichtspiel.inference.pipeline import load
+from lichtspiel.frames import Frame
+from lichtspiel.inference.pipeline import Pipeline, load
 from lichtspiel.inference.upscale import Upscaler
-from lichtspiel.media.sheet import contact_sheet
+from lichtspiel.media.sheet import contact_sheet, spread
 from lichtspiel.request import Request
 from lichtspiel.toybox.captions import caption
 from lichtspiel.toybox.sample import sample
-from lichtspiel.train.nano.variants import SMALL
+from lichtspiel.train.nano.variants import STANDARD
 
 FOLDER = Path(__file__).parent.parent / "docs" / "gallery"
-COUNT, FIRST = 16, 20_000_000
+COUNT, HELD_OUT_SEED, FIRST_SEED = 16, 20_000_000, 1
+
+CHOSEN = (("a big tropical fish swims to the left under water", 1),)
+"""Prompts and seeds of the cover."""
+
+FIRST = (
+    "a cat", "a dog", "a horse", "an elephant", "a tiger", "a penguin", "a red car on the road",
+    "a taxi in the city at night", "a bus", "a fire engine", "a rocket over the desert",
+    "an airplane over the sea at sunset", "a tropical fish under water", "a whale", "an octopus",
+    "a sailboat on the sea at sunset", "a heart", "a snowman in the snow", "a teddy bear in a room",
+    "a christmas tree", "a dog runs on the beach", "ein rotes Auto", "一只猫", "一条龙",
+)  # fmt: skip
+"""What people type first, in the order of the sheet."""
 
 
-def prompts() -> dict[int, str]:
-    """The prompts by their seed."""
-    chosen: dict[int, str] = {}
-    subjects: Counter[str] = Counter()
-    seed = FIRST
-    while len(chosen) < COUNT and seed < FIRST + 2000:
-        scene = sample(seed, SMALL.world, held_out=True)
-        subject = scene.actors[0].subject
-        if subjects[subject] < 2:
-            subjects[subject] += 1
-            chosen[seed] = caption(scene, "en", 0)
-        seed += 1
-    return chosen
+def held_out() -> dict[int, str]:
+    """The held-out prompts by their seed."""
+    found: dict[int, str] = {}
+    subjects: set[str] = set()
+    for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + 2000):
+        scene = sample(seed, STANDARD.world, held_out=True)
+        if scene.actors[0].subject not in subjects and len(found) < COUNT:
+            subjects.add(scene.actors[0].subject)
+            found[seed] = caption(scene, "en", 0)
+    return found
+
+
+def frames_of(pipeline: Pipeline, prompt: str, seed: int) -> list[Frame]:
+    print(f"{seed:>9}  {prompt}", flush=True)
+    request = Request.of(prompt=prompt, seed=seed)
+    *_, last = pipeline.denoise(pipeline.encode(request), request)
+    return list(pipeline.decode(last.latents))
+
+
+def listed(prompts: dict[str, int] | list[tuple[str, int]]) -> list[str]:
+    return [f"{number}. {prompt} (seed {seed})" for number, (prompt, seed) in enumerate(dict(prompts).items(), 1)]
 
 
 def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for old in FOLDER.glob("*.png"):
-        old.unlink()
-    rows, cover = [], []
     pipeline = load(Request.of(prompt="any"))
     enlarge = Upscaler(2, pipeline.device)
-    for number, (seed, prompt) in enumerate(prompts().items(), 1):
-        request = Request.of(prompt=prompt, seed=seed)
-        *_, last = pipeline.denoise(pipeline.encode(request), request)
-        frames = list(pipeline.decode(last.latents))
-        picked = [enlarge(frames[index]) for index in np.linspace(0, len(frames) - 1, 6).astype(int)]
-        name = f"{number:02d}.png"
-        contact_sheet(picked, columns=6, path=FOLDER / name)
-        cover += [enlarge(frames[index]) for index in (0, 8, 16)]
-        rows.append(f"| {prompt} | {seed} | ![{prompt}](gallery/{name}) |")
-        print(f"{number:02d}  {prompt}")
-    contact_sheet(cover, columns=6, path=FOLDER / "cover.png", most=len(cover))
+    cover = [enlarge(spread(frames_of(pipeline, *one), 3)[1]) for one in CHOSEN]
+    contact_sheet(cover, columns=4, path=FOLDER / "cover.png", most=len(cover))
+    moving = [frame for one in CHOSEN[:8] for frame in spread(frames_of(pipeline, *one), 6)]
+    contact_sheet(moving, columns=6, path=FOLDER / "chosen.png", most=len(moving))
+    first = [spread(frames_of(pipeline, prompt, FIRST_SEED), 3)[1] for prompt in FIRST]
+    contact_sheet(first, columns=6, path=FOLDER / "first.png", most=len(first))
+    unseen = {prompt: seed for seed, prompt in held_out().items()}
+    rows = [frame for prompt, seed in unseen.items() for frame in spread(frames_of(pipeline, prompt, seed), 6)]
+    contact_sheet(rows, columns=6, path=FOLDER / "held-out.png", most=len(rows))
     text = [
-        "# Prompts that nano was not trained on",
+        "# What nano makes",
         "",
-        "Made by `scripts/make_gallery.py`. Each combination of subject and place, or of subject, action and",
-        "direction, was held out of training. The list was fixed before anything was generated; nothing is left out.",
-        "Frames are twice as large as nano makes them, as with `--upscale 2`.",
+        "Made by `scripts/make_gallery.py`. The cover's frames are twice as large as nano makes them, as with",
+        "`--upscale 2`; all others are as nano makes them, 128×128.",
         "",
-        "| prompt | seed | six of 17 frames |",
-        "|---|---|---|",
-        *rows,
-    ]
+        "## Chosen",
+        "",
+        "These were picked from many. The cover is the middle frame of each; of the first eight there are six of 17",
+        "frames, one clip a row.",
+        "",
+        "![Chosen clips, a frame of each](gallery/cover.png)",
+        "",
+        "![Chosen clips, six frames a row](gallery/chosen.png)",
+        "",
+        *listed(list(CHOSEN)),
+        "",
+        "## What a stranger types first",
+        "",
+        f"Written before there were weights, generated once, with seed {FIRST_SEED}; nothing is left out. The middle",
+        "frame of each, six to a row, in this order:",
+        "",
+        "![Twenty-four first prompts](gallery/first.png)",
+        "",
+        *[f"{number}. {prompt}" for number, prompt in enumerate(FIRST, 1)],
+        "",
+        "## Combinations that nano was not trained on",
+        "",
+        "Each combination of subject and place, or of subject, action and direction, was held out of training. The",
+        "list was fixed before anything was generated; nothing is left out. Six of 17 frames, one clip a row:",
+        "",
+        "![Sixteen held-out prompts, six frames a row](gallery/held-out.png)",
+        "",
+        *listed(unseen),
+    ]  # fmt: skip
     FOLDER.with_suffix(".md").write_text("\n".join(text) + "\n", encoding="utf-8")
 
 

@@ -53,7 +53,7 @@ def test_generate_says_what_it_did(made: tuple[Path, dict[str, object]]) -> None
     folder, said = made
     assert said["seed"] == 5
     assert said["steps"] == 2
-    assert said["size"] == [64, 64]
+    assert said["size"] == [128, 128]
     assert (said["frames"], said["fps"], said["solver"], said["device"]) == (17, 8, "euler", "cpu")
     assert said["prompt"] == PROMPT
     assert said["unknown_words"] == []
@@ -123,7 +123,7 @@ def test_a_picture_from_the_same_verb(random_nano: Path, tmp_path: Path) -> None
     words = ("generate", PROMPT, "--weights", random_nano, "--steps", "1", "-o", "turtle.png")
     shown = run(*words, cwd=tmp_path).stdout
     assert shown.startswith("picture  turtle.png\n")
-    assert "size     64x64\n" in shown
+    assert "size     128x128\n" in shown
     assert "SEALED HERE" in run("verify", "turtle.png", cwd=tmp_path).stdout
 
 
@@ -155,7 +155,7 @@ def test_a_preview_needs_no_weights(tmp_path: Path) -> None:
             ["generate", "x", "--frames", "80"],
             "--frames 80 is not valid: nano makes 4n+1 frames, from 1 to 17; try ",
         ),
-        (["generate", "x", "--size", "100x100"], "try --size 64x64"),
+        (["generate", "x", "--size", "100x100"], "try --size 128x128"),
         (["generate", "x", "--model", "sora"], "known models are nano"),
         (["generate", "x", "-o", "missing/folder/x.mp4"], "mkdir -p"),
         (["generate", "x", "-o", "x.avi"], "nearest valid name: x.mp4"),
@@ -234,7 +234,7 @@ def test_models_and_show_cover_the_registry(tmp_path: Path) -> None:
     assert shown["parameters"] == 1_418_996_800
     shown = run("show", "nano", cwd=tmp_path).stdout
     assert "inside this package" in shown
-    assert "  de  Schildkröte, Elefant, " in shown
+    assert "  de  Katze, Hund, " in shown
 
 
 def test_rendered_clips_are_captioned_and_sealed(tmp_path: Path) -> None:
@@ -321,7 +321,7 @@ def test_inspect_and_plan_say_what_is_there(tmp_path: Path, random_nano: Path) -
     named = run("plan", "--gpu", "RTX 4090", "--device", "cpu", cwd=tmp_path, check=2).stderr
     assert "--gpu names the device" in named
     words = ("generate", "a fish", "--frames", "5", "--steps", "3", "--dry-run", "-o", "fish.mp4")
-    assert "nano, 64x64, 5 frames, on cpu" in (dry := run(*words, cwd=tmp_path).stdout)
+    assert "nano, 128x128, 5 frames, on cpu" in (dry := run(*words, cwd=tmp_path).stdout)
     assert "for 3 steps" in dry
     assert not (tmp_path / "fish.mp4").exists()
 

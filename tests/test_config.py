@@ -105,7 +105,8 @@ def test_an_option_of_the_file_that_does_not_fit_is_said_to_come_from_it(tmp_pat
     written('[defaults]\nsize = "832x480"\n')
     with pytest.raises(RequestError) as caught:
         lichtspiel("generate", "a bee", "-o", tmp_path / "a.mp4")
-    assert f"nano makes 64x64; it is not typed, but set in {config_path()}; try --size 64x64" in message(caught.value)
+    said = message(caught.value)
+    assert f"nano makes 128x128; it is not typed, but set in {config_path()}; try --size 128x128" in said
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
 def test_an_example_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(ROOT / "examples" / f"{name}.py"))
-    made = {"generate": {"fish.mp4", "bee.mp4", "bee.png"}, "road": {"preview.png"}, "progress": set[str]()}[name]
+    made = {"generate": {"fish.mp4", "dragon.mp4", "dragon.png"}, "road": {"preview.png"}, "progress": set[str]()}[name]
     assert {path.name for path in tmp_path.iterdir()} == made
 
 

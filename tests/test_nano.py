@@ -17,7 +17,7 @@ from lichtspiel.spec import MODELS
 from lichtspiel.toybox.captions import LANGUAGES, caption
 from lichtspiel.toybox.render import Clip, render
 from lichtspiel.toybox.sample import sample
-from lichtspiel.train.nano.variants import SMALL
+from lichtspiel.train.nano.variants import STANDARD
 from lichtspiel.weights.checkpoint import EMBEDDED
 
 NANO = MODELS["nano"]
@@ -31,7 +31,7 @@ def pipeline() -> Pipeline:
 
 @pytest.fixture(scope="module")
 def clip() -> Clip:
-    return render(sample(SEED, SMALL.world, held_out=True), SEED, width=64, height=64, frames=17)
+    return render(sample(SEED, STANDARD.world, held_out=True), SEED, width=128, height=128, frames=17)
 
 
 def psnr(ours: np.ndarray, reference: np.ndarray) -> float:
@@ -45,23 +45,24 @@ def frames(pipeline: Pipeline, **fields: object) -> np.ndarray:
 
 
 def test_the_files_are_those_of_the_registry_and_small() -> None:
-    paths = [EMBEDDED / name for name in NANO.files.values()]
+    paths = [path for pattern in NANO.files.values() for path in EMBEDDED.glob(pattern)]
     digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
     assert digests == NANO.digests
-    assert sum(path.stat().st_size for path in paths) < 64_000_000
+    assert sum(path.stat().st_size for path in paths) < 70_000_000
+    assert max(path.stat().st_size for path in paths) < 20_000_000
 
 
 def test_it_knows_every_word_of_its_world(pipeline: Pipeline) -> None:
     for seed in range(SEED, SEED + 30):
         for language in LANGUAGES:
-            assert pipeline.tokenizer.unknown_words(caption(sample(seed, SMALL.world), language, 0)) == []
-    assert pipeline.tokenizer.unknown_words("a spaceship") == ["spaceship"]
+            assert pipeline.tokenizer.unknown_words(caption(sample(seed, STANDARD.world), language, 0)) == []
+    assert pipeline.tokenizer.unknown_words("a chessboard") == ["chessboard"]
 
 
 def test_its_vae_knows_its_world(pipeline: Pipeline, clip: Clip) -> None:
     video = rearrange(torch.from_numpy(np.array(clip.frames)), "t h w c -> 1 c t h w").float() / 127.5 - 1
     latents = pipeline.checkpoint.vae(torch.float32).encode(video)
-    assert psnr(np.stack(list(pipeline.decode(latents))), clip.frames) > 20
+    assert psnr(np.stack(list(pipeline.decode(latents))), clip.frames) > 25
     assert 0.3 < float(latents.std()) < 3  # normalized by the statistics that came with the weights
 
 
@@ -69,7 +70,7 @@ def test_the_prompt_decides_the_place(pipeline: Pipeline) -> None:
     """Under water is blue, a meadow is green, snow is neither."""
     water = frames(pipeline, prompt="a big whale swims to the left under water").astype(float).mean(axis=(0, 1, 2))
     snow, meadow = (
-        frames(pipeline, prompt=f"a helicopter flies to the left over a {place} on a sunny day")[:, 44:].astype(float)
+        frames(pipeline, prompt=f"a helicopter flies to the left over a {place} on a sunny day")[:, 88:].astype(float)
         for place in ("snowy field", "green meadow")
     )
     assert water[2] > water[0] + 30
@@ -102,4 +103,4 @@ def test_a_first_image_is_where_the_video_starts(pipeline: Pipeline, clip: Clip,
     Image.fromarray(clip.frames[0]).save(path)
     prompt = caption(clip.scene, "en", 0)
     given = psnr(frames(pipeline, prompt=prompt, image=path)[0], clip.frames[0])
-    assert given > psnr(frames(pipeline, prompt=prompt)[0], clip.frames[0]) + 3
+    assert given > psnr(frames(pipeline, prompt=prompt)[0], clip.frames[0]) + 6

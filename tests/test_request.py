@@ -50,7 +50,7 @@ def test_the_task_is_which_pictures_are_there() -> None:
         ({"prompt": "x", "frames": 80, "model": "t2v-1.3b"}, r"^frames: 80 .* 4n\+1 .*nearest valid value: 81$"),
         ({"prompt": "x", "frames": 80}, "nearest valid value: 17$"),
         ({"prompt": "x", "frames": -3}, "nearest valid value: 1$"),
-        ({"prompt": "x", "size": "100x100"}, "^size: '100x100' .*nearest valid value: 64x64$"),
+        ({"prompt": "x", "size": "100x100"}, "^size: '100x100' .*nearest valid value: 128x128$"),
         ({"prompt": "x", "size": "832x540", "model": "t2v-14b"}, "multiples of 16; nearest valid value: 832x544$"),
         ({"prompt": "x", "size": "832x484", "model": "t2v-1.3b"}, "multiples of 16; nearest valid value: 832x480$"),
         ({"prompt": "x", "size": "1280x720", "model": "t2v-1.3b"}, "at most .* nearest valid value: 832x480$"),

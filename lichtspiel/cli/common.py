@@ -38,7 +38,7 @@ Weights = Annotated[
 Checkpoint = Annotated[str, typer.Argument(metavar="MODEL", help="Name of a checkpoint; see `lichtspiel models`.")]
 
 
-SMALL = 128
+SMALL = 256
 """Pixels of the longer side below which a result is a stamp in a player."""
 
 

@@ -7,8 +7,8 @@ __all__ = ["EXAMPLES"]
 EXAMPLES: dict[str, tuple[str, ...]] = {
     # what is typed after `lichtspiel`: examples
     "generate": (
-        'lichtspiel generate "a bee flies to the right over a meadow" -o bee.mp4 --upscale 4',
-        'lichtspiel generate "a bee flies" --image bee.png --seed 7 -o bee.mp4',
+        'lichtspiel generate "a dragon flies to the right over a meadow" -o dragon.mp4 --upscale 4',
+        'lichtspiel generate "a dragon flies" --image dragon.png --seed 7 -o dragon.mp4',
         'lichtspiel generate "a cat on a beach" --model t2v-1.3b --weights ~/Wan2.1-T2V-1.3B --seconds 5 -o cat.mp4',
         'lichtspiel generate "a river in autumn" --model t2v-1.3b --seconds 20 -o river.mp4',
         'lichtspiel generate "a dog" --model vace-1.3b --video cat.mp4 --mask mask.png --reference dog.png -o dog.mp4',
@@ -16,7 +16,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "decode": ("lichtspiel decode latents.safetensors -o video.mp4",),
     "batch": ("lichtspiel batch jobs.jsonl -o videos",),
-    "replay": ("lichtspiel replay bee.mp4 -o again.mp4", "lichtspiel replay bee.mp4 --input bee.png -o again.mp4"),
+    "replay": (
+        "lichtspiel replay dragon.mp4 -o again.mp4",
+        "lichtspiel replay dragon.mp4 --input dragon.png -o again.mp4",
+    ),
     "track": (
         "lichtspiel track clip.mp4 --box 120,40,300,220 --at 2.0 -o mask.mp4 --sheet look.png",
         "lichtspiel track clip.mp4 --object mask.png --shape box --grow 12 -o mask.mp4",
@@ -43,7 +46,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "evaluate": ("lichtspiel evaluate made --prompts prompts.txt --report report.html",),
     "search": (
         'lichtspiel search "a car at night in the rain"',
-        "lichtspiel search --like bee.mp4 --sheet found.png",
+        "lichtspiel search --like dragon.mp4 --sheet found.png",
     ),
     "edit": (
         'lichtspiel edit clip.mp4 "a red vintage car" --replace 120,40,300,220 --at 2.0 -o new.mp4',
@@ -52,15 +55,15 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         'lichtspiel edit clip.mp4 "a street in the rain" --outpaint 1280x720 -o wide.mp4',
         "lichtspiel edit clip.mp4 --edits edits.jsonl --model vace-14b -o new.mp4",
     ),
-    "extend": ('lichtspiel extend clip.mp4 "the bee flies on over the meadow" --seconds 4 -o longer.mp4',),
-    "bridge": ('lichtspiel bridge one.mp4 two.mp4 "the bee flies over the meadow" -o joined.mp4',),
-    "loop": ('lichtspiel loop clip.mp4 "a bee flies over a meadow" -o loop.mp4',),
+    "extend": ('lichtspiel extend clip.mp4 "the dragon flies on over the meadow" --seconds 4 -o longer.mp4',),
+    "bridge": ('lichtspiel bridge one.mp4 two.mp4 "the dragon flies over the meadow" -o joined.mp4',),
+    "loop": ('lichtspiel loop clip.mp4 "a dragon flies over a meadow" -o loop.mp4',),
     "control": (
         "lichtspiel control clip.mp4 --kind edges -o control.mp4",
         "lichtspiel control clip.mp4 --kind boxes --box 120,40,300,220 -o layout.mp4",
         "lichtspiel control clip.mp4 --kind depth --network depth_anything.onnx -o depth.mp4",
     ),
-    "verify": ("lichtspiel verify bee.mp4", "lichtspiel verify downloads --require sealed --json"),
+    "verify": ("lichtspiel verify dragon.mp4", "lichtspiel verify downloads --require sealed --json"),
     "seal": (
         'lichtspiel seal clip.mp4 --made-with "Wan2.1 in ComfyUI" -o sealed.mp4',
         "lichtspiel seal output/ flux.png --made-with ComfyUI -o sealed",
@@ -106,7 +109,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "identity import": ("lichtspiel identity import --certificate chain.pem --key key.pem",),
     "record list": ("lichtspiel record list --limit 5", "lichtspiel record list --database postgresql://host/jobs"),
     "record show": ("lichtspiel record show 3f2a91c0",),
-    "record find": ('lichtspiel record find "a bee"',),
+    "record find": ('lichtspiel record find "a dragon"',),
     "record erase": ("lichtspiel record erase 3f2a91c0",),
     "record export": ("lichtspiel record export > record.jsonl",),
     "tune check": (

@@ -17,9 +17,7 @@ __all__ = ["render_clips", "train_dit", "train_vae"]
 
 VariantName = Annotated[
     str | None,
-    typer.Option(
-        metavar="small|medium|large", help="nano at 64x64, or at 128x128 with 40 or all subjects. [default: small]"
-    ),
+    typer.Option(metavar="standard|large", help="nano with 40 subjects, or with all. [default: standard]"),
 ]  # fmt: skip
 Start = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Exported weights to start from.")]
 Run = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the run; an existing run is continued.")]

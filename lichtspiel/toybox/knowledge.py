@@ -19,21 +19,25 @@ from typing import Any
 from lichtspiel.toybox import prompts
 from lichtspiel.toybox.captions import LANGUAGES, Language
 from lichtspiel.toybox.catalog import SUBJECTS
-from lichtspiel.toybox.sample import STARTER, Vocabulary
+from lichtspiel.toybox.sample import FULL, Vocabulary
 from lichtspiel.toybox.scene import Action, Camera, Place, Time, Weather
 
 __all__ = ["LEARNED", "known", "note", "reading", "stem", "subjects_in"]
 
 LEARNED: dict[str, Vocabulary] = {
     "nano": replace(
-        STARTER,
+        FULL,
         subjects=(
-            *("turtle", "elephant", "penguin", "flamingo", "pig", "taxi", "bus", "fire-engine"),
-            *("helicopter", "bee", "rocket", "tropical-fish", "whale", "sailboat"),
+            *("cat", "dog", "horse", "cow", "pig", "rabbit", "elephant", "giraffe", "tiger", "monkey", "penguin"),
+            *("bird", "turtle", "t-rex", "car", "taxi", "bus", "fire-engine", "police-car"),
+            *("airplane", "helicopter", "rocket", "butterfly", "dragon", "eagle", "ghost"),
+            *("tropical-fish", "shark", "whale", "octopus", "dolphin", "sailboat", "ship", "duck"),
+            *("heart", "star", "snowman", "teddy-bear", "christmas-tree", "pumpkin"),
         ),
-        places=("meadow", "snowfield", "beach", "road", "sea", "underwater"),
-        weathers=("clear", "rain"),
-        actions=("walk", "drive", "fly", "swim", "sail"),
+        actions=("walk", "hop", "drive", "fly", "swim", "sail", "stand", "bounce"),
+        sizes=("medium", "big"),
+        cameras=("still",),
+        pairs=False,
     )
 }
 """What the weights in this package were trained on, by the name of the model."""

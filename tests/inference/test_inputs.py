@@ -93,7 +93,7 @@ def test_a_picture_decides_the_size_unless_one_is_asked_for(tmp_path: Path) -> N
     assert ask(**given).size == (832, 464)
     assert ask(**given, size="480x832").size == (480, 832)
     assert ask(**{**given, "model": "i2v-14b-720p"}).size == (1264, 720)
-    assert ask(**{**given, "model": "nano"}).size == (64, 64)
+    assert ask(**{**given, "model": "nano"}).size == (128, 128)
     assert ask(prompt="x", model="t2v-1.3b").size == (832, 480)
 
 
@@ -250,7 +250,7 @@ def test_what_does_not_agree_is_refused_with_what_would(tmp_path: Path) -> None:
 
 
 def test_first_and_last_picture_alike_are_allowed_and_noted(tmp_path: Path) -> None:
-    path = picture(tmp_path / "a.png", 64, 64)
+    path = picture(tmp_path / "a.png", 128, 128)
     notes = look(Request.of(prompt="x", image=path, last_image=path))[0]
     assert notes == ["first and last image are the same: the video may stand still"]
     assert look(Request.of(prompt="x", image=path))[0] == []
@@ -300,7 +300,7 @@ def test_the_preview_shows_what_the_model_will_see(tmp_path: Path) -> None:
     assert (sheets["edit"][3 * 248 - 20, 20] == 255).all()  # the mask's row
     assert (sheets["edit"][20, 20] == 128).all()  # nothing stays under a white mask: grey
     assert sheets["subject"].shape == (256, 336, 3)
-    assert sheets["image"].shape == (336, 336, 3)
+    assert sheets["image"].shape == (272, 272, 3)
     with pytest.raises(RequestError, match="nothing to preview"):
         preview(Request.of(prompt="x"), Inputs(), tmp_path / "none.png")
 

@@ -156,7 +156,7 @@ def test_the_road_works_without_a_file(random_nano: Path) -> None:
     conditions = pipeline.encode(asked)
     *_, last = pipeline.denoise(conditions, asked)
     frames = list(pipeline.decode(last.latents))
-    assert [frame.shape for frame in frames] == [(64, 64, 3)] * 5
+    assert [frame.shape for frame in frames] == [(128, 128, 3)] * 5
     timings = pipeline.clock.timings()
     assert all(timings[stage] > 0 for stage in ("load", "encode", "denoise", "decode"))
     assert sum(timings.values()) == pytest.approx(2 * timings["total"])

@@ -75,7 +75,7 @@ def test_the_openai_client_makes_watches_and_fetches_a_video(served: Served, tmp
             poll_interval_ms=50,
         )  # type: ignore[call-overload]
     assert (video.status, video.progress, video.error, video.seconds, video.size) == (
-        "completed", 100, None, "0.625", "64x64",
+        "completed", 100, None, "0.625", "128x128",
     )  # fmt: skip
     assert (video.parameters["seed"], video.parameters["steps"], video.parameters["dtype"]) == (7, 1, "float32")  # type: ignore[attr-defined]
     path = tmp_path / "video.mp4"
@@ -207,7 +207,7 @@ def test_the_example_of_a_client_fetches_a_video(
     monkeypatch.chdir(tmp_path)
     with working(server):
         runpy.run_path(str(Path(__file__).parents[2] / "examples" / "serve_client.py"))
-    assert verify(tmp_path / "bee.mp4").credentials.here
+    assert verify(tmp_path / "dragon.mp4").credentials.here
 
 
 def test_cancelling(served: Served) -> None:
@@ -288,7 +288,7 @@ def test_anybody_may_verify(served: Served, tmp_path: Path) -> None:
 def test_models_state_and_numbers(served: Served) -> None:
     server, address = served
     (model,) = client(address).models.list()
-    assert (model.id, model.sizes, model.max_frames, model.state) == ("nano", ["64x64"], 17, "idle")  # type: ignore[attr-defined]
+    assert (model.id, model.sizes, model.max_frames, model.state) == ("nano", ["128x128"], 17, "idle")  # type: ignore[attr-defined]
     assert get(f"{address}/health").status_code == 200
     assert get(f"{address}/ready").status_code == 503
     server.workers[0] = "loading"
@@ -327,7 +327,8 @@ def test_loras_are_named_not_pathed(random_nano: Path, tmp_path: Path) -> None:
 def test_what_a_model_reads_in_a_prompt_is_told_before_the_work(served: Served) -> None:
     _, address = served
     there = f"{address}/v1/models/nano/reading"
-    assert send(there, json={"prompt": "a whale and a bee"}).json() == {"subjects": ["whale", "bee"], "nearest": None}
+    said = send(there, json={"prompt": "a whale and a dragon"}).json()
+    assert said == {"subjects": ["whale", "dragon"], "nearest": None}
     said = send(there, json={"prompt": "ein Wildschwein im Wald"}).json()
     assert said["subjects"] == []
     assert said["nearest"] == {"word": "Wildschwein", "subject": {"en": "pig", "de": "Schwein", "zh": "猪"}}

@@ -22,7 +22,7 @@ from tests.lora.files import keys, linear_layers, pairs, save
 from tests.tune.clips import write_clip
 
 VALUES: dict[str, Any] = {
-    "model": "nano", "size": "64x64", "frames": 9, "seconds": 1.0, "steps": 3, "guidance": 2.5, "shift": 4.0,
+    "model": "nano", "size": "128x128", "frames": 9, "seconds": 1.0, "steps": 3, "guidance": 2.5, "shift": 4.0,
     "solver": "unipc", "negative": "rain", "seed": 2**60, "dtype": "float32", "lora": ["style:0.5"],
     "lora_partial": True, "upscale": 2, "fit": "pad", "context_scale": 0.5, "consent": "Ada agreed", "prompt": "a bee",
     "metadata": {"order": "7"}, "pace": "real", "video_start": 0.5, "sound": True,

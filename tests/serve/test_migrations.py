@@ -68,7 +68,7 @@ def test_several_processes_and_threads_make_one_database(url: str) -> None:
     assert errors == ["", ""]
     assert [jobs.counts()["queued"] for jobs in opened] == [2, 2]
     with opened[0].database.reading() as connection:
-        assert connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).all() == [("0005",)]
+        assert connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).all() == [("0006",)]
     for jobs in opened:
         jobs.close()
 

@@ -29,7 +29,7 @@ def make_it_short(page: Page, steps: int) -> None:
     page.get_by_text("Details").click()
     page.get_by_label("Steps").fill(str(steps))
     page.locator("#frames").fill("5")
-    expect(page.get_by_label("Larger")).to_have_value("4")  # 64 pixels are a stamp
+    expect(page.get_by_label("Larger")).to_have_value("4")  # 128 pixels are a stamp
     page.get_by_label("Larger").select_option("1")
 
 
@@ -42,7 +42,7 @@ def test_a_stranger_asks_watches_reloads_and_verifies(browser: Browser, tmp_path
         page.wait_for_function("() => document.getElementById('video').currentTime > 0.1")
         page.reload()
         expect(page.locator('.card[data-state="completed"]')).to_have_count(1, timeout=PATIENCE)
-        page.wait_for_function("() => document.querySelector('.card img').naturalWidth === 64")
+        page.wait_for_function("() => document.querySelector('.card img').naturalWidth === 128")
         page.locator(".card .open").click()
         await_video(page)
         expect(page.locator("#screen-title")).to_have_text(PROMPT)

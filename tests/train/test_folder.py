@@ -25,7 +25,7 @@ from lichtspiel.train.dit import DiTPlan, TrainingSet, draw_batch, train_dit
 from lichtspiel.train.folder import FolderDataset, cache_folder
 from lichtspiel.train.latents import encode_dataset
 from lichtspiel.train.nano import samples
-from lichtspiel.train.nano.variants import SMALL, VARIANTS
+from lichtspiel.train.nano.variants import STANDARD, VARIANTS
 from lichtspiel.train.optim import adamw
 from lichtspiel.train.state import Budget
 from lichtspiel.train.text import Prompts, vocabulary
@@ -168,9 +168,9 @@ def test_a_vocabulary_of_a_size_keeps_the_commonest_pieces() -> None:
 def test_from_a_folder_to_a_video_on_the_command_line(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    variant = replace(SMALL, vae_frames=(5,), crop=16, batch=2)
-    monkeypatch.setitem(VARIANTS, "small", variant)
-    monkeypatch.setattr("lichtspiel.train.nano.variants.SMALL", variant)
+    variant = replace(STANDARD, vae_frames=(5,), crop=16, batch=2)
+    monkeypatch.setitem(VARIANTS, "standard", variant)
+    monkeypatch.setattr("lichtspiel.train.nano.variants.STANDARD", variant)
     monkeypatch.setattr(samples, "sheet", lambda frames, path: None)
     run = tmp_path / "run"
     result = CliRunner().invoke(app, ["train", "vae", str(folder), "--run", str(run), "--steps", "2"])

@@ -25,7 +25,7 @@ def drawn(number: int, width: int, height: int, look: int = 0, *, moves: bool = 
 
 
 def write_clip(
-    path: Path, frames: int = 20, *, fps: int = 8, size: tuple[int, int] = (64, 64), look: int = 0, moves: bool = True
+    path: Path, frames: int = 20, *, fps: int = 8, size: tuple[int, int] = (128, 128), look: int = 0, moves: bool = True
 ) -> Path:
     """A clip of `drawn` frames."""
     write_frames(path, [drawn(number, *size, look, moves=moves) for number in range(frames)], fps=fps)
@@ -45,14 +45,14 @@ def write_frames(path: Path, frames: list[NDArray[np.uint8]], *, fps: int = 8) -
     return path
 
 
-def write_picture(path: Path, size: tuple[int, int] = (64, 64), look: int = 0) -> Path:
+def write_picture(path: Path, size: tuple[int, int] = (128, 128), look: int = 0) -> Path:
     """A picture of one drawn frame."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(drawn(0, *size, look)).save(path)
     return path
 
 
-def half_mask(size: tuple[int, int] = (64, 64), level: int = 255) -> NDArray[np.uint8]:
+def half_mask(size: tuple[int, int] = (128, 128), level: int = 255) -> NDArray[np.uint8]:
     """A mask that is white (or of another level) on its right half."""
     mask = np.zeros((size[1], size[0], 3), np.uint8)
     mask[:, size[0] // 2 :] = level

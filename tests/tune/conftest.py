@@ -20,7 +20,7 @@ def data(tmp_path: Path) -> Path:
     folder = tmp_path / "data"
     folder.mkdir()
     write_clip(folder / "red.mp4", 20)
-    write_clip(folder / "green.mp4", 36, fps=16, look=1, size=(96, 64))
+    write_clip(folder / "green.mp4", 36, fps=16, look=1, size=(192, 128))
     write_clip(folder / "blue.mp4", 10, look=2)
     write_picture(folder / "yellow.png", look=3)
     for name in ("red", "green", "blue", "yellow"):

@@ -43,9 +43,9 @@ def test_a_run_that_fits_and_learns_may_go(data: Path, random_nano: Path, tmp_pa
         surveyed, Encoder.of(NANO, files, tmp_path / "cache", "cpu"), OPTIONS, RUN, steps=100, observe=Observe()
     )
     assert not report.refusals
-    assert [str(line.bucket) for line in report.buckets] == ["64x64x9", "64x64x1"]
+    assert [str(line.bucket) for line in report.buckets] == ["128x128x9", "128x128x1"]
     clips, pictures = report.buckets
-    assert (clips.samples, clips.per_epoch, clips.tokens) == (3, 2, 48)
+    assert (clips.samples, clips.per_epoch, clips.tokens) == (3, 2, 192)
     assert (pictures.samples, pictures.per_epoch) == (1, 1)
     assert clips.measured is not None
     assert clips.measured > 0
@@ -96,7 +96,7 @@ def test_a_run_that_cannot_fit_is_refused_with_what_would(
     encoder = Encoder.of(NANO, files, tmp_path / "cache", "cpu")
     report = check(surveyed, encoder, OPTIONS, RUN, steps=100, observe=Observe())
     (told,) = report.refusals
-    assert told.startswith("a step of 64x64x9 needs 0.")
+    assert told.startswith("a step of 128x128x9 needs 0.")
     assert "--batch 1" in told
     assert "a smaller --size or fewer --frames" in told
 
@@ -129,16 +129,16 @@ def garbage(folder: Path) -> None:
 
 
 def bright(path: Path) -> None:
-    write_frames(path, [np.full((64, 64, 3), 255, np.uint8)] * 20)
+    write_frames(path, [np.full((128, 128, 3), 255, np.uint8)] * 20)
 
 
 def hdr(folder: Path) -> None:
     with av.open(str(folder / "red.mp4"), "w") as container:
         stream = container.add_stream("libx264", rate=8)
-        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = 128, 128, "yuv420p"
         stream.codec_context.color_trc = 16
         for number in range(12):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(drawn(number, 64, 64), format="rgb24")))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(drawn(number, 128, 128), format="rgb24")))
         container.mux(stream.encode())
 
 
@@ -177,7 +177,7 @@ BROKEN: dict[str, tuple[str, Callable[[Path], object], str]] = {
     ),
     "mask of another size": (
         "tiny-vace", lambda f: write_frames(f / "masks" / "red.mp4", [half_mask((32, 32))] * 20),
-        r"masks/red\.mp4: this mask is 32x32 and red\.mp4 64x64; export it",
+        r"masks/red\.mp4: this mask is 32x32 and red\.mp4 128x128; export it",
     ),
     "mask of another length": (
         "tiny-vace", lambda f: write_frames(f / "masks" / "red.mp4", [half_mask()] * 11),
@@ -207,8 +207,8 @@ BROKEN: dict[str, tuple[str, Callable[[Path], object], str]] = {
     ),
     "pictures that are no frames of one size": (
         "tiny-vace",
-        lambda f: [write_picture(f / "masks" / "red" / f"{n}.png", size=(64 + n % 2, 64)) for n in range(20)],
-        r"masks/red: its frames differ in size, 64x64 and then 65x64",
+        lambda f: [write_picture(f / "masks" / "red" / f"{n}.png", size=(128 + n % 2, 128)) for n in range(20)],
+        r"masks/red: its frames differ in size, 128x128 and then 129x128",
     ),
     "nothing in the folder": (
         "nano", lambda f: [path.unlink() for path in f.iterdir()], "holds no clip and no picture; name a folder",
@@ -241,7 +241,7 @@ def test_what_only_needs_a_word_is_noted_and_not_refused(data: Path, random_nano
         container.streams.video[0]
     shutil.copy(data / "red.mp4", data / "zz.mkv")
     caption(data, "twin", "a red square")
-    frames = [drawn(number, 64, 64) for number in range(20)]
+    frames = [drawn(number, 128, 128) for number in range(20)]
     for frame in frames:
         frame[60:62, 2:4] = 200  # not the same bytes
     write_frames(data / "twin.mp4", frames)
@@ -250,7 +250,7 @@ def test_what_only_needs_a_word_is_noted_and_not_refused(data: Path, random_nano
     surveyed = look_through(data, NANO, files.tokenizer(), OPTIONS, Observe())
     assert not surveyed.refusals
     notes = "\n".join(map(str, surveyed.notes))
-    assert "tiny.mp4: is 32x32, enlarged 2.0 times to 64x64" in notes
+    assert "tiny.mp4: is 32x32, enlarged 4.0 times to 128x128" in notes
     assert "does not know these words" in notes
     assert "twin.mp4: looks like" in notes
 
@@ -270,16 +270,16 @@ def test_look_writes_sealed_sheets_and_a_page_with_captions_in_any_language(
                      "--json")  # fmt: skip
     assert code == 0
     paths = [Path(path) for path in json.loads(told)["paths"]]
-    assert [path.name for path in paths] == ["64x64x9.png", "64x64x1.png", "index.html"]
+    assert [path.name for path in paths] == ["128x128x9.png", "128x128x1.png", "index.html"]
     report = verify(paths[0])
     assert "sealed this picture, and its pixels and credentials are as they were signed" in report.verdict
     sheet = np.asarray(Image.open(paths[0]))
-    first = drawn(0, 64, 64, 2)  # blue.mp4 comes first
-    row = sheet[30 : 30 + 128 : 2, 6 : 6 + 128 : 2]
+    first = drawn(0, 128, 128, 2)  # blue.mp4 comes first
+    row = sheet[30 : 30 + 128, 6 : 6 + 128]
     assert np.abs(row.astype(int) - first).mean() < 25
     page = paths[-1].read_text(encoding="utf-8")
     assert "一个绿色方块向右移动" in page
-    assert "64x64x9.png" in page
+    assert "128x128x9.png" in page
 
 
 def test_check_prints_the_table_and_the_verdict(data: Path, random_nano: Path, tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_check_prints_the_table_and_the_verdict(data: Path, random_nano: Path, t
              "2e-3", "--device", "cpu", "--cache", str(tmp_path / "cache"), "--steps", "50")  # fmt: skip
     code, told = run(*words, "--consent", CONSENT)
     assert code == 0, told
-    assert "64x64x5" in told
+    assert "128x128x5" in told
     assert "predicted" in told
     assert "50 steps take about" in told
     assert "the model stays in memory; " in told  # the form that the run would choose

@@ -165,7 +165,7 @@ def test_what_a_file_of_another_trainer_says_is_used_or_refused(tmp_path: Path, 
 def test_lengths_and_sizes_that_a_model_cannot_learn_are_refused_with_the_nearest() -> None:
     with pytest.raises(RequestError, match="nearest valid value: 33"):
         default_cut(T2V, DataOptions(frames=(32,)))
-    with pytest.raises(RequestError, match="nearest valid value: 64x64"):
+    with pytest.raises(RequestError, match="nearest valid value: 128x128"):
         default_cut(NANO, DataOptions(size=(96, 96)))
     with pytest.raises(RequestError, match="add --extraction windows"):
         default_cut(T2V, DataOptions(stride=8))

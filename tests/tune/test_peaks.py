@@ -27,7 +27,7 @@ def held(options: RunOptions, weights: Path) -> int:
     """The bytes of storages at the peak of two real steps, without the model's own weights."""
     trainer = Trainer(NANO, checkpoint(NANO, weights), options, "cpu")
     cells = NANO.latent_shape(17, (64, 64))
-    latents, text = torch.randn(2, 16, *cells), torch.randn(2, 48, 192)
+    latents, text = torch.randn(2, 16, *cells), torch.randn(2, 48, NANO.dit.text_width)
     noise = torch.randn_like(latents)
     batch = Batch(BUCKET, (), latents, text, latents.clone(), latents.clone())
     count = StorageCount()

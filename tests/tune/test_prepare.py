@@ -50,7 +50,7 @@ def test_motion_keeps_its_speed(tmp_path: Path) -> None:
 
 def test_the_cache_holds_what_the_networks_say_of_the_frames(data: Path, random_nano: Path, tmp_path: Path) -> None:
     cache = cached(data, random_nano, tmp_path / "cache")
-    assert [str(bucket) for bucket in cache.buckets] == ["64x64x9", "64x64x1"]
+    assert [str(bucket) for bucket in cache.buckets] == ["128x128x9", "128x128x1"]
     rows = {Path(row.source).name: row for row in cache.rows}
     batch = cache.read([rows["red.mp4"], rows["green.mp4"]])
     files = checkpoint(NANO, random_nano)
@@ -217,9 +217,9 @@ def test_weights_of_the_loss_are_means_over_cells(data: Path, random_nano: Path,
     (row,) = [row for row in cache.rows if row.source.endswith("red.mp4")]
     weight = cache.read([row]).weight
     assert weight is not None
-    assert weight.shape == (1, 1, 3, 8, 8)
-    assert weight[..., :3].max() < 0.1
-    assert weight[..., 5:].min() > 0.9
+    assert weight.shape == (1, 1, 3, 16, 16)
+    assert weight[..., :7].max() < 0.1
+    assert weight[..., 9:].min() > 0.9
 
 
 def test_repeats_and_held_out_clips(data: Path, random_nano: Path, tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_a_full_disk_is_told_before_any_network_loads(
 def test_the_size_of_a_sample_is_known_before_it_is_written(data: Path, random_nano: Path, tmp_path: Path) -> None:
     cached(data, random_nano, tmp_path / "cache")
     sizes = [path.stat().st_size for path in (tmp_path / "cache" / "samples").iterdir()]
-    bucket = Bucket(width=64, height=64, frames=9)
+    bucket = Bucket(width=128, height=128, frames=9)
     assert max(sizes) <= sample_bytes(NANO, bucket) <= 1.2 * max(sizes) + 4096
 
 

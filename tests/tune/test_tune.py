@@ -28,7 +28,7 @@ NANO = MODELS["nano"]
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clips")
     export_clips(
-        folder, count=2, seed=5, size="64x64", frames=5, progress=lambda stage, done: None,
+        folder, count=2, seed=5, size="128x128", frames=5, progress=lambda stage, done: None,
         world=replace(LEARNED["nano"], subjects=("ladybug",)),
     )  # fmt: skip
     return folder
@@ -66,7 +66,7 @@ def test_clips_become_a_lora_and_whole_weights(
         assert torch.allclose(up, begun, atol=1e-9)
     said = typed(capsys, "tune", "full", clips, "-o", tmp_path / "full", *shared, "--to", "diffusers")
     assert json.loads((tmp_path / "full" / "weights" / "config.json").read_text())["num_layers"] == NANO.dit.layers
-    assert checkpoint(NANO, tmp_path / "full" / "weights").model is NANO
+    assert checkpoint(NANO, tmp_path / "full" / "weights").model.dit == NANO.dit
 
 
 @pytest.mark.parametrize(
@@ -91,12 +91,12 @@ def test_what_would_have_no_effect_is_refused(
 
 
 def test_the_form_of_the_model_follows_from_the_memory() -> None:
-    bucket, options = Bucket(width=64, height=64, frames=5), RunOptions()
+    bucket, options = Bucket(width=128, height=128, frames=5), RunOptions()
     found = placed(NANO, [bucket], options, 400_000_000_000, automatic=True)
     assert (found.base, found.checkpointing, found.refusal) == ("resident", False, None)
     refused = placed(NANO, [bucket], options, 10_000_000, automatic=True)
     assert refused.refusal is not None
-    assert "64x64x5" in refused.refusal
+    assert "128x128x5" in refused.refusal
     small = placed(NANO, [bucket], replace(options, base="streamed"), found.peak, automatic=False)
     assert (small.base, small.refusal) == ("streamed", None)
     assert small.peak < found.peak

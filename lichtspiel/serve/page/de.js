@@ -305,6 +305,6 @@ export default {
   error_unknown: "Etwas ist schiefgegangen.",
 
   footer: "Jedes Video von hier sagt, dass eine KI es gemacht hat: mit einem signierten Nachweis und einem unsichtbaren Wasserzeichen.",
-  examples_nano: ["ein großer Tropenfisch schwimmt unter Wasser nach links", "ein großes Segelboot fährt an einem sonnigen Tag auf dem Meer nach links", "eine große Biene fliegt an einem sonnigen Tag über einer grünen Wiese nach rechts"],
+  examples_nano: ["ein großer Tropenfisch schwimmt unter Wasser nach links", "ein großes Segelboot fährt an einem sonnigen Tag auf dem Meer nach links", "ein Pinguin hüpft im Schnee nach rechts"],
   examples_any: ["eine Katze läuft bei Sonnenuntergang am Strand, die Kamera folgt langsam", "Regen am Fenster eines Cafés, draußen gehen Menschen mit Schirmen vorbei", "ein Papierboot treibt im Morgenlicht einen Bach hinab"],
 };

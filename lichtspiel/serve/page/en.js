@@ -305,6 +305,6 @@ export default {
   error_unknown: "Something went wrong.",
 
   footer: "Every video made here says that it was made by AI: with a signed credential and an invisible watermark.",
-  examples_nano: ["a big tropical fish swims to the left under water", "a big sailboat sails to the left on the sea on a sunny day", "a big bee flies to the right over a green meadow on a sunny day"],
+  examples_nano: ["a big tropical fish swims to the left under water", "a big sailboat sails to the left on the sea on a sunny day", "a penguin hops to the right in the snow"],
   examples_any: ["a cat walks on the beach at sunset, the camera follows slowly", "rain on a café window, people with umbrellas pass by outside", "a paper boat drifts down a stream in morning light"],
 };

@@ -18,7 +18,7 @@ from lichtspiel.train.data import Shape
 from lichtspiel.train.nano import export, judge, score, stages
 from lichtspiel.train.nano.export import load_exported
 from lichtspiel.train.nano.stages import captions_of
-from lichtspiel.train.nano.variants import LARGE, MEDIUM, SMALL, VARIANTS, Variant, variant_of
+from lichtspiel.train.nano.variants import LARGE, STANDARD, VARIANTS, Variant, variant_of
 from lichtspiel.train.speed import Speed, ceiling
 from lichtspiel.train.text import vocabulary
 from lichtspiel.weights.checkpoint import checkpoint
@@ -36,25 +36,25 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Variant:
     monkeypatch.setattr(score, "TEST_SEEDS", range(29_000_000, 29_000_006))
     monkeypatch.setattr(score, "RELIABLE", 0.0)
     monkeypatch.setattr(judge, "RELIABLE", 0.0)
-    world = replace(SMALL.world, subjects=("taxi", "turtle"), places=("road", "meadow"))
-    dit = replace(SMALL.model.dit, width=64, ffn_width=128, heads=2, layers=2, text_width=32)
+    world = replace(STANDARD.world, subjects=("taxi", "turtle"), places=("road", "meadow"))
+    dit = replace(STANDARD.model.dit, width=64, ffn_width=128, heads=2, layers=2, text_width=32)
     umt5 = replace(
-        SMALL.model.umt5, vocabulary=len(vocabulary(captions_of(world, short=True))), width=32, attention_width=32,
+        STANDARD.model.umt5, vocabulary=len(vocabulary(captions_of(world, short=True))), width=32, attention_width=32,
         ffn_width=64, heads=2, layers=1,
     )  # fmt: skip
-    sampling = replace(SMALL.model.sampling, steps=2, guidance=1.0, sizes=((32, 32),))
+    sampling = replace(STANDARD.model.sampling, steps=2, guidance=1.0, sizes=((32, 32),))
     model = replace(
-        SMALL.model,
+        STANDARD.model,
         sampling=sampling,
         dit=dit,
         umt5=umt5,
-        vae=replace(SMALL.model.vae, width=4),
+        vae=replace(STANDARD.model.vae, width=4),
         digests={},
         repository="t",
     )
     made = replace(
-        SMALL, name="tiny", model=model, world=world, shape=Shape(width=32, height=32, frames=9), clips=80, crop=16,
-        vae_frames=(5,), batch=2, teacher=replace(SMALL.teacher, steps=4), short=0.5,
+        STANDARD, name="tiny", model=model, world=world, shape=Shape(width=32, height=32, frames=9), clips=80, crop=16,
+        vae_frames=(5,), batch=2, teacher=replace(STANDARD.teacher, steps=4), short=0.5,
     )  # fmt: skip
     monkeypatch.setitem(VARIANTS, "tiny", made)
     return made
@@ -78,7 +78,7 @@ def test_from_nothing_to_weights_and_on_from_them(
     assert (first / "quality.md").read_text() in printed
     assert cv2.imread(str(first / "quality.png")) is not None
     assert variant_of(first) is tiny
-    loaded = checkpoint(replace(tiny.model, files=SMALL.model.files), first / "weights")
+    loaded = checkpoint(replace(tiny.model, files=STANDARD.model.files), first / "weights")
     dit = loaded.dit(torch.float32, torch.device("cpu"))
     assert isinstance(dit, DiT)
     averages = torch.load(first / "distil" / "checkpoint.pt", weights_only=True)["averages"]["dit"]
@@ -107,14 +107,14 @@ def test_from_nothing_to_weights_and_on_from_them(
 
 
 def test_a_run_keeps_its_variant(tiny: Variant, tmp_path: Path) -> None:
-    assert variant_of(tmp_path / "absent") is SMALL
+    assert variant_of(tmp_path / "absent") is STANDARD
     assert not (tmp_path / "absent").exists()
     assert variant_of(tmp_path, "tiny") is tiny
     assert variant_of(tmp_path) is tiny
     with pytest.raises(InvalidInput, match="of the tiny variant, not the large"):
         variant_of(tmp_path, "large")
     (tmp_path / "other").mkdir()
-    with pytest.raises(InvalidInput, match="choose small or medium or large"):
+    with pytest.raises(InvalidInput, match="choose standard or large"):
         variant_of(tmp_path / "other", "huge")
 
 
@@ -127,7 +127,7 @@ def test_weights_of_another_variant_are_refused(tiny: Variant, tmp_path: Path, m
         run_recipe(monkeypatch, *words, str(tmp_path))
 
 
-@pytest.mark.parametrize("variant", [SMALL, MEDIUM, LARGE], ids=lambda variant: variant.name)
+@pytest.mark.parametrize("variant", [STANDARD, LARGE], ids=lambda variant: variant.name)
 def test_variants_fit_their_worlds(variant: Variant) -> None:
     assert len(vocabulary(captions_of(variant.world, short=variant.short > 0))) == variant.model.umt5.vocabulary
     assert variant.model.dit.text_width == variant.model.umt5.width

@@ -9,7 +9,7 @@ import torch
 from lichtspiel.spec import MODELS
 from lichtspiel.toybox.sample import sample
 from lichtspiel.train.data import Shape
-from lichtspiel.train.nano.variants import SMALL
+from lichtspiel.train.nano.variants import STANDARD
 from lichtspiel.train.nano.variety import rendered, spread, variety
 from lichtspiel.train.vae import blank_vae
 
@@ -24,7 +24,7 @@ def test_spread_is_the_distance_of_pairs() -> None:
 def test_renders_of_one_scene_differ_and_copies_do_not() -> None:
     torch.manual_seed(0)
     vae = blank_vae(MODELS["nano"].vae)
-    scene, shape = sample(1, SMALL.world), Shape(width=32, height=32, frames=5)
+    scene, shape = sample(1, STANDARD.world), Shape(width=32, height=32, frames=5)
     real = rendered(scene, range(4), shape)
     assert real.shape == (4, 5, 32, 32, 3)
     assert variety(vae, [real], [real]) == 1
