@@ -97,7 +97,7 @@ def _timed(
                 last = done.pop()
                 middle = (last.start + max(ends, begins)) / 2
                 done.append(Cue(last.start, middle - rules.gap, last.text))
-                begins, ends = middle, max(ends, middle + 0.1)
+                begins, ends = middle, _within_shot(middle, max(ends, middle + 0.1), end, rules, shots)
             else:
                 continue
         done.append(Cue(round(begins, 3), round(ends, 3), wrapped(text, rules, language)))
