@@ -7,7 +7,7 @@ result = generate("a big tropical fish swims to the left under water", "fish.mp4
 print(result.request.seed, result.timings["total"])
 
 # A Request sets the rest. Its fields are the flags of the command line; `lichtspiel show nano` lists the defaults.
-request = Request.of(prompt="a dragon flies to the left over a meadow", seed=7, steps=8, frames=9, upscale=2)
+request = Request.of(prompt="a dragon flies over a meadow", seed=7, steps=8, frames=9, upscale=2)
 generate(request, "dragon.mp4", sheet="dragon.png", terms=Terms(marks=Marks.of("eu", label=True)))
 
 print(verify("dragon.mp4").verdict)

@@ -15,7 +15,7 @@ def call(path: str, body: dict[str, object] | None = None) -> bytes:
         return answer.read()
 
 
-video = json.loads(call("/v1/videos", {"prompt": "a dragon flies to the left over a meadow", "steps": 2, "frames": 5}))
+video = json.loads(call("/v1/videos", {"prompt": "a dragon flies over a meadow", "steps": 2, "frames": 5}))
 while video["status"] in {"queued", "in_progress"}:
     time.sleep(0.5)
     video = json.loads(call(f"/v1/videos/{video['id']}"))

@@ -90,8 +90,8 @@ def test_the_clip_is_the_parent_and_the_result_a_composite(random_nano: Path, fi
 def test_the_model_sees_the_clip_at_its_size(film: Path) -> None:
     request, inputs = resolve_request(prompt="a turtle", video=film, strength=0.5, fit="pad")
     video = given_video(request, inputs)
-    assert video.shape == (3, 5, 64, 64)
-    assert (video[:, 0, 0] == -1).all()
+    assert video.shape == (3, 5, 128, 128)
+    assert video[:, 0, 0].max() < -0.95  # black above and below, with a little ringing where it is enlarged
 
 
 @pytest.mark.parametrize(

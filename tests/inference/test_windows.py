@@ -98,7 +98,7 @@ def test_the_network_never_sees_more_than_a_window(random_nano: Path) -> None:
     long = latents(pipeline, request)
     hook.remove()
     assert sizes == {5}
-    assert long.shape == (1, 16, 9, 8, 8)
+    assert long.shape == (1, 16, 9, 16, 16)
     assert len(list(pipeline.decode(long))) == 33
     other = latents(pipeline, asked(frames=33, window=17, window_overlap=4))
     assert relative_error(other, long) > 1e-3

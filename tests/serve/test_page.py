@@ -59,7 +59,8 @@ def test_a_prompt_becomes_a_video_that_plays(visit: Open) -> None:
     assert page.evaluate("(v => v.muted && v.loop && v.controls && !!v.poster)(document.getElementById('video'))")
     expect(page.locator("#screen-title")).to_have_text("a whale <b>swims</b> to the left")
     expect(page.locator("#announce")).to_contain_text("The video is ready")
-    assert fake.asked == [{"prompt": "a whale <b>swims</b> to the left", "model": "nano", "size": "64x64", "files": []}]
+    sent = {"prompt": "a whale <b>swims</b> to the left", "model": "nano", "size": "64x64"}
+    assert fake.asked == [{**sent, "files": [], "path": "/v1/videos"}]
 
 
 def test_the_download_has_a_sensible_name(visit: Open, clips: list[Clip]) -> None:
@@ -220,7 +221,8 @@ def test_the_form_follows_the_model(visit: Open, tmp_path: Path, clips: list[Cli
     page.get_by_label("Width in pixels").fill("640")
     ask(page, "a cat")
     await_video(page)
-    assert fake.asked[0] == {"prompt": "a cat", "model": "t2v-1.3b", "size": "640x480", "negative": "", "files": []}
+    sent = {"prompt": "a cat", "model": "t2v-1.3b", "size": "640x480", "negative": ""}
+    assert fake.asked[0] == {**sent, "files": [], "path": "/v1/videos"}
     page.locator("#model").select_option("i2v-14b-480p")
     page.get_by_role("button", name="Generate").click()
     expect(page.locator("#image-error")).to_contain_text("starts from a picture")

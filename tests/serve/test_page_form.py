@@ -152,15 +152,15 @@ def test_the_form_is_kept_over_a_reload(visit: Open, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("locale", "said", "about"),
     [
-        ("en-GB", "Nearest to “dog” is “turtle”.", "Small model inside this package"),
-        ("de-DE", "Am nächsten an „dog“ ist „Schildkröte“.", "Kleines Modell in diesem Paket"),
-        ("zh-CN", "与“dog”最接近的是“乌龟”。", "内置的小模型"),
+        ("en-GB", "Nearest to “mammoth” is “elephant”.", "Small model inside this package"),
+        ("de-DE", "Am nächsten an „mammoth“ ist „Elefant“.", "Kleines Modell in diesem Paket"),
+        ("zh-CN", "与“mammoth”最接近的是“大象”。", "内置的小模型"),
     ],
 )
 def test_what_a_model_does_not_know_is_said_under_the_prompt(visit: Open, locale: str, said: str, about: str) -> None:
     page, _ = visit(locale=locale)
     expect(page.locator("#model-about")).to_contain_text(about)
-    page.locator("#prompt").fill("a dog on the beach")
+    page.locator("#prompt").fill("a mammoth on the beach")
     expect(page.locator("#prompt-note")).to_contain_text(said)
     page.locator("#prompt").fill("a whale in the sea")
     expect(page.locator("#prompt-note")).to_be_empty()

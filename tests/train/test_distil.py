@@ -23,7 +23,7 @@ from lichtspiel.train.dit import TrainingSet
 from lichtspiel.train.latents import LatentStore
 from lichtspiel.train.nano.clips import ClipStore
 from lichtspiel.train.nano.stages import captions_of
-from lichtspiel.train.nano.variants import SMALL
+from lichtspiel.train.nano.variants import STANDARD
 from lichtspiel.train.optim import muon_adamw
 from lichtspiel.train.state import Budget
 from lichtspiel.train.text import Prompts, vocabulary
@@ -67,7 +67,7 @@ def test_the_target_leads_where_generation_with_guidance_leads(teacher: DiT) -> 
 
 @pytest.fixture(scope="module")
 def lesson(teacher: DiT, tmp_path_factory: pytest.TempPathFactory) -> tuple[UMT5, TrainingSet]:
-    world = replace(SMALL.world, subjects=("taxi", "turtle"), places=("road", "meadow"))
+    world = replace(STANDARD.world, subjects=("taxi", "turtle"), places=("road", "meadow"))
     scenes = [sample(seed, world) for seed in range(80)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lichtspiel.train.nano.stages.CAPTION_SEEDS", range(80))

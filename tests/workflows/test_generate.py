@@ -93,13 +93,13 @@ def test_progress_runs_from_zero_to_one_and_includes_decoding(steps: int, random
 def test_only_decoded_latents_are_removed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latents, "KEPT", 3)
     request = Request.of(prompt="a turtle", frames=1)
-    paths = [save_latents(torch.zeros(1, 16, 1, 8, 8), request, f"{number:032d}") for number in range(10)]
+    paths = [save_latents(torch.zeros(1, 16, 1, 16, 16), request, f"{number:032d}") for number in range(10)]
     assert all(path.exists() for path in paths)
     for path in paths[:6]:
         mark_decoded(path)
     assert [path for path in paths if path.exists()] == paths[3:]
     tensor, read = read_latents(paths[-1])
-    assert tensor.shape == (1, 16, 1, 8, 8)
+    assert tensor.shape == (1, 16, 1, 16, 16)
     assert read == request
 
 
@@ -120,12 +120,12 @@ def test_many_processes_may_keep_latents_at_once(home: Path, monkeypatch: pytest
 
 def test_latents_that_are_not_of_their_request_are_not_decoded(home: Path, tmp_path: Path) -> None:
     request = Request.of(prompt="a turtle", frames=17)
-    for shape in ((1, 16, 3, 8, 8), (3, 16, 5, 8, 8), (16, 5, 8, 8), (1, 16, 5, 7, 9), ()):
+    for shape in ((1, 16, 3, 16, 16), (3, 16, 5, 16, 16), (16, 5, 16, 16), (1, 16, 5, 15, 17), ()):
         path = save_latents(torch.zeros(shape), request, "0" * 32, tmp_path)
-        with pytest.raises(MediaError, match="its request makes 1x16x5x8x8; it was altered"):
+        with pytest.raises(MediaError, match="its request makes 1x16x5x16x16; it was altered"):
             decode(path, tmp_path / "v.mp4")
     for content in ("[]", "null", "{", "[" * 5000, '{"prompt": 5}'):
-        save_file({"latents": torch.zeros(1, 16, 5, 8, 8)}, path, {"request": content})
+        save_file({"latents": torch.zeros(1, 16, 5, 16, 16)}, path, {"request": content})
         with pytest.raises(InvalidInput):
             decode(path, tmp_path / "v.mp4")
 

@@ -43,7 +43,7 @@ from lichtspiel.train.state import Budget
 from lichtspiel.train.vae import blank_vae
 from tests.models.test_vae import TINY
 
-WORLD, SHAPE = variants.SMALL.world, variants.SMALL.shape
+WORLD, SHAPE = variants.STANDARD.world, variants.STANDARD.shape
 SMALL = replace(
     STARTER,
     subjects=("pig", "taxi"),
@@ -226,7 +226,9 @@ def test_the_benchmark_scores_unseen_combinations() -> None:
 def test_the_benchmark_prints_its_table(
     random_nano: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nano_quality, "VARIANT", replace(variants.SMALL, shape=Shape(width=64, height=64, frames=5)))
+    monkeypatch.setattr(
+        nano_quality, "VARIANT", replace(variants.STANDARD, shape=Shape(width=128, height=128, frames=5))
+    )
     save_judge(random_judge(WORLD), tmp_path / "judge.safetensors")
     nano_quality.main([
         "--count", "2", "--steps", "1", "--guidance", "1", "--languages", "--markdown", "--variety", "1",
