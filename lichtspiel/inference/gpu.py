@@ -20,16 +20,12 @@ from torch import Tensor, nn
 
 from lichtspiel.models.vae import VAE, CausalConv3d, Downsample, RMSNorm, Upsample, upsample_conv2d
 
-__all__ = ["exact_convolutions", "use_gpu_layout"]
+__all__ = ["exact_convolutions", "layout", "use_gpu_layout"]
 
 
 def use_gpu_layout(vae: VAE) -> None:
     """Convert a VAE's weights to channels-last, and make its layers keep that format."""
-    for module in vae.modules():
-        if isinstance(module, nn.Conv3d):
-            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last_3d)
-        elif isinstance(module, nn.Conv2d):
-            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+    for module in layout(vae).modules():
         if isinstance(module, CausalConv3d):
             module.conv_fn = convolve
         elif isinstance(module, RMSNorm):
@@ -40,6 +36,16 @@ def use_gpu_layout(vae: VAE) -> None:
             module.resample.register_forward_pre_hook(lambda _, inputs: (pictures(inputs[0]),))
     vae.encoder.register_forward_pre_hook(_channels_last)
     vae.conv2.register_forward_pre_hook(_channels_last)
+
+
+def layout(vae: VAE) -> VAE:
+    """Convert convolution weights to channels-last order, which CPUs and tensor cores read fastest."""
+    for module in vae.modules():
+        if isinstance(module, nn.Conv3d):
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last_3d)
+        elif isinstance(module, nn.Conv2d):
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+    return vae
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lichtspiel.errors import InvalidInput
 from lichtspiel.inference.cpu import use_cpu_kernels
+from lichtspiel.inference.gpu import layout
 from lichtspiel.inference.pixels import normalize, to_bytes
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import VAESpec
@@ -104,16 +105,6 @@ def blank_vae(spec: VAESpec) -> VAE:
     """A new VAE, which does not normalize its latents yet."""
     vae = VAE(replace(spec, latent_mean=None, latent_std=None))
     use_cpu_kernels(vae)  # used only without gradients, to encode and measure clips
-    return vae
-
-
-def layout(vae: VAE) -> VAE:
-    """Convert convolution weights to channels-last order, which CPUs and tensor cores read fastest."""
-    for module in vae.modules():
-        if isinstance(module, nn.Conv3d):
-            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last_3d)
-        elif isinstance(module, nn.Conv2d):
-            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
     return vae
 
 

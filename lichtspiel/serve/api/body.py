@@ -267,6 +267,16 @@ def schema(properties: dict[str, Any], required: list[str], kinds: tuple[str, ..
     return {"requestBody": {"required": True, "content": {kind: {"schema": schema} for kind in kinds}}}
 
 
+def either(
+    json: dict[str, Any], form: dict[str, Any], required: list[str], *, of_form: list[str] | None = None
+) -> dict[str, Any]:
+    """The same for a body that is JSON or a form, whose files are uploads; `of_form` is what only a form requires."""
+    made = schema(json, required, ("application/json",))
+    as_form = schema(form, required if of_form is None else of_form, ("multipart/form-data",))
+    made["requestBody"]["content"] |= as_form["requestBody"]["content"]
+    return made
+
+
 def _property(name: str) -> dict[str, Any]:
     """The schema of an option, as the API accepts it."""
     if name == "consent":
@@ -301,25 +311,22 @@ BY_ID = {"type": "object", "properties": {"id": TEXT}, "required": ["id"], "desc
 PROPERTIES: dict[str, dict[str, Any]] = {name: _property(name) for name in FIELDS}
 """The schemas of the fields that a client may set besides files. Types, bounds and defaults come from `Request`."""
 
-BODY = schema(PROPERTIES, ["prompt"], ("application/json",))
 MULTIPART = {**PROPERTIES, **{field: _upload(field) for field in FILES}}
-BODY["requestBody"]["content"] |= schema(MULTIPART, ["prompt"], ("multipart/form-data",))["requestBody"]["content"]
-EDIT = schema({**PROPERTIES, "video": BY_ID}, ["prompt", "video"], ("application/json",))
-EDIT["requestBody"]["content"] |= schema(MULTIPART, ["prompt"], ("multipart/form-data",))["requestBody"]["content"]
-EXTENSION = schema({**PROPERTIES, "video": BY_ID}, ["prompt", "video"], ("application/json",))
+BODY = either(PROPERTIES, MULTIPART, ["prompt"])
+EDIT = either({**PROPERTIES, "video": BY_ID}, MULTIPART, ["prompt", "video"], of_form=["prompt"])
 _FORM = {name: value for name, value in MULTIPART.items() if name != "input_reference"}
-EXTENSION["requestBody"]["content"] |= schema(_FORM, ["prompt"], ("multipart/form-data",))["requestBody"]["content"]
+EXTENSION = either({**PROPERTIES, "video": BY_ID}, _FORM, ["prompt", "video"], of_form=["prompt"])
 REMIX = schema(
     {name: PROPERTIES[name] for name in ("prompt", "seed", "consent", "metadata")}, ["prompt"], ("application/json",)
 )
 READING = schema({"prompt": PROPERTIES["prompt"]}, ["prompt"], ("application/json",))
 FILE = schema({"file": UPLOAD}, ["file"], ("multipart/form-data",))
 _METADATA = PROPERTIES["metadata"]
-MODERATE = schema({"video": BY_ID, "metadata": _METADATA}, ["video"], ("application/json",))
-MODERATE["requestBody"]["content"] |= schema(
-    {"video": {**UPLOAD, "description": "A video or a picture."}, "metadata": _METADATA}, ["video"],
-    ("multipart/form-data",),
-)["requestBody"]["content"]  # fmt: skip
+MODERATE = either(
+    {"video": BY_ID, "metadata": _METADATA},
+    {"video": {**UPLOAD, "description": "A video or a picture."}, "metadata": _METADATA},
+    ["video"],
+)
 REVIEW = schema(
     {
         "decision": {"enum": ["allowed", "refused"]},
@@ -332,17 +339,14 @@ REVIEW = schema(
 _DRAFT = {
     "to": {**TEXT, "description": "Language of the result, such as de."},
     "from": {**TEXT, "description": "Language that is spoken. [default: en, or as heard]"},
-    "metadata": PROPERTIES["metadata"],
+    "metadata": _METADATA,
 }
 _WORDS = {
     "video": UPLOAD,
     "transcript": {**UPLOAD, "description": "Subtitles in the language of the video, instead of hearing."},
     "subtitles": {**UPLOAD, "description": "Your own translation, as SRT, WebVTT or ASS."},
 }
-TRANSLATION = schema({**_DRAFT, "video": BY_ID}, ["to", "video"], ("application/json",))
-TRANSLATION["requestBody"]["content"] |= schema({**_DRAFT, **_WORDS}, ["to"], ("multipart/form-data",))["requestBody"][
-    "content"
-]
+TRANSLATION = either({**_DRAFT, "video": BY_ID}, {**_DRAFT, **_WORDS}, ["to", "video"], of_form=["to"])
 _LINE = {
     "type": "object",
     "properties": {
@@ -361,7 +365,7 @@ TRANSLATION_RENDER = schema(
         "burn": {"type": "boolean", "description": "Draw the subtitles into the picture."},
         "both": {"type": "boolean", "description": "Subtitles in both languages."},
         "consent": {**PROPERTIES["consent"], "description": "Who speaks and that they agreed; a voice needs it."},
-        "metadata": PROPERTIES["metadata"],
+        "metadata": _METADATA,
     },
     [],
     ("application/json",),
@@ -371,7 +375,4 @@ _MASK = {
     "at": {"type": "number", "minimum": 0, "default": 0, "description": "When that frame is shown, in seconds."},
     "consent": PROPERTIES["consent"],
 }
-MASK = schema({**_MASK, "video": BY_ID}, ["box", "video"], ("application/json",))
-MASK["requestBody"]["content"] |= schema({**_MASK, "video": UPLOAD}, ["box", "video"], ("multipart/form-data",))[
-    "requestBody"
-]["content"]
+MASK = either({**_MASK, "video": BY_ID}, {**_MASK, "video": UPLOAD}, ["box", "video"])

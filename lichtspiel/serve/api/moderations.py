@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, cast
@@ -15,17 +14,17 @@ from typing import Annotated, Any, BinaryIO, Literal, cast
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response
 
-from lichtspiel.errors import LichtspielError, RequestError
+from lichtspiel.errors import RequestError
 from lichtspiel.serve.api.body import MODERATE, REVIEW, Fields, Uploads, folder, handled
 from lichtspiel.serve.api.content import content
 from lichtspiel.serve.api.form import SUFFIXES, read_metadata
-from lichtspiel.serve.api.objects import moderation_object
+from lichtspiel.serve.api.objects import moderation_object, page_object
 from lichtspiel.serve.api.schemas import DELETED, MODERATION, MODERATIONS, answers
 from lichtspiel.serve.api.sources import video_of
 from lichtspiel.serve.api.state import OwnerDep, ReviewerDep, Server, ServerDep
 from lichtspiel.serve.errors import Forbidden, NotFound
 from lichtspiel.serve.queue import jobs as queue
-from lichtspiel.serve.queue.jobs import Job, Takes
+from lichtspiel.serve.queue.jobs import Job
 from lichtspiel.serve.queue.reviews import IS_MODERATION, NEEDS_REVIEW, Reviews
 from lichtspiel.serve.tracing import traceparent
 from lichtspiel.storage import file_sha256
@@ -67,22 +66,11 @@ def _created(
         raise RequestError("video", fields.get("video"), rule)
     metadata = read_metadata(fields.get("metadata"))
     path = _kept(files[0], directory)
-    name = f"inputs/{uuid.uuid4().hex}/video{path.suffix}"
-    server.files.put(path, name)
     stored = {"metadata": metadata, "video_id": source and source.id, "traceparent": traceparent()}
-    try:
-        job, new = server.jobs.add(
-            owner=owner, model=queue.MODERATION, inputs={"video": name}, request=stored,
-            idempotency=idempotency or None,
-            digest=f"{file_sha256(path)} {json.dumps(metadata, sort_keys=True)}",
-            takes=Takes(bytes=path.stat().st_size),
-        )  # fmt: skip
-    except LichtspielError:
-        server.files.remove([name])
-        raise
-    if not new:
-        server.files.remove([name])
-    return job
+    return server.add(
+        {"video": path}, owner=owner, model=queue.MODERATION, request=stored, seconds=0.0,
+        digest=f"{file_sha256(path)} {json.dumps(metadata, sort_keys=True)}", idempotency=idempotency or None,
+    )  # fmt: skip
 
 
 def _kept(file: BinaryIO, directory: Path) -> Path:
@@ -117,9 +105,7 @@ def list_moderations(
     jobs, more = server.jobs.page(
         whose, limit=limit, after=after, order=cast("Literal['asc', 'desc']", order), where=where
     )
-    ends = {"first_id": jobs[0].id if jobs else None, "last_id": jobs[-1].id if jobs else None}
-    data = _shown(server, jobs)
-    return {"object": "list", "data": data, **ends, "has_more": more, "may_review": reviewer is not None}
+    return page_object(jobs, _shown(server, jobs), more=more) | {"may_review": reviewer is not None}
 
 
 @router.get(f"{PATH}/{{id}}", responses=answers(MODERATION))

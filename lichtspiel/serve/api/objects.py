@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from lichtspiel.errors import InvalidInput, LichtspielError, OutOfMemory, Refused, RequestError
@@ -13,7 +13,8 @@ from lichtspiel.spec import Model
 from lichtspiel.toybox.knowledge import LEARNED, known
 
 __all__ = [
-    "error_response", "job_object", "model_object", "moderation_object", "translation_object", "video_object",
+    "error_response", "job_object", "model_object", "moderation_object", "page_object", "translation_object",
+    "video_object",
 ]  # fmt: skip
 
 HIDDEN = ("prompt", "consent", "verdict", "judged", "metadata", "traceparent", "translation")
@@ -92,6 +93,12 @@ def moderation_object(job: Job, review: Review | None = None, position: int | No
         "has_sheet": job.preview is not None,
         "review": shown,
     }
+
+
+def page_object(jobs: Sequence[Job], data: list[dict[str, Any]], *, more: bool) -> dict[str, Any]:
+    """A page of a list: `data` says what clients see of these jobs, and `more` whether others follow."""
+    ends = {"first_id": jobs[0].id if jobs else None, "last_id": jobs[-1].id if jobs else None}
+    return {"object": "list", "data": data, **ends, "has_more": more}
 
 
 def job_object(job: Job) -> dict[str, Any]:

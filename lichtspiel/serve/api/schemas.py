@@ -31,6 +31,12 @@ def _object(**properties: Schema) -> Schema:
     return {"type": "object", "properties": properties, "required": [*properties]}
 
 
+def _page(item: Schema, **more: Schema) -> Schema:
+    """What `objects.page_object` returns."""
+    ends = {name: _maybe(TEXT, "") for name in ("first_id", "last_id")}
+    return _object(object={"const": "list"}, data=_list(item), **ends, has_more=FLAG, **more)
+
+
 VIDEO = _object(
     id=TEXT,
     object={"const": "video"},
@@ -60,9 +66,7 @@ VIDEO = _object(
     notes=_list(TEXT),
     sealed=_maybe(ANY, "The marks and the SHA-256 digest of the sealed file."),
 )
-VIDEOS = _object(
-    object={"const": "list"}, data=_list(VIDEO), first_id=_maybe(TEXT, ""), last_id=_maybe(TEXT, ""), has_more=FLAG
-)
+VIDEOS = _page(VIDEO)
 DELETED = _object(id=TEXT, object={"enum": ["video.deleted", "video.moderation.deleted"]}, deleted=FLAG)
 DECISION: Schema = {"enum": ["allowed", "needs_review", "refused"]}
 REASON = _object(
@@ -102,10 +106,7 @@ MODERATION = _object(
         "What a person decided, who and when.",
     ),
 )
-MODERATIONS = _object(
-    object={"const": "list"}, data=_list(MODERATION), first_id=_maybe(TEXT, ""), last_id=_maybe(TEXT, ""),
-    has_more=FLAG, may_review={**FLAG, "description": "Whether you may decide what needs review."},
-)  # fmt: skip
+MODERATIONS = _page(MODERATION, may_review={**FLAG, "description": "Whether you may decide what needs review."})
 LINE = {
     **_object(start={**NUMBER, "description": "Seconds."}, end=NUMBER, text=TEXT, speaker=WHOLE),
     "description": "A line of the translation. `original` is what was said, where both have the same lines.",
@@ -130,13 +131,7 @@ TRANSLATION_OBJECT = _object(
     engines=_maybe(ANY, "What heard and translated."),
     notes=_list(TEXT),
 )
-TRANSLATION_LIST = _object(
-    object={"const": "list"},
-    data=_list(TRANSLATION_OBJECT),
-    first_id=_maybe(TEXT, ""),
-    last_id=_maybe(TEXT, ""),
-    has_more=FLAG,
-)
+TRANSLATION_LIST = _page(TRANSLATION_OBJECT)
 LANGUAGES = _object(
     object={"const": "languages"},
     available={**FLAG, "description": "Whether this server translates videos."},

@@ -12,6 +12,7 @@ from fastapi.responses import Response
 
 from lichtspiel.serve.api.body import TRANSLATION, TRANSLATION_RENDER, Fields, Uploads, folder, handled
 from lichtspiel.serve.api.content import content
+from lichtspiel.serve.api.objects import page_object
 from lichtspiel.serve.api.schemas import LANGUAGES, TRANSLATION_LIST, TRANSLATION_OBJECT, VIDEO, answers
 from lichtspiel.serve.api.sources import with_files
 from lichtspiel.serve.api.state import OwnerDep, Server, ServerDep
@@ -87,8 +88,7 @@ def list_translations(
 ) -> dict[str, Any]:
     """List your translations, newest first, page by page."""
     jobs, more = server.jobs.page(owner, limit=limit, after=after, where=IS_DRAFT)
-    ends = {"first_id": jobs[0].id if jobs else None, "last_id": jobs[-1].id if jobs else None}
-    return {"object": "list", "data": [server.shown(job) for job in jobs], **ends, "has_more": more}
+    return page_object(jobs, [server.shown(job) for job in jobs], more=more)
 
 
 @router.get("/v1/videos/translations/{id}", responses=answers(TRANSLATION_OBJECT))

@@ -16,6 +16,7 @@ from lichtspiel.serve.api.body import BODY, EDIT, EXTENSION, REMIX, Fields, Uplo
 from lichtspiel.serve.api.content import content
 from lichtspiel.serve.api.events import events
 from lichtspiel.serve.api.form import Submission, read_form, read_metadata, restore
+from lichtspiel.serve.api.objects import page_object
 from lichtspiel.serve.api.schemas import DELETED, VIDEO, VIDEOS, answers
 from lichtspiel.serve.api.sources import edit, extension, with_clip, with_files
 from lichtspiel.serve.api.state import OwnerDep, SecretDep, Server, ServerDep
@@ -101,9 +102,7 @@ def list_videos(
     if order not in {"asc", "desc"}:
         raise RequestError("order", order, "it is asc or desc", "desc")
     jobs, more = server.jobs.page(owner, limit=limit, after=after, order=cast("Any", order), where=IS_VIDEO)
-    data = [server.shown(job) for job in jobs]
-    ends = {"first_id": jobs[0].id if jobs else None, "last_id": jobs[-1].id if jobs else None}
-    return {"object": "list", "data": data, **ends, "has_more": more}
+    return page_object(jobs, [server.shown(job) for job in jobs], more=more)
 
 
 @router.get("/v1/videos/{id}", responses=answers(VIDEO))

@@ -237,21 +237,14 @@ class Worker:
 
     def _judge(self, job: Job, folder: Path, heartbeat: Heartbeat, stop: threading.Event) -> None:
         """Judge the video of a moderation, and complete the job with the verdict and the sheet of evidence."""
-        ((field, stored),) = job.inputs.items()
-        path = folder / f"{field}{Path(stored).suffix}"
-        self.files.fetch(stored, path)
+        (path,) = self._fetch_inputs(job, folder, heartbeat).values()
         self.say("working")
         result, drawn = judged(path, folder, self.settings, heartbeat.progress)
         sheet = f"sheets/{job.id}_{job.attempt}.png" if drawn else None
         if drawn is not None and sheet is not None:
             self.files.put(drawn, sheet)
             result["bytes"] = drawn.stat().st_size
-        try:
-            self._persist(lambda: self.jobs.complete(job, video=None, preview=sheet, result=result), stop)
-            self._tidy(job, {sheet})
-        except Lost:
-            self.files.remove([sheet] if sheet else [])
-            raise
+        self._complete(job, result, stop, video=None, thumbnail=sheet)
 
     def _make(self, job: Job, folder: Path, heartbeat: Heartbeat) -> tuple[Result, Path]:
         files = self._fetch_inputs(job, folder, heartbeat)

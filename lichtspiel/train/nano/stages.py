@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from lichtspiel.errors import InvalidInput
+from lichtspiel.inference.gpu import layout
 from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
@@ -43,7 +44,7 @@ from lichtspiel.train.nano.variants import Variant, variant_of
 from lichtspiel.train.optim import muon_adamw
 from lichtspiel.train.state import Budget, Logger, check_device
 from lichtspiel.train.text import Prompts, vocabulary
-from lichtspiel.train.vae import VAEPlan, blank_vae, layout, train_vae
+from lichtspiel.train.vae import VAEPlan, blank_vae, train_vae
 
 HELD_OUT_CLIPS = range(10_000_000, 10_000_256)
 
