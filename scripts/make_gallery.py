@@ -62,6 +62,12 @@ def frames_of(pipeline: Pipeline, prompt: str, seed: int) -> list[Frame]:
     return list(pipeline.decode(last.latents))
 
 
+def write_rows(frames: list[Frame], name: str) -> None:
+    """Write frames, six to a row, as large as they were made: a contact sheet shows them twice as large."""
+    sheet = contact_sheet(frames, columns=6, most=len(frames))
+    sheet.reduce(2).save(FOLDER / name, optimize=True)
+
+
 def listed(prompts: dict[str, int] | list[tuple[str, int]]) -> list[str]:
     return [f"{number}. {prompt} (seed {seed})" for number, (prompt, seed) in enumerate(dict(prompts).items(), 1)]
 
@@ -74,12 +80,12 @@ def main() -> None:
     cover = [enlarge(clip[0]) for clip in clips]
     contact_sheet(cover, columns=4, path=FOLDER / "cover.png", most=len(cover))
     moving = [frame for clip in clips[:8] for frame in spread(clip, 6)]
-    contact_sheet(moving, columns=6, path=FOLDER / "chosen.png", most=len(moving))
+    write_rows(moving, "chosen.png")
     first = [spread(frames_of(pipeline, prompt, FIRST_SEED), 3)[1] for prompt in FIRST]
-    contact_sheet(first, columns=6, path=FOLDER / "first.png", most=len(first))
+    write_rows(first, "first.png")
     unseen = {prompt: seed for seed, prompt in held_out().items()}
     rows = [frame for prompt, seed in unseen.items() for frame in spread(frames_of(pipeline, prompt, seed), 6)]
-    contact_sheet(rows, columns=6, path=FOLDER / "held-out.png", most=len(rows))
+    write_rows(rows, "held-out.png")
     text = [
         "# What nano makes",
         "",
