@@ -138,12 +138,12 @@ def _calibrate(index: Index, files: list[str], labels: Path, out: Path | None, a
 
 def _write_evidence(index: Index, judgments: list[Judgment], folder: Path) -> None:
     """A sealed contact sheet of the stills that an objection is about, for each video that has one."""
-    from lichtspiel.workflows.moderate import write_evidence
+    from lichtspiel.workflows.moderate import made_by_ai, write_evidence
 
     folder.mkdir(parents=True, exist_ok=True)
     for one in judgments:
-        made = any(found.values.get("ai", 0) > 0 for found in index.finding_rows(one.digest, "origin"))
-        write_evidence(one, Path(one.path), folder / f"{Path(one.path).stem}.png", made_by_ai=made)
+        made = made_by_ai(index, one.digest)
+        write_evidence(one, Path(one.path), folder / f"{Path(one.path).stem}.png", made=made)
 
 
 def recommend(  # noqa: PLR0913, PLR0917  (one parameter is one flag)

@@ -23,7 +23,7 @@ from lichtspiel.understand.store import Index
 if TYPE_CHECKING:
     from lichtspiel.policy.prompts import Policy
 
-__all__ = ["moderate", "write_evidence"]
+__all__ = ["made_by_ai", "moderate", "write_evidence"]
 
 _REASON = "stills of a given video, as evidence of its moderation; nothing was generated"
 
@@ -44,14 +44,20 @@ def moderate(
         except MediaError as error:
             index.add_failure(path, status.st_size, status.st_mtime_ns, str(error))
         judgment = judge(index, str(path), thresholds, policy)
-        made = any(one.values.get("ai", 0) > 0 for one in index.finding_rows(judgment.digest, "origin"))
-        return judgment, made
+        return judgment, made_by_ai(index, judgment.digest)
     finally:
         index.close()
 
 
-def write_evidence(judgment: Judgment, path: Path, out: Path, *, made_by_ai: bool) -> bool:
+def made_by_ai(index: Index, digest: str) -> bool:
+    """Whether a file of the index is marked as made by AI."""
+    return any(found.values.get("ai", 0) > 0 for found in index.finding_rows(digest, "origin"))
+
+
+def write_evidence(judgment: Judgment, path: Path, out: Path, *, made: bool) -> bool:
     """Write a contact sheet (PNG) of the stills that the objections are about; returns whether there are any.
+
+    `made` says whether the video is marked as made by AI.
 
     Where no objection has a time, because something could not be looked at, the sheet shows the whole video. The sheet
     of a video that a model made is sealed as such, with the video as its parent. Others bear no marks. Raises
@@ -72,14 +78,14 @@ def write_evidence(judgment: Judgment, path: Path, out: Path, *, made_by_ai: boo
     import numpy as np
 
     inputs: tuple[Input, ...] = ()
-    if made_by_ai:
+    if made:
         with contextlib.suppress(MediaError):
             inputs = (Input.of(path, "video", parent=True),)
     provenance = Provenance(
-        model="unknown" if made_by_ai else "none", version=__version__,
-        source_type="trainedAlgorithmicMedia" if made_by_ai else "algorithmicMedia", prompt="", negative="",
+        model="unknown" if made else "none", version=__version__,
+        source_type="trainedAlgorithmicMedia" if made else "algorithmicMedia", prompt="", negative="",
         parameters={"sheet_of": media_sha256(path)}, inputs=inputs,
     )  # fmt: skip
-    marks = Marks.of("eu") if made_by_ai else Marks.none(_REASON)
+    marks = Marks.of("eu") if made else Marks.none(_REASON)
     seal_picture(np.asarray(contact_sheet(stills)), provenance, out, marks=marks)
     return True

@@ -20,15 +20,13 @@ def judged(
 ) -> tuple[dict[str, Any], Path | None]:
     """The result of a moderation as it is stored, and the sheet of evidence, if there is anything to show."""
     began = time.monotonic()
-    judgment, made_by_ai = moderate(
+    judgment, made = moderate(
         path, folder, thresholds=settings.thresholds, policy=settings.terms.policy, progress=progress
     )
-    sheet: Path | None = folder / "sheet.png"
-    assert sheet is not None
-    drawn = False
+    sheet, drawn = folder / "sheet.png", False
     progress("drawing the evidence", 0.95)
     with suppress(MediaError):  # the judgment says that the file cannot be read
-        drawn = write_evidence(judgment, path, sheet, made_by_ai=made_by_ai)
+        drawn = write_evidence(judgment, path, sheet, made=made)
     reasons = [one.to_json() for one in judgment.objections]
     for reason in reasons:
         reason["decision"] = reason["decision"].replace(" ", "_")
@@ -39,7 +37,7 @@ def judged(
         "reasons": reasons,
         "checked": list(judgment.checked),
         "sha256": judgment.digest or None,
-        "made_by_ai": made_by_ai,
+        "made_by_ai": made,
         "policy": settings.terms.rules_version,
         "timings": {"judge": round(time.monotonic() - began, 3)},
     }
