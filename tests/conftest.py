@@ -25,9 +25,12 @@ UNITS = {"bfloat16": "flags\t: avx512_bf16 bf16\n", "float32": "flags\t: avx2\n"
 
 LONGEST = (
     "serve/test_process.py",
+    "tune/test_cluster.py",
     "test_cli.py",
     "train/nano/test_recipe.py",
     "tune/test_tune.py",
+    "train/test_folder.py",
+    "test_gpu_benchmark.py",
     "tune/test_run.py",
     "tune/test_check.py",
     "tune/test_parallel.py",
