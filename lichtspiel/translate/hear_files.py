@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAKERS", "Sherpa", "Vosk", "Whisper"]
 
+_TOKEN = 0.4  # seconds: how long the last token of a word sounds at most; models say only when it begins
 _SURE = 0.5
 """Whisper's probability of a language below which it is told."""
 
@@ -36,7 +38,7 @@ class Whisper:
         engines.needs(named, "faster_whisper", "faster-whisper")
         from faster_whisper import WhisperModel
 
-        self.name = f"whisper {path.resolve().name}"
+        self.name = f"whisper {_name(path)}"
         try:
             self._model: Any = WhisperModel(str(path), device="cpu", compute_type="auto", local_files_only=True)
         except Exception as error:  # a damaged model can make the library raise anything
@@ -76,8 +78,8 @@ class Vosk:
         except Exception as error:  # the library raises plain exceptions
             raise InvalidInput(f"--transcriber {named}: cannot be read ({error}); unpack it again") from None
         self._recognizer: Any = vosk.KaldiRecognizer
-        self.name = f"vosk {path.resolve().name}"
-        match = re.search(r"model(?:-small|-big)?-([a-z]{2})\b", path.resolve().name)
+        self.name = f"vosk {_name(path)}"
+        match = re.search(r"model(?:-small|-big)?-([a-z]{2})\b", _name(path))
         self.languages = frozenset([{"cn": "zh", "ua": "uk", "kz": "kk"}.get(match[1], match[1])]) if match else None
 
     def hear(self, sound: Samples, spans: list[tuple[float, float]], language: str | None) -> Heard:
@@ -96,7 +98,8 @@ class Vosk:
 class Sherpa:
     """A model folder of sherpa-onnx: Moonshine, Whisper, SenseVoice, or a transducer (Zipformer, Parakeet).
 
-    Moonshine and Whisper give text without times; their words are spread over the span by their length.
+    Moonshine and Whisper give text without times; their words are spread over the span by their length. SenseVoice
+    says the language that it hears.
     """
 
     languages: frozenset[str] | None = None
@@ -106,7 +109,7 @@ class Sherpa:
         engines.needs(named, "sherpa_onnx", "sherpa-onnx")
         import sherpa_onnx
 
-        self.name = f"sherpa-onnx {path.resolve().name}"
+        self.name = f"sherpa-onnx {_name(path)}"
         kind, options = _sherpa_files(named, path)
         try:
             self._recognizer: Any = getattr(sherpa_onnx.OfflineRecognizer, kind)(**options)
@@ -116,13 +119,15 @@ class Sherpa:
 
     def hear(self, sound: Samples, spans: list[tuple[float, float]], language: str | None) -> Heard:
         """Words of each span, which is at most half a minute long for models that hear no more at once."""
-        words = list[Word]()
+        words, told = list[Word](), None
         for start, end in (piece for span in spans for piece in _pieces(*span)):
             stream = self._recognizer.create_stream()
             stream.accept_waveform(RATE, sound[round(start * RATE) : round(end * RATE)])
             self._recognizer.decode_stream(stream)
-            words += _spread(str(stream.result.text), start, end)
-        return Heard(words, language or "en", punctuated=self._punctuates)
+            found = stream.result
+            words += _timed(found, start, end) or _spread(str(found.text), start, end)
+            told = told or str(getattr(found, "lang", "")).strip("<|>") or None
+        return Heard(words, told or language or "en", punctuated=self._punctuates)
 
 
 def _sherpa_files(named: engines.Named, path: Path) -> tuple[str, dict[str, Any]]:
@@ -152,10 +157,28 @@ def _sherpa_files(named: engines.Named, path: Path) -> tuple[str, dict[str, Any]
                        "transducer")  # fmt: skip
 
 
+def _name(path: Path) -> str:
+    """The name of a folder as it was given, also of ".", without following links."""
+    return Path(os.path.abspath(path)).name
+
+
 def _pieces(start: float, end: float, most: float = 25.0) -> list[tuple[float, float]]:
     count = max(int((end - start) // most) + 1, 1)
     step = (end - start) / count
     return [(start + number * step, start + (number + 1) * step) for number in range(count)]
+
+
+def _timed(found: Any, start: float, end: float) -> list[Word]:
+    """Words by the times of their first tokens; none where the model gives no times, or its tokens are no words."""
+    tokens, times = [str(token) for token in found.tokens], [start + float(time) for time in found.timestamps]
+    begins = [at for at, token in enumerate(tokens) if token.startswith((" ", "▁"))]
+    if len(times) != len(tokens) or len(begins) != len(str(found.text).split()):
+        return []
+    words = list[Word]()
+    for text, at, after in zip(str(found.text).split(), begins, [*begins[1:], len(tokens)], strict=True):
+        until = times[after] if after < len(times) else end
+        words.append(Word(text, times[at], min(max(until, times[at]), times[after - 1] + _TOKEN, end)))
+    return words
 
 
 def _spread(text: str, start: float, end: float) -> list[Word]:

