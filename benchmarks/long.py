@@ -2,7 +2,9 @@
 
     python -m benchmarks.long
 
-Each row is a process of its own: how far its peak is above what it had before denoising began, and before decoding.
+Each row is a process of its own: how far its peak is above what it had before denoising began, and before decoding; and
+how many bytes of tensors lived at once. It fails where the long video in windows takes more of these than the short one
+at once, beyond its longer latents.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from lichtspiel.inference.pipeline import load
 from lichtspiel.models.dit import DiT
 from lichtspiel.request import Request
 from lichtspiel.spec import MODELS
+from lichtspiel.tune.peaks import StorageCount
 
 SIZE = (128, 128)
 NANO = MODELS["nano"]
@@ -33,6 +36,9 @@ ROW = replace(
     sampling=replace(NANO.sampling, sizes=(SIZE,), frames=81, max_frames=161, fps=16, steps=1, guidance=1.0),
 )  # fmt: skip
 CASES = {"81 at once": (81, 0), "161 in windows of 81": (161, 81), "161 at once": (161, 0)}
+
+_COPIES = 8
+"""How many tensors as large as the latents live at once at most: state, noise, velocity and the solver's memory."""
 
 
 def weights(folder: Path) -> Path:
@@ -57,13 +63,15 @@ def measure(frames: int, window: int, folder: Path) -> dict[str, float]:
     result = {}
     for stage in ("denoise", "decode"):
         before, start = psutil.Process().memory_info().rss, time.perf_counter()
-        if stage == "denoise":
-            *_, step = pipeline.denoise(conditions, request)
-        else:
-            assert sum(1 for _ in pipeline.decode(step.latents)) == frames
+        with StorageCount() as count:
+            if stage == "denoise":
+                *_, step = pipeline.denoise(conditions, request)
+            else:
+                assert sum(1 for _ in pipeline.decode(step.latents)) == frames
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         result |= {stage: max(peak - before, 0) / 1e6, f"{stage}_s": time.perf_counter() - start}
-    return result
+        result[f"{stage}_tensors"] = count.peak / 1e6
+    return result | {"latents": step.latents.numel() * 4 / 1e6}
 
 
 def main() -> None:
@@ -78,13 +86,27 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = weights(Path(name))
         print(f"{SIZE[0]}x{SIZE[1]}, one step, float32, {torch.get_num_threads()} threads")
+        rows = {}
         for case in CASES:
             command = [sys.executable, "-m", "benchmarks.long", "--case", case, "--weights", str(folder)]
             found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            print(
-                f"{case:<22} denoising {found['denoise']:6.0f} MB, {found['denoise_s']:5.1f} s; "
-                f"decoding {found['decode']:6.0f} MB, {found['decode_s']:5.1f} s"
-            )
+            rows[case] = found
+            for stage in ("denoise", "decode"):
+                print(
+                    f"{case:<22} {stage:<8} {found[stage]:6.1f} MB, of tensors {found[f'{stage}_tensors']:6.1f} MB, "
+                    f"{found[f'{stage}_s']:6.1f} s"
+                )
+        check(*rows.values())
+
+
+def check(short: dict[str, float], long: dict[str, float], _: dict[str, float]) -> None:
+    """Exit with a message where a long video in windows takes more tensors than a short one and its longer latents."""
+    room = _COPIES * (long["latents"] - short["latents"])
+    for stage in ("denoise", "decode"):
+        more = long[f"{stage}_tensors"] - short[f"{stage}_tensors"]
+        print(f"{stage:<8} in windows takes {more:.2f} MB of tensors more; {_COPIES} times its latents: {room:.2f} MB")
+        if more > room:
+            raise SystemExit(f"{stage}: memory grows with the length")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,9 @@ _POINTS = 400
 _ALIKE = 30
 """How far two colors may be apart, in Lab, for a pixel to be recognized."""
 
+_MOST = 0.6
+"""The share of an object's pixels that must be recognized where it is expected for its shape to be believed."""
+
 _LEAST = 0.12
 """The share of an object's pixels that must be recognized for its place to be corrected."""
 
@@ -90,22 +93,43 @@ class Memory:
         matrix = self.pose[:2]
         return carry(self.shape, matrix), carry(self.colors, matrix, edge=cv2.BORDER_REPLICATE)
 
+    def again(self, lab: Bytes) -> Floats:
+        """1 where the object is expected and its color is seen, [h, w]; nowhere if most of it is not."""
+        shape, colors = self.expected()
+        difference = lab - colors
+        alike = (shape > 0.5) & (np.einsum("hwc,hwc->hw", difference, difference) < _ALIKE**2)
+        if alike.sum() < _MOST * (shape > 0.5).sum():
+            return np.zeros_like(shape)
+        return np.asarray(alike, np.float32)
+
     def look(self, lab: Bytes, open_ground: Mask) -> None:
         """Correct the place by the colors of what can be seen, where `open_ground` [h, w] does not show."""
-        shape, colors = self.expected()
+        self.pose = self.pose @ self._shift(lab, open_ground, self.pose[:2], min(3 + 3 * self.since, _FARTHEST))
+
+    def leap(self, lab: Bytes, open_ground: Mask, guess: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The map [2, 3] from the object's new places to its old ones that shows most of its colors, far around where
+        `guess` [2, 3] expects it."""
+        expected = np.vstack([guess, [0, 0, 1]])
+        shift = self._shift(lab, open_ground, (self.pose @ expected)[:2], _FARTHEST)
+        leap: NDArray[np.float64] = (expected @ shift)[:2]
+        return leap
+
+    def _shift(
+        self, lab: Bytes, open_ground: Mask, matrix: NDArray[np.float64], reach: int
+    ) -> NDArray[np.float64]:  # fmt: skip
+        """The map [3, 3] from where the object is best recognized to where `matrix` [2, 3] shows it."""
+        shift = np.eye(3)
+        shape, colors = carry(self.shape, matrix), carry(self.colors, matrix, edge=cv2.BORDER_REPLICATE)
         places = np.argwhere(shape > 0.5)
         if len(places) < 30:
-            return
+            return shift
         places = places[:: max(len(places) // _POINTS, 1)]
         wanted = colors[places[:, 0], places[:, 1]]
-        reach = min(3 + 3 * self.since, _FARTHEST)
         steps = np.arange(-reach, reach + 1, 3)
         best = self._best(lab, open_ground, places, wanted, steps, np.zeros(2, int))
         best = self._best(lab, open_ground, places, wanted, np.arange(-2, 3), best)
-        if best.any():
-            shift = np.eye(3)
-            shift[:2, 2] = -best[::-1]
-            self.pose = self.pose @ shift
+        shift[:2, 2] = -best[::-1]
+        return shift
 
     @staticmethod
     def _best(

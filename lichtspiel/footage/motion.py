@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lichtspiel.footage.pixels import Bytes, Floats, Mask, pull
 
-__all__ = ["Flows", "Motion", "carry", "is_still"]
+__all__ = ["Flows", "Motion", "carry", "is_still", "surroundings"]
 
 _FEWEST = 8
 """How many corners the motion of the camera or of an object is fitted to, at least."""
@@ -105,10 +105,20 @@ class Flows:
             rest &= error > 2
         return best
 
-    def object_motion(self, old: Bytes, new: Bytes, where: Mask) -> tuple[NDArray[np.float64] | None, float]:
+    def object_motion(
+        self, old: Bytes, new: Bytes, where: Mask, guess: NDArray[np.float64] | None = None
+    ) -> tuple[NDArray[np.float64] | None, float]:
         """The similarity [2, 3] from an object's new places to its old ones, and the share of its corners that agree;
-        None if there are too few corners."""
-        here, there = self._pairs(old, new, where.astype(np.uint8), 200)
+        None if there are too few corners. They are looked for near the old places that a `guess` [2, 3] leads to."""
+        height, width = new.shape
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        shown = old
+        if guess is not None:
+            warped = cv2.warpAffine(old, guess, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+            shown = np.asarray(warped, np.uint8)
+        here, there = self._pairs(shown, new, where.astype(np.uint8), 200)
+        if guess is not None:
+            there = np.asarray(there @ guess[:, :2].T + guess[:, 2], np.float32)
         if len(here) < _FEWEST:
             return None, 0.0
         return _fit(cv2.estimateAffinePartial2D, here, there, 1.5)
@@ -168,3 +178,18 @@ def carry(picture: NDArray[Any], matrix: NDArray[np.float64], *, edge: int = cv2
     height, width = picture.shape[:2]
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return np.asarray(cv2.warpAffine(picture, matrix, (width, height), flags=flags, borderMode=edge), np.float32)
+
+
+def surroundings(prior: Floats, motion: Motion) -> tuple[tuple[slice, slice] | None, float]:
+    """The part of the frame where an object can be, and how far its outline may be from where it is expected."""
+    solid = prior > 0.5
+    rows, columns = np.nonzero(solid)
+    if len(rows) < 12:
+        return None, 0.0
+    speed = float(np.percentile(motion.independent[solid], 90))
+    reach = float(int(max(4, 0.08 * np.sqrt(len(rows)), min(0.5 * speed, 20))))
+    pad = int(2 * reach + 6)
+    height, width = prior.shape
+    down = slice(max(rows.min() - pad, 0), min(rows.max() + pad + 1, height))
+    across = slice(max(columns.min() - pad, 0), min(columns.max() + pad + 1, width))
+    return (down, across), reach

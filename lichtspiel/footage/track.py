@@ -8,20 +8,22 @@ remembered, moves on with it and is looked for again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lichtspiel.footage.backdrop import Backdrop
+from lichtspiel.footage.backdrop import Backdrop, Background
 from lichtspiel.footage.memory import Memory
-from lichtspiel.footage.motion import Flows, Motion, carry
+from lichtspiel.footage.motion import Flows, Motion, carry, surroundings
 from lichtspiel.footage.pixels import Bytes, Floats, Mask, gray_of, lab_of, pull, shrunk, widened
+from lichtspiel.footage.refine import Rough, refined
 from lichtspiel.footage.segment import Segmenter, box_of, color_bins, grab, histogram, relax, tidy
 from lichtspiel.footage.selection import Selection
+from lichtspiel.footage.shapes import distance, reaching, united
 from lichtspiel.frames import Frame
 
 __all__ = ["LIMIT", "Shot", "Track", "confidence", "features", "follow", "follow_selections"]
@@ -42,6 +44,20 @@ _COVERED, _WHOLE = 0.08, 0.05
 
 _TIE = 0.05
 """By how much more of an object a guess must explain than what was measured to be taken instead."""
+
+_RECOGNIZED = 0.6
+"""The share of an object that is recognized after a motion that was measured well; of less, others are tried."""
+
+_AGAIN = 1.0
+"""The log odds of a place where the selected object, moved as it moved since, shows its colors and no background."""
+
+_BETTER = 0.15
+"""By how much more of an object its motion as a whole must show than flow does, for the flow not to be trusted."""
+
+_PLAIN, _SHADED = 0.1, 0.005
+"""How dense colors are around the background's, as it is and in a shadow, in cells of the histogram."""
+
+_EVERYWHERE = (slice(None), slice(None))
 
 _MARGIN = 20
 """How far around an object what may cover it is looked for, in pixels."""
@@ -64,28 +80,12 @@ class Shot:
 
 
 @dataclass
-class _Background:
-    """The picture of the background: Lab colors [h, w, 3], and where they are known, 0 to 1."""
-
-    lab: Floats
-    known: Floats
-
-    def likeness(self, lab: Floats, where: tuple[slice, slice]) -> tuple[Floats, Floats]:
-        """The density of a pixel's color if it shows the background, and if it shows it in a shadow."""
-        difference = lab - self.lab[where]
-        lightness = self.lab[where][..., 0]
-        darker = np.clip(difference[..., 0], -0.4 * lightness, 0)
-        plain = np.einsum("hwc,hwc->hw", difference, difference)
-        shaded = (difference[..., 0] - darker) ** 2 + 1.5 * (difference[..., 1] ** 2 + difference[..., 2] ** 2)
-        return np.exp(-plain / 72), np.exp(-shaded / 50)
-
-
-@dataclass
 class _Object:
     """What is remembered of one object, in the coordinates of the last frame.
 
-    `mask` is its visible part, `hidden` the part behind something else, `template` the colors of both. `seen` says
-    whether its motion was measured in the frame at hand.
+    `mask` is its visible part, `hidden` the part behind something else, `template` the colors of both. `memory` is how
+    it was last seen whole, `anchor` how it was selected. `seen` says whether its motion was measured in the frame at
+    hand, `alone` whether nothing else that moves is near.
     """
 
     mask: Floats
@@ -96,14 +96,23 @@ class _Object:
     first_area: float
     moved: NDArray[np.float64]
     memory: Memory
+    anchor: Memory
     seen: bool = True
+    alone: bool = True
+
+    def again(self, lab: Bytes) -> Floats:
+        """1 where it is seen as on the selected frame, [h, w]; nowhere if it may be something else beside it."""
+        return self.anchor.again(lab) if self.alone else np.zeros_like(self.mask)
 
 
 class _Scene:
     """The state that all objects of a clip share while it is walked through in one direction."""
 
-    def __init__(self, frames: Sequence[Frame], backdrop: Backdrop, start: int, masks: Sequence[Mask]) -> None:
-        self.frames, self.backdrop, self.number = frames, backdrop, start
+    def __init__(
+        self, frames: Sequence[Frame], backdrop: Backdrop, start: int, masks: Sequence[Mask],
+        motions: Mapping[tuple[int, int], Motion],
+    ) -> None:  # fmt: skip
+        self.frames, self.backdrop, self.number, self.motions = frames, backdrop, start, motions
         height, width, _ = frames[start].shape
         self.flows = Flows(width, height)
         self.gray = self.last = gray_of(frames[start])
@@ -113,7 +122,9 @@ class _Scene:
         self.never = self._never_uncovered(masks)
         self.others: Floats = np.zeros((height, width), np.float32)
         self.other_colors: Floats = np.zeros(4096, np.float32)
-        self._look_around(start, self.lab, masks)
+        colors, known = self.backdrop.of(start)
+        self.background = Background(colors, known * (self.never < 0.5))
+        self._look_around(self.lab, masks)
 
     def _never_uncovered(self, masks: Sequence[Mask]) -> Floats:
         """Where the background that was found is the object itself, because it never left this place."""
@@ -129,7 +140,7 @@ class _Scene:
         solid = mask.astype(np.float32)
         return _Object(
             solid, np.zeros_like(solid), self.lab.astype(np.float32), colors, colors, float(mask.sum()), np.eye(2, 3),
-            Memory(solid, self.lab),
+            Memory(solid, self.lab), Memory(solid, self.lab),
         )  # fmt: skip
 
     def step(self, number: int) -> list[Shot]:
@@ -137,10 +148,12 @@ class _Scene:
         frame, camera = self.frames[number], self.backdrop.camera(number, self.number)
         gray, lab = gray_of(frame), lab_of(frame)
         self.last, self.gray = self.gray, gray
-        motion = self.flows.motion(self.last, gray, camera)
+        motion = self.motions.get((number, self.number)) or self.flows.motion(self.last, gray, camera)
         self.never = carry(self.never, camera)
         colors, known = self.backdrop.of(number)
-        self.background = _Background(colors, known * (self.never < 0.5))
+        covered = np.maximum.reduce([self.others, *(thing.mask for thing in self.objects)])
+        open_ground = ~widened(carry(covered, camera) > 0.3, 25)
+        self.background = Background(colors, known * (self.never < 0.5)).fitted(lab, open_ground)
         before = pull(self.lab, motion.source)
         masks = [pull(thing.mask, motion.source) for thing in self.objects]
         others = pull(self.others, motion.source)
@@ -148,7 +161,7 @@ class _Scene:
         for index, thing in enumerate(self.objects):
             rivals = np.maximum.reduce([others, *(mask for number, mask in enumerate(masks) if number != index)])
             shots.append(self._place(thing, masks[index], rivals, motion, lab, before))
-        self._look_around(number, lab, [shot.mask for shot in shots])
+        self._look_around(lab, [shot.mask for shot in shots])
         self.lab, self.number = lab, number
         return shots
 
@@ -159,27 +172,36 @@ class _Scene:
         moved, agree = self._way(thing, carried, motion, lab)
         hidden = carry(thing.hidden, moved)
         firm = carry(thing.mask, moved)
+        seen, motion = motion, self._checked(thing, motion, (carried, firm, before), lab)
         carried = np.where(motion.trusted, carried, firm)
         prior = np.maximum(carried, hidden)
         rigid = carry(thing.template, moved)
         template = np.where(((hidden > 0.5) | ~motion.trusted)[..., None], rigid, before)
         expected, colors = thing.memory.expected()
-        gone = self._gone(thing, (expected, colors, rivals), motion, lab)
+        gone = self._gone(thing, (expected, colors, rivals), seen, lab)
         if thing.memory.covered > _COVERED:
             hidden = expected * (carried < 0.5)
             prior, template = expected, colors
             firm = expected
-        where, reach = _surroundings(prior, motion)
+        where, reach = surroundings(prior, motion)
         height, width = prior.shape
+        near = (rivals > 0.3) & widened(prior > 0.5, 2 * _MARGIN + 1)
+        thing.alone = thing.memory.covered < _WHOLE and near.sum() < 0.03 * (prior > 0.5).sum()
         mask = np.zeros((height, width), bool)
         if where is None:
             thing.mask = thing.hidden = np.zeros_like(prior)
             thing.memory.covered = 1.0
             return Shot(mask, {"area": 0.0})
         odds, facts = self._odds(
-            thing, where, reach, (prior, hidden, rivals, template, np.maximum(firm, hidden), gone), motion, lab, agree
+            thing,
+            where,
+            reach,
+            (prior, hidden, rivals, template, np.maximum(firm, hidden), gone, thing.again(lab)),
+            motion,
+            lab,
+            agree,
         )
-        mask[where] = _united(tidy(odds > 0), firm[where], motion.against(moved)[where], motion.between(moved)[where])
+        mask[where] = united(tidy(odds > 0), firm[where], motion.against(moved)[where], motion.between(moved)[where])
         crop = lab[where]
         shown = histogram(color_bins(crop), mask[where])
         facts["color"] = float(np.sqrt(shown * thing.first_colors).sum())
@@ -194,13 +216,23 @@ class _Scene:
         facts["hidden"] = float(covered.sum()) / max(float(covered.sum() + mask.sum()), 1)
         return Shot(mask, facts)
 
+    def _checked(self, thing: _Object, motion: Motion, maps: tuple[Floats, Floats, Floats], lab: Bytes) -> Motion:
+        """Do not trust the flow around an object that its motion as a whole explains far better."""
+        carried, firm, before = maps
+        apart = lab - before
+        alike = (np.einsum("hwc,hwc->hw", apart, apart) < _APART**2) & (carried > 0.5) & motion.trusted
+        if thing.memory.recognized(lab, np.eye(2, 3)) < float(alike.sum()) / max(float(thing.mask.sum()), 1) + _BETTER:
+            return motion
+        near = widened((carried > 0.5) | (firm > 0.5), 15)
+        return replace(motion, trusted=motion.trusted & ~near)
+
     def _way(self, thing: _Object, carried: Floats, motion: Motion, lab: Bytes) -> tuple[NDArray[np.float64], float]:
         """How the object moved: from its new places to its old ones, and how sure that is."""
         memory = thing.memory
         moved: NDArray[np.float64] | None = None
         agree, least = 0.0, (0.3 if memory.covered <= _COVERED else 0.6)
         if memory.covered < 0.7:
-            moved, agree = self.flows.object_motion(self.last, self.gray, carried > 0.5)
+            moved, agree = self._measured(thing, carried, motion, lab)
         hides, guess = memory.covered > _COVERED, memory.predicted(motion.camera)
         known = memory.recognized(lab, guess) if memory.ways else 0.0
         # Corners of what comes in front of an object are measured, too, but do not carry its colors along.
@@ -213,10 +245,34 @@ class _Scene:
         before = memory.pose
         memory.move(moved)
         if memory.covered > _COVERED:
-            plain, _ = self.background.likeness(lab.astype(np.float32), (slice(None), slice(None)))
+            plain, _ = self.background.likeness(lab.astype(np.float32), _EVERYWHERE)
             memory.look(lab, (plain > 0.5) & (self.background.known > 0.7))
             moved = (np.linalg.inv(before) @ memory.pose)[:2]
         thing.moved = moved
+        thing.anchor.move(moved)
+        return moved, agree
+
+    def _measured(
+        self, thing: _Object, carried: Floats, motion: Motion, lab: Bytes
+    ) -> tuple[NDArray[np.float64] | None, float]:
+        """The motion of an object by its corners, near where flow carries it; where that does not show its colors, near
+        where it would go on as before, and where its colors are seen."""
+        moved, agree = self.flows.object_motion(self.last, self.gray, carried > 0.5)
+        best = thing.memory.recognized(lab, moved) if moved is not None else 0.0
+        if best > _RECOGNIZED or thing.memory.covered > _COVERED:
+            return moved, agree
+        plain, _ = self.background.likeness(lab.astype(np.float32), _EVERYWHERE)
+        ground = (plain > 0.5) & (self.background.known > 0.7)
+        for guess in (thing.moved, thing.memory.leap(lab, ground, thing.memory.predicted(motion.camera))):
+            where = carry(thing.mask, guess) > 0.5
+            other, share = self.flows.object_motion(self.last, self.gray, where, guess)
+            if other is None:
+                other, share = guess, 0.0
+            seen = thing.memory.recognized(lab, other)
+            if (plainly := thing.memory.recognized(lab, guess)) > seen:
+                other, seen, share = guess, plainly, 0.5 * plainly
+            if seen > best + _TIE:
+                moved, agree, best = other, max(share, 0.5 * seen), seen
         return moved, agree
 
     def _gone(self, thing: _Object, maps: tuple[Floats, Floats, Floats], motion: Motion, lab: Bytes) -> Floats:
@@ -243,7 +299,7 @@ class _Scene:
         strange &= (self.background.known[where] > 0.7) & (np.maximum(plain, shaded) < 0.1)
         inside = expected[where] > 0.5
         foreign = motion.trusted & (motion.independent > 1.5) & (motion.against(thing.moved) > 2.0)
-        others = _reaching(foreign[where] & (apart | ~inside), inside)
+        others = reaching(foreign[where] & (apart | ~inside), inside)
         found = inside & apart & (strange | others | (rivals[where] > 0.3))
         gone[where] = cv2.morphologyEx(found.astype(np.float32), cv2.MORPH_OPEN, np.ones((5, 5)))
         return gone
@@ -267,15 +323,15 @@ class _Scene:
         lab: Bytes,
         agree: float,
     ) -> tuple[Floats, dict[str, float]]:
-        prior, hidden, rivals, template, firm, gone = (each[where] for each in maps)
+        prior, hidden, rivals, template, firm, gone, again = (each[where] for each in maps)
         crop, trusted = lab[where], motion.trusted[where]
         colors, bins = crop.astype(np.float32), color_bins(crop)
         inside = (prior > 0.5).astype(np.uint8)
-        depth, away = _distance(inside), _distance(1 - inside)
+        depth, away = distance(inside), distance(1 - inside)
         stiff = (firm > 0.5).astype(np.uint8)
         share = 0.5 * agree
         place = (1 - share) * (depth - away) / np.where(trusted, 2.0, reach)
-        place = np.clip(place + share * (_distance(stiff) - _distance(1 - stiff)) / 2, -3, 3)
+        place = np.clip(place + share * (distance(stiff) - distance(1 - stiff)) / 2, -3, 3)
         place = np.where((hidden > 0.5), np.clip(place, -1, 0.5), place)
         difference = colors - template
         alike = np.exp(-np.einsum("hwc,hwc->hw", difference, difference) / 288)
@@ -284,7 +340,7 @@ class _Scene:
         ground = 0.5 * (histogram(bins, ring & (rivals < 0.5)) + self.ground_colors)[bins] + _FLOOR
         plain, shaded = self.background.likeness(colors, where)
         known = self.background.known[where] > 0.7
-        ground = np.where(known, 0.15 * ground + 0.02 * plain + 0.0015 * shaded, ground)
+        ground = np.where(known, 0.15 * ground + _PLAIN * plain + _SHADED * shaded, ground)
         rival = np.clip(rivals, 0.0, 0.95)
         other = 0.3 * self.other_colors[bins] + 0.02 * alike * (rivals > 0.5) + _FLOOR
         color = np.clip(np.log(own / ((1 - rival) * ground + rival * other)), -3, 3)
@@ -293,6 +349,9 @@ class _Scene:
         place = np.where(clear & (camera_way < 0.6), np.minimum(place - 2.0, -1.5), place)
         apart = own_way > 1.3 * motion.between(thing.moved)[where] + 2.0
         place -= 2.5 * agree * (trusted & apart) + 1.0 * (clear & (own_way > 3.0) & (rivals > 0.3))
+        strange = known & (np.maximum(plain, shaded) < 0.1)
+        place = np.where((again > 0.5) & strange, np.maximum(place, _AGAIN), place)
+        away = np.where(again > 0.5, 0, away)
         evidence = (place + color - _GONE * gone).astype(np.float32)
         evidence[away > 1.5 * reach + 1] = _NEVER
         odds = relax(evidence, crop)
@@ -304,15 +363,15 @@ class _Scene:
         }
         return odds, facts
 
-    def _look_around(self, number: int, lab: Bytes, masks: Sequence[Mask]) -> None:
+    def _look_around(self, lab: Bytes, masks: Sequence[Mask]) -> None:
         """What covers the background and is none of the objects, and what colors the background has."""
-        colors, known = self.backdrop.of(number)
-        self.background = _Background(colors, known * (self.never < 0.5))
         taken = np.zeros(lab.shape[:2], bool)
         for mask in masks:
             taken |= mask
-        plain, shaded = self.background.likeness(lab.astype(np.float32), (slice(None), slice(None)))
+        plain, shaded = self.background.likeness(lab.astype(np.float32), _EVERYWHERE)
         near = widened(taken, 5)
+        for thing in self.objects:
+            near |= thing.again(lab) > 0.5
         strange = (plain < 0.2) & (shaded < 0.2) & (self.background.known > 0.7) & ~near
         opened = cv2.morphologyEx(strange.astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5)))
         self.others = cv2.morphologyEx(opened, cv2.MORPH_CLOSE, np.ones((7, 7))).astype(np.float32)
@@ -324,67 +383,27 @@ class _Scene:
         self.ground_colors = histogram(bins, ~near & (self.others < 0.5))
 
 
-def _distance(mask: Bytes) -> Floats:
-    if not mask.any():
-        return np.zeros(mask.shape, np.float32)
-    if mask.all():
-        mask = np.pad(mask, 1)
-        return np.asarray(cv2.distanceTransform(mask, cv2.DIST_L2, 3)[1:-1, 1:-1], np.float32)
-    return np.asarray(cv2.distanceTransform(mask, cv2.DIST_L2, 3), np.float32)
-
-
-def _reaching(moving: Mask, inside: Mask) -> Mask:
-    """The connected parts of what moves that lie outside an object, too: what comes from there can cover it."""
-    opened = cv2.morphologyEx(moving.astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5)))  # without rain
-    count, labels, parts, _ = cv2.connectedComponentsWithStats(opened, connectivity=8)
-    outside = np.bincount(labels[~widened(inside, 7)], minlength=count)
-    areas = parts[:, cv2.CC_STAT_AREA]
-    reaching = (outside > 0.2 * areas) & (areas > 0.05 * inside.sum())
-    reaching[0] = False
-    found: Mask = reaching[labels]
-    return found
-
-
-def _united(mask: Mask, firm: Floats, own_way: Floats, speed: Floats) -> Mask:
-    """Drop separate parts that go another way than the object."""
-    _, labels, parts, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    if len(parts) < 3:
-        return mask
-    shares = [int((firm[labels == number] > 0.5).sum()) for number in range(1, len(parts))]
-    main = 1 + int(np.argmax(shares))
-    for number in range(1, len(parts)):
-        part = labels == number
-        if number != main and np.median(own_way[part]) > np.median(speed[part]) + 1.5:
-            mask = mask & ~part
-    return mask
-
-
-def _surroundings(prior: Floats, motion: Motion) -> tuple[tuple[slice, slice] | None, float]:
-    """The part of the frame where an object can be, and how far its outline may be from where it is expected."""
-    solid = prior > 0.5
-    rows, columns = np.nonzero(solid)
-    if len(rows) < 12:
-        return None, 0.0
-    speed = float(np.percentile(motion.independent[solid], 90))
-    reach = float(int(max(4, 0.08 * np.sqrt(len(rows)), min(0.5 * speed, 20))))
-    pad = int(2 * reach + 6)
-    height, width = prior.shape
-    down = slice(max(rows.min() - pad, 0), min(rows.max() + pad + 1, height))
-    across = slice(max(columns.min() - pad, 0), min(columns.max() + pad + 1, width))
-    return (down, across), reach
-
-
 def follow(
-    frames: Sequence[Frame], start: int, masks: Sequence[Mask], progress: Callable[[float], None] = lambda share: None
-) -> list[list[Shot]]:
+    frames: Sequence[Frame], start: int, masks: Sequence[Mask], progress: Callable[[float], None] = lambda share: None,
+    areas: Sequence[Mask | None] | None = None,
+) -> list[list[Shot]]:  # fmt: skip
     """Follow objects from their masks [h, w] on one frame, forwards to the end and backwards to the beginning.
 
-    Returns for each frame one shot per object.
+    Returns for each frame one shot per object. Masks that have an area [h, w] are found again within it, by what the
+    clip shows of the background behind them.
     """
-    found = {start: [Shot(mask, dict(_SURE)) for mask in masks]}
     backdrop = Backdrop(frames)
+    rough = Rough(frames, start, masks, backdrop)
+    backdrop.leave_out(rough.covered)
+    if areas is not None:
+        background = Background(*backdrop.of(start)).fitted(lab_of(frames[start]), ~rough.covered[start])
+        masks = [
+            mask if area is None else refined(frames[start], mask, area, background, rough.going)
+            for mask, area in zip(masks, areas, strict=True)
+        ]
+    found = {start: [Shot(mask, dict(_SURE)) for mask in masks]}
     for numbers in (range(start + 1, len(frames)), range(start - 1, -1, -1)):
-        scene = _Scene(frames, backdrop, start, masks)
+        scene = _Scene(frames, backdrop, start, masks, rough.motions)
         for number in numbers:
             found[number] = scene.step(number)
             progress(len(found) / len(frames))
@@ -448,8 +467,14 @@ def follow_selections(
     masks = [
         np.asarray(cv2.resize(mask.astype(np.float32), small, interpolation=cv2.INTER_AREA)) > 0.5 for mask in whole
     ]
-    shots = follow(sized, start, masks, progress)
-    shots[start] = [Shot(mask, dict(_SURE)) for mask in whole]
+    areas: list[Mask | None] = [None] * len(whole)
+    if segmenter is grab:
+        near = [selection.scaled(small[0] / width, small[1] / height, *small) for selection in selections]
+        areas = [None if each.is_exact else each.area(*small) for each in near]
+    shots = follow(sized, start, masks, progress, areas)
+    for index, mask in enumerate(whole):
+        if areas[index] is None:
+            shots[start][index] = Shot(mask, dict(_SURE))
     return Track(shots, (width, height))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+import av
+import cv2
 import numpy as np
 
 from lichtspiel.seal import Marks, Provenance, seal
@@ -31,3 +33,16 @@ def clip_file(folder: Path, *, frames: int = FRAMES, then_empty: int = 0, name: 
     shown = [*clip().frames[:frames], *[gray] * then_empty]
     seal(shown, provenance, folder / name, fps=8, marks=Marks.none("a test"))
     return folder / name
+
+
+def large_file(folder: Path, *, width: int = 3840, height: int = 2160, frames: int = 3) -> Path:
+    """The clip's first frames enlarged to 4K, as a camera's file: no seal, 25 frames per second."""
+    path = folder / "large.mp4"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=25, options={"preset": "ultrafast", "crf": "12"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for frame in clip().frames[:frames]:
+            large = cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(large, format="rgb24")))
+        file.mux(stream.encode(None))
+    return path

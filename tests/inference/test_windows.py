@@ -19,6 +19,7 @@ from lichtspiel.inference.pipeline import Pipeline, load
 from lichtspiel.inference.windows import Windows, begins, ramps
 from lichtspiel.models.attention import rotary_angles
 from lichtspiel.request import Request
+from lichtspiel.tune.peaks import StorageCount
 from tests.golden import relative_error
 from tests.inference.test_vace import files
 from tests.inference.tiny import registered
@@ -102,6 +103,24 @@ def test_the_network_never_sees_more_than_a_window(random_nano: Path) -> None:
     assert len(list(pipeline.decode(long))) == 33
     other = latents(pipeline, asked(frames=33, window=17, window_overlap=4))
     assert relative_error(other, long) > 1e-3
+
+
+def test_memory_grows_with_the_length_by_the_latents_alone(random_nano: Path) -> None:
+    """Twice as many frames in windows take the memory of the short video, and room for latents: the state, the noise,
+    the velocity and what the solver remembers of the steps before."""
+    peaks, sizes = [], []
+    for frames in (17, 33):
+        request = asked(frames=frames, window=17)
+        pipeline = load(request, random_nano)
+        conditions = pipeline.encode(request)
+        pipeline._dit()
+        with StorageCount() as count:
+            *_, last = pipeline.denoise(conditions, request)
+        peaks.append(count.peak)
+        sizes.append(last.latents.numel() * 4)
+    assert sizes[1] == 9 / 5 * sizes[0]
+    assert peaks[1] - peaks[0] <= 8 * (sizes[1] - sizes[0])
+    assert peaks[1] < 1.1 * peaks[0]
 
 
 def test_references_are_part_of_every_window(vace: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from lichtspiel.workflows import edit as edit_module
 from lichtspiel.workflows.edit import EditJob, begin, edit, edited, preview_edits
 from lichtspiel.workflows.edits import Edit, read_edits
 from lichtspiel.workflows.generate import Generation
-from tests.footage.files import HEIGHT, WIDTH, clip, clip_file
+from tests.footage.files import HEIGHT, WIDTH, clip, clip_file, large_file
 from tests.inference.tiny import registered
 from tests.workflows.test_reseal import stamped
 
@@ -244,3 +244,16 @@ def test_a_clip_of_one_frame_is_edited_too(tmp_path: Path, vace: Path) -> None:
     after, maker = made(clip_file(tmp_path, frames=1), job(tmp_path, vace, {"add": BOX}))
     assert len(after) == 1
     assert maker.plans[0].windows == [(0, 1)]
+
+
+def test_a_4k_clip_is_edited_at_its_size(tmp_path: Path, vace: Path) -> None:
+    source = large_file(tmp_path)
+    before = list(read_video(source))
+    after, maker = made(source, job(tmp_path, vace, {"add": "800,600,2000,1800"}))
+    assert [frame.shape for frame in after] == [(2160, 3840, 3)] * 3
+    changed = differs(before, after)
+    inside = np.zeros((2160, 3840), bool)
+    inside[600:1800, 800:2000] = True
+    assert not changed[:, ~inside].any()
+    assert changed[:, inside].mean() > 0.9
+    assert "enlarged" in " ".join(maker.notes)

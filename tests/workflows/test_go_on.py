@@ -56,6 +56,13 @@ def test_an_extension_takes_rounds_and_names_the_region_and_the_parent(tmp_path:
     assert entry.request["region"] == {"frames": [3, 22]}
 
 
+def test_a_clip_of_one_frame_goes_on_and_has_no_motion_to_compare_its_seam_with(tmp_path: Path) -> None:
+    result = extend(clip_file(tmp_path, frames=1), job(tmp_path, seconds=0.25))
+    assert (result["frames"], result["new_frames"]) == (3, [1, 2])
+    assert result["seam"] is None
+    assert result["clip_motion"] == 0
+
+
 def test_a_bridge_joins_clips_of_one_size_only(tmp_path: Path) -> None:
     one, two = clip_file(tmp_path, frames=3), clip_file(tmp_path, frames=2, name="two.mp4")
     result = bridge(one, two, job(tmp_path))

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import av
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,7 +19,7 @@ from lichtspiel.seal import verify
 from lichtspiel.workflows import clips
 from lichtspiel.workflows.clips import read_clip
 from lichtspiel.workflows.track import Look, track
-from tests.footage.files import FRAMES, HEIGHT, WIDTH, clip, clip_file
+from tests.footage.files import FRAMES, HEIGHT, WIDTH, clip, clip_file, large_file
 
 
 def selected(number: int = 0) -> Selection:
@@ -109,3 +110,16 @@ def test_a_clip_of_one_frame_has_a_mask_of_one_frame(tmp_path: Path) -> None:
     result = track(clip_file(tmp_path, frames=1), tmp_path / "mask.mp4", [selected()])
     assert result["frames"] == 1
     assert result["confidence"] == [1.0]
+
+
+def test_a_4k_clip_has_a_4k_mask(tmp_path: Path) -> None:
+    across, down = 3840 / WIDTH, 2160 / HEIGHT
+    left, top, right, bottom = box_of(clip().masks[0] == 1) or (0, 0, 0, 0)
+    box = int(left * across), int(top * down), int(right * across), int(bottom * down)
+    result = track(large_file(tmp_path), tmp_path / "mask.mp4", [Selection(box=box)])
+    assert (result["size"], result["frames"], result["fps"]) == ([3840, 2160], 3, 25.0)
+    masks = [frame[..., 0] > 127 for frame in read_video(tmp_path / "mask.mp4")]
+    assert masks[2].shape == (2160, 3840)
+    for mask, true in zip(masks, clip().masks == 1, strict=False):
+        small = np.asarray(cv2.resize(mask.astype(np.float32), (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)) > 0.5
+        assert (small & true).sum() / (small | true).sum() > 0.7
