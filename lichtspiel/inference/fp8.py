@@ -28,6 +28,10 @@ MULTIPLE = 16
 """`torch._scaled_mm` takes matrices whose sides are multiples of this; other layers stay as they are."""
 
 
+ROUNDED = 4_000_000
+"""How many weights are rounded at a time (16 MB in float32)."""
+
+
 def check_fp8(device: torch.device) -> None:
     """Raise RequestError if a device has no units for eight-bit floating point, with the nearest precision it has."""
     if device.type != "cuda":
@@ -52,9 +56,9 @@ class FP8Linear(nn.Module):
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
         weight = layer.weight.detach()
-        weight, scales = (weight, cast(Tensor, layer.scales)) if weight.dtype == E4M3 else quantized(weight)
-        self.register_buffer("weight", weight, persistent=False)
-        self.register_buffer("scales", scales.T.contiguous(), persistent=False)  # [1, out]
+        held = held_tensors(weight, cast(Tensor, layer.scales) if weight.dtype == E4M3 else None)
+        self.register_buffer("weight", held["weight"], persistent=False)
+        self.register_buffer("scales", held["scales"], persistent=False)  # [1, out]
         bias = None if layer.bias is None else layer.bias.detach().to(torch.bfloat16)
         self.register_buffer("bias", bias, persistent=False)
 
@@ -80,6 +84,15 @@ def quantized(rows: Tensor) -> tuple[Tensor, Tensor]:
     return (wide / scales).clamp(-LARGEST, LARGEST).to(E4M3), scales
 
 
+def held_tensors(weight: Tensor, scales: Tensor | None) -> dict[str, Tensor]:
+    """What an `FP8Linear` holds of a weight [out, in] in e4m3 with the `scales` [out, 1] of its rows, or of a wider one
+    without; some of its rows at a time, because rounding takes several copies in float32."""
+    if scales is None:
+        parts = [quantized(rows) for rows in torch.split(weight, max(1, ROUNDED // weight.shape[1]))]
+        weight, scales = (torch.cat(column) for column in zip(*parts, strict=True))
+    return {"weight": weight, "scales": scales.T.contiguous()}
+
+
 def fits(layer: nn.Module) -> bool:
     """Whether a layer can compute in eight bits. Layers that always compute in float32 are of another class."""
     return type(layer) is nn.Linear and not any(side % MULTIPLE for side in layer.weight.shape)
@@ -98,12 +111,21 @@ def to_fp8(block: nn.Module) -> int:
 
 
 class BlocksInFP8:
-    """`to_fp8` for every block as it loads (`each` of `offload.load_with_offload`), with what is stored in e4m3."""
+    """`to_fp8` for every block as it loads (`each` of `offload.load_with_offload`), with what is stored in e4m3. With
+    `inside`, only for the layers within the child of this name."""
+
+    def __init__(self, inside: str | None = None) -> None:
+        self.inside = inside
 
     def __call__(self, block: nn.Module) -> int:
         """See `to_fp8`."""
-        return to_fp8(block)
+        return to_fp8(block if self.inside is None else block.get_submodule(self.inside))
 
-    def keeps(self, layer: nn.Module) -> bool:
-        """Whether the weight of this layer may stay in e4m3."""
-        return fits(layer)
+    def keeps(self, block: nn.Module, name: str) -> bool:
+        """Whether the weight of the layer with this name in a block may stay in e4m3."""
+        inside = self.inside is None or name.startswith(f"{self.inside}.")
+        return inside and fits(block.get_submodule(name))
+
+    def tensors(self, weight: Tensor, scales: Tensor | None) -> dict[str, Tensor]:
+        """What a layer then holds instead of its weight."""
+        return held_tensors(weight, scales)

@@ -378,8 +378,9 @@ class Pipeline:
         return cast("Network", self._networks[part])
 
     def _umt5(self) -> UMT5:
-        resident = self.plan.stage("umt5").resident
-        return self._network("umt5", lambda: self.checkpoint.umt5(self.dtype, self.device, resident=resident))
+        resident, each = self.plan.stage("umt5").resident, TEXT_EACH.get(self.precision)
+        build = partial(self.checkpoint.umt5, self.dtype, self.device, resident=resident, each=each)
+        return self._network("umt5", build)
 
     def _clip(self) -> CLIPVision:
         return self._network("clip", lambda: self.checkpoint.clip(self.dtype, self.device))
@@ -414,11 +415,15 @@ class Pipeline:
     @cached_property
     def _encoder(self) -> str:
         """The name of the text encoder in the prompt cache."""
-        return prompt_cache.fingerprint(self.checkpoint.parts["umt5"].paths, f"{self.dtype} on {self.device.type}")
+        precision = "fp8" if self.precision in TEXT_EACH else self.dtype
+        return prompt_cache.fingerprint(self.checkpoint.parts["umt5"].paths, f"{precision} on {self.device.type}")
 
 
 EACH: dict[str, Each] = {"int8": quantize, "fp8": BlocksInFP8()}
-"""What is done with each block of the DiT that stays in memory, by precision."""
+"""What is done with each block of the DiT, by precision; with int8 only with those that stay in memory."""
+
+TEXT_EACH: dict[str, Each] = {"fp8": BlocksInFP8("ffn")}
+"""The same for the text encoder, whose attention stays exact."""
 
 
 def _texts(request: Request) -> list[str]:

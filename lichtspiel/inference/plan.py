@@ -37,7 +37,7 @@ LARGE = 1_000_000_000
 GIGABYTE = 1e9
 
 WIDENED = {torch.int8: torch.float32, torch.float8_e4m3fn: torch.bfloat16}
-"""The precision of everything outside resident blocks that are in eight bits."""
+"""The precision of everything outside blocks in eight bits; with int8 also that of streamed blocks."""
 
 DECODING = 500.0
 """Operations for a pixel that the VAE decodes, divided by the square of its base width; counted from its layers.
@@ -50,9 +50,9 @@ class Stage:
 
     `file_bytes` is the size of the weights on disk. In memory, `other_bytes` is the size of the weights outside the
     blocks, `block_bytes` that of the largest block when resident, and `streamed_block_bytes` that of the largest block
-    when streamed, which is larger with int8 because only resident blocks are quantized. `activation_bytes` is the peak
-    without weights, and `minimum_bytes` a lower bound for any way to run it. `flops` counts one prompt or one step, and
-    is 0 if not counted.
+    when streamed, which is larger with int8, because only resident blocks are then quantized. `activation_bytes` is the
+    peak without weights, and `minimum_bytes` a lower bound for any way to run it. `flops` counts one prompt or one
+    step, and is 0 if not counted.
     """
 
     name: str
@@ -192,11 +192,11 @@ def plan(
     """Plan a job of `frames` frames of `size` (width, height) on `device` with `free_bytes` free.
 
     If `free_bytes` is None (not known), the plan assumes `UNKNOWN_BYTES` and refuses nothing. `dtype` is the precision
-    of the text encoder and the DiT; the VAE computes in float32. With `torch.int8` or `torch.float8_e4m3fn`, only the
-    resident blocks of the DiT are in it; everything else is float32 or bfloat16. `files_bytes` holds the sizes of the
-    weight files if they are known; otherwise 16 bits per parameter are assumed (VAE: 32). `rates` are speeds in
-    operations per second (`measure_rate`), in the precision of everything that is not quantized and in float32;
-    without, the plan has no times.
+    of the text encoder and the DiT; the VAE computes in float32. With `torch.int8` or `torch.float8_e4m3fn`, only
+    blocks of the DiT are in it, with int8 those that are resident; everything else is float32 or bfloat16.
+    `files_bytes` holds the sizes of the weight files if they are known; otherwise 16 bits per parameter are assumed
+    (VAE: 32). `rates` are speeds in operations per second (`measure_rate`), in the precision of everything that is not
+    quantized and in float32; without, the plan has no times.
     """
     tokens = model.dit.tokens(model.latent_shape(frames, size))
     batch = 2 if tokens <= BATCHED_TOKENS else 1
@@ -253,10 +253,11 @@ def _stage(name: str, part: Part, spec: Spec, dtype: torch.dtype, activations: i
         other -= spec.vocabulary * spec.width  # rows of the embedding are read from the file
     block, in_blocks = max(counts.values(), default=0), counts.total()
     wide = WIDENED.get(dtype, dtype).itemsize
+    streamed = wide if dtype == torch.int8 else dtype.itemsize
     return Stage(
         name=name, part=part, dtype=str(dtype).removeprefix("torch."), parameters=total,
         file_bytes=total * (4 if part == "vae" else 2), blocks=len(counts), resident=0, other_bytes=other * wide,
-        block_bytes=block * dtype.itemsize, streamed_block_bytes=block * wide, activation_bytes=activations,
+        block_bytes=block * dtype.itemsize, streamed_block_bytes=block * streamed, activation_bytes=activations,
         minimum_bytes=other * wide + block * dtype.itemsize, flops=twice * in_blocks,
     )  # fmt: skip
 

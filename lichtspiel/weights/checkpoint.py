@@ -100,9 +100,11 @@ class Checkpoint:
             raise WeightsError(f"{part.source} has a vocabulary that repeats pieces or lacks <unk> or </s>; replace it")
         return Tokenizer.umt5(self.model.dit.text_length, rows)
 
-    def umt5(self, dtype: torch.dtype, device: torch.device = CPU, *, resident: int | None = None) -> UMT5:
-        """The text encoder."""
-        return self._filled(build(self.model.umt5), "umt5", self.model.umt5, dtype, device, resident)
+    def umt5(
+        self, dtype: torch.dtype, device: torch.device = CPU, *, resident: int | None = None, each: Each | None = None
+    ) -> UMT5:
+        """The text encoder; `each` is called with every block that stays."""
+        return self._filled(build(self.model.umt5), "umt5", self.model.umt5, dtype, device, resident, each)
 
     def dit(
         self, dtype: torch.dtype, device: torch.device = CPU, *, resident: int | None = None, each: Each | None = None

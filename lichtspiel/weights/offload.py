@@ -1,4 +1,4 @@
-"""Networks larger than memory: weights stay in their file in 16 bit, and each block is converted just before it runs.
+"""Networks larger than memory: weights stay in their file as they are, and each block is converted just before it runs.
 
 A network built on the meta device gets its small parts for good. Hooks fill each block of its lists of blocks
 (`blocks`, `vace_blocks`) while the block before it computes: a thread prepares the next one, from disk to memory on a
@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -47,13 +47,18 @@ class HasFloat8(Protocol):
 
 @runtime_checkable
 class KeepsFloat8(Protocol):
-    """An `Each` that computes with matrices in e4m3 as they are stored."""
+    """An `Each` that computes with matrices in e4m3, also in blocks that do not stay."""
 
     def __call__(self, block: nn.Module, /) -> object:
-        """See `load_with_offload`."""
+        """See `load_with_offload`. A block that does not stay comes once, before it has any memory."""
 
-    def keeps(self, layer: nn.Module, /) -> bool:
-        """Whether the `weight` of this layer may stay in e4m3, with a buffer `scales` [out, 1] beside it."""
+    def keeps(self, block: nn.Module, name: str, /) -> bool:
+        """Whether the `weight` of the layer with this name in a block may stay in e4m3, with a buffer `scales` [out, 1]
+        beside it."""
+
+    def tensors(self, weight: Tensor, scales: Tensor | None, /) -> dict[str, Tensor]:
+        """What such a layer then holds instead of its weight [out, in], by name: of one in e4m3 with the scales [out,
+        1] of its rows, or of a wider one without."""
 
 
 Each = Callable[[nn.Module], object]
@@ -75,7 +80,8 @@ def load_with_offload(
     use, so it may also make tensors when asked. It has to live as long as the model. Floating tensors become `dtype`.
     The first `resident` blocks stay; `each` is called with every block that stays, when it is filled (to quantize it,
     say), so that never more than one of them is in memory as it was. If it `KeepsFloat8`, matrices that are stored in
-    e4m3 are not widened. The model must not be called by two threads.
+    e4m3 are not widened, and blocks that do not stay compute as those that do, bit for bit. The model must not be
+    called by two threads.
 
     Returns the stream of the blocks that do not stay, if there are any. Without `hooked`, the caller calls its `before`
     and `after` around each of these blocks.
@@ -101,7 +107,10 @@ def load_with_offload(
         _forget([tensors[full] for full in source.values()])
         if each is not None:
             each(blocks[name])
-    return Stream({name: blocks[name] for name in stream}, tensors, dtype, device, hooked=hooked) if stream else None
+    if not stream:
+        return None
+    eight = each if isinstance(each, KeepsFloat8) else None
+    return Stream({name: blocks[name] for name in stream}, tensors, dtype, device, hooked=hooked, eight=eight)
 
 
 def _keep_float8(
@@ -113,7 +122,7 @@ def _keep_float8(
         return kept
     for name, layer in block.named_modules():
         key = f"{name}.weight"
-        stored = tensors.float8(source[key]) if key in source and each.keeps(layer) else None
+        stored = tensors.float8(source[key]) if key in source and each.keeps(block, name) else None
         if stored is not None:
             values, scales = stored
             _fill(layer, {"weight": values.to(device, copy=True)})
@@ -142,10 +151,19 @@ class Stream:
 
     def __init__(
         self, blocks: dict[str, nn.Module], tensors: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device, *,
-        hooked: bool,
+        hooked: bool, eight: KeepsFloat8 | None = None,
     ) -> None:  # fmt: skip
-        self.tensors, self.dtype, self.device = tensors, dtype, device
+        self.tensors, self.dtype, self.device, self.eight = tensors, dtype, device, eight
         self.source = {block: _named(block, name) for name, block in blocks.items()}
+        # The weights that are held in e4m3, and what is held instead of them and of the biases beside them.
+        self.kept: dict[nn.Module, set[str]] = {block: set() for block in self.source}
+        self.buffers: dict[nn.Module, dict[str, Tensor]] = {block: {} for block in self.source}
+        if eight is not None:
+            for block, names in self.source.items():
+                kept = {f"{name}.weight" for name, _ in block.named_modules() if eight.keeps(block, name)}
+                self.kept[block] = kept & {*names}
+                eight(block)
+                self.buffers[block] = dict(block.named_buffers())
         order = list(self.source)
         # Which block follows a block that runs, or runs again; corrected when they come in another order, as those of
         # two lists do.
@@ -195,33 +213,81 @@ class Stream:
         state = self.filled.pop(block, None)
         if state is not None and self.side is None and not again:
             self.spare.append(state)
-        _fill(block, {name: torch.empty_like(value, device="meta") for name, value in block.named_parameters()})
+        held = {**dict(block.named_parameters()), **dict(block.named_buffers())}
+        _fill(block, {name: torch.empty_like(value, device="meta") for name, value in held.items()})
 
     def prepare(self, block: nn.Module) -> Prepared:
         """Tensors of a block on the device, and on a GPU what to wait for before they are used."""
         with torch.inference_mode(False), torch.no_grad():
-            stored = {key: self.tensors[full] for key, full in self.source[block].items()}
+            stored = [Stored(key, *self.read(block, key)) for key in self.source[block]]
             if self.side is None:
-                state, event = self.room(stored), None
-                for key, value in stored.items():
-                    state[key].copy_(value)
+                state, event = self.room(block, stored), None
+                for one in stored:
+                    parts = self.rounded(one) if one.key in self.kept[block] else {one.key: one.value}
+                    for name, value in parts.items():
+                        state[name].copy_(value)
             else:
+                state = {}
                 with torch.cuda.stream(self.side):
-                    # Converted on the GPU: 16 bit travel. Pinned memory is not reused before the copy is done.
-                    pinned = {key: value.pin_memory() for key, value in stored.items()}
-                    moved = {key: value.to(self.device, non_blocking=True) for key, value in pinned.items()}
-                    state = {key: _convert(value, self.dtype, self.device) for key, value in moved.items()}
+                    for one in stored:
+                        moved = self.sent(one)  # converted on the GPU: what is stored travels
+                        if one.key in self.kept[block]:
+                            state |= self.rounded(moved)
+                        else:
+                            state[one.key] = moved.value.to(self.target(block, moved))
                     event = self.side.record_event()
-            _forget([*stored.values()])
+            _forget([one.value for one in stored])
         return state, event
 
-    def room(self, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+    def read(self, block: nn.Module, key: str) -> tuple[Tensor, Tensor | None]:
+        """A tensor of a block as it is stored, and the scales [out, 1] of one that is held in e4m3 and stored so."""
+        full = self.source[block][key]
+        if key in self.kept[block] and isinstance(self.tensors, HasFloat8):
+            found = self.tensors.float8(full)
+            if found is not None:
+                return found
+        return self.tensors[full], None
+
+    def sent(self, one: Stored) -> Stored:
+        """A tensor on its way to the GPU. Pinned memory is not reused before the copy is done."""
+        value, scales = one.value, one.scales
+        return Stored(
+            one.key,
+            value.pin_memory().to(self.device, non_blocking=True),
+            # One scale of a whole tensor is expanded to its rows, which pinned memory cannot be.
+            None if scales is None else scales.contiguous().pin_memory().to(self.device, non_blocking=True),
+        )
+
+    def rounded(self, one: Stored) -> dict[str, Tensor]:
+        """What a block holds instead of a weight, by name in the block; rounded from the computing precision, as blocks
+        that stay are."""
+        assert self.eight is not None
+        value = one.value if one.scales is not None else one.value.to(_target(one.value, self.dtype))
+        layer = one.key.removesuffix("weight")
+        return {f"{layer}{name}": part for name, part in self.eight.tensors(value, one.scales).items()}
+
+    def target(self, block: nn.Module, one: Stored) -> torch.dtype:
+        """The precision in which a block holds a tensor that it does not hold in e4m3."""
+        buffer = self.buffers[block].get(one.key)
+        return _target(one.value, self.dtype) if buffer is None else buffer.dtype
+
+    def room(self, block: nn.Module, stored: list[Stored]) -> dict[str, Tensor]:
         """Memory of a block of this shape that has run, because new memory takes longer than filling it."""
-        wanted = {key: (value.shape, _target(value, self.dtype)) for key, value in stored.items()}
+        wanted = {name: (value.shape, value.dtype) for name, value in self.buffers[block].items()}
+        for one in stored:
+            wanted.setdefault(one.key, (one.value.shape, self.target(block, one)))
         for index, state in enumerate(self.spare):
             if {key: (value.shape, value.dtype) for key, value in state.items()} == wanted:
                 return self.spare.pop(index)
         return {key: torch.empty(shape, dtype=dtype, device=self.device) for key, (shape, dtype) in wanted.items()}
+
+
+class Stored(NamedTuple):
+    """A tensor of a block by its name there, and the scales of its rows if it is stored in e4m3 and stays so."""
+
+    key: str
+    value: Tensor
+    scales: Tensor | None
 
 
 Prepared = tuple[dict[str, Tensor], torch.cuda.Event | None]
@@ -243,7 +309,9 @@ def _named(block: nn.Module, name: str) -> dict[str, str]:
 def _fill(block: nn.Module, state: dict[str, Tensor]) -> None:
     for path, value in state.items():
         parent, _, name = path.rpartition(".")
-        setattr(block.get_submodule(parent), name, nn.Parameter(value, requires_grad=False))
+        module = block.get_submodule(parent)
+        own = value if name in module._buffers else nn.Parameter(value, requires_grad=False)
+        setattr(module, name, own)
 
 
 def _gather(

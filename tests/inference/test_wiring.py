@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from lichtspiel import flow
 from lichtspiel.errors import OutOfMemory, RequestError, WeightsError
 from lichtspiel.inference import estimate as room
 from lichtspiel.inference.estimate import estimate
+from lichtspiel.inference.fp8 import FP8Linear
 from lichtspiel.inference.pipeline import Pipeline, load
 from lichtspiel.request import Request
 from lichtspiel.seal import verify
@@ -107,6 +109,26 @@ def test_streamed_blocks_give_the_same_bits(
     assert 0 < pipeline.plan.stage("dit").streamed <= 8
     assert any("read from their file in every step" in note for note in pipeline.notes)
     assert torch.equal(latents(pipeline, asked), plain)
+
+
+def test_streamed_blocks_are_in_fp8_as_those_in_memory(random_nano: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lichtspiel.inference.device.check_fp8", lambda device: None)  # emulated on a processor
+    asked = request(dtype="fp8", frames=1, steps=1)
+    whole = load(asked, random_nano)
+    plain = latents(whole, asked)
+    little(monkeypatch, 11)
+    pipeline = load(asked, random_nano)
+    assert 0 < pipeline.plan.stage("dit").streamed < 8
+    assert torch.equal(latents(pipeline, asked), plain)
+    for one in (whole, pipeline):
+        assert len(fp8_of(one._dit())) == 8 * 10  # blocks in memory and streamed ones
+        assert not any("self_attn" in name or ".attn" in name for name in fp8_of(one._umt5()))
+        assert fp8_of(one._umt5())
+    assert plain.isfinite().all()
+
+
+def fp8_of(network: nn.Module) -> list[str]:
+    return [name for name, layer in network.named_modules() if isinstance(layer, FP8Linear)]
 
 
 def test_int8_is_near_and_named(random_nano: Path, plain: torch.Tensor, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from lichtspiel.errors import WeightsError
 from lichtspiel.inference.fp8 import BlocksInFP8, FP8Linear
@@ -17,6 +18,7 @@ from lichtspiel.spec import Model, Part
 from lichtspiel.weights.checkpoint import Checkpoint, checkpoint
 from lichtspiel.weights.components import open_file, scan
 from lichtspiel.weights.inspect import inspect
+from tests.golden import relative_error
 from tests.weights import layouts
 from tests.weights.layouts import FLF2V, TINY, VACE, State, bf16, renamed, state
 
@@ -189,6 +191,56 @@ def test_weights_in_16_bit_become_fp8_with_scales_of_their_own(tmp_path: Path) -
     assert not found.parts["dit"].widened
     layers = [one for one in found.dit(torch.bfloat16, each=BlocksInFP8()).modules() if isinstance(one, FP8Linear)]
     assert all(layer.weight.float().abs().amax(dim=1).allclose(torch.tensor(448.0)) for layer in layers)
+
+
+@pytest.mark.parametrize("style", ["plain", "scale_weight", "rows", "in 16 bit"])
+@torch.inference_mode()
+def test_streamed_blocks_multiply_in_fp8_as_those_in_memory(style: str, tmp_path: Path) -> None:
+    folder = layouts.comfy(tmp_path)
+    if style != "in 16 bit":
+        files, _ = eighth(state("i2v", "dit"), style)
+        save_file(files, folder / "diffusion_models/a.safetensors")
+    found = checkpoint(TINY, folder)
+    draw = torch.Generator().manual_seed(2)
+    given = [
+        torch.randn(shape, generator=draw) for shape in ((1, 36, 2, 4, 6), (1, 5, 32), (1, 257, TINY.dit.image_width))
+    ]
+    latents, text, image = given
+    velocities, held = [], []
+    for resident in (TINY.dit.layers, 1, 0):
+        dit = found.dit(torch.bfloat16, resident=resident, each=BlocksInFP8())
+        dit.blocks[1].register_forward_pre_hook(lambda block, _: held.append(sorted(kinds(block))))
+        for _ in range(2):  # memory is used again in the second run
+            velocities.append(dit(latents, torch.tensor([500.0]), text, image=image))
+        assert all(value.is_meta for value in dit.blocks[resident:].buffers())
+        assert sum(isinstance(one, FP8Linear) for one in dit.modules()) == 12 * TINY.dit.layers
+    for velocity in velocities:
+        assert torch.equal(velocity, velocities[0])
+    assert all(kind == held[0] for kind in held)
+    assert held[0].count("torch.float8_e4m3fn") == 12
+    exact = found.dit(torch.float32)(latents, torch.tensor([500.0]), text, image=image)
+    assert 1e-4 < relative_error(velocities[0], exact) < 0.1
+
+
+def kinds(block: nn.Module) -> list[str]:
+    """The precision of everything that a block holds."""
+    return [str(value.dtype) for value in (*block.parameters(), *block.buffers())]
+
+
+@pytest.mark.parametrize("resident", [0, 2])
+@torch.inference_mode()
+def test_the_text_encoder_multiplies_in_fp8_in_its_feed_forward_layers_only(resident: int, tmp_path: Path) -> None:
+    folder = layouts.comfy(tmp_path)
+    files, _ = eighth(renamed("umt5", "transformers", state("i2v", "umt5")), "scale_weight")
+    save_file(files, folder / "text_encoders/c.safetensors")
+    found = checkpoint(TINY, folder)
+    umt5 = found.umt5(torch.bfloat16, resident=resident, each=BlocksInFP8("ffn"))
+    eight = [name for name, layer in umt5.named_modules() if isinstance(layer, FP8Linear)]
+    assert eight == [f"blocks.{block}.ffn.{layer}" for block in (0, 1) for layer in ("gate.0", "fc1", "fc2")]
+    ids = torch.tensor([[3, 9, 1]])
+    states = umt5(ids)
+    assert torch.equal(states, found.umt5(torch.bfloat16, each=BlocksInFP8("ffn"))(ids))
+    assert 1e-4 < relative_error(states.float(), found.umt5(torch.float32)(ids)) < 0.1
 
 
 def test_fp8_scales_that_are_lost_are_missed(tmp_path: Path) -> None:
