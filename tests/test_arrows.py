@@ -63,7 +63,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "seal/record": ("errors seal/credentials storage", ""),
     "inference": (
         "distilled errors flow frames host lora media models request spec storage tokenizer weights",
-        "einops flash_attn_interface numpy psutil safetensors sageattention torch",
+        "einops flash_attn_interface numpy psutil safetensors sageattention torch triton",
     ),
     "seal/enroll": ("errors seal/certificates seal/credentials seal/identity seal/manifest", ""),
     "seal/export": (
@@ -87,7 +87,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     ),
     "train/distil": ("flow train/dit train/optim train/state", "torch"),
     "train/nano": (
-        "errors flow inference media models spec storage tokenizer toybox train/data train/distil train/dit "
+        "errors flow media models spec storage tokenizer toybox train/data train/distil train/dit "
         "train/folder train/latents train/optim train/state train/text train/vae",
         "cv2 einops numpy safetensors torch",
     ),

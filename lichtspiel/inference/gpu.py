@@ -2,9 +2,8 @@
 
 A GPU's convolutions compute in the channels-last memory format; given another, they convert input, weight and result
 every time. So weights and the first input are converted once, and the functions here keep the format: frames that a
-layer remembers are put before its input, and padding is left to the convolution, without a copy in between. PyTorch's
-RMS norm has a block of threads for each row, which is slow for the VAE's rows of 96 to 384 channels; here it is a
-reduction and two products. All this holds on every device and is compared with the plain VAE on a processor
+layer remembers are put before its input, and padding is left to the convolution, without a copy in between. Norms are
+those of `norms`. All this holds on every device and is compared with the plain VAE on a processor
 (`tests/inference/test_gpu.py`).
 """
 
@@ -18,13 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lichtspiel.inference.norms import fuse_norms, norm
 from lichtspiel.models.vae import VAE, CausalConv3d, Downsample, RMSNorm, Upsample, upsample_conv2d
 
-__all__ = ["exact_convolutions", "layout", "use_gpu_layout"]
+__all__ = ["channels_last", "exact_convolutions", "layout", "use_gpu_layout"]
 
 
-def use_gpu_layout(vae: VAE) -> None:
-    """Convert a VAE's weights to channels-last, and make its layers keep that format."""
+def use_gpu_layout(vae: VAE, *, fused: bool = False) -> None:
+    """Convert a VAE's weights to channels-last, and make its layers keep that format; with `fused`, also fuse norms
+    (`norms.fuse_norms`)."""
     for module in layout(vae).modules():
         if isinstance(module, CausalConv3d):
             module.conv_fn = convolve
@@ -34,6 +35,13 @@ def use_gpu_layout(vae: VAE) -> None:
             module.upsample_fn = upsample
         elif isinstance(module, Downsample):
             module.resample.register_forward_pre_hook(lambda _, inputs: (pictures(inputs[0]),))
+    if fused:
+        fuse_norms(vae)
+    channels_last(vae)
+
+
+def channels_last(vae: VAE) -> None:
+    """Convert what comes into a VAE to channels-last."""
     vae.encoder.register_forward_pre_hook(_channels_last)
     vae.conv2.register_forward_pre_hook(_channels_last)
 
@@ -78,17 +86,10 @@ def pictures(x: Tensor) -> Tensor:
     """The same pictures [n, c, h, w]. The first stride of a single one says nothing, but PyTorch looks at it to choose
     the format of a result, and a view may leave any number there."""
     _, c, h, w = x.shape
-    channels_last = x.is_contiguous(memory_format=torch.channels_last)
-    return x.as_strided(x.shape, (h * w * c, 1, w * c, c)) if channels_last else x
+    behind = x.is_contiguous(memory_format=torch.channels_last)
+    return x.as_strided(x.shape, (h * w * c, 1, w * c, c)) if behind else x
 
 
 def upsample(frames: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The VAE's `upsample_conv2d`."""
     return upsample_conv2d(pictures(frames), weight, bias)
-
-
-def norm(x: Tensor, gamma: Tensor) -> Tensor:
-    """The VAE's `rms_norm` over the last dimension, summed in float32."""
-    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).clamp(min=1e-12)
-    result: Tensor = x * (len(gamma) ** 0.5 / length) * gamma
-    return result.to(x.dtype)

@@ -42,6 +42,7 @@ from lichtspiel.inference.inputs import Inputs, read_inputs
 from lichtspiel.inference.kernels import attention_for, use_attention
 from lichtspiel.inference.kv_cache import kv_cache
 from lichtspiel.inference.magcache import Curve, MagCache, Recorder, parse, reusing
+from lichtspiel.inference.norms import unfit
 from lichtspiel.inference.parallel import Share, Team, current, sharing
 from lichtspiel.inference.pixels import to_bytes
 from lichtspiel.inference.plan import BATCHED_TOKENS, Plan
@@ -373,7 +374,7 @@ class Pipeline:
                 if self.device.type == "cpu":
                     use_cpu_kernels(network)
                 elif isinstance(network, VAE):
-                    use_gpu_layout(network)
+                    use_gpu_layout(network, fused=unfit(self.device) is None)
                 self._networks[part] = network
         return cast("Network", self._networks[part])
 
@@ -463,6 +464,8 @@ def load(request: Request, weights: Files = None, *, swappable: bool = False) ->
         notes.append(f"the weights are stored in fp8 and converted to {precision}{how}")
     if compiled is False and request.compile == "auto" and device.type == "cuda":
         notes.append(str(can_compile(device)))
+    if device.type == "cuda" and (reason := unfit(device)) is not None:
+        notes.append(reason)
     pipeline = Pipeline(
         row, files, device, precision, planned, attention, compiled, vae_precision, loras=adapters.loras,
         notes=notes, swappable=swappable, team=current(),

@@ -7,6 +7,7 @@ at the subject.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +20,8 @@ from torch import Tensor, nn
 
 from lichtspiel.errors import InvalidInput
 from lichtspiel.inference.cpu import use_cpu_kernels
-from lichtspiel.inference.gpu import layout
+from lichtspiel.inference.gpu import channels_last, layout
+from lichtspiel.inference.norms import fuse_norms, unfit
 from lichtspiel.inference.pixels import normalize, to_bytes
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import VAESpec
@@ -63,7 +65,7 @@ def train_vae(
     """
     _check(plan, spec, data)
     torch.manual_seed(plan.seed)
-    vae = layout(blank_vae(spec)).to(plan.device)
+    vae = placed(blank_vae(spec), plan.device)
     modules: dict[str, nn.Module] = {"vae": vae}
     run = Run(modules, plan.optimizer(modules), plan.budget, folder, plan.seed, plan.accumulate)
     if not run.resume():
@@ -105,6 +107,19 @@ def blank_vae(spec: VAESpec) -> VAE:
     """A new VAE, which does not normalize its latents yet."""
     vae = VAE(replace(spec, latent_mean=None, latent_std=None))
     use_cpu_kernels(vae)  # used only without gradients, to encode and measure clips
+    return vae
+
+
+def placed(vae: VAE, device: str) -> VAE:
+    """A VAE on its device in channels-last; on CUDA with fused norms, or with a line that says why not."""
+    vae = layout(vae).to(device)
+    if torch.device(device).type == "cuda":
+        channels_last(vae)
+        reason = unfit(torch.device(device))
+        if reason is None:
+            fuse_norms(vae)
+        else:
+            print(reason, file=sys.stderr)
     return vae
 
 

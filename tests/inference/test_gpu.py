@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.utils._triton
 from torch import Tensor, nn
 
-from lichtspiel.inference.gpu import exact_convolutions, norm, use_gpu_layout
-from lichtspiel.models.vae import VAE, CausalConv3d, rms_norm
+from lichtspiel.inference import norms, pipeline
+from lichtspiel.inference.gpu import exact_convolutions, use_gpu_layout
+from lichtspiel.inference.norms import fuse_norms, norm, unfit
+from lichtspiel.models.vae import VAE, CausalConv3d, RMSNorm, rms_norm
+from lichtspiel.request import Request
+from lichtspiel.train.vae import placed
 from tests.golden import relative_error
 from tests.models.test_vae import TINY
 
@@ -102,3 +113,121 @@ def test_float32_is_not_rounded_to_tf32() -> None:
     with exact_convolutions():
         assert not torch.backends.cudnn.allow_tf32
     assert torch.backends.cudnn.allow_tf32 == before
+
+
+NEEDS_TRITON = "triton is in the extra test-kernels, and on Linux only"
+
+INTERPRETED = """
+import json
+from copy import deepcopy
+import torch
+from lichtspiel.inference.gpu import use_gpu_layout
+from lichtspiel.inference.norms import LIMITS, error_of, fuse_norms
+from lichtspiel.models.vae import VAE
+from tests.golden import relative_error
+from tests.models.test_vae import TINY
+
+torch.manual_seed(0)
+plain = VAE(TINY).eval()
+for name, value in plain.named_parameters():
+    if name.endswith("gamma"):
+        torch.nn.init.normal_(value, mean=1, std=0.3)
+said = {str(dtype): error_of(torch.device("cpu"), dtype) / limit for dtype, limit in LIMITS.items()}
+
+video = torch.rand(1, 3, 5, 16, 24) * 2 - 1
+fast = deepcopy(plain)
+use_gpu_layout(fast, fused=True)
+with torch.inference_mode():
+    latents = plain.encode(video)
+    said["encode"] = relative_error(fast.encode(video), latents)
+    pixels = [torch.cat(list(vae.decode(latents)), dim=2) for vae in (plain, fast)]
+    said["decode"] = relative_error(pixels[1], pixels[0])
+
+trained = deepcopy(plain)
+fuse_norms(trained)
+for vae in (plain, trained):
+    mean, _ = vae.moments(video)
+    (vae.reconstruct(mean) - video).square().mean().backward()
+gradients = {name: value.grad for name, value in plain.named_parameters() if value.grad is not None}
+said["gradients"] = max(
+    relative_error(value.grad, gradients[name]) for name, value in trained.named_parameters() if name in gradients
+)
+said["of norms"] = sum(name.endswith("gamma") for name in gradients)
+print(json.dumps(said))
+"""
+
+
+def test_the_fused_norm_is_the_plain_one_forward_and_backward() -> None:
+    pytest.importorskip("triton", reason=NEEDS_TRITON)
+    done = subprocess.run(
+        [sys.executable, "-c", INTERPRETED], env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True, text=True, check=False, timeout=900,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said.pop("of norms") > 10
+    assert max(said.pop("encode"), said.pop("decode"), said.pop("gradients")) < 1e-4
+    assert len(said) == 3
+    assert all(0 < share < 1 for share in said.values())  # of the error that is accepted, by precision
+
+
+def test_fused_norms_take_the_activation_with_them(plain: VAE) -> None:
+    pytest.importorskip("triton", reason=NEEDS_TRITON)
+    vae = deepcopy(plain)
+    use_gpu_layout(vae, fused=True)
+    fuse_norms(vae)  # changes nothing
+    kinds = [type(module) for module in vae.modules()]
+    assert nn.SiLU in [type(module) for module in plain.modules()]
+    assert nn.SiLU not in kinds
+    silu = [module.norm_fn.keywords["silu"] for module in vae.modules() if isinstance(module, RMSNorm)]  # type: ignore[attr-defined]
+    assert silu.count(False) == 2  # of the attention in the middle of encoder and decoder
+    assert vae.state_dict().keys() == plain.state_dict().keys()
+
+
+CUDA = torch.device("cuda")
+
+
+@pytest.fixture
+def fresh() -> Any:
+    unfit.cache_clear()
+    yield
+    unfit.cache_clear()
+
+
+def test_norms_are_fused_only_where_the_kernel_is_right(monkeypatch: pytest.MonkeyPatch, fresh: None) -> None:
+    assert unfit(torch.device("cpu")) == "the VAE's norms are fused on CUDA only"
+    monkeypatch.setattr(torch.utils._triton, "has_triton", lambda: False)
+    assert "install triton" in str(unfit(CUDA))
+    monkeypatch.setattr(torch.utils._triton, "has_triton", lambda: True)
+
+    def broken(device: torch.device, dtype: torch.dtype) -> float:
+        raise RuntimeError("Failed to find C compiler.\nPlease specify one.")
+
+    for error_of, said in (
+        (broken, r"cannot build .* \(RuntimeError: Failed to find C compiler\.\), so it is not used"),
+        (lambda device, dtype: float("nan"), "off by nan% in float32"),
+        (lambda device, dtype: 0.005, "off by 0.5% in float32"),
+    ):
+        unfit.cache_clear()
+        monkeypatch.setattr(norms, "error_of", error_of)
+        assert re.search(said, str(unfit(CUDA)))
+    unfit.cache_clear()
+    monkeypatch.setattr(norms, "error_of", lambda device, dtype: 1e-7)
+    assert unfit(CUDA) is None
+
+
+@pytest.mark.parametrize("reason", [None, "no Triton"])
+def test_the_road_and_training_fuse_norms_on_a_gpu(
+    reason: str | None, plain: VAE, random_nano: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    if reason is None:
+        pytest.importorskip("triton", reason=NEEDS_TRITON)
+    made = pipeline.load(Request.of(prompt="a turtle", device="cpu"), random_nano)
+    made.device = CUDA
+    monkeypatch.setattr(pipeline, "unfit", lambda device: reason)
+    monkeypatch.setattr("lichtspiel.train.vae.unfit", lambda device: reason)
+    monkeypatch.setattr(VAE, "to", lambda vae, device: vae)
+    for vae in (made._network("vae", lambda: deepcopy(plain)), placed(deepcopy(plain), "cuda")):
+        assert any(isinstance(module, nn.SiLU) for module in vae.modules()) == (reason is not None)
+    assert (reason or "") in capsys.readouterr().err

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor, nn
 
 from lichtspiel.errors import InvalidInput
-from lichtspiel.inference.gpu import layout
 from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
@@ -44,7 +43,7 @@ from lichtspiel.train.nano.variants import Variant, variant_of
 from lichtspiel.train.optim import muon_adamw
 from lichtspiel.train.state import Budget, Logger, check_device
 from lichtspiel.train.text import Prompts, vocabulary
-from lichtspiel.train.vae import VAEPlan, blank_vae, train_vae
+from lichtspiel.train.vae import VAEPlan, blank_vae, placed, train_vae
 
 HELD_OUT_CLIPS = range(10_000_000, 10_000_256)
 
@@ -183,7 +182,7 @@ def trained_vae(folder: Path, spec: VAESpec, device: str) -> VAE:
     """The averaged VAE of a stage's folder, with neutral statistics."""
     vae = blank_vae(spec)
     vae.load_state_dict(_averages(folder, "VAE", "lichtspiel train vae")["vae"])
-    return layout(vae).to(device).eval().requires_grad_(False)
+    return placed(vae, device).eval().requires_grad_(False)
 
 
 def latents(run: Path, variant: Variant, data: RunData, device: str) -> LatentStore:
