@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from lichtspiel.distilled import defaults, notes, recognized
 from lichtspiel.errors import RequestError
@@ -18,7 +21,7 @@ NAMES = [
     ("FastWan2.1_T2V_480p.safetensors", "FastWan"),
     ("checkpoints/self_forcing_dmd.pt", "Self-Forcing"),
     ("rCM_Wan2.1_T2V_1.3B_480p.pt", "rCM"),
-    ("TurboWan2.1-T2V-1.3B-480P.pth", "rCM"),
+    ("TurboWan2.1-T2V-1.3B-480P.pth", "TurboDiffusion"),
     ("Wan2.1-T2V-1.3B/diffusion_pytorch_model.safetensors", ""),
     ("arcm_style.safetensors", ""),
 ]
@@ -29,6 +32,47 @@ def test_files_are_known_by_name(name: str, family: str) -> None:
     known = recognized([f"/home/ada/{name}"])
     assert (known.name if known else "").startswith(family)
     assert bool(known) == bool(family)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "family"),
+    [
+        ({"blocks.0.attn1.to_q.weight": (8, 8), "blocks.0.to_gate_compress.weight": (8, 8)}, {}, "FastWan"),
+        ({"blocks.0.self_attn.attn_op.local_attn.proj_l.weight": (8, 8)}, {}, "TurboDiffusion"),
+        ({"net.patch_embedding.weight": (8, 64)}, {}, "rCM"),
+        ({"net.patch_embedding.weight": (8, 16, 1, 2, 2)}, {}, ""),
+        ({"blocks.0.self_attn.q.lora_down.weight": (4, 8)}, {"ss_output_name": "wan_causvid_14b"}, "CausVid"),
+        ({"blocks.0.self_attn.q.lora_down.weight": (4, 8)}, {"modelspec.title": "Self-Forcing DMD"}, "Self-Forcing"),
+        ({"blocks.0.self_attn.q.lora_down.weight": (4, 8)}, {"comment": "not for causvid"}, ""),
+    ],
+)
+def test_files_with_other_names_are_known_by_what_is_in_them(
+    tensors: dict[str, tuple[int, ...]], metadata: dict[str, str], family: str, tmp_path: Path
+) -> None:
+    (tmp_path / "transformer").mkdir()
+    path = tmp_path / "transformer" / "model.safetensors"
+    save_file({name: torch.zeros(shape) for name, shape in tensors.items()}, path, metadata)
+    for named in (path, tmp_path):
+        known = recognized([str(named)])
+        assert (known.name if known else "") == family
+    if metadata:
+        return
+    pickle = tmp_path / "model.pth"
+    torch.save({name: torch.zeros(1) for name in tensors}, pickle)
+    known = recognized([str(pickle)])
+    assert (known.name if known else "") == (family or "rCM")  # a pickle tells no shapes before it is run
+
+
+def test_what_cannot_be_read_is_left_to_whoever_loads_it(tmp_path: Path) -> None:
+    for name, content in (
+        ("a.safetensors", b"\xff" * 40),
+        ("b.safetensors", b""),
+        ("c.pth", b"PK\x03\x04"),
+        ("d.pt", b""),
+    ):
+        (tmp_path / name).write_bytes(content)
+        assert recognized([str(tmp_path / name)]) is None
+    assert recognized(["/no/such/file.safetensors", "x" * 5000]) is None
 
 
 def asked(**options: Any) -> Request:

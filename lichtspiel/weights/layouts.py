@@ -65,6 +65,11 @@ ENOUGH = 0.5
 """Part of the names of a file that a dialect must know to be taken for its own."""
 
 
+SPARSE = re.compile(r"\.to_gate_compress\.|\.proj_l\.(weight|bias)$")
+"""Tensors of sparse attention that distilled models have besides those of Wan2.1: the gate of VSA (FastWan), and the
+projection of the linear part of SLA (TurboDiffusion). Dense attention does without; `distilled` tells the user."""
+
+
 @dataclass(frozen=True)
 class Rule:
     """One official name and what another dialect has in its place.
@@ -121,7 +126,7 @@ class Dialect:
 
     def ignores(self, name: str) -> bool:
         """Whether the tensor is known and not needed."""
-        return name.startswith(self.unused)
+        return name.startswith(self.unused) or SPARSE.search(name) is not None
 
 
 def _pattern(template: str) -> re.Pattern[str]:

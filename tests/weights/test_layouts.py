@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lichtspiel.errors import WeightsError
@@ -241,6 +241,25 @@ def test_the_text_encoder_multiplies_in_fp8_in_its_feed_forward_layers_only(resi
     states = umt5(ids)
     assert torch.equal(states, found.umt5(torch.bfloat16, each=BlocksInFP8("ffn"))(ids))
     assert 1e-4 < relative_error(states.float(), found.umt5(torch.float32)(ids)) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("writer", "extra"),
+    [
+        (layouts.diffusers, "blocks.{}.to_gate_compress"),
+        (layouts.comfy, "diffusion_model.blocks.{}.self_attn.attn_op.local_attn.proj_l"),
+    ],
+)
+def test_distilled_weights_load_without_their_sparse_attention(
+    writer: Callable[[Path], Path], extra: str, tmp_path: Path
+) -> None:
+    folder = writer(tmp_path)
+    [first, *_] = sorted({*folder.glob("transformer/*.safetensors"), *folder.glob("diffusion_models/*.safetensors")})
+    tensors = load_file(first)
+    prefix = "diffusion_model." if any(name.startswith("diffusion_model.") for name in tensors) else ""
+    name = extra if prefix else extra.removeprefix("diffusion_model.")
+    save_file(tensors | {f"{name.format(block)}.weight": torch.ones(4, 4) for block in range(2)}, first)
+    assert_whole(checkpoint(TINY, folder), TINY)
 
 
 def test_fp8_scales_that_are_lost_are_missed(tmp_path: Path) -> None:
