@@ -3,12 +3,12 @@
     python -m benchmarks.gpu [--only PART,...] [--models t2v-1.3b,i2v-14b-480p] [--size 832x480] [--frames 81]
     python -m benchmarks.gpu --device cpu --tiny
 
-Parts are `ceilings`, `steps`, `memory` (a step with the memory capped to 24 and to 12 GB), `magcache`, `vae` and
-`nano`. One step is two velocities, with and without the prompt, as guidance asks for. Weights are random and of the
-true size; all ways of one model get the same ones and the same inputs, and the difference of each result from the exact
-one is printed. Rows that do not begin within `--seconds` (480) are left out, and say so. `--trace` adds the ten kernels
-that take longest in an exact step. `--tiny` takes small networks, to see that the benchmark itself works where there is
-no GPU.
+Parts are `ceilings`, `steps`, `memory` (a step with the memory capped to 24 and to 12 GB, the other blocks streamed, in
+16 bit and in fp8), `magcache`, `vae` (with plain and with fused norms) and `nano`. One step is two velocities, with and
+without the prompt, as guidance asks for. Weights are random and of the true size; all ways of one model get the same
+ones and the same inputs, and the difference of each result from the exact one is printed. Rows that do not begin within
+`--seconds` (480) are left out, and say so. `--trace` adds the ten kernels that take longest in an exact step. `--tiny`
+takes small networks, to see that the benchmark itself works where there is no GPU.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -32,18 +32,17 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.gpu_vae import norms, vae
 from lichtspiel import flow
 from lichtspiel.errors import LichtspielError
 from lichtspiel.inference.compiled import can_compile, compile_blocks
 from lichtspiel.inference.cpu import use_cpu_kernels
 from lichtspiel.inference.estimate import plan_for
-from lichtspiel.inference.fp8 import check_fp8, to_fp8
-from lichtspiel.inference.gpu import exact_convolutions, use_gpu_layout
+from lichtspiel.inference.fp8 import BlocksInFP8, check_fp8, quantized
 from lichtspiel.inference.kernels import attention_for, use_attention
 from lichtspiel.inference.kv_cache import kv_cache
 from lichtspiel.inference.magcache import MagCache, curve_for, reusing
 from lichtspiel.models.dit import DiT
-from lichtspiel.models.vae import VAE
 from lichtspiel.spec import MODELS, DiTSpec, Model
 from lichtspiel.weights.offload import block_names, load_with_offload
 from tests.golden import relative_error
@@ -51,6 +50,7 @@ from tests.golden import relative_error
 PARTS = ("ceilings", "steps", "memory", "magcache", "vae", "nano")
 TOKENS = 60
 CAPS = (24, 12)
+LONG = 5.0
 SHIFT, STEPS = 5.0, 20
 Work = Callable[[], Tensor]
 
@@ -87,6 +87,7 @@ class Bench:
     runs: int
     end: float
     trace: bool = False
+    exact: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -114,11 +115,12 @@ class Bench:
             torch.cuda.empty_cache()
 
     def measured(self, work: Work) -> tuple[Tensor, float, float]:
-        """Result, median seconds after a first call that is not counted, and the most memory in GB."""
+        """Result, median seconds after a first call that is not counted, and the most memory in GB. What takes long is
+        measured less often."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         result, spent = work(), []
-        for _ in range(self.runs):
+        while len(spent) < self.runs and sum(spent) < LONG:
             self.wait()
             began = time.perf_counter()
             work()
@@ -169,7 +171,7 @@ def built(bench: Bench, spec: DiTSpec, state: Mapping[str, Tensor], way: Way) ->
     with torch.device("meta"):
         dit = DiT(spec).eval()
     resident = len(block_names(dit)) if way.resident is None else way.resident
-    each = to_fp8 if way.fp8 else None
+    each = BlocksInFP8() if way.fp8 else None
     load_with_offload(dit, state, bench.dtype, bench.device, resident=resident, each=each)
     if bench.device.type == "cpu":
         use_cpu_kernels(dit)
@@ -216,12 +218,10 @@ def steps(bench: Bench, name: str) -> None:
     """A step of one model in every way, and by diffusers."""
     spec = bench.model(name).dit
     state, given = weights(bench, spec, bench.device), inputs(bench, spec)
-    exact: list[Tensor] = []
 
     def said(work: Work) -> str:
         result, seconds, peak = bench.measured(work)
-        exact[:] = exact or [result]
-        return f"{seconds:.3f} | {peak:.2f} | {relative_error(result, exact[0]):.1e} |"
+        return f"{seconds:.3f} | {peak:.2f} | {relative_error(result, bench.exact.setdefault(name, result)):.1e} |"
 
     def ours(way: Way) -> str:
         dit = built(bench, spec, state, way)
@@ -252,23 +252,69 @@ def traced(bench: Bench, work: Work) -> None:
 
 
 def memory(bench: Bench, name: str) -> None:
-    """A step with as many blocks in memory as a smaller card has room for; the others come from the host's."""
+    """A step with as many blocks in memory as a smaller card has room for; the others come from the host's, in 16 bit
+    or as a file in e4m3 has them."""
     row = bench.model(name)
     state, given = weights(bench, row.dit, torch.device("cpu")), inputs(bench, row.dit)
 
-    def capped(gigabytes: int) -> str:
+    def capped(gigabytes: int, precision: str, stored: Mapping[str, Tensor]) -> str:
         planned = plan_for(
-            row, bench.size, bench.frames, torch.device("cuda"), "bfloat16", sizes=None, free=gigabytes * 10**9
+            row, bench.size, bench.frames, torch.device("cuda"), precision, sizes=None, free=gigabytes * 10**9
         )
         resident = 1 if bench.tiny else planned.stage("dit").resident
-        dit = built(bench, row.dit, state, Way("capped", compiled=bench.device.type == "cuda", resident=resident))
-        with kv_cache(dit, compiled=True):
-            result, seconds, peak = bench.measured(partial(step, dit, given))
+        way = Way("capped", bench.device.type == "cuda", precision == "fp8", resident=resident)
+        with at_most(bench, gigabytes):
+            dit = built(bench, row.dit, stored, way)
+            with kv_cache(dit, compiled=way.compiled):
+                result, seconds, peak = bench.measured(partial(step, dit, given))
         assert result.isfinite().all()
-        return f"{seconds:.3f} | {peak:.2f} | {resident} of {row.dit.layers} blocks in memory |"
+        off = f"{relative_error(result, bench.exact[name]):.1e}, " if name in bench.exact else ""
+        return f"{seconds:.3f} | {peak:.2f} | {off}{resident} of {row.dit.layers} blocks in memory |"
 
-    for gigabytes in CAPS:
-        bench.row(f"{name}, a step within {gigabytes} GB", partial(capped, gigabytes))
+    for precision in ("bfloat16", "fp8"):
+        stored = state if precision == "bfloat16" else Eighths(state, bench.device)
+        for gigabytes in CAPS:
+            title = f"{name}, a step within {gigabytes} GB" + (", fp8" if precision == "fp8" else "")
+            bench.row(title, partial(capped, gigabytes, precision, stored))
+
+
+class Eighths(Mapping[str, Tensor]):
+    """Weights whose matrices in blocks are in e4m3 with a scale for each row, as files in fp8 have them."""
+
+    def __init__(self, state: Mapping[str, Tensor], device: torch.device) -> None:
+        self.values = state
+        self.eight: dict[str, tuple[Tensor, Tensor]] = {}
+        for name, value in state.items():
+            if "blocks." in name and value.dim() == 2:
+                values, scales = quantized(value.to(device))
+                self.eight[name] = values.cpu(), scales.cpu()
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.values[name]
+
+    def float8(self, name: str) -> tuple[Tensor, Tensor] | None:
+        return self.eight.get(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@contextmanager
+def at_most(bench: Bench, gigabytes: int) -> Iterator[None]:
+    """Inside the block, PyTorch takes no more memory of the GPU than this."""
+    if bench.device.type != "cuda":
+        yield
+        return
+    torch.cuda.empty_cache()
+    whole = torch.cuda.get_device_properties(bench.device).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, gigabytes * 1e9 / whole), bench.device)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, bench.device)
 
 
 def magcache(bench: Bench, name: str) -> None:
@@ -307,50 +353,6 @@ def magcache(bench: Bench, name: str) -> None:
     bench.row(f"{name}, {STEPS} steps, exact (the first compiles)", partial(run, False))
     bench.row(f"{name}, {STEPS} steps, exact", partial(run, False))
     bench.row(f"{name}, {STEPS} steps, MagCache {curve}", partial(run, True))
-
-
-def vae(bench: Bench) -> None:
-    """Decoding and encoding of at most 33 frames, in both precisions, in plain PyTorch and by diffusers."""
-    spec = bench.model("t2v-1.3b").vae
-    frames = min(bench.frames, 33)
-    width, height = bench.size
-    draw = torch.Generator().manual_seed(1)
-    shape = (1, spec.latent_channels, 1 + (frames - 1) // 4, height // 8, width // 8)
-    latents = torch.randn(shape, generator=draw).to(bench.device)
-    torch.manual_seed(0)
-    network = VAE(spec).eval().to(bench.device)
-    exact: dict[str, Tensor] = {}
-
-    def ours(what: str, dtype: torch.dtype) -> str:
-        network.to(dtype)
-        video = torch.zeros(1, 3, frames, height, width, device=bench.device, dtype=dtype)
-        work = {
-            "decode": lambda: torch.cat([*network.decode(latents)], dim=2),
-            "encode": lambda: network.encode(video),
-        }[what]
-        with exact_convolutions():
-            result, seconds, peak = bench.measured(work)
-        difference = relative_error(result, exact.setdefault(what, result))
-        return f"{seconds:.3f} | {peak:.2f} | {difference:.1e} |"
-
-    def others(dtype: torch.dtype) -> str:
-        try:
-            from diffusers import AutoencoderKLWan
-        except ImportError as error:
-            raise LichtspielError(f"not installed: {error.name}") from error
-        other = AutoencoderKLWan(base_dim=spec.width).eval().to(bench.device, dtype)
-        given = latents.to(dtype)
-        _, seconds, peak = bench.measured(lambda: other.decode(given, return_dict=False)[0])
-        return f"{seconds:.3f} | {peak:.2f} | other weights |"
-
-    for what in ("decode", "encode"):
-        bench.row(f"VAE, {what} {frames} frames, float32, plain", partial(ours, what, torch.float32))
-    use_gpu_layout(network)
-    for what in ("decode", "encode"):
-        for dtype in (torch.float32, torch.bfloat16):
-            bench.row(f"VAE, {what} {frames} frames, {dtype}".replace("torch.", ""), partial(ours, what, dtype))
-    for dtype in (torch.float32, torch.bfloat16):
-        bench.row(f"VAE, decode {frames} frames, {dtype}, diffusers".replace("torch.", ""), partial(others, dtype))
 
 
 def ceilings(bench: Bench) -> None:
@@ -399,6 +401,17 @@ def nano(bench: Bench) -> None:
     bench.row("nano, cold process to sealed file", made)
 
 
+def others(bench: Bench, model: str, parts: list[str]) -> None:
+    """What does not depend on the model, or is measured with one only."""
+    if "magcache" in parts:
+        magcache(bench, model)
+    if "vae" in parts:
+        vae(bench)
+        norms(bench)
+    if "nano" in parts:
+        nano(bench)
+
+
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="t2v-1.3b,i2v-14b-480p")
@@ -429,14 +442,10 @@ def main(words: list[str] | None = None) -> None:
         for number, model in enumerate(models):
             if "steps" in parts:
                 steps(bench, model)
-            if "magcache" in parts and number == 0:
-                magcache(bench, model)
+            if number == 0:  # what a larger model leaves no time for
+                others(bench, model, parts)
             if "memory" in parts and number == len(models) - 1:
                 memory(bench, model)
-        if "vae" in parts:
-            vae(bench)
-        if "nano" in parts:
-            nano(bench)
 
 
 if __name__ == "__main__":
