@@ -179,7 +179,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "serve/workers": (
         "cluster errors frames inference media policy request seal seal/identity seal/record serve/api serve/errors "
         "serve/logs serve/queue serve/settings serve/tracing spec storage weights workflows",
-        "ray",
+        "ray torch",
     ),
     "serve/webhooks": ("errors serve/queue", ""),
     "serve/server": (

@@ -54,6 +54,7 @@ def serve(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     ] = None,
     ray: Annotated[str | None, _option("ADDRESS", "Run workers on Ray: auto, ray://HOST:10001 or local.")] = None,
     cores: Annotated[int, _option("NUMBER", "Cores per worker on the Ray cluster.", 1)] = 1,
+    gpus_per_job: Annotated[int, _option("NUMBER", "GPUs that make each video together.", 1)] = 1,
     require_key: Annotated[bool, typer.Option("--require-key", help="Require an API key for each request.")] = False,
     open_probes: Annotated[bool, typer.Option("--open-probes", help="Open /ready and /metrics.")] = False,
     log_json: Annotated[bool, typer.Option("--log-json", help="Write the log as lines of JSON.")] = False,
@@ -99,6 +100,7 @@ def serve(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
         thresholds=Thresholds() if thresholds is None else Thresholds.read(thresholds),
         transcriber=transcriber, translator=translator, voices=tuple(voice or ()),
         devices=_devices(device or ["auto"], workers, max_workers), min_workers=workers, cores=cores,
+        gpus_per_job=gpus_per_job,
     )  # fmt: skip
     _check_engines(settings)
     backend = Cluster(ray, settings) if ray is not None else None
@@ -127,6 +129,7 @@ def _announce(address: str, settings: Settings, as_json: bool) -> None:
         return
     least, most = settings.min_workers, len(settings.devices)
     count = f"{most} worker{'' if most == 1 else 's'}" if least == most else f"{least} to {most} workers"
+    count += f" of {settings.gpus_per_job} processes" if settings.gpus_per_job > 1 else ""
     print(f"serving {', '.join(settings.models)} on {address} with {count}; press Ctrl-C to stop", file=sys.stderr)
 
 

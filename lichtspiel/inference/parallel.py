@@ -1,4 +1,4 @@
-"""Several processes, one video: under `torchrun`, each process with a GPU of its own.
+"""Several processes, one video: under `torchrun` or as one worker of the server, each process with a GPU of its own.
 
 With guidance and an even number of processes, one half computes the conditional branch and the other the unconditional
 one. Within a half, each process holds an equal part of the tokens (Ulysses, arXiv:2309.14509): before self-attention
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -29,7 +29,10 @@ from lichtspiel.inference.kv_cache import outside_graphs
 from lichtspiel.models.attention import AttentionFn
 from lichtspiel.models.dit import DiT, SelfAttention, Stream, through_blocks
 
-__all__ = ["Share", "Team", "current", "joined", "sharing", "torchrun_group"]
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
+
+__all__ = ["Share", "Team", "current", "formed", "joined", "sharing", "torchrun_group"]
 
 Item = TypeVar("Item")
 
@@ -166,6 +169,21 @@ def joined() -> Iterator[Team | None]:
             _teams.remove(team)
             if team.leads:
                 team.hand_out(None)
+
+
+@contextmanager
+def formed(team: Team, store: Store, gpu: int | None) -> Iterator[Team]:
+    """Join the processes of a team that meet at `store`, each on a GPU of its own if it has one."""
+    if gpu is not None:
+        torch.cuda.set_device(gpu)
+    backend = "gloo" if gpu is None else "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, store=store, rank=team.rank, world_size=team.size, timeout=PATIENCE)
+    _teams.append(team)
+    try:
+        yield team
+    finally:
+        _teams.remove(team)
+        dist.destroy_process_group()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -262,7 +262,7 @@ class Pipeline:
 
     def denoise(
         self, conditions: Conditions, request: Request, start: Tensor | None = None, recorder: Recorder | None = None
-    ) -> Iterator[Step]:
+    ) -> Generator[Step]:
         """Denoise from noise (or from `start`, of the same shape) to latents, one solver step at a time.
 
         The computation ends when the caller stops iterating. The latents of references are computed too, but left out

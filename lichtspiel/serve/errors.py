@@ -19,6 +19,7 @@
     ├── StoreError               failed           503   the data cannot be reached; `public` is for clients
     │   ├── DatabaseError
     │   └── StorageError
+    ├── GroupEnded               failed           503   for workers: a process of the group is gone
     └── MachineFault             failed           503   for workers: the machine is at fault, not the job
 
 `code` and `status` are the error code and the status of the HTTP response. No message contains a prompt.
@@ -34,6 +35,7 @@ __all__ = [
     "Conflict",
     "DatabaseError",
     "Forbidden",
+    "GroupEnded",
     "IdempotencyError",
     "InvalidKey",
     "LimitReached",
@@ -174,6 +176,13 @@ class StorageError(StoreError):
     """The folder or bucket that stores the files cannot be read or written."""
 
     public = "the server cannot read or write its files"
+
+
+class GroupEnded(LichtspielError):
+    """A process of the worker's group is gone, so the others end, too; the job was given back."""
+
+    code = "failed"
+    status = 503
 
 
 class MachineFault(LichtspielError):

@@ -135,7 +135,7 @@ def check_models(settings: Settings) -> None:
     """
     shipped = not settings.weights and all(model(name).embedded for name in settings.models)
     devices = sorted({*settings.devices} - ({"auto", "cpu"} if shipped else set()))
-    if not devices:
+    if not devices and settings.gpus_per_job == 1:
         return
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -155,11 +155,12 @@ def _check_models(settings: Settings, devices: Sequence[str], answer: Connection
     from lichtspiel.serve.workers import faults  # imports torch, so only here
 
     problem = None
-    for device in devices:
-        try:
+    try:
+        faults.check_groups(settings)
+        for device in devices:
             faults.check_models(settings, device)
-        except InvalidInput as error:
-            problem = str(error)
+    except InvalidInput as error:
+        problem = str(error)
     answer.send(problem)
 
 

@@ -29,7 +29,8 @@ class Settings:
     `database` is an SQLAlchemy URL and `storage` a folder or an fsspec URL. `models` are the checkpoints on offer,
     `weights` are their files if they are not where `pull` puts them, and `loras` is a folder whose files requests may
     name. `devices` has one entry per worker: the first `min_workers` always run, the others only while jobs wait.
-    `cores` is what each worker requests from a cluster. `open_probes` lets anybody read `/ready` and `/metrics`.
+    `cores` is what each worker requests from a cluster, and `gpus_per_job` how many processes, each with a GPU of its
+    own, make a worker. `open_probes` lets anybody read `/ready` and `/metrics`.
     `traces` is the address of an OpenTelemetry collector. `transcriber`, `translator` and `voices`, one for each
     speaker, are what translates videos, as `lichtspiel translate` names them; None and () mean its defaults.
     `thresholds` are those of moderations.
@@ -46,6 +47,7 @@ class Settings:
     devices: tuple[str, ...] = ("auto",)
     min_workers: int = 1
     cores: int = 1
+    gpus_per_job: int = 1
     require_key: bool = False
     open_probes: bool = False
     log_json: bool = False
@@ -67,6 +69,7 @@ class Settings:
         for device in self.devices:
             if not DEVICE.fullmatch(device):
                 raise InvalidInput(f"--device {device} is not a device; use auto, cpu, mps, cuda or cuda:N")
+        self._check_group()
         if self.loras is not None and not self.loras.is_dir():
             raise InvalidInput(f"--loras {self.loras} is not a folder")
         if not self.loopback and not self.require_key:
@@ -74,6 +77,24 @@ class Settings:
                 f"{self.host} can be reached by others, so every request needs a key: add --require-key, and make keys "
                 "with `lichtspiel serve key create NAME`"
             )
+
+    def _check_group(self) -> None:
+        """Raise InvalidInput if a group of this size could not share a model's work, or would not know its GPUs."""
+        count = self.gpus_per_job
+        for name in self.models if count > 1 else ():
+            heads = model(name).dit.heads
+            if heads % count:
+                fitting = ", ".join(str(number) for number in range(1, heads + 1) if heads % number == 0)
+                raise InvalidInput(
+                    f"--gpus-per-job {count} is not valid: {name} has {heads} attention heads, which have to be shared "
+                    f"evenly; use one of {fitting}"
+                )
+        for device in self.devices if count > 1 else ():
+            if device not in {"auto", "cpu", "cuda"}:
+                raise InvalidInput(
+                    f"--device {device} is one device, and --gpus-per-job asks for {count}; use --device cuda, and "
+                    "CUDA_VISIBLE_DEVICES for which"
+                )
 
     @property
     def loopback(self) -> bool:

@@ -8,7 +8,7 @@ progress bar; progress goes to a callback.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -208,8 +208,9 @@ def compute_latents(generation: Generation) -> Tensor:
     observer.progress("reading the prompt", 0.0)
     try:
         conditions = pipeline.encode(request, generation.admission.inputs)
-        with observer.clock.stage("denoise"):
-            for step in pipeline.denoise(conditions, request):
+        # Closed at once if the observer stops it: other processes may be waiting for the next step.
+        with observer.clock.stage("denoise"), closing(pipeline.denoise(conditions, request)) as steps:
+            for step in steps:
                 observer.step(step)
                 observer.progress(f"denoising, step {step.index} of {step.total}", share * step.index / step.total)
     except KeyboardInterrupt:

@@ -16,6 +16,8 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
 from lichtspiel.errors import (
     Cancelled,
     InvalidInput,
@@ -37,7 +39,7 @@ from lichtspiel.spec import model
 from lichtspiel.storage import home
 from lichtspiel.weights.checkpoint import checkpoint
 
-__all__ = ["check_models", "fault_of", "probe"]
+__all__ = ["check_groups", "check_models", "fault_of", "probe"]
 
 LOW_DISK = 64_000_000
 """Free bytes below which the disk of the data folder counts as full; about the size of a video with its latents."""
@@ -123,6 +125,21 @@ def check_models(settings: Settings, device: str) -> None:
     choose_device(device)
     for name in settings.models:
         checkpoint(model(name), settings.weights or None)
+
+
+def check_groups(settings: Settings) -> None:
+    """Raise InvalidInput if this machine has not as many GPUs as its workers are to have."""
+    each, workers = settings.gpus_per_job, len(settings.devices)
+    if each == 1 or {*settings.devices} == {"cpu"}:
+        return
+    here = torch.cuda.device_count()
+    if here < each * workers:
+        nearest = max(here // workers, 1)
+        count = "1 worker" if workers == 1 else f"{workers} workers"
+        raise InvalidInput(
+            f"--gpus-per-job {each} with {count} needs {each * workers} GPUs, and this machine has {here}; "
+            f"nearest valid value: {nearest}"
+        )
 
 
 def _data_folder() -> None:

@@ -52,12 +52,13 @@ def check_shared(settings: Settings, machines: int) -> None:
         )
 
 
-def resources(device: str, cores: int) -> dict[str, float]:
-    """The resources to request for a worker. Ray gives PyTorch as many threads as the worker has cores."""
+def resources(device: str, cores: int, gpus: int = 1) -> dict[str, float]:
+    """The resources to request for a worker; its GPUs are all of one machine. Ray gives PyTorch as many threads as the
+    worker has cores."""
     if device == "auto":
         available: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         device = "cuda" if available.get("GPU", 0) >= 1 else "cpu"
-    return {"num_cpus": cores, "num_gpus": 1 if device == "cuda" else 0}
+    return {"num_cpus": cores, "num_gpus": gpus if device == "cuda" else 0}
 
 
 class ActorWorker:
@@ -79,7 +80,7 @@ class ActorHandle:
     """A worker as the server sees it; see `WorkerHandle`."""
 
     def __init__(self, settings: Settings, number: int, states: States) -> None:
-        options = resources(settings.devices[number], settings.cores)
+        options = resources(settings.devices[number], settings.cores, settings.gpus_per_job)
         self.actor = cast("Any", ray.remote(ActorWorker).options(max_concurrency=2, **options).remote())
         self.running = self.actor.run.remote(settings, number, states)
 

@@ -12,14 +12,19 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
 
 from lichtspiel.errors import OutOfMemory
+from lichtspiel.serve.errors import GroupEnded
 from lichtspiel.serve.logs import configure
 from lichtspiel.serve.queue.jobs import Jobs
 from lichtspiel.serve.queue.storage import Files
 from lichtspiel.serve.settings import Settings
+
+if TYPE_CHECKING:
+    from lichtspiel.serve.workers.group import Group
 
 __all__ = ["Backend", "Processes", "States", "WorkerHandle", "Workers", "desired_workers", "open_jobs", "run_worker"]
 
@@ -99,12 +104,29 @@ def run_worker(settings: Settings, number: int, stop: threading.Event, states: S
     device, files = settings.devices[number], Files(settings.storage)
     worker = Worker(settings, device, jobs, files, lambda state: states.put((number, state)))
     try:
-        worker.run(stop)
+        with _group(settings, number, worker.abandon) as worker.group:
+            worker.run(stop)
     except OutOfMemory:
         log.warning("worker %s ran out of memory and starts anew", number)
+    except GroupEnded as error:
+        log.warning("worker %s starts anew: %s", number, error)
     finally:
         worker.tracing.close()
         jobs.close()
+
+
+@contextmanager
+def _group(settings: Settings, number: int, abandon: Callable[[], None]) -> Iterator[Group | None]:
+    """The other processes of this worker, if it has more than one; see `Group` for `abandon`."""
+    if settings.gpus_per_job == 1:
+        yield None
+        return
+    from lichtspiel.serve.workers.group import Group
+
+    group = Group(settings, number)
+    group.abandon = abandon
+    with group.at_work():
+        yield group
 
 
 class Processes:

@@ -27,7 +27,7 @@ from lichtspiel.request import Request
 from lichtspiel.seal import Marks, Provenance, seal_picture
 from lichtspiel.serve.api.form import CLIP, in_fields, restore
 from lichtspiel.serve.api.translation_form import DRAFT, KINDS, available, without_flags
-from lichtspiel.serve.errors import DatabaseError, Lost, MachineFault, NotFound, StoreError
+from lichtspiel.serve.errors import DatabaseError, GroupEnded, Lost, MachineFault, NotFound, StoreError
 from lichtspiel.serve.queue.jobs import MODERATION, Job, Jobs
 from lichtspiel.serve.queue.record import record_of
 from lichtspiel.serve.queue.scratch import scratch, sweep
@@ -45,6 +45,7 @@ from lichtspiel.workflows.latents import latents_of
 
 if TYPE_CHECKING:
     from lichtspiel.frames import Frame
+    from lichtspiel.serve.workers.group import Group
 
 __all__ = ["Worker", "code_of"]
 
@@ -69,6 +70,8 @@ UNCOUNTED = 20
 SHEET = "sheet.png"
 """The name of the contact sheet in the folder of a job."""
 
+GONE = "a process of its group is gone"
+
 FAULT = "fault: "
 """Prefix of the state of a worker that cannot work."""
 
@@ -89,7 +92,8 @@ def code_of(error: Exception) -> str:
 
 
 class Worker:
-    """The worker of one device. It calls `say` with its state: "loading", "ready", "working" or "fault: ..."."""
+    """The worker of one device, or of the devices of its `group`. It calls `say` with its state: "loading", "ready",
+    "working" or "fault: ..."."""
 
     def __init__(
         self,
@@ -104,11 +108,14 @@ class Worker:
         self.record = record_of(jobs.database)
         self.offers = (*settings.models, MODERATION, *(KINDS if available() else ()))
         self.pipeline: Pipeline | None = None
+        self.group: Group | None = None
+        self.held: Job | None = None
         self.pause = PAUSE
         self.tracing = Tracing(settings.traces, "lichtspiel-worker")
 
     def run(self, stop: threading.Event, *, idle: float = 0.3) -> None:
-        """Work until `stop` is set. Raises OutOfMemory after a job ran out of memory; a new process gets it back."""
+        """Work until `stop` is set. Raises OutOfMemory after a job ran out of memory; a new process gets it back. Also
+        raises GroupEnded when a process of the group is gone."""
         self._await_machine(probe(self.settings, self.files, self.device, self.record), stop)
         sweep(self.jobs)
         self.say("ready")
@@ -129,6 +136,8 @@ class Worker:
         Raises MachineFault if the machine failed rather than the job. The job then returns to the queue, and the
         attempt does not count.
         """
+        if self.group is not None:
+            self.group.check()
         job = self.jobs.claim(self.name, self.offers, LEASE)
         if job is None:
             return False
@@ -143,6 +152,9 @@ class Worker:
                 end = "lost"
             except OutOfMemory:
                 end = "out_of_memory"
+                raise
+            except GroupEnded:
+                end = "given back"
                 raise
             finally:
                 traced.update({"code": end} if end in {"completed", "cancelled"} else {"code": end, "error.type": end})
@@ -199,6 +211,9 @@ class Worker:
         to the log, because they may name files of this machine. If the machine is at fault, this gives the job back and
         raises MachineFault.
         """
+        if self.group is not None and self.group.caused(error) and job.uncounted_attempts < UNCOUNTED:
+            self._persist(lambda: self.jobs.give_back(job), stop)
+            raise GroupEnded(GONE) from error
         fault = fault_of(error, loras=bool(job.request.get("lora")))
         if fault is not None and job.uncounted_attempts < UNCOUNTED:
             self._persist(lambda: self.jobs.give_back(job), stop)
@@ -213,6 +228,12 @@ class Worker:
             message = f"an error of the server: {type(error.__cause__ or error).__name__}"
         self._persist(lambda: self.jobs.fail(job, code, message), stop)
         return code
+
+    def abandon(self) -> None:
+        """Give the job that is held back from another thread, because this one will not go on."""
+        job = self.held
+        if job is not None and job.uncounted_attempts < UNCOUNTED:
+            self.jobs.give_back(job)
 
     def _persist(self, write: Callable[[], None], stop: threading.Event) -> None:
         """Write how a job ended, retrying for as long as the database is unavailable; the job stays held meanwhile."""
@@ -366,11 +387,12 @@ class Worker:
 
     @contextmanager
     def _beating(self, job: Job, stop: threading.Event) -> Iterator[Heartbeat]:
-        heartbeat = Heartbeat(self, job, stop)
+        heartbeat, self.held = Heartbeat(self, job, stop), job
         heartbeat.thread.start()
         try:
             yield heartbeat
         finally:
+            self.held = None
             heartbeat.end()
 
 
