@@ -32,10 +32,13 @@ def can_compile(device: torch.device) -> str | None:
 
 
 def compile_blocks(dit: DiT, backend: str = "inductor") -> None:
-    """Compile the blocks of a DiT, each time a new shape comes."""
+    """Compile the blocks of a DiT, each time a new shape comes.
+
+    Only what a block computes is compiled, and not the hooks around it, which fill a block whose weights are streamed.
+    """
     blocks: list[nn.Module] = [*dit.blocks, *(dit.vace_blocks if dit.spec.vace_layers else [])]
     for block in blocks:
-        block.compile(backend=backend, dynamic=False)
+        block.forward = torch.compile(block.forward, backend=backend, dynamic=False)
 
 
 @contextmanager

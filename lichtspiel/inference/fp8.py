@@ -90,7 +90,7 @@ def held_tensors(weight: Tensor, scales: Tensor | None) -> dict[str, Tensor]:
     if scales is None:
         parts = [quantized(rows) for rows in torch.split(weight, max(1, ROUNDED // weight.shape[1]))]
         weight, scales = (torch.cat(column) for column in zip(*parts, strict=True))
-    return {"weight": weight, "scales": scales.T.contiguous()}
+    return {"weight": weight, "scales": scales.reshape(1, -1).contiguous()}
 
 
 def fits(layer: nn.Module) -> bool:

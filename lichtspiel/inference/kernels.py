@@ -11,11 +11,11 @@ from importlib.util import find_spec
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lichtspiel.errors import RequestError
 from lichtspiel.models.attention import AttentionFn, attention
-from lichtspiel.models.dit import SelfAttention
+from lichtspiel.models.dit import DiT, SelfAttention
 
 __all__ = ["AttentionName", "attention_for", "use_attention"]
 
@@ -55,19 +55,23 @@ def attention_for(name: str, device: torch.device, dtype: torch.dtype) -> str:
     return name
 
 
-def use_attention(dit: nn.Module, name: str, device: torch.device, dtype: torch.dtype) -> None:
+def use_attention(dit: DiT, name: str, device: torch.device, dtype: torch.dtype) -> None:
     """Compute the self-attention of a DiT with a kernel, once it has shown on a small input that it can.
 
-    Raises RequestError if its result is off by more than its limit, or not finite.
+    Raises RequestError if its result is off by more than its limit, or not finite; where that is PyTorch's own kernel,
+    it names the precision in which it works.
     """
     layers = [module for module in dit.modules() if isinstance(module, SelfAttention)]
     function = kernel(name)
-    if name != "sdpa" and layers:
+    if layers:
         heads = layers[0].heads
-        error = error_of(function, heads, layers[0].q.out_features // heads, device, dtype)
+        error = error_of(function, heads, dit.spec.width // heads, device, dtype)
         if not error <= LIMITS[name]:
-            reason = f"on this machine it is off by {error:.1%} on a small input; its package or its build is broken"
-            raise RequestError("attention", name, reason, "sdpa")
+            off = f"on this machine it is off by {error:.1%} on a small input"
+            if name == "sdpa":
+                precision = str(dtype).removeprefix("torch.")
+                raise RequestError("dtype", precision, f"{off}: PyTorch's build is broken", "float32")
+            raise RequestError("attention", name, f"{off}; its package or its build is broken", "sdpa")
     for layer in layers:
         layer.attention_fn = function
 

@@ -49,7 +49,7 @@ from lichtspiel.inference.plan import BATCHED_TOKENS, Plan
 from lichtspiel.inference.preprocess import given_parts, pictures_of, vace_inputs
 from lichtspiel.inference.quantize import quantize
 from lichtspiel.inference.windows import riflex, seen_tokens, windowed
-from lichtspiel.lora import LoRA, apply, remove
+from lichtspiel.lora import LoRA, apply, prepare, remove
 from lichtspiel.models.clip import CLIPVision, preprocess
 from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
@@ -400,6 +400,7 @@ class Pipeline:
                 apply(dit, self.loras, merge=merge, partial=True)  # `load` checked the match
             use_attention(dit, self.attention, self.device, self.dtype)
             if self.compiled:
+                prepare(dit, self.device, self.dtype)
                 compile_blocks(dit)
             return dit
 

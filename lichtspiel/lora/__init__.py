@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lichtspiel.lora.adapter import Delta, Dialect, LoRA, Report, match
-from lichtspiel.lora.apply import apply, merged, remove
+from lichtspiel.lora.apply import apply, merged, prepare, remove
 from lichtspiel.lora.dora import row_lengths
 from lichtspiel.lora.read import read_lora
 from lichtspiel.lora.reduce import Reduced, extract, join, resize
@@ -22,6 +22,7 @@ __all__ = [
     "join",
     "match",
     "merged",
+    "prepare",
     "read_lora",
     "remove",
     "resize",

@@ -26,7 +26,7 @@ from lichtspiel.models import shapes
 from lichtspiel.models.dit import DiT
 from lichtspiel.spec import DiTSpec
 
-__all__ = ["apply", "merged", "remove"]
+__all__ = ["apply", "merged", "prepare", "remove"]
 
 MERGEABLE = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -64,6 +64,14 @@ def remove(dit: DiT) -> None:
     """Detach every LoRA that was attached unmerged; the model then computes exactly what it did before."""
     for hook in _ATTACHED.pop(dit, {}).values():
         hook.remove()
+
+
+def prepare(dit: DiT, device: torch.device, dtype: torch.dtype) -> None:
+    """Prepare what is attached unmerged to a model's blocks for a device and a precision. Otherwise their first call
+    does, and blocks that are compiled would be compiled once more in the second."""
+    for name, hook in _ATTACHED.get(dit, {}).items():
+        if isinstance(hook, LoRAHook) and name.startswith(("blocks.", "vace_blocks.")):
+            hook.prepare(device, dtype)
 
 
 def merged(
@@ -231,7 +239,7 @@ class LoRAHook:
         """Return `output` with the changes added; pairs follow its device and precision and stay there."""
         target = (output.device, output.dtype)
         if target not in self.cached:
-            self._bring(*target)
+            self.prepare(*target)
         x = inputs[0].to(output.dtype)
         plain = output
         for first, *rest in self.cached[target]:
@@ -247,7 +255,7 @@ class LoRAHook:
         return output
 
     @torch.no_grad()
-    def _bring(self, device: torch.device, dtype: torch.dtype) -> None:
+    def prepare(self, device: torch.device, dtype: torch.dtype) -> None:
         """Prepare the changes for one device and precision, with their scales applied; release all others."""
         chains: list[tuple[Tensor, ...]] = []
         total: Tensor | None = None

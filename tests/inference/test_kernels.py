@@ -17,14 +17,17 @@ from lichtspiel.errors import RequestError
 from lichtspiel.inference import kernels
 from lichtspiel.inference.compiled import can_compile, compile_blocks
 from lichtspiel.inference.device import choose_precision
-from lichtspiel.inference.fp8 import FP8Linear, quantized, to_fp8
+from lichtspiel.inference.fp8 import BlocksInFP8, FP8Linear, quantized, to_fp8
 from lichtspiel.inference.kernels import attention_for, error_of, kernel, use_attention
 from lichtspiel.inference.kv_cache import kv_cache
 from lichtspiel.inference.pipeline import load
+from lichtspiel.lora import apply, prepare, read_lora
 from lichtspiel.models.attention import attention
 from lichtspiel.models.dit import DiT, SelfAttention
 from lichtspiel.request import Request
+from lichtspiel.weights.offload import load_with_offload
 from tests.golden import golden
+from tests.lora.files import keys, linear_layers, pairs, save
 from tests.models.test_dit import official
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -164,6 +167,42 @@ def test_blocks_are_compiled_once_for_all_steps_branches_and_prompts() -> None:
     finally:
         torch.compiler.reset()
     assert float((velocity - reference.outputs["velocity"]).abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize("eight", [False, True], ids=["float32", "fp8"])
+def test_streamed_blocks_with_a_lora_on_the_fly_are_compiled_once(eight: bool, tmp_path: Path) -> None:
+    reference = golden("dit_t2v")
+    spec, given = official(reference.config), reference.inputs
+    lora = read_lora(save(tmp_path / "a.safetensors", keys("kohya", pairs(spec, linear_layers(spec), alphas=(2.0,)))))
+
+    def streamed(backend: CompileCounter | None) -> Callable[[float], Tensor]:
+        with torch.device("meta"):
+            dit = DiT(spec).eval()
+        each = BlocksInFP8() if eight else None
+        load_with_offload(dit, reference.weights, torch.float32, CPU, resident=1, each=each)
+        apply(dit, [(lora, 1.0)], merge=False)
+        if backend is not None:
+            prepare(dit, CPU, torch.float32)
+            compile_blocks(dit, backend=backend)
+        return lambda step: dit(given["latents"], given["timestep"] - step, given["text_states"])
+
+    torch.compiler.reset()
+    counter = CompileCounter()
+    plain, compiled = streamed(None), streamed(counter)
+    try:
+        with torch.inference_mode():
+            for step in range(3):
+                assert torch.equal(compiled(step), plain(step))
+    finally:
+        torch.compiler.reset()
+    assert counter.frame_count == 1  # all blocks, in memory and streamed, in all steps
+
+
+def test_a_broken_kernel_of_pytorch_is_refused_with_the_precision_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    dit = DiT(official(golden("dit_t2v").config))
+    monkeypatch.setattr(kernels, "kernel", lambda name: lambda q, k, v, bias=None: v)
+    with pytest.raises(RequestError, match=r"^dtype: .*bfloat16.* PyTorch's build is broken; .* float32$"):
+        use_attention(dit, "sdpa", CPU, torch.bfloat16)
 
 
 def test_a_processor_compiles_nothing() -> None:
