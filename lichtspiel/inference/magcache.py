@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lichtspiel.errors import RequestError
 from lichtspiel.models.dit import Context, DiT, Stream, run_blocks
+from lichtspiel.spec import MODELS
 from lichtspiel.storage import home
 
 __all__ = ["Curve", "MagCache", "Recorder", "curve_for", "curve_path", "parse", "reusing", "to_json"]
@@ -74,13 +75,15 @@ def curve_path(model: str) -> Path:
 
 def curve_for(model: str, weights: str) -> Curve | None:
     """The curve of a checkpoint: measured on this computer with the DiT of the digest `weights`, else the published one
-    of its name, or None."""
+    of its name or of another model with the same weights, or None."""
     path = curve_path(model)
     if path.exists():
         measured = _curve(json.loads(path.read_text(encoding="utf-8")))
         if measured.weights == weights:
             return measured
-    return _published().get(model)
+    published, repository = _published(), MODELS[model].repository
+    same = (name for name in published if repository and MODELS[name].repository == repository)
+    return published.get(model) or published.get(next(same, ""))
 
 
 def parse(option: str, model: str, weights: str) -> Curve | None:

@@ -97,6 +97,14 @@ def test_a_curve_of_other_weights_is_not_taken(random_nano: Path) -> None:
     assert curve_for("nano", "0" * 32) is None
 
 
+def test_models_with_the_same_weights_have_the_same_curve() -> None:
+    assert curve_for("t2i-14b", "") == curve_for("t2v-14b", "")
+    for name in ("t2v-1.3b", "t2v-14b", "i2v-14b-480p", "i2v-14b-720p", "vace-1.3b", "vace-14b"):
+        assert curve_for(name, "") is not None
+    assert curve_for("flf2v-14b", "") is None  # nobody has published one
+    assert curve_for("nano", "") is None
+
+
 def test_what_is_reused_is_what_the_blocks_added(random_nano: Path) -> None:
     pipeline = load(asked(), random_nano)
     dit: DiT = pipeline._dit()
