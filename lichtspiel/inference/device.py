@@ -28,12 +28,13 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def choose_precision(name: str, device: torch.device) -> str:
+def choose_precision(name: str, device: torch.device, *, here: bool = True) -> str:
     """The precision with this name; "auto" is the fastest without loss (`host.computing_dtype`).
 
-    Raises RequestError for int8 on a GPU, and for fp8 where there are no units for it.
+    Raises RequestError for int8 on a GPU, and for fp8 where there are no units for it; of a GPU that is not `here`,
+    only the caller can know.
     """
-    if name == "fp8":
+    if name == "fp8" and (here or device.type != "cuda"):
         check_fp8(device)
     if name == "int8" and device.type != "cpu":
         raise RequestError("dtype", name, "int8 layers run on processors only", "bfloat16")

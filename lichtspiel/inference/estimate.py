@@ -25,14 +25,17 @@ def estimate(
     """Plan a job, with times based on the measured speed of this machine or on the figures of a `card`.
 
     `gigabytes` replaces the memory that is currently free; with it, `device` may be one that this machine lacks. With
-    `weights`, the plan uses the actual sizes of the files.
+    `weights`, the plan uses the actual sizes of the files. Raises RequestError for a precision that the device or the
+    `card` has not.
     """
     files = checkpoint(row, weights) if weights or row.embedded else None
     row, sizes = (files.model, files.sizes()) if files else (row, None)
     free = None if gigabytes is None else int(gigabytes * 1e9)
     if card is not None:
-        precision = "bfloat16" if dtype == "auto" else dtype
         place, free = torch.device("cuda"), card.free if free is None else free
+        precision = choose_precision(dtype, place, here=False)
+        if precision == "fp8" and not card.fp8:
+            raise RequestError("dtype", "fp8", f"the {card.name} has no units for it", "bfloat16")
         made = plan_for(row, size, frames, place, precision, sizes=sizes, free=free, rates=card.rates)
         return replace(made, device=card.name)
     try:
@@ -41,7 +44,7 @@ def estimate(
         if gigabytes is None or not re.fullmatch(r"cuda(:\d+)?|mps", device):
             raise
         place, here = torch.device(device), False  # planned for before it is rented: without times
-    precision = "bfloat16" if not here and dtype == "auto" else choose_precision(dtype, place)
+    precision = choose_precision(dtype, place, here=here)
     rates = None
     if here:
         single = measure_rate(str(place), torch.float32)

@@ -71,6 +71,25 @@ def test_a_card_that_is_not_here() -> None:
         card("RTX 9000")
 
 
+def test_eight_bits_are_planned_for_cards_that_have_units_for_them() -> None:
+    def made(name: str, dtype: str, gigabytes: float | None = None) -> Plan:
+        row = MODELS["t2v-14b"]
+        return estimate(row, (832, 480), 81, device="auto", dtype=dtype, card=card(name), gigabytes=gigabytes)
+
+    for name in ("RTX 3060", "rtx 3090", "RTX A6000", "A100 80GB"):
+        with pytest.raises(RequestError, match=r"dtype: .*has no units for it; nearest valid value: bfloat16"):
+            made(name, "fp8")
+    with pytest.raises(RequestError, match="int8 layers run on processors only"):
+        made("H100", "int8")
+    eight, wide = made("RTX 4090", "fp8", 12).stage("dit"), made("RTX 4090", "bfloat16", 12).stage("dit")
+    assert eight.streamed < wide.streamed
+    assert eight.streamed_block_bytes == wide.streamed_block_bytes / 2  # streamed blocks are in eight bits, too
+    assert 0.5 < (eight.seconds or 0) / (wide.seconds or 0) < 0.9  # attention stays in 16 bit
+    if not torch.cuda.is_available():
+        absent = estimate(MODELS["t2v-14b"], (832, 480), 81, device="cuda", dtype="fp8", gigabytes=24)
+        assert absent.stage("dit").dtype == "float8_e4m3fn"
+
+
 def test_only_what_is_certain_refuses() -> None:
     tight = planned("t2v-1.3b", 3 * GB)
     assert tight.refusal is None
