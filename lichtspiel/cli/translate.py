@@ -75,6 +75,9 @@ LipsPlug = Annotated[
     str | None,
     _option("--lips", group=VOICE, metavar="PLUG", help="Lips that follow: onnx:FILE or command:FILE of your own."),
 ]
+SpokenLabel = Annotated[
+    bool, _option("--spoken-label", group=VOICE, help="The voice also says, in a pause, that it is AI-generated.")
+]
 Burn = Annotated[bool, _option("--burn", group=SUBTITLES, help="Draw the subtitles into the picture.")]
 Both = Annotated[bool, _option("--both", group=SUBTITLES, help="Subtitles in both languages.")]
 FontFile = Annotated[
@@ -108,6 +111,7 @@ def translate(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     glossary: GlossaryFile = None,
     voice: Voices = None,
     original: OriginalSound = None,
+    spoken_label: SpokenLabel = False,
     lips: LipsPlug = None,
     burn: Burn = False,
     both: Both = False,
@@ -138,7 +142,8 @@ def translate(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
         target=target,
         source=None if source is None else tongues.parse("--from", source),
         transcriber=transcriber, translator=translator, voices=tuple(voice or ()), transcript=transcript,
-        subtitles=subtitles, glossary=glossary, original=_original(original), burn=burn, both=both, font=font,
+        subtitles=subtitles, glossary=glossary, original=_original(original), spoken_label=spoken_label,
+        burn=burn, both=both, font=font,
         lips=lips, subtitle_file=subtitle_file, picture_text=_picture_text(picture_text, picture_model, weights),
         picture_weights=tuple(weights or ()), picture_options={"model": picture_model} if picture_model else {},
     )  # fmt: skip
@@ -185,7 +190,8 @@ def _check_effects(job: Any, typed_original: str | None) -> None:
 
     if not job.voices:
         without_effect(
-            {"--original": typed_original, "--lips": job.lips}, "there is no new voice: add --voice espeak, or drop it"
+            {"--original": typed_original, "--lips": job.lips, "--spoken-label": job.spoken_label or None},
+            "there is no new voice: add --voice espeak, or drop it",
         )
     if not job.burn:
         without_effect({"--font": job.font}, "nothing is drawn into the picture: add --burn, or drop it")

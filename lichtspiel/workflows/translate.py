@@ -26,6 +26,7 @@ from lichtspiel.seal.tracks import Cue as TextCue
 from lichtspiel.seal.tracks import SoundTrack, Subtitles, Tracks
 from lichtspiel.storage import atomic_write
 from lichtspiel.translate import hear, mix, speak, subtitles, timing, tongues
+from lichtspiel.translate.announce import WORDS, announce
 from lichtspiel.translate.burn import Burner
 from lichtspiel.translate.hear import Transcript
 from lichtspiel.translate.lines import Line
@@ -54,7 +55,8 @@ LIPS = "the lips in the picture do not follow the new voice"
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What was made: the sealed video, its languages and engines, each line with what became of it, and notes."""
+    """What was made: the sealed video, its languages and engines, each line with what became of it, the label that the
+    voice speaks (its text and its times in seconds), and notes."""
 
     sealed: Sealed
     source: str
@@ -64,6 +66,7 @@ class Result:
     notes: list[str] = field(default_factory=list)
     picture: str = "copied"
     written: list[dict[str, JSON]] = field(default_factory=list)
+    spoken_label: dict[str, JSON] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The same as a plain dictionary, ready for `json.dumps`."""
@@ -132,6 +135,7 @@ class _Translation:
     written: list[Written] = field(default_factory=list)
     lips: Lips | None = None
     spoken: Sequence[timing.Spoken] = ()
+    label: timing.Spoken | None = None
     folder: Path = field(init=False)
     provenance: Provenance = field(init=False)
 
@@ -187,6 +191,7 @@ class _Translation:
         return Result(
             sealed=sealed, source=source, target=job.target, engines=self.engines, notes=self.notes, picture=picture,
             lines=_described(before, lines, spoken), written=[one.to_json() for one in self.written],
+            spoken_label=_heard(self.label),
         )  # fmt: skip
 
     def _check(self) -> None:
@@ -204,6 +209,11 @@ class _Translation:
         check_output(self.out, pixels=info.width * info.height * max(info.frames, 1) if encoded else 0)
         if job.lips is not None and not job.voices:
             raise InvalidInput("--lips follow a new voice: add --voice, or drop it")
+        if job.spoken_label and not job.voices:
+            raise InvalidInput("--spoken-label is said by a new voice: add --voice, or drop it")
+        if job.spoken_label and job.target not in WORDS:
+            name = tongues.name_of(job.target)
+            raise InvalidInput(f"--spoken-label: has no words in {name}; show the label instead, with --label")
         if job.voices:  # before any work
             admit_words([], self.terms, voiced=True)
 
@@ -250,10 +260,31 @@ class _Translation:
         else:
             self.engines["lips"] = self.lips.name
         old = read_sound(self.video, rate=mix.RATE, channels=2) if has_sound(self.video) else None
+        self.label = self._announced(voices[0], spoken, words.before, length)
         self.progress("mixing", 0.75)
-        samples = mix.dub(old, spoken, words.before, round(length * mix.RATE), under=job.original)
+        every = spoken if self.label is None else [*spoken, self.label]
+        samples = mix.dub(old, every, words.before, round(length * mix.RATE), under=job.original)
         title = f"{tongues.name_of(job.target)} (synthetic voice)"
         return SoundTrack(samples=samples, rate=mix.RATE, language=tongues.iso639_2(job.target), title=title), spoken
+
+    def _announced(
+        self, voice: Voice, spoken: Sequence[timing.Spoken], before: Sequence[Line], length: float
+    ) -> timing.Spoken | None:
+        """The label that is heard, where it is asked for or where the marks show one. Raises InvalidInput where it is
+        asked for and no pause holds it."""
+        if not self.job.spoken_label and not self.marks.label:
+            return None
+        busy = [(one.start, one.end) for one in spoken]
+        busy += [] if self.job.original == "remove" else [(line.start, line.end) for line in before]
+        label = announce(voice, self.job.target, busy, length)
+        if label is not None:
+            self.notes.append(f"at {label.start:.1f} s the voice says: {label.line.text}")
+        elif self.job.spoken_label:
+            raise InvalidInput("--spoken-label: no pause is long enough for it; show the label instead, with --label")
+        else:
+            reason = "no pause is long enough" if self.job.target in WORDS else "it has no words in this language"
+            self.notes.append(f"the label is shown, not heard: {reason}")
+        return label
 
     def _tracks(self, lines: Sequence[Line], before: Sequence[Line], source: str, sound: SoundTrack | None) -> Tracks:
         """The new sound or the old one, and subtitles: of the translation, and of the original if both are wanted."""
@@ -292,6 +323,7 @@ class _Translation:
             parameters={
                 "translated": True, "from": source, "to": job.target, "engines": dict(self.engines),
                 "original": job.original if spoken else "keep", "burnt_in": job.burn,
+                "spoken_label": _heard(self.label),
             },
             inputs=(Input.of(self.video, "original", parent=True),),
             embed_prompt=self.terms.embed_prompt,
@@ -352,6 +384,13 @@ def _shots(video: Path) -> tuple[float, ...]:
     if Shots().missing() is not None:
         return ()
     return tuple(shot.start for shot in Footage(video).shots[1:])
+
+
+def _heard(label: timing.Spoken | None) -> dict[str, JSON] | None:
+    """The label that is heard: what it says and when."""
+    if label is None:
+        return None
+    return {"text": label.line.text, "start": round(label.start, 3), "end": round(label.end, 3)}
 
 
 def _described(before: Sequence[Line], lines: Sequence[Line], spoken: Sequence[timing.Spoken]) -> list[dict[str, JSON]]:

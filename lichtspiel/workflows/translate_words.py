@@ -42,7 +42,8 @@ class Job:
     the video and takes the place of hearing; `subtitles` is one in the target language and takes the place of
     translating, too. `voices` are empty for subtitles alone; several are for several speakers. `shots` are the times,
     in seconds, at which a new shot begins; None finds them where the extra understand is installed. `lips` names
-    what makes the lips follow the voice (`workflows.lips`); None leaves them as they are. `subtitle_file` is
+    what makes the lips follow the voice (`workflows.lips`); None leaves them as they are. With `spoken_label` the
+    voice also says that it is AI-generated, which it does anyway where the marks show a label. `subtitle_file` is
     where the translation is written, too. `picture_text` says whether text in the picture is told, or replaced by the
     VACE model of `picture_options`, which are fields of a request, with the files `picture_weights`.
     """
@@ -56,6 +57,7 @@ class Job:
     subtitles: Path | None = None
     glossary: Path | None = None
     original: Original = "duck"
+    spoken_label: bool = False
     burn: bool = False
     both: bool = False
     font: Path | None = None

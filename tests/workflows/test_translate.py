@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,16 @@ def manifest(path: Path) -> list[dict[str, Any]]:
     return actions
 
 
+def manifest_parameters(path: Path) -> dict[str, Any]:
+    """The parameters that the seal records."""
+    from lichtspiel.seal import manifest as reading
+
+    claim = reading.read(path).manifest
+    kept = [entry["data"] for entry in claim["assertions"] if "parameters" in entry["data"]]
+    found: dict[str, Any] = json.loads(next(data["parameters"] for data in kept if isinstance(data["parameters"], str)))
+    return found
+
+
 def test_subtitles_of_a_person_are_an_edit_and_nothing_more(talk: Path, german: Path, tmp_path: Path) -> None:
     made = translate(talk, tmp_path / "out.mp4", Job(target="de", shots=(), subtitles=german), terms=Terms())
     report = verify(made.sealed.path)
@@ -140,6 +151,30 @@ def test_a_label_that_the_profile_asks_for_is_drawn(talk: Path, german: Path, tm
     assert (made.picture, made.sealed.label) == ("encoded", True)
     assert any("the visible label is drawn into it" in note for note in made.notes)
     assert verify(made.sealed.path).watermark.found
+    assert made.spoken_label is not None, "and heard, because only the sound is synthetic"
+
+
+def test_the_voice_says_what_it_is_and_nothing_moves(
+    talk: Path, dubbed: Result, german: Path, tmp_path: Path
+) -> None:  # fmt: skip
+    job = Job(target="de", shots=(), subtitles=german, voices=("espeak",), original="remove", spoken_label=True)
+    made = translate(talk, tmp_path / "out.mp4", job, terms=CONSENT)
+    label = made.spoken_label
+    assert label is not None
+    assert made.picture == "copied"
+    assert any(str(label["text"]) in note for note in made.notes)
+    for line, before in zip(made.lines, dubbed.lines, strict=True):
+        assert line["spoken"] == pytest.approx(before["spoken"], abs=0.02)
+    with_label, without = (read_sound(path, rate=RATE)[:, 0] for path in (made.sealed.path, dubbed.sealed.path))
+    assert len(with_label) == len(without)
+    first, last = (round(float(label[name]) * RATE) for name in ("start", "end"))  # type: ignore[arg-type]
+    loud = np.sqrt(np.mean(np.square(with_label[first:last])))
+    assert loud > 10 * np.sqrt(np.mean(np.square(without[first:last])))
+    assert manifest_parameters(made.sealed.path)["spoken_label"] == label
+    with pytest.raises(InvalidInput, match="--spoken-label is said by a new voice"):
+        translate(talk, tmp_path / "a.mp4", dataclasses.replace(job, voices=()), terms=CONSENT)
+    with pytest.raises(InvalidInput, match="--spoken-label: has no words in Basque"):
+        translate(talk, tmp_path / "a.mp4", dataclasses.replace(job, target="eu"), terms=CONSENT)
 
 
 def test_what_cannot_be_done_is_refused_before_the_work(talk: Path, german: Path, tmp_path: Path) -> None:
