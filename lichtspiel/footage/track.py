@@ -54,8 +54,8 @@ _AGAIN = 1.0
 _BETTER = 0.15
 """By how much more of an object its motion as a whole must show than flow does, for the flow not to be trusted."""
 
-_PLAIN, _SHADED = 0.1, 0.005
-"""How dense colors are around the background's, as it is and in a shadow, in cells of the histogram."""
+_SHADED = 0.03
+"""How dense the background's colors are in a shadow, as a share of what they are without."""
 
 _EVERYWHERE = (slice(None), slice(None))
 
@@ -340,7 +340,7 @@ class _Scene:
         ground = 0.5 * (histogram(bins, ring & (rivals < 0.5)) + self.ground_colors)[bins] + _FLOOR
         plain, shaded = self.background.likeness(colors, where)
         known = self.background.known[where] > 0.7
-        ground = np.where(known, 0.15 * ground + _PLAIN * plain + _SHADED * shaded, ground)
+        ground = np.where(known, 0.15 * ground + self.background.density * (plain + _SHADED * shaded), ground)
         rival = np.clip(rivals, 0.0, 0.95)
         other = 0.3 * self.other_colors[bins] + 0.02 * alike * (rivals > 0.5) + _FLOOR
         color = np.clip(np.log(own / ((1 - rival) * ground + rival * other)), -3, 3)
