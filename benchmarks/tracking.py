@@ -24,11 +24,11 @@ import numpy as np
 
 from lichtspiel.footage.segment import box_of
 from lichtspiel.footage.selection import Selection
-from lichtspiel.footage.track import LIMIT, confidence, features, follow_selections
+from lichtspiel.footage.track import LIMIT, features, follow_selections
 from lichtspiel.toybox.render import render
 from lichtspiel.toybox.sample import FULL, sample
 
-BAD = 0.6
+BAD, FLAGGED = 0.6, 0.8
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Followed:
     front: bool
     overlaps: list[float]
     facts: list[dict[str, float]]
+    confidence: list[float]
 
     @property
     def mean(self) -> float:
@@ -70,6 +71,7 @@ def measure(seed: int, width: int, height: int, frames: int) -> Iterator[Followe
             len(scene.actors) == 2, number == 1,
             [overlap(found.masks(index)[0], truth[index]) for index in seen],
             [found.shots[index][0].facts for index in seen],
+            [found.confidence[index] for index in seen],
         )  # fmt: skip
 
 
@@ -91,11 +93,20 @@ def speed() -> None:
 
 
 def fit(rows: list[Followed]) -> None:
-    """Logistic regression of 'at least 0.6 right' on the facts, with both kinds of frames counting the same."""
+    """Logistic regression of 'at least 0.6 right' on the facts, with both kinds of frames counting the same.
+
+    The selected frames are left out. Then the bias is lowered until `FLAGGED` of the bad frames are below the limit;
+    the tracker lets the confidence rise slowly, which flags some more.
+    """
     names = list(features({}))
-    values = np.array([[features(facts)[name] for name in names] for row in rows for facts in row.facts])
-    right = np.array([value >= BAD for row in rows for value in row.overlaps], float)
-    inputs = np.hstack([values, np.ones((len(values), 1))])
+    shown = [
+        (features(facts), value)
+        for row in rows
+        for facts, value in zip(row.facts, row.overlaps, strict=True)
+        if "given" not in facts
+    ]
+    right = np.array([value >= BAD for _, value in shown], float)
+    inputs = np.array([[*(values[name] for name in names), 1.0] for values, _ in shown])
     weight = np.where(right > 0, 0.5 / right.mean(), 0.5 / (1 - right).mean())
     solution = np.zeros(inputs.shape[1])
     for _ in range(50):  # Newton's method, with a small ridge
@@ -103,9 +114,9 @@ def fit(rows: list[Followed]) -> None:
         slope = inputs.T @ (weight * (right - chance)) - 1e-3 * len(right) * solution
         curve = (inputs.T * (weight * chance * (1 - chance))) @ inputs + 1e-3 * len(right) * np.eye(len(solution))
         solution += np.linalg.solve(curve, slope)
+    solution[-1] -= np.quantile((inputs @ solution)[right < 1], FLAGGED)
     print({name: round(float(value), 2) for name, value in zip([*names, "bias"], solution, strict=True)})
-    scores = 1 / (1 + np.exp(-inputs @ solution))
-    flagged = scores < LIMIT
+    flagged = inputs @ solution < 0
     print(
         f"fitted: flags {flagged[right < 1].mean():.1%} of the bad frames and {flagged[right > 0].mean():.1%} of others"
     )
@@ -122,7 +133,7 @@ def report(rows: list[Followed]) -> None:
             means = [row.mean for row in chosen]
             print(f"{title:<16} {len(chosen):4} followed, mean IoU {np.mean(means):.3f}, median {np.median(means):.3f}")
     overlaps = np.array([value for row in rows for value in row.overlaps])
-    flagged = np.array([confidence(facts) < LIMIT for row in rows for facts in row.facts])
+    flagged = np.array([sure < LIMIT for row in rows for sure in row.confidence])
     bad = overlaps < BAD
     print(f"frames below IoU {BAD}: {bad.mean():.1%}; the confidence flags {flagged[bad].mean():.1%} of them")
     print(f"frames flagged: {flagged.mean():.1%}; of those that are right, {flagged[~bad].mean():.1%}")

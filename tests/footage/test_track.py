@@ -11,7 +11,7 @@ from lichtspiel.errors import RequestError
 from lichtspiel.footage.masks import shaped
 from lichtspiel.footage.segment import box_of, grab
 from lichtspiel.footage.selection import Selection
-from lichtspiel.footage.track import LIMIT, Track, confidence, follow_selections
+from lichtspiel.footage.track import LIMIT, Shot, Track, confidence, follow_selections
 from tests.footage.files import FRAMES, HEIGHT, WIDTH, clip
 
 
@@ -51,9 +51,22 @@ def test_an_object_that_vanishes_leaves_an_empty_mask_and_no_confidence() -> Non
 
 
 def test_confidence_rises_with_each_sign_that_all_is_well() -> None:
-    good = {"certain": 0.95, "flow": 0.95, "color": 0.97, "overlap": 0.95, "area": 1.0, "hidden": 0.0}
+    good = {"flow": 0.95, "color": 0.97, "overlap": 0.95, "area": 1.0, "hidden": 0.0}
     assert confidence(good) > LIMIT > confidence({"area": 0.0})
     assert confidence({**good, "overlap": 0.2, "color": 0.5}) < confidence(good)
+
+
+def test_confidence_rises_slowly_from_a_doubtful_mask_on_away_from_the_selected_frame() -> None:
+    good = {"flow": 0.95, "color": 0.97, "overlap": 0.95, "area": 1.0, "hidden": 0.0}
+    bad = {**good, "overlap": 0.1, "color": 0.4}
+    mask = np.ones((4, 4), bool)
+    facts = [good, bad, good, {"given": 1.0}, good, bad, good, good]
+    sure = Track([[Shot(mask, each)] for each in facts], (4, 4)).confidence
+    assert sure[3] == 1
+    assert sure[2] == sure[4] == confidence(good)
+    assert sure[1] == sure[5] == confidence(bad)
+    assert sure[0] == sure[6] == pytest.approx(sure[5] + 0.05)
+    assert sure[7] == pytest.approx(sure[6] + 0.05)
 
 
 def test_two_objects_get_a_mask_each() -> None:
