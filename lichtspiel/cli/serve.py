@@ -62,6 +62,7 @@ def serve(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     transcriber: Annotated[str | None, _option("ENGINE", "What hears videos that are translated.")] = None,
     translator: Annotated[str | None, _option("ENGINE", "What translates them.")] = None,
     voice: Annotated[list[str] | None, _option("ENGINE", "What speaks. [may be repeated, for speakers]")] = None,
+    lips: Annotated[str | None, _option("PLUG", "What makes lips follow: onnx:FILE or command:FILE.")] = None,
     queue: Annotated[int, _option("NUMBER", "How many jobs may wait.", 1)] = 100,
     keep_days: Annotated[float, _option("DAYS", "How long to keep finished videos.")] = 30.0,
     thresholds: Annotated[
@@ -98,7 +99,7 @@ def serve(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
         host=host, port=port, weights=tuple(weights or ()), loras=loras, require_key=require_key,
         open_probes=open_probes, log_json=log_json, traces=traces, queue_limit=queue, keep_days=keep_days, terms=terms,
         thresholds=Thresholds() if thresholds is None else Thresholds.read(thresholds),
-        transcriber=transcriber, translator=translator, voices=tuple(voice or ()),
+        transcriber=transcriber, translator=translator, voices=tuple(voice or ()), lips=lips,
         devices=_devices(device or ["auto"], workers, max_workers), min_workers=workers, cores=cores,
         gpus_per_job=gpus_per_job,
     )  # fmt: skip
@@ -111,6 +112,10 @@ def _check_engines(settings: Settings) -> None:
     """Refuse engines that do not exist now, rather than with the first video."""
     from lichtspiel.translate import engines, hear, speak, translators
 
+    if settings.lips is not None:
+        from lichtspiel.workflows.lips import choose
+
+        choose(settings.lips)
     for flag, typed, room, placeless in (
         ("--transcriber", settings.transcriber, hear, ["pocketsphinx"]),
         ("--translator", settings.translator, translators, ["apertium"]),

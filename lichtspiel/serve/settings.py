@@ -33,6 +33,7 @@ class Settings:
     own, make a worker. `open_probes` lets anybody read `/ready` and `/metrics`.
     `traces` is the address of an OpenTelemetry collector. `transcriber`, `translator` and `voices`, one for each
     speaker, are what translates videos, as `lichtspiel translate` names them; None and () mean its defaults.
+    `lips` is what makes lips follow a new voice, if anything does.
     `thresholds` are those of moderations.
     Raises InvalidInput for invalid values, and if others could reach the server without a key.
     """
@@ -58,6 +59,7 @@ class Settings:
     transcriber: str | None = None
     translator: str | None = None
     voices: tuple[str, ...] = ()
+    lips: str | None = None
     terms: Terms = field(default_factory=Terms)
     thresholds: Thresholds = field(default_factory=Thresholds)
 

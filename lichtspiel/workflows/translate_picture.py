@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lichtspiel.frames import Frame
     from lichtspiel.workflows.translate_words import Job
 
-__all__ = ["Written", "read_picture", "replaced"]
+__all__ = ["Written", "missing", "read_picture", "replaced", "told"]
 
 _ROOM = 0.25
 """How far the part that is made anew reaches beyond a text, as a share of its height: letters have shadows."""
@@ -50,11 +50,21 @@ class Written:
         }  # fmt: skip
 
 
+def missing() -> str | None:
+    """What has to be installed before pictures can be read; None if nothing."""
+    return Text().missing()
+
+
+def told(video: Path, job: Job) -> tuple[list[Written], list[str]]:
+    """What `read_picture` says, with the glossary of the job."""
+    return read_picture(video, job, Glossary.read(job.glossary) if job.glossary else Glossary())
+
+
 def read_picture(video: Path, job: Job, glossary: Glossary) -> tuple[list[Written], list[str]]:
     """What is written in a video, with its translation, and what the user should know. Raises InvalidInput where
     nothing here reads pictures, or where it has to be translated and nothing can."""
-    if (missing := Text().missing()) is not None:
-        raise InvalidInput(f"--picture-text {job.picture_text}: nothing here reads text in pictures; {missing}")
+    if (extra := missing()) is not None:
+        raise InvalidInput(f"--picture-text {job.picture_text}: nothing here reads text in pictures; {extra}")
     found = [
         Written(one.start, one.end, one.text, one.box) for one in Text().extract(Footage(video)) if one.box is not None
     ]

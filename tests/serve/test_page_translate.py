@@ -43,6 +43,7 @@ def test_a_video_goes_in_lines_are_edited_and_a_video_comes_out(
         page.locator("#tr-video").set_input_files(talk)
         page.locator("#tr-subtitles").set_input_files(words)
         expect(page.locator("#tr-pair")).to_be_hidden()
+        page.get_by_label("List the text in the picture").check()
         page.locator("#tr-start").click()
         line = page.get_by_label("Line 1", exact=True)
         expect(line).to_have_value("Mein Bruder arbeitet in einer Stadt.", timeout=PATIENCE)
@@ -52,6 +53,8 @@ def test_a_video_goes_in_lines_are_edited_and_a_video_comes_out(
         assert page.evaluate(shown) == "Mein Bruder arbeitet in einem Dorf."
         page.get_by_label("Line 2", exact=True).fill("")
         page.get_by_label("Speak the lines, too").check()
+        expect(page.get_by_label("The lips follow the voice")).to_be_hidden()
+        page.get_by_label("The voice also says that it is AI-generated").check()
         page.locator("#tr-render").click()
         expect(page.locator("#tr-render-error")).to_contain_text("agreed", timeout=PATIENCE)
         expect(page.locator("#tr-consent")).to_be_focused()

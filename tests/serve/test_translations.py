@@ -192,6 +192,43 @@ def test_what_is_wrong_is_answered_at_once(served: Served, talk: Path) -> None:
     assert server.jobs.counts()["queued"] == 0
 
 
+GLOSSARY = "Stadt = Ort\n"
+
+
+def test_a_glossary_and_text_in_the_picture_go_with_a_draft(served: Served, talk: Path, tmp_path: Path) -> None:
+    server, address = served
+
+    def sent(fields: dict[str, str], **files: str) -> Any:
+        content = {name: (name, text.encode(), "text/plain") for name, text in files.items()}
+        video = {"video": ("talk.mp4", talk.read_bytes(), "video/mp4")}
+        return send(f"{address}/v1/videos/translations", data={"to": "es", **fields}, files={**video, **content}).json()
+
+    assert "drop one or the other" in sent({}, subtitles=GERMAN, glossary=GLOSSARY)["error"]["message"]
+    wrong = sent({}, transcript=GERMAN, glossary="= nothing")["error"]
+    assert (wrong["param"], "line 1 is no 'word = translation'" in wrong["message"]) == ("glossary", True)
+    assert str(tmp_path) not in wrong["message"]
+    assert "command line" in sent({"picture_text": "replace"}, subtitles=GERMAN)["error"]["message"]
+    pytest.importorskip("rapidocr", reason="rapidocr is in the extra understand")
+    id = sent({"picture_text": "tell"}, subtitles=GERMAN)["id"]
+    assert worker(server).once()
+    done = get(f"{address}/v1/videos/translations/{id}").json()
+    assert (done["status"], done["written"]) == ("completed", [])
+    assert "no text was found in the picture" in done["notes"]
+
+
+def test_the_voice_says_what_it_is_where_it_is_asked_to(served: Served, talk: Path) -> None:
+    server, address = served
+    id = drafted(served, talk)
+    wishes = {"lines": LINES, "voice": True, "original": "remove", "consent": "nobody: a program speaks"}
+    for name in ("spoken_label", "lips"):
+        assert render(address, id, **{name: True}).json()["error"]["param"] == name, "there is no voice"
+    assert "nothing on this server moves lips" in render(address, id, **wishes, lips=True).json()["error"]["message"]
+    video = render(address, id, **wishes, spoken_label=True).json()
+    assert worker(server).once()
+    video = get(f"{address}/v1/videos/{video['id']}").json()
+    assert any("the voice says:" in note and "KI-generiert" in note for note in video["notes"]), video
+
+
 def test_what_nothing_translates_is_said_before_it_waits(served: Served, talk: Path) -> None:
     error = asked(served[1], talk, subtitles=None).json()["error"]
     assert error["param"] == "to"
@@ -221,4 +258,5 @@ def test_the_languages_are_those_of_this_machine(served: Served) -> None:
     assert "de" in told["voices"]
     assert told["pairs"] == [list(pair[:2]) for pair in apertium_pairs()]
     assert told["languages"]["de"] == "German"
+    assert ("de" in told["spoken_label"], told["lips"]) == (True, False)
     assert json.dumps(told)

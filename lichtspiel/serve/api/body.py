@@ -339,12 +339,14 @@ REVIEW = schema(
 _DRAFT = {
     "to": {**TEXT, "description": "Language of the result, such as de."},
     "from": {**TEXT, "description": "Language that is spoken. [default: en, or as heard]"},
+    "picture_text": {"enum": ["tell"], "description": "List the text in the picture, with its translation."},
     "metadata": _METADATA,
 }
 _WORDS = {
     "video": UPLOAD,
     "transcript": {**UPLOAD, "description": "Subtitles in the language of the video, instead of hearing."},
     "subtitles": {**UPLOAD, "description": "Your own translation, as SRT, WebVTT or ASS."},
+    "glossary": {**UPLOAD, "description": "Lines of 'word = translation', or names to keep."},
 }
 TRANSLATION = either({**_DRAFT, "video": BY_ID}, {**_DRAFT, **_WORDS}, ["to", "video"], of_form=["to"])
 _LINE = {
@@ -362,6 +364,8 @@ TRANSLATION_RENDER = schema(
         "lines": {"type": "array", "items": _LINE, "description": "Lines as you want them. [default: as translated]"},
         "voice": {"type": "boolean", "description": "Whether a voice speaks them, too."},
         "original": {"enum": ["duck", "remove", "keep"], "description": "The old sound while the voice speaks."},
+        "spoken_label": {"type": "boolean", "description": "The voice also says that it is AI-generated."},
+        "lips": {"type": "boolean", "description": "Lips follow the voice, by what the operator has for it."},
         "burn": {"type": "boolean", "description": "Draw the subtitles into the picture."},
         "both": {"type": "boolean", "description": "Subtitles in both languages."},
         "consent": {**PROPERTIES["consent"], "description": "Who speaks and that they agreed; a voice needs it."},

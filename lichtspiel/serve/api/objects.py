@@ -124,6 +124,7 @@ def translation_object(job: Job, position: int | None = None) -> dict[str, Any]:
         "stage": shown["stage"],
         "position": position,
         "lines": lines if job.result else None,
+        "written": result.get("written"),
         "engines": result.get("engines"),
         "notes": shown["notes"],
     }

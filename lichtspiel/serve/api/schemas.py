@@ -128,6 +128,7 @@ TRANSLATION_OBJECT = _object(
     stage=TEXT,
     position=_maybe(WHOLE, "Position in the queue, starting at 1."),
     lines=_maybe(_list(LINE), "The lines, once they are there."),
+    written=_maybe(_list(ANY), "Text in the picture, with its times, place and translation, where it was asked for."),
     engines=_maybe(ANY, "What heard and translated."),
     notes=_list(TEXT),
 )
@@ -137,6 +138,9 @@ LANGUAGES = _object(
     available={**FLAG, "description": "Whether this server translates videos."},
     pairs=_maybe(_list(_list(TEXT)), "What is translated, as from and to; null if an engine of the operator decides."),
     voices=_maybe(_list(TEXT), "Languages that can be spoken; null if a voice of the operator decides."),
+    spoken_label={**_list(TEXT), "description": "Languages in which a voice can say that it is AI-generated."},
+    reads_pictures={**FLAG, "description": "Whether text in the picture can be told."},
+    lips={**FLAG, "description": "Whether lips can follow a new voice."},
     languages={**ANY, "description": "All languages by their codes, in English."},
 )
 MODEL = _object(

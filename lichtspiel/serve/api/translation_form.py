@@ -24,7 +24,10 @@ from lichtspiel.serve.api.form import read_metadata
 from lichtspiel.serve.queue.jobs import DRAFT, Job
 from lichtspiel.serve.settings import Settings
 from lichtspiel.translate import tongues, translators
+from lichtspiel.translate.announce import WORDS
+from lichtspiel.translate.glossary import Glossary
 from lichtspiel.translate.lines import Line
+from lichtspiel.workflows import translate_picture
 from lichtspiel.workflows.terms import MAX_CONSENT
 from lichtspiel.workflows.translate_words import Draft
 
@@ -46,9 +49,9 @@ RENDER = "translation"
 
 KINDS = (DRAFT, RENDER)
 
-FILES = ("video", "transcript", "subtitles")
-DRAFT_FIELDS = ("to", "from", "metadata")
-RENDER_FIELDS = ("lines", "voice", "original", "burn", "both", "consent", "metadata")
+FILES = ("video", "transcript", "subtitles", "glossary")
+DRAFT_FIELDS = ("to", "from", "picture_text", "metadata")
+RENDER_FIELDS = ("lines", "voice", "original", "spoken_label", "lips", "burn", "both", "consent", "metadata")
 
 MAX_LINES, MAX_LINE = 2400, 1000
 """The most lines of a video, and the most characters of one."""
@@ -101,6 +104,14 @@ def read_draft(
     source = None if values.get("from") is None else _language("from", values["from"])
     if source == target:
         raise RequestError("to", values["to"], "that is the language of the video")
+    if "glossary" in files:
+        _check_glossary(files)
+    picture_text = values.get("picture_text")
+    if picture_text is not None and picture_text != "tell":
+        rule = "it is tell; text is replaced by `lichtspiel translate --picture-text replace` on the command line"
+        raise RequestError("picture_text", picture_text, rule, "tell")
+    if picture_text is not None and (missing := translate_picture.missing()) is not None:
+        raise RequestError("picture_text", picture_text, f"nothing on this server reads pictures; {missing}")
     info = video_info(files["video"])
     if not {"subtitles", "transcript"} & files.keys() and not has_sound(files["video"]):
         rule = "it has no sound track, so nothing is said; send the words as a file: transcript or subtitles"
@@ -117,12 +128,12 @@ def read_draft(
             digest.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
     request = {
         "prompt": "", "size": [info.width, info.height], "frames": info.frames, "fps": float(info.fps), "steps": 0,
-        "to": target, "from": source, "metadata": metadata,
+        "to": target, "from": source, "picture_text": picture_text, "metadata": metadata,
     }  # fmt: skip
     return DraftForm(request, files, digest.hexdigest(), info.frames / float(info.fps))
 
 
-def read_render(fields: Mapping[str, Any], first: Job) -> RenderForm:
+def read_render(fields: Mapping[str, Any], first: Job, settings: Settings) -> RenderForm:
     """Check a request for the video of a draft, which the job `first` made. Raises RequestError."""
     values = {name: value for name, value in fields.items() if value is not None}
     _check_names(values, RENDER_FIELDS)
@@ -140,10 +151,18 @@ def read_render(fields: Mapping[str, Any], first: Job) -> RenderForm:
     voice = _flag("voice", values.get("voice", False))
     if not voice and "original" in values:
         raise RequestError("original", original, "there is no new voice; leave it out, or set voice to true")
+    wishes = {name: _flag(name, values.get(name, False)) for name in ("spoken_label", "lips")}
+    for name, wanted in wishes.items():
+        if wanted and not voice:
+            raise RequestError(name, wanted, "there is no new voice; leave it out, or set voice to true")
+    if wishes["spoken_label"] and first.request["to"] not in WORDS:
+        raise RequestError("spoken_label", True, f"it has no words in {tongues.name_of(first.request['to'])}", False)
+    if wishes["lips"] and settings.lips is None:
+        raise RequestError("lips", True, "nothing on this server moves lips; whoever runs it can add it", False)
     shared = {name: first.request[name] for name in ("size", "frames", "fps", "steps", "to")}
     request = {
         **shared, "from": result["from"], "prompt": " ".join(line.text for line in lines)[:MAX_SHOWN],
-        "voice": voice, "original": original, "burn": _flag("burn", values.get("burn", False)),
+        "voice": voice, "original": original, **wishes, "burn": _flag("burn", values.get("burn", False)),
         "both": _flag("both", values.get("both", False)), "consent": consent,
         "metadata": read_metadata(values.get("metadata")),
         "translation": {
@@ -230,6 +249,16 @@ def _check_names(values: Mapping[str, Any], known: Sequence[str]) -> None:
             raise RequestError(name, value, f"no such field; fields are {', '.join(known)}", closest(name, known))
 
 
+def _check_glossary(files: Mapping[str, Path]) -> None:
+    if "subtitles" in files:
+        raise RequestError("glossary", "the file", "subtitles bring the translation; drop one or the other")
+    try:
+        Glossary.read(files["glossary"])
+    except InvalidInput as error:
+        said = str(error).replace(str(files["glossary"]), "the file")
+        raise RequestError("glossary", "the file", "", message=without_flags(said)) from None
+
+
 def _written(name: str, contents: Sequence[BinaryIO], folder: Path) -> Path:
     if len(contents) != 1:
         raise RequestError(name, f"{len(contents)} files", "send one file")
@@ -238,5 +267,7 @@ def _written(name: str, contents: Sequence[BinaryIO], folder: Path) -> Path:
         shutil.copyfileobj(contents[0], file)
     if name == "video":
         return path
+    if name == "glossary":
+        return path.rename(path.with_suffix(".txt"))
     head = path.read_bytes()[:200].decode("utf-8", "replace").lstrip("\ufeff")
     return path.rename(path.with_suffix(next((suffix for mark, suffix in SUFFIXES if head.startswith(mark)), ".srt")))

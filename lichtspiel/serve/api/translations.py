@@ -21,7 +21,9 @@ from lichtspiel.serve.errors import NotFound
 from lichtspiel.serve.queue.jobs import DRAFT, IS_DRAFT, Job
 from lichtspiel.serve.tracing import traceparent
 from lichtspiel.translate import espeak, tongues
+from lichtspiel.translate.announce import WORDS
 from lichtspiel.translate.translators import apertium_pairs
+from lichtspiel.workflows import translate_picture
 from lichtspiel.workflows.translate_words import admit_words
 
 __all__ = ["router"]
@@ -42,6 +44,9 @@ def list_languages(server: ServerDep, _: OwnerDep) -> dict[str, Any]:
         "available": available(),
         "pairs": None if own else [list(pair) for pair in _pairs()],
         "voices": codes,
+        "spoken_label": sorted(WORDS),
+        "reads_pictures": translate_picture.missing() is None,
+        "lips": server.settings.lips is not None,
         "languages": {code: name for code, (name, _) in tongues.NAMES.items()},
     }
 
@@ -114,7 +119,7 @@ async def render_translation(
 
     def work(fields: Fields, _: Uploads) -> dict[str, Any]:
         first = _draft(server, id, owner)
-        form = read_render(fields, first)
+        form = read_render(fields, first, server.settings)
         admit_words(form.lines, replace(server.settings.terms, consent=form.consent), voiced=form.voice)
         with folder() as directory:
             video = directory / f"video{Path(first.inputs['video']).suffix}"

@@ -40,6 +40,8 @@ function build() {
           field("tr-to", "tr_to", el("select", { id: "tr-to" }))),
         el("p", { class: "about", id: "tr-pair", role: "status" }),
         field("tr-subtitles", "tr_subtitles", el("input", { type: "file", id: "tr-subtitles", accept: ".srt,.vtt,.ass" }), "tr_subtitles_hint"),
+        field("tr-glossary", "tr_glossary", el("input", { type: "file", id: "tr-glossary", accept: ".txt,text/plain" }), "tr_glossary_hint"),
+        check("tr-picture", "tr_picture"),
         el("div", { id: "tr-error", role: "alert" }),
         el("button", { type: "submit", id: "tr-start", class: "primary" }, el("span", { "data-t": "tr_start" }))),
       el("section", { class: "drafts", "aria-labelledby": "tr-drafts-title" },
@@ -49,6 +51,9 @@ function build() {
     el("section", { id: "tr-editor", class: "editor", "aria-labelledby": "tr-editor-title", tabindex: "-1", hidden: true },
       el("h2", { id: "tr-editor-title" }),
       el("ul", { class: "notes", id: "tr-notes", lang: "en", hidden: true }),
+      el("section", { id: "tr-written", hidden: true },
+        el("h3", { "data-t": "tr_written" }),
+        el("ul", { id: "tr-texts", class: "notes" })),
       el("div", { class: "beside" },
         el("div", { class: "player" },
           el("video", { id: "tr-player", controls: true, playsinline: true, preload: "metadata", "data-t-label": "tr_player" }),
@@ -56,7 +61,9 @@ function build() {
             check("tr-voice", "tr_voice"),
             el("div", { id: "tr-voiced", hidden: true },
               field("tr-consent", "tr_consent", el("input", { id: "tr-consent", type: "text", autocomplete: "off", "data-t-placeholder": "tr_consent_hint" })),
-              field("tr-original", "tr_original", el("select", { id: "tr-original" }))),
+              field("tr-original", "tr_original", el("select", { id: "tr-original" })),
+              check("tr-label", "tr_label"),
+              check("tr-follow", "tr_follow")),
             check("tr-burn", "tr_burn"),
             check("tr-both", "tr_both"),
             el("p", { class: "about", id: "tr-lips", "data-t": "tr_lips", hidden: true }),
@@ -88,6 +95,8 @@ function fillForm() {
   const before = $("tr-original").value || "duck";
   $("tr-original").replaceChildren(...["duck", "remove", "keep"].map((value) => el("option", { value, text: t(`tr_original_${value}`) })));
   $("tr-original").value = before;
+  $("tr-picture").parentElement.hidden = !offered?.reads_pictures;
+  $("tr-follow").parentElement.hidden = !offered?.lips;
   pair();
 }
 
@@ -120,6 +129,8 @@ async function submit(event) {
   form.append("metadata", JSON.stringify({ file: chosen.video.name.slice(0, 200) }));
   form.append("video", chosen.video, chosen.video.name);
   if (chosen.subtitles) form.append("subtitles", chosen.subtitles, chosen.subtitles.name);
+  if ($("tr-glossary").files[0]) form.append("glossary", $("tr-glossary").files[0]);
+  if ($("tr-picture").checked) form.append("picture_text", "tell");
   $("tr-start").setAttribute("aria-busy", "true");
   $("tr-start").disabled = true;
   try {
@@ -208,12 +219,24 @@ async function open(id) {
   $("tr-lines").replaceChildren(...lines.map(row));
   $("tr-editor").scrollIntoView({ block: "start" });
   $("tr-editor").focus({ preventScroll: true });
+  texts(job);
+  $("tr-label").checked = false;
+  voiced();
   announce(t("tr_ready", { n: number(lines.length) }));
   const player = $("tr-player");
   player.src = await api.media(at(id, "/original"));
   track ??= player.addTextTrack("subtitles");
   track.mode = "showing";
   show();
+}
+
+/** What is written in the picture, with its times, where that was asked for. */
+function texts(job) {
+  $("tr-written").hidden = !job.written?.length;
+  $("tr-texts").replaceChildren(...(job.written ?? []).map((one) => el("li", {},
+    el("span", { text: t("tr_written_at", { from: number(one.start), to: number(one.end) }) }), " ",
+    el("b", { dir: "auto", lang: job.from ?? "", text: one.text }),
+    one.translation ? el("span", { dir: "auto", lang: job.to, text: ` = ${one.translation}` }) : null)));
 }
 
 function close() {
@@ -280,6 +303,8 @@ async function render() {
   const voice = $("tr-voice").checked;
   const wishes = { voice, burn: $("tr-burn").checked, both: $("tr-both").checked };
   if (voice) Object.assign(wishes, { original: $("tr-original").value, consent: $("tr-consent").value.trim() || undefined });
+  if (voice && $("tr-label").checked) wishes.spoken_label = true;
+  if (voice && $("tr-follow").checked) wishes.lips = true;
   const sent = lines.map(({ start, end, text, speaker }) => ({ start, end, text, speaker }));
   $("tr-render-error").replaceChildren();
   $("tr-render").setAttribute("aria-busy", "true");
@@ -297,7 +322,9 @@ async function render() {
 }
 
 function voiced() {
-  for (const id of ["tr-voiced", "tr-lips"]) $(id).hidden = !$("tr-voice").checked;
+  $("tr-voiced").hidden = !$("tr-voice").checked;
+  $("tr-lips").hidden = !$("tr-voice").checked || $("tr-follow").checked;
+  $("tr-label").parentElement.hidden = !offered?.spoken_label.includes(drafts.get(opened)?.to);
 }
 
 export function start() {
@@ -310,7 +337,7 @@ export function start() {
   $("tr-drop").addEventListener("dragover", (event) => event.preventDefault());
   $("tr-drop").addEventListener("drop", (event) => { event.preventDefault(); take(event.dataTransfer?.files[0]); });
   $("tr-player").addEventListener("timeupdate", follow);
-  $("tr-voice").addEventListener("change", voiced);
+  for (const id of ["tr-voice", "tr-follow"]) $(id).addEventListener("change", voiced);
   $("tr-render").addEventListener("click", render);
   $("tr-delete").addEventListener("click", () => remove(opened));
   api.bus.addEventListener("edit-translation", async ({ detail }) => {
@@ -320,6 +347,6 @@ export function start() {
   });
   const entered = () => { if (location.hash === "#translate" && !offered) load(); };
   addEventListener("hashchange", entered);
-  onLanguage(() => { fillForm(); paintDrafts(); name(); $("tr-lines").replaceChildren(...lines.map(row)); });
+  onLanguage(() => { fillForm(); paintDrafts(); name(); if (opened) texts(drafts.get(opened)); $("tr-lines").replaceChildren(...lines.map(row)); });
   entered();
 }

@@ -16,6 +16,7 @@ from lichtspiel.serve.settings import Settings
 from lichtspiel.workflows.terms import Terms
 from lichtspiel.workflows.translate import Job as Wanted
 from lichtspiel.workflows.translate import draft, translate
+from lichtspiel.workflows.translate_picture import told
 
 __all__ = ["VOICES", "make", "still"]
 
@@ -39,20 +40,33 @@ def make(
     asked = job.request
     wanted = Wanted(
         target=asked["to"], source=asked["from"], transcriber=settings.transcriber, translator=settings.translator,
-        transcript=files.get("transcript"), subtitles=files.get("subtitles"),
+        transcript=files.get("transcript"), subtitles=files.get("subtitles"), glossary=files.get("glossary"),
     )  # fmt: skip
     if job.model == DRAFT:
         found = draft(files["video"], wanted, progress=progress)
+        written, notes = None, list(found.notes)
+        if asked.get("picture_text") is not None:
+            known = asked["from"] or (None if found.source == "und" else found.source)
+            reading = dataclasses.replace(wanted, source=known, picture_text=asked["picture_text"])
+            texts, more = told(files["video"], reading)
+            written, notes = [one.to_json() for one in texts], [*notes, *more]
         return {
             "from": found.source, "before": [dataclasses.asdict(line) for line in found.before],
             "lines": [dataclasses.asdict(line) for line in found.lines], "engines": found.engines,
-            "pitches": found.pitches, "notes": list(found.notes), "timings": {"total": time.monotonic() - began},
+            "pitches": found.pitches, "notes": notes, "written": written,
+            "timings": {"total": time.monotonic() - began},
         }  # fmt: skip
     drafted = draft_of(asked)
     speakers = 1 + max(line.speaker for line in drafted.lines)
     voices = (settings.voices or VOICES)[:speakers] if asked["voice"] else ()
     wanted = dataclasses.replace(
-        wanted, voices=voices, original=asked["original"], burn=asked["burn"], both=asked["both"]
+        wanted,
+        voices=voices,
+        original=asked["original"],
+        burn=asked["burn"],
+        both=asked["both"],
+        spoken_label=asked.get("spoken_label", False),
+        lips=settings.lips if asked.get("lips") else None,
     )
     terms = dataclasses.replace(terms, consent=asked["consent"])
     made = translate(files["video"], out, wanted, terms=terms, drafted=drafted, name=name, progress=progress)
