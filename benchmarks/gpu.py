@@ -7,7 +7,7 @@ Parts are `ceilings`, `steps`, `memory` (a step with the memory capped to 24 and
 16 bit and in fp8), `magcache`, `vae` (with plain and with fused norms) and `nano`. One step is two velocities, with and
 without the prompt, as guidance asks for. Weights are random and of the true size; all ways of one model get the same
 ones and the same inputs, and the difference of each result from the exact one is printed. Rows that do not begin within
-`--seconds` (480) are left out, and say so. `--trace` adds the ten kernels that take longest in an exact step. `--tiny`
+`--seconds` (420) are left out, and say so. `--trace` adds the ten kernels that take longest in an exact step. `--tiny`
 takes small networks, to see that the benchmark itself works where there is no GPU.
 """
 
@@ -419,7 +419,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--size", default="832x480")
     parser.add_argument("--frames", type=int, default=81)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=480)
+    parser.add_argument("--seconds", type=float, default=420)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--trace", action="store_true")

@@ -33,6 +33,7 @@ __all__ = [
     "FeedForward",
     "Pair",
     "Stream",
+    "attend_context",
     "attend_text",
     "embed_context",
     "keys_values",
@@ -148,8 +149,9 @@ class SelfAttention(Attention):
 class CrossAttention(Attention):
     """Every token of the video sees the text and, in models with image tokens, the image; the two results add up.
 
-    Two functions may be replaced from outside: `keys_values_fn` by one that keeps the keys and values between steps,
-    and `attend_text_fn` by one that also steers away from another text.
+    Three functions may be replaced from outside: `keys_values_fn` by one that keeps the keys and values between steps,
+    `attend_text_fn` by one that also steers away from another text, and `attend_fn`, the only one that looks into the
+    context, by one that is not compiled.
     """
 
     def __init__(self, spec: DiTSpec) -> None:
@@ -160,16 +162,22 @@ class CrossAttention(Attention):
             self.norm_k_img = RMSNorm(spec.width, spec.eps)
         self.keys_values_fn: Callable[[CrossAttention, Context], list[Pair]] = keys_values
         self.attend_text_fn: Callable[[CrossAttention, Tensor, Pair, Context], Tensor] = attend_text
+        self.attend_fn: Callable[[CrossAttention, Tensor, Context], Tensor] = attend_context
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """AttentionFn from `x` [b, l, d] to text and image."""
-        text, *more = self.keys_values_fn(self, context)
-        q = self.split(self.norm_q(self.q(x))).type_as(text[1])
-        x = self.attend_text_fn(self, q, text, context)
-        for k, v in more:
-            x = x + self.attention_fn(q, k, v)
-        x = self.o(rearrange(x, "b l n d -> b l (n d)"))
+        attended = self.attend_fn(self, self.split(self.norm_q(self.q(x))), context)
+        x = self.o(rearrange(attended, "b l n d -> b l (n d)"))
         return x
+
+
+def attend_context(attention: CrossAttention, q: Tensor, context: Context) -> Tensor:
+    """Attention from queries [b, l, n, d] to the text and, in models with image tokens, to the image, added up."""
+    text, *more = attention.keys_values_fn(attention, context)
+    x = attention.attend_text_fn(attention, q, text, context)
+    for k, v in more:
+        x = x + attention.attention_fn(q.type_as(v), k, v)
+    return x
 
 
 def attend_text(attention: CrossAttention, q: Tensor, text: Pair, context: Context) -> Tensor:
@@ -178,6 +186,7 @@ def attend_text(attention: CrossAttention, q: Tensor, text: Pair, context: Conte
     One key may stand for all padding. In 16 bit its logarithm would be too coarse, so there it is repeated.
     """
     k, v = text
+    q = q.type_as(v)
     if v.dtype == torch.float32:
         return attention.attention_fn(q, k, v, context.bias)
     return attention.attention_fn(q, *context.unfold(k, v))

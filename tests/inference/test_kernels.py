@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+import torch.utils._triton
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 
 from lichtspiel.errors import RequestError
 from lichtspiel.inference import kernels
+from lichtspiel.inference import pipeline as pipeline_room
 from lichtspiel.inference.compiled import can_compile, compile_blocks
 from lichtspiel.inference.device import choose_precision
 from lichtspiel.inference.fp8 import BlocksInFP8, FP8Linear, quantized, to_fp8
 from lichtspiel.inference.kernels import attention_for, error_of, kernel, use_attention
 from lichtspiel.inference.kv_cache import kv_cache
-from lichtspiel.inference.pipeline import load
+from lichtspiel.inference.pipeline import Pipeline, load
 from lichtspiel.lora import apply, prepare, read_lora
 from lichtspiel.models.attention import attention
 from lichtspiel.models.dit import DiT, SelfAttention
@@ -162,6 +165,9 @@ def test_blocks_are_compiled_once_for_all_steps_branches_and_prompts() -> None:
                     velocity = dit(inputs["latents"], inputs["timestep"] - step, text)
             assert counter.frame_count == first
         with torch.inference_mode(), kv_cache(dit, compiled=True):  # another video
+            longer = torch.cat([texts[1], texts[0][:, :2]], dim=1)
+            assert longer.shape[1] < dit.spec.text_length
+            dit(inputs["latents"], inputs["timestep"], longer)
             velocity = dit(inputs["latents"], inputs["timestep"], texts[0])
         assert counter.frame_count == first
     finally:
@@ -207,6 +213,39 @@ def test_a_broken_kernel_of_pytorch_is_refused_with_the_precision_that_works(mon
 
 def test_a_processor_compiles_nothing() -> None:
     assert can_compile(CPU) == "blocks are compiled for CUDA only"
+
+
+def test_a_gpu_without_a_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.utils._triton, "has_triton", lambda: True)
+    assert can_compile(CUDA) is None
+    monkeypatch.setattr(torch.utils._triton, "has_triton", lambda: False)
+    assert "blocks are not compiled; install triton" in str(can_compile(CUDA))
+
+
+def test_compiling_is_a_stage_of_the_first_video_only(random_nano: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def made(pipeline: Pipeline, **fields: object) -> Tensor:
+        asked = request.model_copy(update=fields)
+        *_, last = pipeline.denoise(pipeline.encode(asked), asked)
+        return last.latents
+
+    request = Request.of(prompt="a turtle", frames=1, steps=2, seed=1, device="cpu", dtype="float32")
+    plain = made(load(request, random_nano))
+    monkeypatch.setattr(pipeline_room, "can_compile", lambda device: None)
+    monkeypatch.setattr(pipeline_room, "compile_blocks", partial(compile_blocks, backend="eager"))
+    torch.compiler.reset()
+    try:
+        compiled = load(request, random_nano)
+        assert compiled.compiled
+        assert torch.equal(made(compiled), plain)
+        spent = compiled.clock.timings()["compile"]
+        assert spent > 0
+        made(compiled, prompt="a red car drives to the left", seed=2)
+        assert compiled.clock.timings()["compile"] == spent
+    finally:
+        torch.compiler.reset()
+    off = load(request.model_copy(update={"compile": "off"}), random_nano)
+    assert not off.compiled
+    assert "compile" not in off.clock.timings()
 
 
 def test_the_vae_in_16_bit_is_near_and_takes_float32(random_nano: Path) -> None:
