@@ -98,6 +98,7 @@ LIBRARIES = {"av.open", "ffmpeg", "imageio", "moviepy", "skvideo", "subprocess",
 # program for lips, whose video is read back and leaves by the door.
 STARTERS = {
     "lichtspiel/seal/certificates.py",
+    "lichtspiel/serve/workers/group.py",
     "lichtspiel/translate/espeak.py",
     "lichtspiel/translate/translators.py",
     "lichtspiel/workflows/lips.py",
