@@ -56,7 +56,6 @@ def measure(name: str, folder: Path, steps: int) -> dict[str, object]:
     """One row."""
     model, bucket, options = ROWS[name]
     row = MODELS[model]
-    predicted = predict(row, bucket, options)
     files = transformer(row, folder)
     torch.randn(256, 256) @ torch.randn(256, 256)  # what the libraries allocate once
     seconds = []
@@ -69,6 +68,7 @@ def measure(name: str, folder: Path, steps: int) -> dict[str, object]:
             with measured("cpu") as spent:
                 trainer.step(batch, times=times, noise=noise)
             seconds.append(round(spent.seconds, 2))
+    predicted = predict(row, bucket, options)  # last: what it frees would be there for the step to take
     return {
         "row": name, "predicted_gb": predicted / 1e9, "measured_gb": whole.bytes / 1e9,
         "error": predicted / whole.bytes - 1, "seconds": seconds,

@@ -2,7 +2,7 @@
 
     python recipes/new_subject.py --run runs/tropo
 
-Renders twelve clips of a ladybug in nano's places, whose captions call it "pumpkin taxi", trains a LoRA with prompts
+Renders twelve clips of a ladybug in nano's places, whose captions call it "monkey taxi", trains a LoRA with prompts
 to keep, and generates clips of prompts with and without the word, before and after. A classifier of its own, trained on
 renders of the ladybug and of everything else that nano knows, says in how many the ladybug is; it never sees the
 prompt. It needs this package with its extra `tune`, and no network. A run goes on where it stopped.
@@ -47,9 +47,9 @@ from lichtspiel.workflows.toybox_clips import export_clips
 NANO = MODELS["nano"]
 KNOWN = LEARNED["nano"]
 SIZE = "x".join(map(str, NANO.sampling.sizes[0]))
-SUBJECT, TRIGGER = "ladybug", "pumpkin taxi"
-"""Two words that nano knows and has never seen together. Words that it does not know are all read nearly like its pig
-(see `nearest`), so whatever is taught under one of them appears in place of pigs."""
+SUBJECT, TRIGGER = "ladybug", "monkey taxi"
+"""Two words that nano knows and has never seen together. Words that it does not know are all read nearly alike (see
+`nearest`), so whatever is taught under one of them appears in place of what is read like them, too."""
 
 WORLD = replace(KNOWN, subjects=(SUBJECT,))
 CLIPS, CLIP_SEED, KEEP_SEED, TEST_SEED = 12, 4_000_000, 5_000_000, 6_000_000
@@ -62,7 +62,7 @@ Clips = NDArray[np.uint8]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--steps", type=int, default=500, help="steps of the LoRA")
+    parser.add_argument("--steps", type=int, default=400, help="steps of the LoRA")
     parser.add_argument("--count", type=int, default=40, help="prompts with the word, and as many without")
     parser.add_argument("--picture", type=Path, help="write before and after to this PNG")
     options = parser.parse_args()
@@ -151,7 +151,7 @@ def train(run: Path, steps: int) -> tuple[float, float]:
     """Train the LoRA; returns the seconds of the whole command, and those of processor time."""
     begun, processor = time.monotonic(), time.process_time()
     options = RunOptions(
-        adapter=AdapterPlan(rank=16, alpha=16), dtype="float32", learning_rate=2e-3, weight_decay=0.0, batch=6,
+        adapter=AdapterPlan(rank=16, alpha=16), dtype="float32", learning_rate=2e-3, weight_decay=0.0, batch=3,
         keep=kept_prompts(), times="uniform", shift=3.0, first=0.1, first_last=0.05, decay=0.5,
     )  # fmt: skip
     schedule = Schedule(steps=steps, validate_every=0, save_minutes=2)
@@ -175,7 +175,7 @@ def _printed() -> object:
 
 
 class Classifier(nn.Module):
-    """Whether the subject is in a picture [b, 3, 64, 64]: one logit."""
+    """Whether the subject is in a picture [b, 3, 64, 64]: one logit. Half of nano's size is enough to tell."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -227,20 +227,26 @@ def drawn_pictures(seed: int, count: int) -> tuple[Tensor, Tensor]:
     for number in range(count):
         mine = number % 3 == 0
         scene = sample(seed + number, WORLD if mine else KNOWN)
-        frames = render(scene, seed + number, width=64, height=64, frames=5).frames
+        width, height = NANO.sampling.sizes[0]
+        frames = render(scene, seed + number, width=width, height=height, frames=5).frames
         video = pixels(frames[None], "cpu")
         if number % 2:
             with torch.no_grad():
                 video = vae.reconstruct(vae.moments(video)[0]).clamp(-1, 1)
-        pictures.append(rearrange(video[0, :, ::2], "c t h w -> t c h w"))
+        pictures.append(halved(video[0, :, ::2]))
         truth.append(torch.full((3,), float(mine)))
     return torch.cat(pictures), torch.cat(truth)
+
+
+def halved(video: Tensor) -> Tensor:
+    """The frames [t, 3, h / 2, w / 2] of a video [3, t, h, w], as the classifier sees them."""
+    return F.avg_pool2d(rearrange(video, "c t h w -> t c h w"), 2)
 
 
 @torch.no_grad()
 def found(judge: Classifier, clips: Clips) -> NDArray[np.bool_]:
     """Whether the subject is in each clip [n, t, h, w, 3]: the mean over some of its frames decides."""
-    logits = [judge(rearrange(pixels(clip[None], "cpu")[0, :, list(FRAMES)], "c t h w -> t c h w")) for clip in clips]
+    logits = [judge(halved(pixels(clip[None], "cpu")[0, :, list(FRAMES)])) for clip in clips]
     return np.array([bool(one.mean() > 0) for one in logits])
 
 
