@@ -248,6 +248,16 @@ def test_imports_load_nothing_heavy(modules: str, heavy: str) -> None:
     assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
 
 
+def test_opening_a_model_loads_no_compiler() -> None:
+    program = (
+        "import sys; from lichtspiel.models import shapes; from lichtspiel.spec import MODELS; model = MODELS['nano']; "
+        "clip = MODELS['i2v-14b-480p'].clip; [*map(shapes, (model.dit, model.vae, model.umt5, clip))]; "
+        "print(*({'torch._dynamo', 'torch._inductor', 'sympy'} & set(sys.modules)))"
+    )
+    done = run("-W", "error", "-c", program)
+    assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
+
+
 def test_help_answers_at_once() -> None:
     # Processor time, because a busy machine stretches any other; the best of three, because caches are cold at first.
     def seconds() -> float:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TypeAlias, overload
+from typing import Any, TypeAlias, overload
 
 import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from lichtspiel.models.clip import CLIPVision
 from lichtspiel.models.dit import DiT
@@ -19,6 +21,20 @@ __all__ = ["Spec", "build", "shapes"]
 Spec: TypeAlias = DiTSpec | VAESpec | UMT5Spec | CLIPSpec
 
 
+class Undrawn(TorchFunctionMode):
+    """Leaves out the drawing of normal numbers for tensors without memory.
+
+    PyTorch writes that in Python and loads its compiler for it, 900 modules, which takes every process that opens a
+    model more than a second.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is nn.init.normal_:
+            return kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 @overload
 def build(spec: DiTSpec) -> DiT: ...
 @overload
@@ -29,7 +45,7 @@ def build(spec: UMT5Spec) -> UMT5: ...
 def build(spec: CLIPSpec) -> CLIPVision: ...
 def build(spec: Spec) -> DiT | VAE | UMT5 | CLIPVision:
     """The network of a specification on the meta device: parameters with names and shapes, but without memory."""
-    with torch.device("meta"):
+    with torch.device("meta"), Undrawn():
         if isinstance(spec, DiTSpec):
             return DiT(spec)
         if isinstance(spec, VAESpec):

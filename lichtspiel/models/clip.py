@@ -81,8 +81,8 @@ class CLIPVision(nn.Module):
         super().__init__()
         tokens = (spec.image_size // spec.patch) ** 2 + 1
         self.patch_embedding = nn.Conv2d(3, spec.width, spec.patch, stride=spec.patch, bias=False)
-        self.cls_embedding = nn.Parameter(torch.randn(1, 1, spec.width) * spec.width**-0.5)
-        self.pos_embedding = nn.Parameter(torch.randn(1, tokens, spec.width) * spec.width**-0.5)
+        self.cls_embedding = nn.Parameter(nn.init.normal_(torch.empty(1, 1, spec.width), std=spec.width**-0.5))
+        self.pos_embedding = nn.Parameter(nn.init.normal_(torch.empty(1, tokens, spec.width), std=spec.width**-0.5))
         self.pre_norm = nn.LayerNorm(spec.width, eps=spec.eps)
         self.transformer = nn.Sequential(*(Block(spec) for _ in range(spec.used_layers)))
 

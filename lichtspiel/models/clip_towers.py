@@ -49,7 +49,7 @@ class CLIPPicture(CLIPVision):
         assert spec.used_layers == spec.layers, "the head stands behind the last block"
         super().__init__(spec)
         self.post_norm = nn.LayerNorm(spec.width, eps=spec.eps)
-        self.head = nn.Parameter(torch.randn(spec.width, embedding) * spec.width**-0.5)
+        self.head = nn.Parameter(nn.init.normal_(torch.empty(spec.width, embedding), std=spec.width**-0.5))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Encode pixels [b, 3, S, S] as `clip.preprocess` makes them to vectors [b, e], not normalized."""

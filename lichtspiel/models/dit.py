@@ -233,7 +233,7 @@ class Block(nn.Module):
         self.cross_attn = CrossAttention(spec)
         self.norm2 = LayerNorm(spec.width, spec.eps, elementwise_affine=False)
         self.ffn = FeedForward(spec)
-        self.modulation = nn.Parameter(torch.randn(1, 6, spec.width) / spec.width**0.5)
+        self.modulation = nn.Parameter(nn.init.normal_(torch.empty(1, 6, spec.width), std=spec.width**-0.5))
 
     def forward(self, x: Tensor, time: Tensor, context: Context, angles: Tensor) -> Tensor:
         """Map the residual stream `x` [b, l, d]; `time` [b, 6, d] in float32, the text in the dtype of the products."""
@@ -275,7 +275,7 @@ class Head(nn.Module):
         p, q, r = spec.patch
         self.norm = LayerNorm(spec.width, spec.eps, elementwise_affine=False)
         self.head = Linear32(spec.width, p * q * r * spec.out_channels)
-        self.modulation = nn.Parameter(torch.randn(1, 2, spec.width) / spec.width**0.5)
+        self.modulation = nn.Parameter(nn.init.normal_(torch.empty(1, 2, spec.width), std=spec.width**-0.5))
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """Map `x` [b, l, d] with `time` [b, d] to [b, l, (p q r c)]."""
