@@ -20,7 +20,7 @@ from tests.serve.browsing import window
 
 DOCS = Path(__file__).parent.parent / "docs"
 PROMPTS = (
-    "a big helicopter flies to the right over a snowy field on a sunny day",
+    "a fire engine drives to the left in the snow",
     "a big sailboat sails to the left on the sea on a sunny day",
     "a sailboat sails to the right on the sea at sunset",
     "a big tropical fish swims to the left under water",
