@@ -19,16 +19,16 @@ from lichtspiel.cli.flags import terms
 from lichtspiel.media.video import read_video
 from lichtspiel.seal import verify
 from lichtspiel.spec import MODELS
+from tests.commands import Done, command
 from tests.lora.files import keys, linear_layers, pairs, save
 
 PROMPT = "a turtle walks on the beach at night"
 
 
-def run(*words: str | Path, cwd: Path, check: int = 0) -> subprocess.CompletedProcess[str]:
+def run(*words: str | Path, cwd: Path, check: int = 0) -> Done:
     """Run the command in a process of its own; `check` is the exit code that is expected."""
-    command = [sys.executable, "-m", "lichtspiel", *map(str, words)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=900, check=False)
-    assert done.returncode == check, done.stdout + done.stderr
+    done = command(*words, cwd=cwd)
+    assert done.code == check, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done
 

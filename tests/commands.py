@@ -1,0 +1,62 @@
+"""Commands in processes of their own, which begin as copies of one that has loaded PyTorch: a process that has to load
+it anew spends more time on that than most commands take."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lichtspiel.cli import main
+
+__all__ = ["Done", "command"]
+
+LOADED = ["tests.commands", "torch", "lichtspiel.workflows.generate", "lichtspiel.seal.verify"]
+"""Modules that the copied process has loaded."""
+
+PATIENCE = 900
+"""Seconds after which a command hangs, even on a busy machine."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left: its exit code and what it printed."""
+
+    code: int | None
+    stdout: str
+    stderr: str
+
+
+def command(*words: str | Path, cwd: Path) -> Done:
+    """Run `lichtspiel` with these words in a folder, with this process's environment."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        context: multiprocessing.context.BaseContext = multiprocessing.get_context("spawn")
+    else:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(LOADED)
+    with tempfile.TemporaryDirectory() as folder:
+        printed = Path(folder, "out"), Path(folder, "err")
+        process = context.Process(target=_be_command, args=([*map(str, words)], cwd, dict(os.environ), printed))
+        process.start()
+        process.join(PATIENCE)
+        if process.exitcode is None:
+            process.kill()
+            raise TimeoutError(f"still running after {PATIENCE} s: {words}")
+        return Done(process.exitcode, *(path.read_text(encoding="utf-8") for path in printed))
+
+
+def _be_command(words: list[str], folder: Path, environment: Mapping[str, str], printed: tuple[Path, Path]) -> None:
+    """The rest of this process's life, as `python -m lichtspiel`."""
+    for stream, path in zip((sys.stdout, sys.stderr), printed, strict=True):
+        target = os.open(path, os.O_WRONLY | os.O_CREAT)
+        os.dup2(target, stream.fileno())
+        os.close(target)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    sys.argv = ["lichtspiel", *words]
+    main()
