@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,22 @@ def test_a_glossary_and_text_in_the_picture_go_with_a_draft(served: Served, talk
     done = get(f"{address}/v1/videos/translations/{id}").json()
     assert (done["status"], done["written"]) == ("completed", [])
     assert "no text was found in the picture" in done["notes"]
+
+
+def test_notes_name_no_flags_of_the_command_line(
+    served: Served, talk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    from lichtspiel.serve.workers import translation
+
+    _, address = served
+    plain = translation.draft
+
+    def noted(*given: Any, **more: Any) -> Any:
+        return replace(plain(*given, **more), notes=("line 1: write it in with --subtitles",))
+
+    monkeypatch.setattr(translation, "draft", noted)
+    done = get(f"{address}/v1/videos/translations/{drafted(served, talk)}").json()
+    assert done["notes"] == ["line 1: write it in with subtitles"]
 
 
 def test_the_voice_says_what_it_is_where_it_is_asked_to(served: Served, talk: Path) -> None:

@@ -11,7 +11,7 @@ export default {
   tr_subtitles: "Your own translation, if you have one",
   tr_subtitles_hint: "subtitles as .srt, .vtt or .ass; then nothing is heard or translated",
   tr_glossary: "Words that keep their translation",
-  tr_glossary_hint: 'a text file with lines of "word = translation", or names to keep',
+  tr_glossary_hint: "a text file with lines of “word = translation”, or names to keep",
   tr_picture: "List the text in the picture",
   tr_written: "Text in the picture",
   tr_written_at: "{from} to {to} s:",

@@ -166,7 +166,7 @@ function put(job) {
 
 function card(job) {
   const name = job.metadata?.file ?? job.id;
-  const say = [`${job.from ? nameOf(job.from) : "…"} → ${nameOf(job.to)}`, stateWords(job), ago(new Date(job.created_at * 1000))].join(" · ");
+  const say = [`${job.from && job.from !== "und" ? nameOf(job.from) : "…"} → ${nameOf(job.to)}`, stateWords(job), ago(new Date(job.created_at * 1000))].join(" · ");
   const item = el("li", { class: "draft", "data-id": job.id, "data-state": job.status },
     el("button", { type: "button", class: "plain", disabled: job.status !== "completed", onclick: () => open(job.id) }, el("b", { text: name }), el("small", { text: say })));
   if (!ended(job)) item.append(el("button", { type: "button", class: "quiet", text: t("tr_cancel"), onclick: () => cancel(job.id) }));

@@ -10,7 +10,7 @@ from typing import Any
 
 from lichtspiel import __version__
 from lichtspiel.seal import Input, Provenance
-from lichtspiel.serve.api.translation_form import DRAFT, draft_of
+from lichtspiel.serve.api.translation_form import DRAFT, draft_of, without_flags
 from lichtspiel.serve.queue.jobs import Job
 from lichtspiel.serve.settings import Settings
 from lichtspiel.workflows.terms import Terms
@@ -53,7 +53,7 @@ def make(
         return {
             "from": found.source, "before": [dataclasses.asdict(line) for line in found.before],
             "lines": [dataclasses.asdict(line) for line in found.lines], "engines": found.engines,
-            "pitches": found.pitches, "notes": notes, "written": written,
+            "pitches": found.pitches, "notes": [without_flags(note) for note in notes], "written": written,
             "timings": {"total": time.monotonic() - began},
         }  # fmt: skip
     drafted = draft_of(asked)
