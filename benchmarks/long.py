@@ -37,7 +37,7 @@ ROW = replace(
 )  # fmt: skip
 CASES = {"81 at once": (81, 0), "161 in windows of 81": (161, 81), "161 at once": (161, 0)}
 
-_COPIES = 8
+_COPIES = 9
 """How many tensors as large as the latents live at once at most: state, noise, velocity and the solver's memory."""
 
 

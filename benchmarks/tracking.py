@@ -28,7 +28,7 @@ from lichtspiel.footage.track import LIMIT, features, follow_selections
 from lichtspiel.toybox.render import render
 from lichtspiel.toybox.sample import FULL, sample
 
-BAD, FLAGGED = 0.6, 0.8
+BAD, FLAGGED = 0.6, 0.85
 
 
 @dataclass(frozen=True)

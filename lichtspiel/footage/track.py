@@ -37,7 +37,7 @@ LIMIT = 0.5
 """The confidence below which a frame's mask should be looked at."""
 
 _LOST = 0.25
-"""The confidence below which the object counts as lost: of clips that are right to their end, one in seventeen is."""
+"""The confidence below which the object counts as lost: of clips that are right to their end, one in fourteen is."""
 
 _COVERED, _WHOLE = 0.08, 0.05
 """The share of an object above which it counts as covered, and below which it counts as whole."""
@@ -66,8 +66,8 @@ _APART, _RARE, _GONE = 28.0, 1e-3, 4.0
 """Where something else is seen: how far its color is from the object's there, how rare it is in all of the object, and
 what that takes off the log odds."""
 
-_BIAS = -6.32
-_WEIGHTS = {"flow": 0.43, "color": 2.74, "overlap": 4.35, "hidden": -0.73}
+_BIAS = -6.87
+_WEIGHTS = {"flow": 0.27, "color": 3.96, "overlap": 3.13, "hidden": -1.33}
 _RISE = 0.05
 """By how much the confidence rises at most from frame to frame: what was wrong in a mask is carried on with it."""
 

@@ -33,7 +33,7 @@ __all__ = ["Job", "Joint", "behind", "bridge", "extend", "loop"]
 KNOWN = 9
 """How many frames VACE is given of each side. People who do it by hand take about ten."""
 
-_LEAST = 5  # frames of a model between two given pictures
+_LEAST = 5  # frames that a model makes from a given picture on, so that at least one is new
 _LONGEST = 60.0
 
 
@@ -87,7 +87,7 @@ class _Maker:
 
         row, first, last = self.row, before[-1], after[0] if after else None
         given = self._film(clip, before, after, seconds) if "edit" in row.tasks else self._pictures(clip, first, last)
-        count = row.nearest_frames(max(round(seconds * row.sampling.fps) + 1, _LEAST if after else 1))
+        count = row.nearest_frames(max(round(seconds * row.sampling.fps) + 1, _LEAST))
         fields: dict[str, Any] = {**self.job.options, "frames": count, "fit": "stretch", **given.fields}
         if row.sampling.free_size:
             width, height = row.sampling.sizes[0]

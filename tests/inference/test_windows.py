@@ -106,11 +106,11 @@ def test_the_network_never_sees_more_than_a_window(random_nano: Path) -> None:
 
 
 def test_memory_grows_with_the_length_by_the_latents_alone(random_nano: Path) -> None:
-    """Twice as many frames in windows take the memory of the short video, and room for latents: the state, the noise,
-    the velocity and what the solver remembers of the steps before."""
+    """Twice as many frames in windows take the memory of the short video, and room for longer latents: the state, the
+    noise, the velocity and its weights, the picture's condition, and what the solver remembers of the steps before."""
     peaks, sizes = [], []
-    for frames in (17, 33):
-        request = asked(frames=frames, window=17)
+    for frames, window in ((17, 0), (33, 17)):
+        request = asked(frames=frames, window=window)
         pipeline = load(request, random_nano)
         conditions = pipeline.encode(request)
         pipeline._dit()
@@ -119,7 +119,7 @@ def test_memory_grows_with_the_length_by_the_latents_alone(random_nano: Path) ->
         peaks.append(count.peak)
         sizes.append(last.latents.numel() * 4)
     assert sizes[1] == 9 / 5 * sizes[0]
-    assert peaks[1] - peaks[0] <= 8 * (sizes[1] - sizes[0])
+    assert peaks[1] - peaks[0] <= 9 * (sizes[1] - sizes[0])
     assert peaks[1] < 1.1 * peaks[0]
 
 
