@@ -22,8 +22,8 @@ from lichtspiel.frames import Frame
 
 __all__ = ["Rough", "refined"]
 
-_REACH = 24
-"""How many frames are looked at on each side."""
+_REACH = 81
+"""How many frames are looked at on each side: a picture of the background takes frames that are 48 away."""
 
 _AROUND = 9
 """The width in pixels by which an object is widened where it was followed roughly."""

@@ -99,3 +99,17 @@ def test_an_object_that_leaps_from_the_first_frame_on_is_not_lost() -> None:
     found = follow_selections(list(frames.frames[:7]), 0, [Selection(box=(left, top, right, bottom))])
     for number in range(7):
         assert overlap(found.masks(number)[0], frames.masks[number] == 1) > 0.8, number
+
+
+def test_an_object_that_comes_to_rest_is_not_taken_for_the_background() -> None:
+    ground = meadow()
+    places = [30 + 2 * number for number in range(12)] + [52] * 38
+    frames = []
+    for x in places:
+        frame = ground.copy()
+        frame[disc(x, 60, 20)] = (150, 100, 60)
+        frame[disc(x + 4, 66, 9)] = (90, 140, 110)
+        frames.append(frame)
+    found = follow_selections(frames, 0, [Selection(box=(10, 40, 51, 81))])
+    for number in (0, 24, 49):
+        assert overlap(found.masks(number)[0], disc(places[number], 60, 20)) > 0.7, number
