@@ -126,6 +126,13 @@ def test_other_scenes_are_not_the_same() -> None:
     assert groups(5, [(0, 3), (3, 4)]) == [[0, 3, 4]]
 
 
+@pytest.mark.parametrize(("one", "other"), [(600_584, 601_919), (601_090, 601_635), (600_256, 601_179)])
+def test_a_room_with_other_walls_is_not_the_same(one: int, other: int) -> None:
+    match = alike(drawn(one, 3)[1], drawn(other, 3)[1])
+    assert match.score > 0.94  # in gray there is little between them
+    assert not match.same
+
+
 def test_an_endpoint_captions_what_has_none(index: Index) -> None:
     asked: list[dict[str, object]] = []
 
