@@ -37,7 +37,7 @@ LIMIT = 0.5
 """The confidence below which a frame's mask should be looked at."""
 
 _LOST = 0.25
-"""The confidence below which the object counts as lost: of clips that are right to their end, one in fourteen is."""
+"""The confidence below which the object counts as lost: of clips that are right throughout, one in twenty is."""
 
 _COVERED, _WHOLE = 0.08, 0.05
 """The share of an object above which it counts as covered, and below which it counts as whole."""
@@ -425,8 +425,13 @@ class Track:
 
     @cached_property
     def confidence(self) -> list[float]:
-        """How sure each frame's masks are, from the selected frame on in both directions."""
-        sure = [min(confidence(shot.facts) for shot in shots) for shots in self.shots]
+        """How sure each frame's masks are, from the selected frame on in both directions.
+
+        Of three frames the middle value counts: one that differs from both its neighbors says little.
+        """
+        each = [min(confidence(shot.facts) for shot in shots) for shots in self.shots]
+        around = zip([each[0], *each], each, [*each[1:], each[-1]], strict=False)
+        sure = [value if value == 1 else sorted(three)[1] for value, three in zip(each, around, strict=True)]
         start = next((number for number, shots in enumerate(self.shots) if "given" in shots[0].facts), 0)
         for number in range(start + 1, len(sure)):
             sure[number] = min(sure[number], sure[number - 1] + _RISE)

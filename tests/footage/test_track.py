@@ -60,13 +60,20 @@ def test_confidence_rises_slowly_from_a_doubtful_mask_on_away_from_the_selected_
     good = {"flow": 0.95, "color": 0.97, "overlap": 0.95, "area": 1.0, "hidden": 0.0}
     bad = {**good, "overlap": 0.1, "color": 0.4}
     mask = np.ones((4, 4), bool)
-    facts = [good, bad, good, {"given": 1.0}, good, bad, good, good]
+    facts = [bad, bad, good, {"given": 1.0}, good, bad, bad, good, good]
     sure = Track([[Shot(mask, each)] for each in facts], (4, 4)).confidence
     assert sure[3] == 1
     assert sure[2] == sure[4] == confidence(good)
-    assert sure[1] == sure[5] == confidence(bad)
-    assert sure[0] == sure[6] == pytest.approx(sure[5] + 0.05)
+    assert sure[0] == sure[1] == sure[5] == sure[6] == confidence(bad)
     assert sure[7] == pytest.approx(sure[6] + 0.05)
+    assert sure[8] == pytest.approx(sure[7] + 0.05)
+
+
+def test_one_doubtful_mask_between_two_good_ones_says_little() -> None:
+    good = {"flow": 0.95, "color": 0.97, "overlap": 0.95, "area": 1.0, "hidden": 0.0}
+    facts = [{"given": 1.0}, good, {**good, "overlap": 0.1, "color": 0.4}, good]
+    sure = Track([[Shot(np.ones((4, 4), bool), each)] for each in facts], (4, 4)).confidence
+    assert sure == [1, confidence(good), confidence(good), confidence(good)]
 
 
 def test_two_objects_get_a_mask_each() -> None:
