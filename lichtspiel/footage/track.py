@@ -28,8 +28,7 @@ from lichtspiel.frames import Frame
 
 __all__ = ["LIMIT", "Shot", "Track", "confidence", "features", "follow", "follow_selections"]
 
-_FLOOR = 2e-5
-_NEVER = -8.0
+_FLOOR, _NEVER = 2e-5, -8.0
 WORKING_SIDE = 416
 """The longest side, in pixels, at which frames are worked on."""
 
@@ -70,8 +69,6 @@ _BIAS = -6.87
 _WEIGHTS = {"flow": 0.27, "color": 3.96, "overlap": 3.13, "hidden": -1.33}
 _RISE = 0.05
 """By how much the confidence rises at most from frame to frame: what was wrong in a mask is carried on with it."""
-
-_SURE = {"given": 1.0}
 
 
 @dataclass(frozen=True)
@@ -399,7 +396,7 @@ def follow(
             mask if area is None else refined(frames[start], mask, area, background, rough.going)
             for mask, area in zip(masks, areas, strict=True)
         ]
-    found = {start: [Shot(mask, dict(_SURE)) for mask in masks]}
+    found = {start: [Shot(mask, {"given": 1.0}) for mask in masks]}
     for numbers in (range(start + 1, len(frames)), range(start - 1, -1, -1)):
         scene = _Scene(frames, backdrop, start, masks, rough.motions)
         for number in numbers:
@@ -425,13 +422,10 @@ class Track:
 
     @cached_property
     def confidence(self) -> list[float]:
-        """How sure each frame's masks are, from the selected frame on in both directions.
-
-        Of three frames the middle value counts: one that differs from both its neighbors says little.
-        """
+        """How sure each frame's masks are, away from the selected one; of three frames the middle value counts."""
         each = [min(confidence(shot.facts) for shot in shots) for shots in self.shots]
-        around = zip([each[0], *each], each, [*each[1:], each[-1]], strict=False)
-        sure = [value if value == 1 else sorted(three)[1] for value, three in zip(each, around, strict=True)]
+        padded = [each[0], *each, each[-1]]
+        sure = [value if value == 1 else sorted(padded[n : n + 3])[1] for n, value in enumerate(each)]
         start = next((number for number, shots in enumerate(self.shots) if "given" in shots[0].facts), 0)
         for number in range(start + 1, len(sure)):
             sure[number] = min(sure[number], sure[number - 1] + _RISE)
@@ -483,7 +477,7 @@ def follow_selections(
     shots = follow(sized, start, masks, progress, areas)
     for index, mask in enumerate(whole):
         if areas[index] is None:
-            shots[start][index] = Shot(mask, dict(_SURE))
+            shots[start][index] = Shot(mask, {"given": 1.0})
     return Track(shots, (width, height))
 
 
