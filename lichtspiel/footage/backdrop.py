@@ -29,6 +29,9 @@ _NEAR = (11, 5, 5)
 _SPREAD = (24.0, 72.0)
 """The least and the most that is assumed of the noise of a frame."""
 
+_SHADED = 0.03
+"""How dense the background's colors are in a shadow, as a share of what they are without."""
+
 _SUPPORT = 0.3
 """The share of frames that must show the same color at a place; moving things cover it in the others."""
 
@@ -66,6 +69,11 @@ class Background:
         plain = np.einsum("hwc,hwc->hw", difference, difference)
         shaded = (difference[..., 0] - darker) ** 2 + 1.5 * (difference[..., 1] ** 2 + difference[..., 2] ** 2)
         return np.exp(-plain / self.spread), np.exp(-shaded / (0.7 * self.spread))
+
+    def believed(self, around: Floats, known: Mask, plain: Floats, shaded: Floats) -> Floats:
+        """How dense the background's colors are at each pixel: those of what lies `around`, and where the background is
+        `known` mostly those of its picture, of which `plain` and `shaded` are the likenesses."""
+        return np.where(known, 0.15 * around + self.density * (plain + _SHADED * shaded), around)
 
 
 class Backdrop:

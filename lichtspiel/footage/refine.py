@@ -32,9 +32,6 @@ _ROUNDS = 4
 _FLOOR = 2e-5
 _NEVER = -8.0
 
-_SHADED = 0.03
-"""How dense the background's colors are in a shadow, as a share of what they are without."""
-
 _EXPLAINED = 0.3
 """The likeness to the background above which a pixel teaches nothing about the object's colors."""
 
@@ -113,7 +110,7 @@ def refined(frame: Frame, mask: Mask, area: Mask, background: Background, going:
         sure = inside & ~explained
         own = histogram(bins, sure if sure.sum() > 0.3 * inside.sum() else inside)[bins] + _FLOOR
         ground = histogram(bins, ~inside & (explained | ~allowed))[bins] + _FLOOR
-        ground = np.where(known, 0.15 * ground + background.density * (plain + _SHADED * shaded), ground)
+        ground = background.believed(ground, known, plain, shaded)
         if other is not None:
             ground = np.maximum(ground, 0.5 * other.colors[bins])
         color = np.clip(np.log(own / ground), -3, 3)

@@ -53,9 +53,6 @@ _AGAIN = 1.0
 _BETTER = 0.15
 """By how much more of an object its motion as a whole must show than flow does, for the flow not to be trusted."""
 
-_SHADED = 0.03
-"""How dense the background's colors are in a shadow, as a share of what they are without."""
-
 _EVERYWHERE = (slice(None), slice(None))
 
 _MARGIN = 20
@@ -340,7 +337,7 @@ class _Scene:
         ground = 0.5 * (histogram(bins, ring & (rivals < 0.5)) + self.ground_colors)[bins] + _FLOOR
         plain, shaded = self.background.likeness(colors, where)
         known = self.background.known[where] > 0.7
-        ground = np.where(known, 0.15 * ground + self.background.density * (plain + _SHADED * shaded), ground)
+        ground = self.background.believed(ground, known, plain, shaded)
         rival = np.clip(rivals, 0.0, 0.95)
         other = 0.3 * self.other_colors[bins] + 0.02 * alike * (rivals > 0.5) + _FLOOR
         color = np.clip(np.log(own / ((1 - rival) * ground + rival * other)), -3, 3)
