@@ -12,6 +12,7 @@ import torch
 
 from benchmarks import nano_quality
 from lichtspiel.errors import InvalidInput, WeightsError
+from lichtspiel.inference.pipeline import Pipeline
 from lichtspiel.toybox.sample import FULL, STARTER, Vocabulary, is_held_out, sample
 from lichtspiel.toybox.scene import Action, Actor, Direction, Place, Scene
 from lichtspiel.train.data import Shape
@@ -230,10 +231,12 @@ def test_the_benchmark_prints_its_table(
         nano_quality, "VARIANT", replace(variants.STANDARD, shape=Shape(width=128, height=128, frames=5))
     )
     save_judge(random_judge(WORLD), tmp_path / "judge.safetensors")
-    nano_quality.main([
+    arguments = [
         "--count", "2", "--steps", "1", "--guidance", "1", "--languages", "--markdown", "--variety", "1",
         "--judge", str(tmp_path / "judge.safetensors"), "--weights", str(random_nano),
-    ])  # fmt: skip
+        "--clips", str(tmp_path / "clips"),
+    ]  # fmt: skip
+    nano_quality.main(arguments)
     printed = capsys.readouterr().out
     assert "1 steps, guidance 1" in printed
     assert "with 6 seeds differ" in printed.splitlines()[-1]
@@ -241,3 +244,6 @@ def test_the_benchmark_prints_its_table(
         assert column in printed.splitlines()[3]
     for row in ("subject", "camera", "all right", "motion", "static", "first frame"):
         assert f"| {row}" in printed
+    monkeypatch.setattr(Pipeline, "denoise", lambda *_: pytest.fail("clips that are kept are not made again"))
+    nano_quality.main(arguments)
+    assert capsys.readouterr().out.splitlines()[1:] == printed.splitlines()[1:]
