@@ -88,15 +88,17 @@ class Memory:
         alike = np.einsum("nc,nc->n", difference, difference) < _ALIKE**2
         return float(alike.sum()) / len(places)
 
-    def expected(self) -> tuple[Floats, Floats]:
-        """The whole shape [h, w] in the frame at hand, and its colors [h, w, 3]."""
-        matrix = self.pose[:2]
-        return carry(self.shape, matrix), carry(self.colors, matrix, edge=cv2.BORDER_REPLICATE)
+    def expected_shape(self) -> Floats:
+        """The whole shape in the frame at hand, [h, w]."""
+        return carry(self.shape, self.pose[:2])
+
+    def expected_colors(self) -> Floats:
+        """The colors that are expected there, [h, w, 3]."""
+        return carry(self.colors, self.pose[:2], edge=cv2.BORDER_REPLICATE)
 
     def again(self, lab: Bytes) -> Floats:
         """1 where the object is expected and its color is seen, [h, w]; nowhere if most of it is not."""
-        shape, colors = self.expected()
-        difference = lab - colors
+        shape, difference = self.expected_shape(), lab - self.expected_colors()
         alike = (shape > 0.5) & (np.einsum("hwc,hwc->hw", difference, difference) < _ALIKE**2)
         if alike.sum() < _MOST * (shape > 0.5).sum():
             return np.zeros_like(shape)

@@ -5,6 +5,7 @@ Flow is OpenCV's DIS (Kroeger et al. 2016). Knows no objects.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,10 @@ from numpy.typing import NDArray
 
 from lichtspiel.footage.pixels import Bytes, Floats, Mask, pull
 
-__all__ = ["Flows", "Motion", "carry", "is_still", "surroundings"]
+__all__ = ["EVERYWHERE", "Flows", "Motion", "carry", "is_still", "surroundings"]
+
+EVERYWHERE = (slice(None), slice(None))
+"""All of a picture, as a part of it."""
 
 _FEWEST = 8
 """How many corners the motion of the camera or of an object is fitted to, at least."""
@@ -39,46 +43,59 @@ class Motion:
         """How far each pixel moved against the background, in pixels, [h, w]."""
         return self.against(self.camera)
 
-    def against(self, matrix: NDArray[np.float64]) -> Floats:
-        """How far each pixel is from where an affine map says that it was, in pixels, [h, w]."""
-        x, y = self._mapped(matrix)
-        distance: Floats = np.hypot(self.source[..., 0] - x, self.source[..., 1] - y)
+    def against(self, matrix: NDArray[np.float64], where: tuple[slice, slice] = EVERYWHERE) -> Floats:
+        """How far each pixel of a part is from where an affine map says that it was, in pixels, [h, w]."""
+        x, y = self._mapped(matrix, where)
+        source = self.source[where]
+        distance: Floats = np.hypot(source[..., 0] - x, source[..., 1] - y)
         return distance
 
-    def between(self, matrix: NDArray[np.float64]) -> Floats:
-        """How far an affine map and the camera's differ at each pixel, [h, w]."""
-        (x, y), (u, v) = self._mapped(matrix), self._mapped(self.camera)
+    def between(self, matrix: NDArray[np.float64], where: tuple[slice, slice] = EVERYWHERE) -> Floats:
+        """How far an affine map and the camera's differ at each pixel of a part, [h, w]."""
+        (x, y), (u, v) = self._mapped(matrix, where), self._mapped(self.camera, where)
         distance: Floats = np.hypot(x - u, y - v)
         return distance
 
-    def _mapped(self, matrix: NDArray[np.float64]) -> tuple[Floats, Floats]:
+    def _mapped(self, matrix: NDArray[np.float64], where: tuple[slice, slice]) -> tuple[Floats, Floats]:
         height, width = self.trusted.shape
-        columns, rows = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
+        columns, rows = (
+            np.arange(width, dtype=np.float32)[where[1]],
+            np.arange(height, dtype=np.float32)[where[0], None],
+        )
         (a, b, c), (d, e, f) = matrix.astype(np.float32)
         return a * columns + b * rows + c, d * columns + e * rows + f
 
 
 class Flows:
-    """Measures motions between frames of one size."""
+    """Measures motions between frames of one size. Threads may share it."""
 
     def __init__(self, width: int, height: int) -> None:
-        library: Any = cv2  # its type stubs lack this class
-        self._dis = library.DISOpticalFlow_create(library.DISOPTICAL_FLOW_PRESET_FAST)
+        self._own = threading.local()  # DIS keeps its buffers from call to call
         columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
         self._places: Floats = np.stack([columns, rows], -1)
 
     def motion(self, old: Bytes, new: Bytes, camera: NDArray[np.float64]) -> Motion:
         """From gray frames and the camera's motion between them."""
+        return Motion(*self.checked(old, new), camera)
+
+    def checked(self, old: Bytes, new: Bytes) -> tuple[Floats, Mask]:
+        """Where each pixel of the new gray frame was in the old one, [h, w, 2] (x, y), and whether to trust it."""
         back, ahead = self.flow(new, old), self.flow(old, new)
         source = self._places + back
         returned = pull(ahead, source, edge=cv2.BORDER_REPLICATE) + back
         trusted = np.hypot(returned[..., 0], returned[..., 1]) < 1 + 0.05 * np.hypot(back[..., 0], back[..., 1])
-        return Motion(source, trusted, camera)
+        return source, trusted
 
     def flow(self, one: Bytes, other: Bytes) -> Floats:
         """Where each pixel of a gray frame moves to in another one, [h, w, 2] (x, y)."""
         nothing: Any = None
-        return np.asarray(self._dis.calc(one, other, nothing), np.float32)
+        return np.asarray(self._dis().calc(one, other, nothing), np.float32)
+
+    def _dis(self) -> Any:
+        if not hasattr(self._own, "dis"):
+            library: Any = cv2  # its type stubs lack this class
+            self._own.dis = library.DISOpticalFlow_create(library.DISOPTICAL_FLOW_PRESET_FAST)
+        return self._own.dis
 
     def camera(self, old: Bytes, new: Bytes) -> NDArray[np.float64]:
         """The background's motion [2, 3] from places in the new gray frame to places in the old one.

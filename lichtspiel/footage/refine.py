@@ -7,7 +7,9 @@ can be told apart from it. For that it is followed roughly through some frames o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from lichtspiel.footage.backdrop import Backdrop, Background
 from lichtspiel.footage.motion import Flows, Motion, carry
 from lichtspiel.footage.pixels import Bytes, Floats, Mask, gray_of, lab_of, pull, widened
-from lichtspiel.footage.segment import box_of, color_bins, histogram, relax, tidy
+from lichtspiel.footage.segment import FLOOR, NEVER, box_of, color_bins, histogram, relax, tidy
 from lichtspiel.footage.shapes import distance
 from lichtspiel.frames import Frame
 
@@ -29,8 +31,6 @@ _AROUND = 9
 """The width in pixels by which an object is widened where it was followed roughly."""
 
 _ROUNDS = 4
-_FLOOR = 2e-5
-_NEVER = -8.0
 
 _EXPLAINED = 0.3
 """The likeness to the background above which a pixel teaches nothing about the object's colors."""
@@ -45,30 +45,42 @@ _CHANGED = (0.5, 1.6)
 class Rough:
     """What objects cover in the frames around the selected one, and the motions that this was found by."""
 
-    def __init__(self, frames: Sequence[Frame], start: int, masks: Sequence[Mask], backdrop: Backdrop) -> None:
+    def __init__(self, frames: Sequence[Frame], start: int, side: Executor) -> None:
+        """Begin to measure the flow around the frame `start`, in the threads of `side`."""
+        self._frames, self._start = frames, start
         height, width, _ = frames[start].shape
         self.flows = Flows(width, height)
-        self.going: Floats | None = None
         self.motions: dict[tuple[int, int], Motion] = {}
-        self.covered = {start: _any([widened(mask, _AROUND) for mask in masks])}
-        if start + 1 < len(frames):
-            self.going = self.flows.flow(gray_of(frames[start]), gray_of(frames[start + 1]))
+        self.covered: dict[int, Mask] = {}
+        self._pairs: dict[tuple[int, int], Future[tuple[Floats, Mask]]] = {}
         first, last = max(start - _REACH, 0), min(start + _REACH, len(frames) - 1)
-        for numbers in (range(start + 1, last + 1), range(start - 1, first - 1, -1)):
-            self._walk(frames, start, numbers, masks, backdrop)
+        for number in (*range(start + 1, last + 1), *range(start - 1, first - 1, -1)):
+            before = number - 1 if number > start else number + 1
+            self._pairs[number, before] = side.submit(self._flow, number, before)
 
-    def _walk(
-        self, frames: Sequence[Frame], start: int, numbers: range, masks: Sequence[Mask], backdrop: Backdrop
-    ) -> None:
-        solid = [mask.astype(np.float32) for mask in masks]
-        before, last = start, gray_of(frames[start])
-        for number in numbers:
-            gray = gray_of(frames[number])
-            motion = self.flows.motion(last, gray, backdrop.camera(number, before))
+    def _flow(self, number: int, before: int) -> tuple[Floats, Mask]:
+        return self.flows.checked(gray_of(self._frames[before]), gray_of(self._frames[number]))
+
+    @cached_property
+    def going(self) -> Floats | None:
+        """Where each pixel of the selected frame goes to in the next one, [h, w, 2] (x, y); None for the last one."""
+        if self._start + 1 == len(self._frames):
+            return None
+        return self.flows.flow(gray_of(self._frames[self._start]), gray_of(self._frames[self._start + 1]))
+
+    def find(self, masks: Sequence[Mask], backdrop: Backdrop) -> None:
+        """Follow the objects from their masks [h, w] on the selected frame."""
+        selected = [mask.astype(np.float32) for mask in masks]
+        self.covered[self._start] = _any([widened(mask, _AROUND) for mask in masks])
+        solid = selected
+        for (number, before), pair in self._pairs.items():
+            if before == self._start:
+                solid = selected
+            last, gray = gray_of(self._frames[before]), gray_of(self._frames[number])
+            motion = Motion(*pair.result(), backdrop.camera(number, before))
             self.motions[number, before] = motion
             solid = [self._moved(mask, motion, last, gray) for mask in solid]
             self.covered[number] = _any([widened(mask > 0.3, _AROUND) for mask in solid])
-            before, last = number, gray
 
     def _moved(self, mask: Floats, motion: Motion, last: Bytes, gray: Bytes) -> Floats:
         carried = pull(mask, motion.source)
@@ -108,8 +120,8 @@ def refined(frame: Frame, mask: Mask, area: Mask, background: Background, going:
         inside = other.without(inside)
     for _ in range(_ROUNDS):
         sure = inside & ~explained
-        own = histogram(bins, sure if sure.sum() > 0.3 * inside.sum() else inside)[bins] + _FLOOR
-        ground = histogram(bins, ~inside & (explained | ~allowed))[bins] + _FLOOR
+        own = histogram(bins, sure if sure.sum() > 0.3 * inside.sum() else inside)[bins] + FLOOR
+        ground = histogram(bins, ~inside & (explained | ~allowed))[bins] + FLOOR
         ground = background.believed(ground, known, plain, shaded)
         if other is not None:
             ground = np.maximum(ground, 0.5 * other.colors[bins])
@@ -117,7 +129,7 @@ def refined(frame: Frame, mask: Mask, area: Mask, background: Background, going:
         evidence = (color + _place(inside)).astype(np.float32)
         if other is not None and flow is not None:
             evidence += other.against(flow, inside)
-        evidence[~allowed] = _NEVER
+        evidence[~allowed] = NEVER
         inside = tidy(relax(evidence, crop) > 0)
     share = inside.sum() / max(mask.sum(), 1)
     if other is None and not _CHANGED[0] < share < _CHANGED[1]:

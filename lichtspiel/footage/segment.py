@@ -20,10 +20,13 @@ from lichtspiel.footage.pixels import Floats, Mask, shrunk, widened
 from lichtspiel.footage.selection import Selection
 from lichtspiel.frames import Frame
 
-__all__ = ["Segmenter", "box_of", "color_bins", "grab", "histogram", "relax", "tidy"]
+__all__ = ["FLOOR", "NEVER", "Segmenter", "box_of", "color_bins", "grab", "histogram", "relax", "tidy"]
 
 Segmenter: TypeAlias = "Callable[[Frame, Selection], Mask]"
 """From a frame and what was selected on it to the object's mask."""
+
+FLOOR, NEVER = 2e-5, -8.0
+"""How dense a color is at least, and the log odds of a place where an object cannot be."""
 
 _SIDE = 200
 """The longest side, in pixels, at which GrabCut works: its time grows faster than the number of pixels."""
@@ -149,7 +152,7 @@ def relax(evidence: Floats, lab: NDArray[np.uint8], rounds: int = 8, weight: flo
         pairs.append((here, there, np.einsum("hwc,hwc->hw", difference, difference)))
     beta = 1 / (2 * float(np.mean([distance.mean() for _, _, distance in pairs])) + 1e-6)
     bonds = [
-        (here, there, weight / np.hypot(*offset) * np.exp(-beta * distance))
+        (here, there, np.float32(weight / np.hypot(*offset)) * np.exp(np.float32(-beta) * distance))
         for offset, (here, there, distance) in zip(_NEIGHBORS, pairs, strict=True)
     ]
     total, belief = evidence, np.tanh(evidence / 2)

@@ -56,8 +56,8 @@ def test_a_remembered_shape_moves_on_and_is_corrected_by_what_is_seen() -> None:
     memory.move(memory.predicted(still))
     frame, truth = scene(53)  # 5 pixels farther than it was expected
     memory.look(lab_of(frame), np.zeros(truth.shape, bool))
-    shape, _ = memory.expected()
+    shape = memory.expected_shape()
     assert ((shape > 0.5) & truth).sum() / ((shape > 0.5) | truth).sum() > 0.9
     memory.refresh(truth, lab_of(frame))
     assert memory.since == 0
-    assert np.array_equal(memory.expected()[0] > 0.5, truth)
+    assert np.array_equal(memory.expected_shape() > 0.5, truth)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor, Future
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
 
 from lichtspiel.errors import RequestError
+from lichtspiel.footage import track
 from lichtspiel.footage.masks import shaped
 from lichtspiel.footage.segment import box_of, grab
 from lichtspiel.footage.selection import Selection
@@ -39,6 +42,27 @@ def test_the_mask_moves_with_the_object_and_does_not_grow() -> None:
     first, last = found.masks(0)[0], found.masks(FRAMES - 1)[0]
     assert overlap(first, last) < 0.5
     assert 0.7 < last.sum() / first.sum() < 1.3
+
+
+class InTurn(Executor):
+    """Runs what is submitted at once, in the same thread."""
+
+    def __init__(self, threads: int) -> None:
+        assert threads > 0
+
+    def submit(self, call: Any, /, *arguments: Any, **options: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(call(*arguments, **options))
+        return done
+
+
+def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = followed(6)
+    monkeypatch.setattr(track, "ThreadPoolExecutor", InTurn)
+    alone = follow_selections(list(clip().frames), 6, [Selection(box=box_of(clip().masks[6] == 1))])
+    for (one,), (other,) in zip(found.shots, alone.shots, strict=True):
+        assert np.array_equal(one.mask, other.mask)
+        assert one.facts == other.facts
 
 
 def test_an_object_that_vanishes_leaves_an_empty_mask_and_no_confidence() -> None:
