@@ -76,7 +76,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "train/data": ("", "numpy torch"),
     "train/speed": ("", "torch"),
     "train/optim": ("", "torch"),
-    "train/text": ("tokenizer train/data", "torch"),
+    "train/text": ("models tokenizer train/data", "torch"),
     "train/folder": ("errors media storage train/data", "cv2 numpy torch"),
     "train/state": ("errors storage train/optim", "torch"),
     "train/vae": ("errors inference models spec train/data train/optim train/state", "einops numpy torch"),

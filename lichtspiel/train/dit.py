@@ -27,7 +27,7 @@ from lichtspiel.train.latents import LatentStore
 from lichtspiel.train.optim import OptimizerFactory
 from lichtspiel.train.speed import Speed
 from lichtspiel.train.state import Budget, Logger, Run, Weights
-from lichtspiel.train.text import Prompts, draw_text
+from lichtspiel.train.text import Prompts, draw_text, look_at_neighbors
 
 TASKS = (0.7, 0.18, 0.12)
 """Shares of text, first picture, and first and last picture among whole clips."""
@@ -102,6 +102,7 @@ def train_dit(
     """
     torch.manual_seed(plan.seed)
     umt5, dit = UMT5(model.umt5).to(plan.device), DiT(model.dit)
+    look_at_neighbors(umt5)
     dit.initialize()
     dit.to(plan.device)
     if plan.device == "cpu":

@@ -1,4 +1,4 @@
-"""Captions in the form that a text encoder takes, and the share of them that training drops."""
+"""Captions in the form that a text encoder takes, the share of them that training drops, and where it begins."""
 
 from __future__ import annotations
 
@@ -8,13 +8,35 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from lichtspiel.models.umt5 import UMT5, Block, relative_buckets
 from lichtspiel.tokenizer import END, UNKNOWN, Tokenizer, clean, umt5
 from lichtspiel.train.data import Dataset
 
-__all__ = ["Prompts", "draw_text", "vocabulary"]
+__all__ = ["Prompts", "draw_text", "look_at_neighbors", "vocabulary"]
 
 TEXT_DROPOUT = 0.1
 """Share of captions replaced by the empty prompt, which classifier-free guidance needs."""
+
+
+ORDER_LAYERS, ORDER_BIAS = 2, 5.0
+"""In how many of the first layers heads look at neighbors, and how much that adds to their attention logits."""
+
+
+@torch.no_grad()
+def look_at_neighbors(encoder: UMT5) -> None:
+    """Begin with one head of the first layers that looks one piece back, and one that looks one ahead.
+
+    "From left to right" and "from right to left" hold the same pieces. A new encoder, whose biases of distance are all
+    near zero, sees no order in them, and none of its parameters alone would bring one about: in nano's world it still
+    guessed after 900 steps, and with these heads it was right after 150 (`LOG.md`).
+    """
+    buckets = relative_buckets(3, encoder.buckets, encoder.max_distance, torch.device("cpu"))
+    back, ahead = int(buckets[1, 0]), int(buckets[1, 2])
+    for block in list(encoder.blocks)[:ORDER_LAYERS]:
+        assert isinstance(block, Block)
+        biases = block.pos_embedding.embedding.weight
+        biases[back, 0] += ORDER_BIAS
+        biases[ahead, 1] += ORDER_BIAS
 
 
 def draw_text(data: Dataset, index: int, generator: torch.Generator) -> str:

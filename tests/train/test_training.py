@@ -25,7 +25,7 @@ from lichtspiel.train.nano.clips import ClipStore, open_store, render_store
 from lichtspiel.train.nano.probe import SceneProbe
 from lichtspiel.train.optim import Combined, Muon, OptimizerFactory, adamw, muon_adamw, orthogonal
 from lichtspiel.train.state import Budget, Run, check_device
-from lichtspiel.train.text import Prompts, vocabulary
+from lichtspiel.train.text import Prompts, look_at_neighbors, vocabulary
 from lichtspiel.train.vae import VAEPlan, blank_vae, measure, train_vae, weights
 
 NANO = MODELS["nano"]
@@ -320,6 +320,27 @@ def test_the_encoder_learns_alone_first(store: ClipStore, latents: LatentStore, 
             for one in (encoder, UMT5(model.umt5))
         )
     assert learned < 0.9 * blank
+
+
+def test_a_new_encoder_soon_tells_left_to_right_from_right_to_left() -> None:
+    """The same pieces in another order, somewhere among others: half of the answers are right by chance."""
+    torch.manual_seed(0)
+    encoder = UMT5(replace(NANO.umt5, vocabulary=32, width=64, attention_width=64, ffn_width=128, layers=2))
+    look_at_neighbors(encoder)
+    head = torch.nn.Linear(64, 2)
+    optimizer = torch.optim.Adam([*encoder.parameters(), *head.parameters()], lr=2e-3)
+    right = []
+    for _ in range(40):
+        ids, reverse = torch.randint(6, 32, (48, 12)), torch.rand(48) < 0.5
+        for row, begin, turned in zip(ids, torch.randint(0, 8, (48,)), reverse, strict=True):
+            row[begin : begin + 4] = torch.tensor([2, 5, 4, 3] if turned else [2, 3, 4, 5])
+        answers = head(encoder(ids))
+        truth = reverse.long()[:, None].expand(answers.shape[:2])
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(answers.flatten(0, 1), truth.flatten()).backward()
+        optimizer.step()
+        right.append(float((answers.argmax(-1) == truth).float().mean()))
+    assert right[-1] > 0.95
 
 
 def test_some_texts_are_short_prompts_and_say_what_they_name(store: ClipStore) -> None:
