@@ -236,7 +236,9 @@ def transcribe(
     if out is not None:
         write_subtitles(out, heard.lines, heard.language, video)
     if as_json:
-        lines = [{"start": line.start, "end": line.end, "text": line.text} for line in heard.lines]
+        lines = [
+            {"start": line.start, "end": line.end, "text": line.text, "speaker": line.speaker} for line in heard.lines
+        ]
         described = {"language": heard.language, "engine": heard.engine, "notes": list(heard.notes), "lines": lines}
         print(json.dumps({**described, "path": None if out is None else str(out)}, ensure_ascii=False))
         return

@@ -6,6 +6,7 @@ order, with the glossary, and can say a line in fewer words.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -25,6 +26,14 @@ _MOST_ANSWER = 4 << 20
 _BATCH = 40
 _CONTEXT = 4  # lines before a batch that are shown, too
 _PATH = "/chat/completions"
+_EXAMPLE = "chat:http://127.0.0.1:8000/v1#MODEL"
+_REMEDIES = {
+    401: "it wants a key: name its file as #MODEL@FILE",
+    403: "it refuses the key: name another file as #MODEL@FILE",
+    404: "it has no such model, or the address does not end in /v1",
+    429: "it has too much to do; try again later",
+}
+"""What to do about a status."""
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -41,13 +50,14 @@ class Chat:
 
     def __init__(self, named: engines.Named) -> None:
         url = str(named.place)
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InvalidInput(f"--translator chat:{url}: is no http or https address")
+        self._named, host = str(named), _host(url)
+        if host is None:
+            raise InvalidInput(f"--translator chat:{url}: is no http or https address; type it as {_EXAMPLE}")
         model, _, key = (named.choice or "").partition("@")
-        self._url = url if parts.path.endswith(_PATH) else url.rstrip("/") + _PATH
+        path = urllib.parse.urlsplit(url).path
+        self._url = url if path.endswith(_PATH) else url.rstrip("/") + _PATH
         self._model, self._key = model or "default", _key(key) if key else ""
-        self.name = f"{self._model} at {parts.hostname}"
+        self.name = f"{self._model} at {host}"
 
     def check(self, source: str, target: str) -> None:
         """See Translator: what a model knows is not known before it is asked."""
@@ -84,7 +94,8 @@ class Chat:
             lines = _lines(self._ask(asked))
             if lines is not None and len(lines) == len(batch):
                 return lines
-        raise LichtspielError(f"{self.name} did not answer with {len(batch)} translations; try another model")
+        said = f"did not answer with {len(batch)} translations; name another model after the #"
+        raise LichtspielError(f"--translator {self._named}: {said}")
 
     def _ask(self, text: str) -> str:
         body = {
@@ -104,18 +115,42 @@ class Chat:
                 answer = json.loads(response.read(_MOST_ANSWER))
             return str(answer["choices"][0]["message"]["content"])
         except urllib.error.HTTPError as error:
-            raise LichtspielError(f"{self.name} answered with status {error.code}") from None
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            reason = getattr(error, "reason", None) or type(error).__name__
-            raise LichtspielError(f"{self.name} cannot be used: {reason}") from None
+            remedy = _REMEDIES.get(error.code, "look into its log, or try again later")
+            raise LichtspielError(f"--translator {self._named}: answered with status {error.code}; {remedy}") from None
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", None) or error
+            said = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
+            remedy = f"start the server, or type its address as {_EXAMPLE}"
+            raise LichtspielError(f"--translator {self._named}: cannot be reached ({said}); {remedy}") from None
+        except (ValueError, LookupError, TypeError):
+            rule = f"it is no OpenAI-compatible chat; type its address as {_EXAMPLE}"
+            raise LichtspielError(f"--translator {self._named}: answered with something else; {rule}") from None
+
+
+def _host(url: str) -> str | None:
+    """The host of an address; None for what is none."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        _ = parts.port  # raises for one that is no number, or too large
+    except ValueError:
+        return None
+    plain = all("!" <= letter <= "~" for letter in url)
+    plain = plain and parts.username is None  # a password would stand in messages and records
+    return parts.hostname if plain and parts.scheme in ("http", "https") else None
 
 
 def _key(path: str) -> str:
     try:
         with open(os.path.expanduser(path), encoding="utf-8") as file:
-            return file.read().strip()
+            key = file.read().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"--translator chat: the key in {path} cannot be read: {error}") from None
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise InvalidInput(
+            f"--translator chat: the key in {path} cannot be read: {reason}; name its file as {_EXAMPLE}@FILE"
+        ) from None
+    if not key or not all("!" <= letter <= "~" for letter in key):
+        raise InvalidInput(f"--translator chat: {path} holds no key; it is one line of letters and digits")
+    return key
 
 
 def _lines(answer: str) -> list[str] | None:

@@ -98,7 +98,7 @@ class Espeak:
         except (OSError, ValueError) as error:
             raise LichtspielError(f"eSpeak NG failed: {error}") from error
         if "error" in answer:
-            raise InvalidInput(f"--voice espeak: eSpeak NG refuses: {answer['error']}")
+            raise InvalidInput(f"--voice espeak: eSpeak NG says: {answer['error']}; see `lichtspiel languages`")
         return answer, sound
 
     def close(self) -> None:

@@ -38,22 +38,23 @@ class Transcript:
     pitches: tuple[float, ...] = ()
 
 
-def transcribe(hearer: Hearer, sound: Samples, language: str | None, *, name: str) -> Transcript:
+def transcribe(
+    hearer: Hearer, sound: Samples, language: str | None, *, name: str, remedy: str = "choose one in which people speak"
+) -> Transcript:
     """The sentences of a sound: float32 samples [n] at 16 kHz.
 
     Raises MediaError, which says what there is instead, when nothing is said: silence, or sound without speech.
-    `name` is the file, for messages.
+    `name` is the file and `remedy` what its user can do, for messages.
     """
     import numpy as np
 
     loudest = float(np.abs(sound).max()) if len(sound) else 0.0
     if loudest < 10 ** (-60 / 20):
-        raise MediaError(f"{name}: its sound track is silent, so there is nothing to translate")
+        raise MediaError(f"{name}: its sound track is silent, so nothing is said in it; {remedy}")
     spans = speech_spans(sound)
     if not spans:
         raise MediaError(
-            f"{name}: no speech was found in {len(sound) / RATE:.0f} s of sound (music or noise only?); "
-            "if there is some, write it down and give it with --subtitles or --transcript"
+            f"{name}: no speech was found in {len(sound) / RATE:.0f} s of sound (music or noise only?); {remedy}"
         )
     heard = hearer.hear(sound, spans, language)
     if not heard.words:
@@ -66,7 +67,7 @@ def transcribe(hearer: Hearer, sound: Samples, language: str | None, *, name: st
 
 def choose(text: str | None, language: str | None) -> Hearer:
     """The engine that was named, or the default. Raises InvalidInput for an engine or a language that is not there."""
-    named = engines.parse("--transcriber", text or "pocketsphinx", KINDS, ["pocketsphinx"])
+    named = engines.parse("--transcriber", "pocketsphinx" if text is None else text, KINDS, ["pocketsphinx"])
     hearer = _maker(named.kind)(named)
     if language is not None and hearer.languages is not None and language not in hearer.languages:
         if named.kind == "pocketsphinx":
@@ -89,7 +90,10 @@ class PocketSphinx:
         if find_spec("pocketsphinx") is None:
             raise InvalidInput(f"--transcriber pocketsphinx: it is not installed; {INSTALL}")
         if named.choice:
-            raise InvalidInput(f"--transcriber pocketsphinx:{named.choice}: it has one model; drop {named.choice}")
+            raise InvalidInput(
+                f"--transcriber pocketsphinx:{named.choice}: it has one model of its own; type --transcriber "
+                f"pocketsphinx, or name what reads {named.choice}, such as --transcriber whisper:PATH"
+            )
 
     def hear(self, sound: Samples, spans: list[tuple[float, float]], language: str | None) -> Heard:
         """Words of each span, which is an utterance of its own."""
@@ -135,6 +139,6 @@ def _shifted(word: Word, by: float) -> Word:
 def _maker(kind: str) -> Callable[[engines.Named], Hearer]:
     if kind == "pocketsphinx":
         return PocketSphinx
-    from lichtspiel.translate import hear_files
+    from lichtspiel.translate import hear_files, sherpa
 
-    return hear_files.MAKERS[kind]
+    return sherpa.Sherpa if kind == "sherpa" else hear_files.MAKERS[kind]

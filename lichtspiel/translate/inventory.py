@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
-from lichtspiel.translate import espeak, tongues, voice_activity
+from lichtspiel.translate import engines, espeak, sherpa, tongues, voice_activity
 from lichtspiel.translate.translators import APERTIUM, apertium_pairs
 
 __all__ = ["inventory"]
@@ -31,7 +31,7 @@ def _hearing() -> list[dict[str, Any]]:
         _entry("pocketsphinx", voiced and _has("pocketsphinx"), "English", voice_activity.INSTALL),
         _entry(
             "whisper:PATH", voiced and _has("faster_whisper"), "about 100 languages: a faster-whisper model",
-            "pip install 'lichtspiel[translate-models]'; hf download Systran/faster-whisper-small --local-dir PATH",
+            f"{engines.MODELS}; hf download Systran/faster-whisper-small --local-dir PATH",
         ),
         _entry(
             "vosk:PATH", voiced and _has("vosk"), "about 20 languages, one folder each",
@@ -39,7 +39,7 @@ def _hearing() -> list[dict[str, Any]]:
         ),
         _entry(
             "sherpa:PATH", voiced and _has("sherpa_onnx"), "Moonshine, Whisper, SenseVoice and transducers",
-            "pip install sherpa-onnx; unpack a model of github.com/k2-fsa/sherpa-onnx to PATH",
+            f"{sherpa.INSTALL}; unpack a model of github.com/k2-fsa/sherpa-onnx to PATH",
         ),
     ]  # fmt: skip
 
@@ -47,7 +47,7 @@ def _hearing() -> list[dict[str, Any]]:
 def _translating() -> list[dict[str, Any]]:
     pairs = apertium_pairs()
     told = ", ".join(f"{one} to {other}" for one, other, _ in pairs) or "a few pairs, such as en to es and fr to es"
-    here, add = _has("ctranslate2", "sentencepiece"), "pip install 'lichtspiel[translate-models]'"
+    here, add = _has("ctranslate2", "sentencepiece"), engines.MODELS
     told_chat = "what the model behind an OpenAI-compatible address knows; the words are sent there"
     return [
         _entry("apertium", bool(pairs), told, APERTIUM),

@@ -16,10 +16,10 @@ from typing import Any
 from lichtspiel.errors import InvalidInput, LichtspielError
 from lichtspiel.translate import engines, tongues
 
-__all__ = ["INSTALL", "MAKERS", "Argos", "Nllb", "Opus"]
+__all__ = ["MAKERS", "Argos", "Nllb", "Opus"]
 
-INSTALL = "pip install 'lichtspiel[translate-models]'"
 _MOST_BYTES = 4 << 30
+_ARGOS, _ARGOS_FILES = "an .argosmodel file, or the folder in it", ("metadata.json", "model", "sentencepiece.model")
 
 _FLORES_SCRIPTS = {
     "ar": "Arab", "fa": "Arab", "ur": "Arab", "ps": "Arab", "ug": "Arab", "sd": "Arab", "he": "Hebr", "yi": "Hebr",
@@ -40,7 +40,7 @@ class _Model:
 
     def __init__(self, named: engines.Named, folder: Path, pieces: tuple[Path, Path]) -> None:
         for package in ("ctranslate2", "sentencepiece"):
-            engines.needs(named, package, INSTALL)
+            engines.needs(named, package, engines.MODELS)
         import ctranslate2
         import sentencepiece
 
@@ -49,9 +49,7 @@ class _Model:
             self._model = ctranslate2.Translator(str(folder), device="cpu", compute_type="auto", intra_threads=0)
             self._source, self._target = (sentencepiece.SentencePieceProcessor(model_file=str(one)) for one in pieces)
         except (RuntimeError, ValueError, OSError) as error:
-            raise InvalidInput(
-                f"--translator {named}: cannot be read ({error}); convert or download it again"
-            ) from None
+            raise engines.unreadable(named, error, "convert or download it again") from None
 
     def _run(
         self, texts: Sequence[str], before: Sequence[str] = (), after: Sequence[str] = (), start: str | None = None
@@ -78,21 +76,21 @@ class Argos(_Model):
     """A package of Argos Translate: one file .argosmodel, or the folder that it unpacks to, for one pair."""
 
     def __init__(self, named: engines.Named) -> None:
-        path = engines.existing(named, "an .argosmodel file, or the folder in it")
+        engines.undivided(named)
+        path = engines.existing(named, _ARGOS)
         if path.is_dir():
-            self._load(named, path)
+            self._load(named, engines.existing(named, _ARGOS, names=_ARGOS_FILES))
             return
         with tempfile.TemporaryDirectory(prefix="lichtspiel-argos-") as unpacked:  # the model is in memory after that
             self._load(named, _unpack(named, path, Path(unpacked)))
 
     def _load(self, named: engines.Named, folder: Path) -> None:
-        names = ["metadata.json", "model", "sentencepiece.model"]
-        engines.existing(engines.Named(named.field, named.kind, str(folder), None), "an Argos package", names=names)
         try:
             said = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
             self._pair = (str(said["from_code"]), str(said["to_code"]))
         except (ValueError, LookupError, TypeError, OSError) as error:
-            raise InvalidInput(f"--translator {named}: its metadata.json cannot be read ({error})") from None
+            rule = 'it says "from_code" and "to_code"; unpack it again'
+            raise InvalidInput(f"--translator {named}: its metadata.json cannot be read ({error}); {rule}") from None
         pieces = folder / "sentencepiece.model"
         super().__init__(named, folder / "model", (pieces, pieces))
 
@@ -100,13 +98,18 @@ class Argos(_Model):
         """See Translator."""
         if (source, target) != self._pair:
             one, other = self._pair
-            raise InvalidInput(
-                f"--translator {self.name}: translates from {one} to {other}, not from {source} to {target}"
-            )
+            raise _other_pair(self.name, one, other, source, target)
 
     def translate(self, texts: Sequence[str], source: str, target: str, terms: dict[str, str]) -> list[str]:
         """See Translator."""
         return self._run(texts)
+
+
+def _other_pair(name: str, one: str, other: str, source: str, target: str) -> InvalidInput:
+    return InvalidInput(
+        f"--translator {name}: translates from {one} to {other}, not from {source} to {target}; name a model for that "
+        "pair, or bring the words: --subtitles"
+    )
 
 
 def _unpack(named: engines.Named, path: Path, folder: Path) -> Path:
@@ -114,12 +117,18 @@ def _unpack(named: engines.Named, path: Path, folder: Path) -> Path:
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > _MOST_BYTES:
-                raise InvalidInput(f"--translator {named}: unpacks to more than {_MOST_BYTES >> 30} GiB")
+                raise InvalidInput(f"--translator {named}: unpacks to more than {_MOST_BYTES >> 30} GiB; "
+                                   "unpack it yourself and name the folder")  # fmt: skip
             archive.extractall(folder)  # which keeps names inside the folder
     except (zipfile.BadZipFile, OSError) as error:
-        raise InvalidInput(f"--translator {named}: is no .argosmodel file ({error})") from None
-    found = [*folder.glob("*/metadata.json"), *folder.glob("metadata.json")]
-    return found[0].parent if found else folder
+        raise InvalidInput(f"--translator {named}: is no .argosmodel file ({error}); download it again") from None
+    found = [one.parent for one in (*folder.glob("*/metadata.json"), *folder.glob("metadata.json"))]
+    fitting = [one for one in found if all((one / name).exists() for name in _ARGOS_FILES)]
+    if not fitting:
+        raise InvalidInput(
+            f"--translator {named}: is no .argosmodel file (it lacks {' or '.join(_ARGOS_FILES)}); download it again"
+        )
+    return fitting[0]
 
 
 class Opus(_Model):
@@ -127,8 +136,9 @@ class Opus(_Model):
     pair it is, only its user knows: a name that ends in -en-de is believed."""
 
     def __init__(self, named: engines.Named) -> None:
+        engines.undivided(named)
         path = engines.existing(
-            named, "an OPUS-MT model for CTranslate2", names=["model.bin", "source.spm", "target.spm"]
+            named, "the folder of an OPUS-MT model for CTranslate2", names=["model.bin", "source.spm", "target.spm"]
         )
         self._parts = path.resolve().name.lower().replace("_", "-").split("-")
         super().__init__(named, path, (path / "source.spm", path / "target.spm"))
@@ -137,9 +147,7 @@ class Opus(_Model):
         """See Translator."""
         pair = self._parts[-2:]
         if all(part in tongues.NAMES for part in pair) and len(pair) == 2 and pair != [source, target]:
-            raise InvalidInput(
-                f"--translator {self.name}: translates from {pair[0]} to {pair[1]}, not from {source} to {target}"
-            )
+            raise _other_pair(self.name, pair[0], pair[1], source, target)
 
     def translate(self, texts: Sequence[str], source: str, target: str, terms: dict[str, str]) -> list[str]:
         """See Translator."""
@@ -151,19 +159,36 @@ class Nllb(_Model):
     non-commercial use (CC-BY-NC)."""
 
     def __init__(self, named: engines.Named) -> None:
-        path = engines.existing(named, "an NLLB model for CTranslate2", names=["model.bin", "sentencepiece.bpe.model"])
+        engines.undivided(named)
+        path = engines.existing(
+            named, "the folder of an NLLB model for CTranslate2", names=["model.bin", "sentencepiece.bpe.model"]
+        )
         pieces = path / "sentencepiece.bpe.model"
         super().__init__(named, path, (pieces, pieces))
+        self._words = _vocabulary(path)
 
     def check(self, source: str, target: str) -> None:
-        """See Translator."""
-        for code in (source, target):
-            if tongues.iso639_2(code) == "und":
-                raise InvalidInput(f"--translator {self.name}: has no language {code}")
+        """See Translator. The languages are tokens of the vocabulary; one that is none would be taken for a word."""
+        for flag, code in (("--from", source), ("--to", target)):
+            if tongues.iso639_2(code) == "und" or (self._words and flores(code) not in self._words):
+                raise InvalidInput(
+                    f"{flag} {code}: {self.name} does not know {tongues.name_of(code)}; name another --translator, or "
+                    "bring the words: --subtitles"
+                )
 
     def translate(self, texts: Sequence[str], source: str, target: str, terms: dict[str, str]) -> list[str]:
         """See Translator."""
         return self._run(texts, before=[flores(source)], after=["</s>"], start=flores(target))
+
+
+def _vocabulary(folder: Path) -> frozenset[str]:
+    """The tokens of a model for CTranslate2, which older converters wrote as lines; none where there is no file."""
+    try:
+        if (path := folder / "shared_vocabulary.json").is_file():
+            return frozenset(map(str, json.loads(path.read_text(encoding="utf-8"))))
+        return frozenset((folder / "shared_vocabulary.txt").read_text(encoding="utf-8").splitlines())
+    except (OSError, ValueError, TypeError):
+        return frozenset()
 
 
 def flores(code: str) -> str:

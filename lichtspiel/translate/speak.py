@@ -40,11 +40,18 @@ class EspeakVoice:
         known = self._espeak.languages
         if language not in known:
             raise InvalidInput(
-                f"--voice espeak: eSpeak NG does not speak {tongues.name_of(language)}; name another with --voice"
+                f"--voice espeak: eSpeak NG does not speak {tongues.name_of(language)}; name a voice of your own, such "
+                "as --voice piper:PATH"
             )
         chosen = named.choice or ""
         self._voice = f"{known[language]}{chosen}" if chosen.startswith("+") or not chosen else chosen
-        self._espeak.speak("a", self._voice)  # a voice that does not exist is refused before any work
+        try:
+            self._espeak.speak("a", self._voice)  # a voice that does not exist is refused before any work
+        except InvalidInput:
+            raise InvalidInput(
+                f"--voice espeak:{chosen}: eSpeak NG has no such voice; type --voice espeak, or a variant of it such "
+                "as --voice espeak:+f3"
+            ) from None
         self.name = f"espeak-ng {self._voice}"
         self.rate = self._espeak.rate
 

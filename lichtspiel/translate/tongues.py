@@ -10,7 +10,7 @@ import unicodedata
 
 from lichtspiel.errors import InvalidInput
 
-__all__ = ["NAMES", "UNSPACED", "iso639_2", "name_of", "parse", "right_to_left", "script_of"]
+__all__ = ["NAMES", "UNSPACED", "canonical", "iso639_2", "name_of", "parse", "right_to_left", "script_of"]
 
 NAMES: dict[str, tuple[str, str]] = {
     # code: (English name, ISO 639-2/T code)
@@ -67,6 +67,11 @@ def parse(field: str, text: str) -> str:
         f"{field} {text[:40]!r} is no language that is known here{hint} "
         "Languages have two letters, such as de, es or zh; see `lichtspiel languages`"
     )
+
+
+def canonical(code: str) -> str:
+    """The code that is used here for one that an engine says, such as "nb" for "no"."""
+    return _ALIASES.get(code, code)
 
 
 def name_of(code: str) -> str:

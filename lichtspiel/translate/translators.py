@@ -75,7 +75,7 @@ def translate(
 
 def choose(text: str | None, source: str, target: str) -> Translator:
     """The engine that was named, or the default, for two languages. Raises InvalidInput where it cannot."""
-    named = engines.parse("--translator", text or "apertium", KINDS, ["apertium"])
+    named = engines.parse("--translator", "apertium" if text is None else text, KINDS, ["apertium"])
     translator = _maker(named.kind)(named)
     translator.check(source, target)
     return translator
@@ -111,7 +111,10 @@ class Apertium:
 
     def __init__(self, named: engines.Named) -> None:
         if named.choice:
-            raise InvalidInput(f"--translator apertium:{named.choice}: it takes no file; drop {named.choice}")
+            raise InvalidInput(
+                f"--translator apertium:{named.choice}: it takes no file; type --translator apertium, or name what "
+                f"reads {named.choice}, such as --translator argos:PATH"
+            )
         self._pairs = apertium_pairs()
 
     def check(self, source: str, target: str) -> None:

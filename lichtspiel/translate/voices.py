@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lichtspiel.errors import InvalidInput
 from lichtspiel.translate import engines, espeak, tongues
 from lichtspiel.translate.protocols import Voice
+from lichtspiel.translate.voice_activity import INSTALL
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["MAKERS", "Kokoro", "Piper"]
 
 _PAUSE = 0.15  # seconds between two clauses
+_SCALES = {"noise_scale": 0.667, "length_scale": 1.0, "noise_w": 0.8}
+"""What Piper's settings are where a voice does not say them."""
+
+_STYLE = 256  # numbers in a style of Kokoro
 _KOKORO = {"a": "en", "b": "en", "e": "es", "f": "fr", "h": "hi", "i": "it", "p": "pt"}  # Japanese, Chinese: no eSpeak
 
 
@@ -33,30 +39,26 @@ class Piper:
     trained = True
 
     def __init__(self, named: engines.Named, language: str) -> None:
-        path = engines.existing(named, "a voice of Piper, NAME.onnx")
-        if path.is_dir():
-            found = sorted(path.glob("*.onnx"))
-            if len(found) != 1:
-                raise InvalidInput(f"{named.field} {named}: {path} holds {len(found)} .onnx files; name one of them")
-            path = found[0]
-        engines.needs(named, "onnxruntime", "onnxruntime")
+        path = _voice_file(named, engines.existing(named, "a voice of Piper, NAME.onnx"))
+        engines.needs(named, "onnxruntime", INSTALL)
         said = _settings(named, path)
         spoken = str(said["espeak"]["voice"]).partition("-")[0]
         spoken = {"cmn": "zh"}.get(spoken, spoken)
         if spoken != language:
             raise InvalidInput(
-                f"{named.field} {named}: speaks {tongues.name_of(spoken)}, not {tongues.name_of(language)}"
+                f"{named.field} {named}: speaks {tongues.name_of(spoken)}, not {tongues.name_of(language)}; name a "
+                f"voice for it, or another engine, such as {named.field} espeak"
             )
-        self._espeak, self._phonemes = espeak.started(), str(said["espeak"]["voice"])
+        self._phonemes = str(said["espeak"]["voice"])
+        self._espeak = _phonemes(named, self._phonemes)
         self._ids: dict[str, list[int]] = said["phoneme_id_map"]
         self.rate = int(said["audio"]["sample_rate"])
         scales = said.get("inference") or {}
-        self._noise, self._length, self._width = (
-            float(scales.get(name, default))
-            for name, default in (("noise_scale", 0.667), ("length_scale", 1.0), ("noise_w", 0.8))
-        )
-        self._speaker = _speaker(named, int(said.get("num_speakers") or 1))
-        self._session = _session(named, path)
+        self._noise, self._length, self._width = (float(scales.get(name, default)) for name, default in _SCALES.items())
+        speakers = int(said.get("num_speakers") or 1)
+        self._speaker = _speaker(named, speakers)
+        takes = {"input", "input_lengths", "scales", *(["sid"] if speakers > 1 else [])}
+        self._session = _session(named, path, takes)
         self.name = f"piper {path.stem}"
 
     def speak(self, text: str, speed: float) -> Samples:
@@ -99,11 +101,13 @@ class Kokoro:
     def __init__(self, named: engines.Named, language: str) -> None:
         import numpy as np
 
-        path = engines.existing(named, "a folder with kokoro*.onnx, voices*.bin and config.json", names=["config.json"])
-        engines.needs(named, "onnxruntime", "onnxruntime")
+        wanted = "a folder with kokoro*.onnx, voices*.bin and config.json"
+        path = engines.existing(named, wanted, names=["config.json"])
+        engines.needs(named, "onnxruntime", INSTALL)
         models, voices = sorted(path.glob("kokoro*.onnx")), sorted(path.glob("voices*.bin"))
         if not models or not voices:
-            raise InvalidInput(f"{named.field} {named}: {path} has no kokoro*.onnx or no voices*.bin")
+            lacks = "kokoro*.onnx" if not models else "voices*.bin"
+            raise InvalidInput(f"{named.field} {named}: {path} has no {lacks}; PATH is {wanted}")
         try:
             self._ids: dict[str, int] = json.loads((path / "config.json").read_text(encoding="utf-8"))["vocab"]
             with np.load(voices[0], allow_pickle=False) as stored:
@@ -112,18 +116,21 @@ class Kokoro:
                 if chosen not in fitting:
                     shown = ", ".join(fitting[:8]) or "none"
                     raise InvalidInput(
-                        f"{named.field} {named}: its voices for {tongues.name_of(language)} are: {shown}"
+                        f"{named.field} {named}: its voices for {tongues.name_of(language)} are: {shown}; name one as "
+                        f"{named.field} kokoro:PATH#VOICE, or another engine, such as {named.field} espeak"
                     )
                 self._styles: Samples = np.asarray(stored[chosen], np.float32)
-        except (OSError, ValueError, LookupError) as error:
-            if isinstance(error, InvalidInput):
-                raise
-            raise InvalidInput(f"{named.field} {named}: its files cannot be read ({error})") from None
-        self._espeak = espeak.started()
+            if self._styles.ndim < 2 or self._styles.shape[-1] != _STYLE:
+                raise ValueError(f"the styles of {chosen} are {self._styles.shape}, not [n, {_STYLE}]")
+        except InvalidInput:
+            raise
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+            raise engines.unreadable(named, error, "download its files again") from None
         self._phonemes = {"en": "en-gb" if chosen[:1] == "b" else "en-us", "fr": "fr-fr", "pt": "pt-br"}.get(
             language, language
         )
-        self._session = _session(named, models[0])
+        self._espeak = _phonemes(named, self._phonemes)
+        self._session = _session(named, models[0], {"style", "speed"})
         self.name = f"kokoro {chosen}"
 
     def speak(self, text: str, speed: float) -> Samples:
@@ -151,30 +158,75 @@ def _settings(named: engines.Named, path: Path) -> dict[str, Any]:
     beside = path.with_name(f"{path.name}.json")
     try:
         said = json.loads(beside.read_text(encoding="utf-8"))
-        if not (said["phoneme_id_map"] and said["audio"]["sample_rate"] and said["espeak"]["voice"]):
+        if not (said["phoneme_id_map"] and int(said["audio"]["sample_rate"]) and said["espeak"]["voice"]):
             raise ValueError("it lacks a value")
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        if (kind := said.get("phoneme_type", "espeak")) != "espeak":
+            raise InvalidInput(f"{named.field} {named}: reads {kind}, not eSpeak NG's phonemes; name another voice")
+    except InvalidInput:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise InvalidInput(
-            f"{named.field} {named}: the settings {beside} cannot be read ({error}); they belong beside the voice"
+            f"{named.field} {named}: the settings {beside} cannot be read ({reason}); they belong beside the voice, so "
+            "download them again"
         ) from None
     return dict(said)
+
+
+def _voice_file(named: engines.Named, path: Path) -> Path:
+    """The file of a voice; of a folder with one, that one."""
+    if not path.is_dir():
+        return path
+    found = sorted(path.glob("*.onnx"))
+    if len(found) == 1:
+        return found[0]
+    shown = (
+        f"name one of them, such as {named.field} piper:{found[0]}" if found else "PATH is a voice of Piper, NAME.onnx"
+    )
+    raise InvalidInput(f"{named.field} {named}: {path} holds {len(found) or 'no'} .onnx files; {shown}")
+
+
+def _phonemes(named: engines.Named, voice: str) -> espeak.Espeak:
+    """eSpeak NG, which reads the words to a network. Raises InvalidInput where it is missing or lacks the voice."""
+    if espeak.find_library() is None:
+        raise InvalidInput(
+            f"{named.field} {named}: eSpeak NG, which has its phonemes, is not installed; {espeak.INSTALL}"
+        )
+    started = espeak.started()
+    try:
+        started.phonemes("a", voice)
+    except InvalidInput:
+        raise InvalidInput(
+            f"{named.field} {named}: eSpeak NG has no phonemes for its language, {voice}; name another voice"
+        ) from None
+    return started
 
 
 def _speaker(named: engines.Named, count: int) -> int | None:
     if named.choice is None:
         return 0 if count > 1 else None
-    if not named.choice.isdecimal() or int(named.choice) >= count or count < 2:
-        raise InvalidInput(f"{named.field} {named}#{named.choice}: it has speakers 0 to {count - 1}")
+    if count < 2:
+        raise InvalidInput(f"{named.field} {named}#{named.choice}: it has one speaker; drop #{named.choice}")
+    if not named.choice.isdecimal() or int(named.choice) >= count:
+        raise InvalidInput(f"{named.field} {named}#{named.choice}: its speakers are #0 to #{count - 1}")
     return int(named.choice)
 
 
-def _session(named: engines.Named, path: Path) -> Any:
+def _session(named: engines.Named, path: Path, takes: set[str]) -> Any:
+    """The network of a file, which has the inputs `takes`."""
     import onnxruntime
 
     try:
-        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common base
-        raise InvalidInput(f"{named.field} {named}: {path.name} cannot be read ({error}); download it again") from None
+        raise engines.unreadable(named, f"{path.name}: {error}", "download it again") from None
+    has = {one.name for one in session.get_inputs()}
+    if missing := takes - has:
+        raise InvalidInput(
+            f"{named.field} {named}: {path.name} is another kind of network (it takes {', '.join(sorted(has))}, not "
+            f"{', '.join(sorted(missing))}); name a voice"
+        )
+    return session
 
 
 MAKERS: dict[str, Callable[[engines.Named, str], Voice]] = {"piper": Piper, "kokoro": Kokoro}

@@ -125,6 +125,7 @@ def choose(text: str) -> Lips:
     things than the interface says."""
     named = engines.parse("--lips", text, KINDS)
     wanted = "an ONNX network for lips" if named.kind == "onnx" else "a program that is called as VIDEO SOUND OUT"
+    engines.undivided(named)
     file = engines.existing(named, wanted)
     network = None
     if named.kind == "onnx":

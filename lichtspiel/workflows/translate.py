@@ -79,7 +79,17 @@ def transcribe(
     """What is said in a video or sound file, as timed lines. Raises MediaError where nothing is said."""
     hearer = hear.choose(transcriber, language)
     progress("listening", 0.0)
-    return hear.transcribe(hearer, speech(video), language, name=str(video))
+    if not has_sound(video):
+        raise MediaError(f"{video}: has no sound track, so nothing is said; choose one in which people speak")
+    heard = hear.transcribe(hearer, speech(video), language, name=str(video))
+    if len(heard.pitches) < 2:
+        return heard
+    return dataclasses.replace(heard, notes=(*heard.notes, f"two speakers are heard ({_shown(heard.pitches)})"))
+
+
+def _shown(pitches: Sequence[float]) -> str:
+    """The pitches of speakers, for notes."""
+    return " and ".join(f"{pitch:.0f} Hz" for pitch in pitches)
 
 
 def write_subtitles(path: Path, lines: Sequence[Line], language: str, video: Path, shots: Sequence[float] = ()) -> None:
@@ -229,9 +239,8 @@ class _Translation:
             return
         given = len(self.job.voices)
         if len(pitches) > 1 and given == 1:
-            shown = " and ".join(f"{pitch:.0f} Hz" for pitch in pitches)
             self.notes.append(
-                f"two speakers are heard ({shown}): give --voice twice, and each has a voice of their own"
+                f"two speakers are heard ({_shown(pitches)}): give --voice twice, and each has a voice of their own"
             )
         if given > max(len(pitches), 1):
             self.notes.append(f"{max(len(pitches), 1)} speaker is heard, so of {given} voices the first is used alone")

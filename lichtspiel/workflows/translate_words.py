@@ -162,7 +162,8 @@ class Words:
             assert job.subtitles is not None
             return subtitles.read(job.subtitles), job.source or "und"
         self.progress("listening", 0.0)
-        heard = hear.transcribe(self.hearer, speech(self.video), job.source, name=str(self.video))
+        remedy = "bring the words: --transcript FILE in its language, or --subtitles FILE in the other"
+        heard = hear.transcribe(self.hearer, speech(self.video), job.source, name=str(self.video), remedy=remedy)
         self.engines["transcriber"] = heard.engine
         self.notes += heard.notes
         self.pitches = heard.pitches

@@ -38,7 +38,7 @@ def test_variants_are_other_voices() -> None:
 def test_what_it_cannot_is_refused() -> None:
     with pytest.raises(InvalidInput, match="does not speak Breton"):
         speak.choose("espeak", "br")
-    with pytest.raises(InvalidInput, match="no voice 'nobody'"):
+    with pytest.raises(InvalidInput, match="--voice espeak:nobody: eSpeak NG has no such voice"):
         speak.choose("espeak:nobody", "es")
 
 

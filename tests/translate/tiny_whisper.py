@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.translate.tiny_transformers import Filler
+
 __all__ = ["LANGUAGE", "SAID", "write"]
 
 SAID = ("Mein", "Bruder", "arbeitet", "hier.")
@@ -54,42 +56,18 @@ def write(folder: Path, *, multilingual: bool = True) -> Path:
 
 def _fill(spec: Any, count: int, script: list[int]) -> None:
     """Random weights, small ones but for these: at each position, the decoder thinks of the next word of the script."""
-    draw = np.random.default_rng(5)
-
-    def small(*shape: int) -> Any:
-        return draw.normal(0, 0.02, shape).astype(np.float32)
-
-    def linear(layer: Any, out: int, into: int) -> None:
-        layer.weight, layer.bias = small(out, into), np.zeros(out, np.float32)
-
-    def norm(layer: Any) -> None:
-        layer.gamma, layer.beta = np.ones(_WIDTH, np.float32), np.zeros(_WIDTH, np.float32)
-
-    def common(side: Any) -> None:
-        norm(side.layer_norm)
-        for layer in side.layer:
-            norm(layer.self_attention.layer_norm)
-            linear(layer.self_attention.linear[0], 3 * _WIDTH, _WIDTH)
-            linear(layer.self_attention.linear[1], _WIDTH, _WIDTH)
-            norm(layer.ffn.layer_norm)
-            linear(layer.ffn.linear_0, 2 * _WIDTH, _WIDTH)
-            linear(layer.ffn.linear_1, _WIDTH, 2 * _WIDTH)
-
-    common(spec.encoder)
-    common(spec.decoder)
-    spec.encoder.conv1.weight, spec.encoder.conv2.weight = small(_WIDTH, _MELS, 3), small(_WIDTH, _WIDTH, 3)
+    filler = Filler(5, _WIDTH, 0.02)
+    filler.side(spec.encoder)
+    filler.side(spec.decoder)
+    spec.encoder.conv1.weight, spec.encoder.conv2.weight = filler.some(_WIDTH, _MELS, 3), filler.some(_WIDTH, _WIDTH, 3)
     spec.encoder.conv1.bias = spec.encoder.conv2.bias = np.zeros(_WIDTH, np.float32)
-    spec.encoder.position_encodings.encodings = small(1500, _WIDTH)
-    for layer in spec.decoder.layer:
-        norm(layer.attention.layer_norm)
-        for part, (out, into) in enumerate([(_WIDTH, _WIDTH), (2 * _WIDTH, _WIDTH), (_WIDTH, _WIDTH)]):
-            linear(layer.attention.linear[part], out, into)
-    embeddings, positions = small(count, _WIDTH), small(_POSITIONS, _WIDTH)
+    spec.encoder.position_encodings.encodings = filler.some(1500, _WIDTH)
+    embeddings, positions = filler.some(count, _WIDTH), filler.some(_POSITIONS, _WIDTH)
     for place, token in enumerate(script):
         embeddings[token] = 4 * np.eye(_WIDTH)[place]
         positions[place] = 20 * np.eye(_WIDTH)[place]
     positions[len(script) :] = 20 * np.eye(_WIDTH)[len(script) - 1]
     spec.decoder.embeddings.weight = embeddings
     spec.decoder.position_encodings.encodings = positions
-    linear(spec.decoder.projection, count, _WIDTH)
+    filler.linear(spec.decoder.projection, count, _WIDTH)
     spec.decoder.projection.weight = embeddings

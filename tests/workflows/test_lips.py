@@ -117,7 +117,7 @@ def test_what_cannot_make_lips_says_why(talk: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out.mp4").exists()
     with pytest.raises(InvalidInput, match=r"takes frames, speech; it takes .frames. \[n, 3, height, width\]"):
         choose(f"onnx:{network(tmp_path / 'other.onnx', sound='speech')}")
-    with pytest.raises(InvalidInput, match="does not exist; it is an ONNX network"):
+    with pytest.raises(InvalidInput, match="does not exist; type --lips onnx:PATH, where PATH is an ONNX network"):
         choose(f"onnx:{tmp_path / 'none.onnx'}")
     with pytest.raises(MediaError, match="is no ONNX file"):
         choose(f"onnx:{program(tmp_path / 'x.onnx')}")
