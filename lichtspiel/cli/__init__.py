@@ -32,6 +32,7 @@ from lichtspiel.cli import (
     understand,
     weights,
 )
+from lichtspiel.cli.common import needs
 from lichtspiel.cli.examples import EXAMPLES
 from lichtspiel.cli.help import Command, Group
 from lichtspiel.cli.lora import extract_lora, merge_lora, resize_lora
@@ -183,7 +184,7 @@ app.add_typer(server, rich_help_panel="Server")
 for title, (about, inner) in SERVER.items():
     server.add_typer(subgroup := group(title, about))
     for name, verb in inner.items():
-        add(subgroup, f"serve {title} {name}", verb)
+        add(subgroup, f"serve {title} {name}", needs("serve")(verb))
 
 
 def main() -> None:

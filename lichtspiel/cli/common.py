@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lichtspiel.errors import printable
+from lichtspiel.errors import InvalidInput, printable
 from lichtspiel.options import COMPUTING
 
 if TYPE_CHECKING:
@@ -63,8 +63,6 @@ def free_output(out: Path | None, default: str, *other_paths: Path | None, force
 
 def without_effect(flags: dict[str, object], reason: str) -> None:
     """Refuse flags that were typed (are not None) although, for this reason, they would change nothing."""
-    from lichtspiel.errors import InvalidInput
-
     typed = [name for name, value in flags.items() if value is not None]
     if typed:
         raise InvalidInput(f"{', '.join(typed)} would have no effect: {reason}")
@@ -72,8 +70,6 @@ def without_effect(flags: dict[str, object], reason: str) -> None:
 
 def secret(path: Path | None) -> str:
     """The text of a file that holds a key, without the line end."""
-    from lichtspiel.errors import InvalidInput
-
     if path is None:
         return ""
     try:
@@ -85,6 +81,15 @@ def secret(path: Path | None) -> str:
 def say(note: str) -> None:
     """Tell a person something before the long part of the work begins."""
     print(f"note: {printable(note)}", file=sys.stderr)
+
+
+@contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Turn a package that is missing, while this lasts, into InvalidInput that names the extra which brings it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise InvalidInput(f"{error.name} is not installed; this needs: pip install 'lichtspiel[{extra}]'") from None
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lichtspiel.cli.common import Json
+from lichtspiel.cli.common import Json, needs
 from lichtspiel.errors import InvalidInput, printable
 
 if TYPE_CHECKING:
@@ -45,11 +45,9 @@ def record_at(database: str | None) -> Iterator[Store]:
     if database is None:
         yield record
         return
-    try:
+    with needs("serve"):
         from lichtspiel.serve.queue.database import Database
         from lichtspiel.serve.queue.record import record_of
-    except ModuleNotFoundError as error:
-        raise InvalidInput(f"{error.name} is not installed; this needs: pip install 'lichtspiel[serve]'") from None
     opened = Database(database)
     try:
         if not opened.shared:

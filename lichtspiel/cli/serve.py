@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lichtspiel.cli.common import Json, Weights, without_effect
+from lichtspiel.cli.common import Json, Weights, needs, without_effect
 from lichtspiel.cli.flags import flag_of, under_terms
 from lichtspiel.errors import InvalidInput, printable
 
@@ -81,16 +81,9 @@ def serve(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
         typed = [name for name in ctx.params if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"]
         without_effect({flag_of(name): True for name in typed}, f"write options after `serve {ctx.invoked_subcommand}`")
         return
-    try:
-        from lichtspiel.serve.server import serve as run
-        from lichtspiel.serve.settings import Settings
-        from lichtspiel.understand.moderation import Thresholds
+    from lichtspiel.serve.settings import Settings
+    from lichtspiel.understand.moderation import Thresholds
 
-        if ray is not None:
-            from lichtspiel.serve.workers.ray_cluster import Cluster
-    except ModuleNotFoundError as error:
-        extra = "cluster" if error.name == "ray" else "serve"
-        raise InvalidInput(f"{error.name} is not installed; this needs: pip install 'lichtspiel[{extra}]'") from None
     if cores != 1 and ray is None:
         raise InvalidInput("--cores goes with --ray; workers on this computer share its cores")
     optional: dict[str, Any] = {"database": database, "storage": storage, "models": tuple(model) if model else None}
@@ -104,7 +97,13 @@ def serve(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
         gpus_per_job=gpus_per_job,
     )  # fmt: skip
     _check_engines(settings)
-    backend = Cluster(ray, settings) if ray is not None else None
+    with needs("serve"):  # only now: it loads PyTorch, and what is typed wrong is told before that
+        from lichtspiel.serve.server import serve as run
+    backend = None
+    if ray is not None:
+        with needs("cluster"):
+            from lichtspiel.serve.workers.ray_cluster import Cluster
+        backend = Cluster(ray, settings)
     run(settings, backend, lambda address: _announce(address, settings, as_json))
 
 
@@ -152,10 +151,10 @@ def _devices(devices: list[str], least: int, most: int | None) -> tuple[str, ...
 
 def open_jobs(database: str | None) -> Jobs:
     """The jobs in a database, or in that of this installation."""
-    from lichtspiel.serve.server import open_server
     from lichtspiel.serve.settings import Settings
+    from lichtspiel.serve.workers import supervisor
 
-    return open_server(Settings(database=database) if database else Settings()).jobs
+    return supervisor.open_jobs(Settings(database=database) if database else Settings())
 
 
 def create_webhook(

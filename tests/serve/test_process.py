@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from lichtspiel.seal import verify
+from tests import commands
 from tests.serve.live import PROMPT, free_port
 
 PATIENCE = 900
@@ -89,7 +90,6 @@ def alive(pid: int) -> bool:
     ("url", "words"),
     [
         pytest.param("sqlite", (), id="sqlite"),
-        pytest.param("postgresql", (), id="postgresql"),
         pytest.param("postgresql", ("--ray", "local", "--max-workers", "2"), id="ray"),
     ],
     indirect=["url"],
@@ -128,9 +128,8 @@ def test_killed_workers_and_a_killed_server_lose_no_job(
 
 def test_the_verbs_of_the_server(tmp_path: Path) -> None:
     def run(*words: str, check: int = 0) -> str:
-        command = [sys.executable, "-m", "lichtspiel", *words]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
-        assert done.returncode == check, done.stderr
+        done = commands.command(*words, cwd=tmp_path)
+        assert done.code == check, done.stderr
         return done.stdout if check == 0 else done.stderr
 
     database = f"sqlite:///{tmp_path / 'jobs.sqlite'}"
@@ -149,3 +148,29 @@ def test_the_verbs_of_the_server(tmp_path: Path) -> None:
     )
     assert "3 devices for 2 workers" in run("serve", "--workers", "2", *["--device", "cpu"] * 3, check=2)
     assert "--cores goes with --ray" in run("serve", "--cores", "2", check=2)
+
+
+@pytest.mark.parametrize("words", [("key", "list"), ("jobs", "list"), ("webhook", "list")], ids=" ".join)
+def test_the_verbs_of_the_queue_load_no_torch(words: tuple[str, ...], tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path / 'jobs.sqlite'}"
+    code = (
+        "import sys; from lichtspiel.cli import main\n"
+        f"sys.argv = {['lichtspiel', 'serve', *words, '--database', database]}\n"
+        "try: main()\nexcept SystemExit as end: assert not end.code\n"
+        "assert 'torch' not in sys.modules and 'fastapi' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("words", ["", "key list", "jobs list", "webhook list"])
+def test_without_its_packages_the_server_names_the_extra(words: str, tmp_path: Path) -> None:
+    code = (
+        "import sys; from lichtspiel.cli import main\n"
+        "sys.modules |= dict.fromkeys(('sqlalchemy', 'uvicorn'))\n"
+        f"sys.argv = {['lichtspiel', 'serve', *words.split()]}\n"
+        "main()"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 2
+    assert "is not installed; this needs: pip install 'lichtspiel[serve]'" in done.stderr
