@@ -203,7 +203,7 @@ def _check_effects(job: Any, typed_original: str | None) -> None:
 
 
 def _check_subtitle_name(path: Path | None) -> None:
-    from lichtspiel.translate.subtitles import FORMATS
+    from lichtspiel.translate.subtitle_files import FORMATS
 
     if path is not None and path.suffix.lower() not in FORMATS:
         raise OutputError(f"{path}: subtitles are {', '.join(FORMATS)}; nearest valid name: {path.with_suffix('.srt')}")

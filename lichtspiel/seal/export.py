@@ -404,7 +404,8 @@ def _container(path: Path, settings: EncodeSettings) -> Iterator[tuple[Any, Call
 
 
 def _described(language: str, title: str) -> dict[str, str]:
-    return {"language": language, **({"handler_name": title} if title else {})}
+    """What players show of a track: VLC reads the title (in `udta`), others the name of the handler."""
+    return {"language": language, **({"handler_name": title, "title": title} if title else {})}
 
 
 @contextlib.contextmanager

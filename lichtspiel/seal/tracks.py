@@ -104,15 +104,19 @@ def prepare_text(stream: Any) -> None:
 
 
 def text_packets(stream: Any, subtitles: Subtitles) -> Iterator[av.Packet[Any]]:
-    """The cues of a track as samples: the number of bytes and the text in UTF-8. The muxer fills the gaps."""
+    """The cues of a track as samples: the number of bytes and the text in UTF-8. The muxer puts an empty sample behind
+    each, for which a cue that ends where the next begins gives a millisecond, so that none has no length."""
     import av
 
-    for cue in subtitles.cues:
+    for cue, after in zip(subtitles.cues, (*subtitles.cues[1:], None), strict=True):
         text = cue.text.encode()
         packet: Any = av.Packet(struct.pack(">H", len(text)) + text)
         packet.stream, packet.time_base = stream, TEXT_BASE
         packet.pts = packet.dts = round(cue.start / TEXT_BASE)
-        packet.duration = round(cue.end / TEXT_BASE) - packet.pts
+        end = round(cue.end / TEXT_BASE)
+        if after is not None:
+            end = min(end, round(after.start / TEXT_BASE) - 1)
+        packet.duration = max(end - packet.pts, 1)
         yield packet
 
 

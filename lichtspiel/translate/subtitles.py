@@ -1,4 +1,4 @@
-"""Subtitles as people can read them: lines cut into cues, and files of three formats.
+"""Subtitles as people can read them: lines cut into cues (`subtitle_files` reads and writes them).
 
 The rules are those that broadcasters share (the BBC's subtitle guidelines, Netflix' timed text guides): two lines of 42
 characters, 16 for Chinese, Japanese and Korean; 17 characters a second, 9 for those; at least 5/6 of a second and at
@@ -11,22 +11,18 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from lichtspiel.errors import InvalidInput
 from lichtspiel.translate import tongues
 from lichtspiel.translate.lines import Line
 
-__all__ = ["FORMATS", "LEAST", "MOST", "Cue", "Rules", "cues", "joined", "read", "wrapped", "write"]
+__all__ = ["LEAST", "MOST", "Cue", "Rules", "cues", "joined", "wrapped"]
 
-FORMATS = (".srt", ".vtt", ".ass")
 LEAST, MOST = 5 / 6, 7.0
 """How long a cue stays, in seconds."""
 
 _GAP_FRAMES = 2
 _NEAR_SHOT = 0.5  # seconds: a cue that starts or ends so close to a change of shot moves to it
 _WIDE = frozenset(["zh", "yue", "ja", "ko"])
-_MOST_BYTES = 16 << 20
 _BREAKS = re.compile(r"[,;:.!?…،؛؟]$")
 _WIDE_BREAKS = frozenset("，。！？；：、…,!?;:")
 _CLOSING = frozenset("，。！？；：、…,.!?;:）)」』”’》")
@@ -214,55 +210,3 @@ def joined(upper: Sequence[Cue], lower: Sequence[Cue]) -> list[Cue]:
             Cue(cue.start, cue.end, "\n".join([cue.text.replace("\n", " "), *([" ".join(below)] if below else [])]))
         )
     return done
-
-
-def read(path: Path, *, flag: str = "--subtitles") -> list[Line]:
-    """The lines of a subtitle file (SRT, WebVTT, ASS and what else pysubs2 reads), without their styles. Raises
-    InvalidInput for a file that is none, or holds no line."""
-    import pysubs2
-
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise InvalidInput(f"{flag} {path}: has more than {_MOST_BYTES >> 20} MiB; it is no subtitle file")
-        content = path.read_bytes()
-    except OSError as error:
-        raise InvalidInput(f"{flag} {path}: cannot be read: {error.strerror or error}") from None
-    try:
-        file = pysubs2.SSAFile.from_string(_decoded(path, content, flag))
-    except Exception as error:  # a damaged file can make the parser raise anything
-        raise InvalidInput(f"{flag} {path}: is no SRT, WebVTT or ASS file ({error})") from None
-    lines = list[Line]()
-    for event in sorted(file.events, key=lambda event: (event.start, event.end)):
-        text = re.sub(r"<[^>]{1,60}>", "", event.plaintext)
-        text = re.sub(r"\s+", " ", text).strip()
-        if text and not event.is_comment and event.end > event.start:
-            lines.append(Line(event.start / 1000, event.end / 1000, text))
-    if not lines:
-        raise InvalidInput(f"{flag} {path}: holds no line with a time; SRT, WebVTT and ASS are read")
-    return lines
-
-
-def _decoded(path: Path, content: bytes, flag: str) -> str:
-    for encoding in ("utf-8-sig", "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"):
-        try:
-            return content.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-    raise InvalidInput(f"{flag} {path}: is not in UTF-8; save it in that encoding, so that no letter is guessed")
-
-
-def write(given: Sequence[Cue], kind: str, language: str) -> str:
-    """The text of a subtitle file; `kind` is one of FORMATS. Lines of right-to-left languages carry the mark that keeps
-    their punctuation on the right side."""
-    import pysubs2
-
-    file = pysubs2.SSAFile()
-    mark = "\u200f" if tongues.right_to_left(language) else ""
-    for cue in given:
-        text = "\\N".join(mark + line for line in cue.text.split("\n"))
-        file.append(pysubs2.SSAEvent(start=round(cue.start * 1000), end=round(cue.end * 1000), text=text))
-    if kind == ".ass":
-        style = file.styles["Default"]
-        style.fontsize, style.outline, style.marginv = 16, 1, 12
-        file.info["PlayResX"], file.info["PlayResY"], file.info["Language"] = "384", "288", language
-    return file.to_string({".srt": "srt", ".vtt": "vtt", ".ass": "ass"}[kind])

@@ -25,7 +25,7 @@ from lichtspiel.seal.marks import Marks
 from lichtspiel.seal.tracks import Cue as TextCue
 from lichtspiel.seal.tracks import SoundTrack, Subtitles, Tracks
 from lichtspiel.storage import atomic_write
-from lichtspiel.translate import hear, mix, speak, subtitles, timing, tongues
+from lichtspiel.translate import hear, mix, speak, subtitle_files, subtitles, timing, tongues
 from lichtspiel.translate.announce import WORDS, announce
 from lichtspiel.translate.burn import Burner
 from lichtspiel.translate.hear import Transcript
@@ -97,7 +97,7 @@ def write_subtitles(path: Path, lines: Sequence[Line], language: str, video: Pat
     cut = _cues(lines, language, video, shots)
     try:
         with atomic_write(path) as draft:
-            draft.write_text(subtitles.write(cut, path.suffix.lower(), language), encoding="utf-8")
+            draft.write_text(subtitle_files.write(cut, path.suffix.lower(), language), encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
@@ -310,7 +310,7 @@ class _Translation:
     def _track(self, lines: Sequence[Line], language: str) -> Subtitles:
         cut = _cues(lines, language, self.video, self.shots)
         return Subtitles(
-            cues=tuple(TextCue(cue.start, cue.end, cue.text) for cue in cut),
+            cues=tuple(TextCue(one.start, one.end, subtitle_files.directed(one.text, language)) for one in cut),
             language=tongues.iso639_2(language),
             title=tongues.name_of(language),
         )

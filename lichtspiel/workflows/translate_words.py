@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lichtspiel.errors import InvalidInput, MediaError
 from lichtspiel.media.sound import has_sound, read_sound
 from lichtspiel.policy.verdict import Verdict
-from lichtspiel.translate import hear, subtitles, tongues, translators
+from lichtspiel.translate import hear, subtitle_files, tongues, translators
 from lichtspiel.translate.glossary import Glossary
 from lichtspiel.translate.lines import Line
 from lichtspiel.translate.mix import Original
@@ -157,10 +157,10 @@ class Words:
         """The lines of the original, and its language. Without need of them, the user's own translation stands in."""
         job = self.job
         if job.transcript is not None:
-            return self._told_apart(subtitles.read(job.transcript, flag="--transcript")), job.source or "en"
+            return self._told_apart(subtitle_files.read(job.transcript, flag="--transcript")), job.source or "en"
         if self.hearer is None:
             assert job.subtitles is not None
-            return subtitles.read(job.subtitles), job.source or "und"
+            return subtitle_files.read(job.subtitles), job.source or "und"
         self.progress("listening", 0.0)
         remedy = "bring the words: --transcript FILE in its language, or --subtitles FILE in the other"
         heard = hear.transcribe(self.hearer, speech(self.video), job.source, name=str(self.video), remedy=remedy)
@@ -184,7 +184,7 @@ class Words:
     def _translated(self, lines: list[Line], source: str) -> list[Line]:
         job = self.job
         if job.subtitles is not None:
-            return self._told_apart(subtitles.read(job.subtitles))
+            return self._told_apart(subtitle_files.read(job.subtitles))
         if self.translator is None:
             self.translator = translators.choose(job.translator, source, job.target)
         self.progress("translating", 0.2)

@@ -1,21 +1,17 @@
-"""The rules of subtitles, on generated dialogues, and the files that they come in."""
+"""The rules of subtitles, on generated dialogues."""
 
 from __future__ import annotations
 
 import itertools
 import random
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-pytest.importorskip("pysubs2", reason="pysubs2 is in the extra translate")
-
-from lichtspiel.errors import InvalidInput
 from lichtspiel.translate import subtitles
 from lichtspiel.translate.lines import Line
-from lichtspiel.translate.subtitles import LEAST, MOST, Cue, Rules, cues, joined, read, write
+from lichtspiel.translate.subtitles import LEAST, MOST, Cue, Rules, cues, joined
 
 LATIN = "the a of harbor sail, seven. apples which understanding; bread? weather incomprehensibilities two-thirds"
 CHINESE = "我们今天去海边看船，天气很好。你听到音乐了吗？明天再来吧！他说没有，可是我不信"
@@ -80,47 +76,6 @@ def test_a_line_is_broken_where_it_makes_sense() -> None:
     assert broken == "我们今天去海边看船，\n天气很好，你听到音乐了吗？"
 
 
-CUES = [Cue(1.0, 2.5, "Hola,\n¿qué tal?"), Cue(3.0, 3600.25, "Adiós & <b>")]
-
-
-@pytest.mark.parametrize("kind", subtitles.FORMATS)
-def test_a_file_says_what_was_written(kind: str, tmp_path: Path) -> None:
-    path = tmp_path / f"talk{kind}"
-    path.write_text(write(CUES[:1], kind, "es"), encoding="utf-8")
-    (line,) = read(path)
-    assert (line.start, line.end, line.text) == (1.0, 2.5, "Hola, ¿qué tal?")
-
-
-@pytest.mark.parametrize("kind", subtitles.FORMATS)
-def test_ffmpeg_opens_it(kind: str, tmp_path: Path) -> None:
-    import av
-
-    path = tmp_path / f"talk{kind}"
-    path.write_text(write([CUES[0], Cue(3, 4, "Adiós")], kind, "es"), encoding="utf-8")
-    with av.open(str(path)) as container:
-        packets = [packet for packet in container.demux() if packet.size]
-    assert [float(packet.pts * packet.time_base) for packet in packets] == [1.0, 3.0]  # type: ignore[operator]
-
-
-def test_right_to_left_lines_keep_their_punctuation() -> None:
-    text = write([Cue(0, 1, "مرحبا!\nكيف؟")], ".srt", "ar")
-    assert "\u200fمرحبا!\n\u200fكيف؟" in text
-
-
 def test_two_languages_stand_above_each_other() -> None:
     both = joined([Cue(0, 2, "Hola"), Cue(3, 4, "Adiós")], [Cue(0.1, 2.1, "Hel-\nlo"), Cue(9, 10, "Late")])
     assert [cue.text for cue in both] == ["Hola\nHel- lo", "Adiós"]
-
-
-def test_files_that_are_none_are_named(tmp_path: Path) -> None:
-    path = tmp_path / "talk.srt"
-    with pytest.raises(InvalidInput, match=r"--subtitles .*talk\.srt: cannot be read: No such file"):
-        read(path)
-    path.write_text("nothing with a time")
-    with pytest.raises(InvalidInput, match=r"is no SRT, WebVTT or ASS file|holds no line"):
-        read(path)
-    path.write_bytes("1\n00:00:01,000 --> 00:00:02,000\nAdiós\n".encode("latin-1"))
-    with pytest.raises(InvalidInput, match="not in UTF-8"):
-        read(path)
-    path.write_bytes("1\n00:00:01,000 --> 00:00:02,000\n<i>Adiós</i>\n".encode("utf-16"))
-    assert read(path)[0].text == "Adiós"

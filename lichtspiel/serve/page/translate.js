@@ -285,7 +285,8 @@ function seek(line) {
 function show() {
   for (const cue of [...(track?.cues ?? [])]) track.removeCue(cue);
   for (const line of lines) {
-    if (line.text.trim() && line.end > line.start) track?.addCue(new VTTCue(line.start, line.end, line.text));
+    const text = line.text.trim().replaceAll("&", "&amp;").replaceAll("<", "&lt;"); // a cue is WebVTT
+    if (text && line.end > line.start) track?.addCue(new VTTCue(line.start, line.end, text));
   }
 }
 
