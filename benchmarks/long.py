@@ -43,8 +43,9 @@ _COPIES = 9
 
 def weights(folder: Path) -> Path:
     """Random weights for the tiny row, with nano's own VAE and text encoder."""
-    for name in ("vae.safetensors", "umt5.safetensors"):
-        (folder / name).symlink_to(Path(sys.modules["lichtspiel"].__path__[0]) / "nano" / name)
+    for file in (Path(sys.modules["lichtspiel"].__path__[0]) / "nano").glob("*.safetensors"):
+        if not file.name.startswith("dit"):
+            (folder / file.name).symlink_to(file)
     torch.manual_seed(0)
     dit = DiT(ROW.dit)
     dit.initialize()
@@ -89,7 +90,7 @@ def main() -> None:
         rows = {}
         for case in CASES:
             command = [sys.executable, "-m", "benchmarks.long", "--case", case, "--weights", str(folder)]
-            found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
             rows[case] = found
             for stage in ("denoise", "decode"):
                 print(

@@ -22,13 +22,14 @@ from typing import Any
 import cv2
 import numpy as np
 
+from lichtspiel.footage.confidence import LOST, signs
 from lichtspiel.footage.segment import box_of
 from lichtspiel.footage.selection import Selection
-from lichtspiel.footage.track import LIMIT, features, follow_selections
+from lichtspiel.footage.track import LIMIT, follow_selections
 from lichtspiel.toybox.render import render
 from lichtspiel.toybox.sample import FULL, sample
 
-BAD, FLAGGED = 0.6, 0.85
+BAD, FLAGGED = 0.6, 0.92
 
 
 @dataclass(frozen=True)
@@ -93,33 +94,40 @@ def speed() -> None:
 
 
 def fit(rows: list[Followed]) -> None:
-    """Logistic regression of 'at least 0.6 right' on the facts, with both kinds of frames counting the same.
+    """Logistic regression of 'less than 0.6 right' on doubts that only add up, both kinds of frames counting the same.
 
-    The selected frames are left out. Then the bias is lowered until `FLAGGED` of the bad frames are below the limit;
-    the tracker lets the confidence rise slowly, which flags some more.
+    A doubt grows from the middle value of a sign in right frames to the value that a tenth of the bad ones exceed. Then
+    the log odds are shifted until `FLAGGED` of the bad frames are below the limit. The selected frames are left out.
     """
-    names = list(features({}))
+    names = list(signs({}))
     shown = [
-        (features(facts), value)
+        (signs(facts), value)
         for row in rows
         for facts, value in zip(row.facts, row.overlaps, strict=True)
         if "given" not in facts
     ]
-    right = np.array([value >= BAD for _, value in shown], float)
-    inputs = np.array([[*(values[name] for name in names), 1.0] for values, _ in shown])
-    weight = np.where(right > 0, 0.5 / right.mean(), 0.5 / (1 - right).mean())
-    solution = np.zeros(inputs.shape[1])
-    for _ in range(50):  # Newton's method, with a small ridge
-        chance = 1 / (1 + np.exp(-inputs @ solution))
-        slope = inputs.T @ (weight * (right - chance)) - 1e-3 * len(right) * solution
-        curve = (inputs.T * (weight * chance * (1 - chance))) @ inputs + 1e-3 * len(right) * np.eye(len(solution))
-        solution += np.linalg.solve(curve, slope)
-    solution[-1] -= np.quantile((inputs @ solution)[right < 1], FLAGGED)
-    print({name: round(float(value), 2) for name, value in zip([*names, "bias"], solution, strict=True)})
-    flagged = inputs @ solution < 0
-    print(
-        f"fitted: flags {flagged[right < 1].mean():.1%} of the bad frames and {flagged[right > 0].mean():.1%} of others"
-    )
+    bad = np.array([value < BAD for _, value in shown])
+    values = np.array([[each[name] for name in names] for each, _ in shown])
+    least = np.median(values[~bad], axis=0)
+    most = np.maximum(np.quantile(values[bad], 0.9, axis=0), least + 0.05)
+    doubts = np.clip((values - least) / (most - least), 0, 1)
+    weight = np.where(bad, 0.5 / bad.mean(), 0.5 / (~bad).mean())[:, None] / len(bad)
+    inputs = np.hstack([doubts, np.ones((len(doubts), 1))])
+    ridge = np.append(np.full(len(names), 3e-3), 0)
+    step = 1 / (0.25 * np.linalg.eigvalsh((inputs * weight).T @ inputs)[-1] + 3e-3)
+    solution = ahead = np.zeros(inputs.shape[1])
+    for number in range(2000):  # Nesterov's accelerated gradient, on weights that are not negative
+        chance = 1 / (1 + np.exp(-inputs @ ahead))
+        new = ahead - step * (inputs.T @ (weight[:, 0] * (chance - bad)) + ridge * ahead)
+        new[:-1] = np.maximum(new[:-1], 0)
+        ahead, solution = new + number / (number + 3) * (new - solution), new
+    against = doubts @ solution[:-1]
+    sure = float(np.quantile(against[bad], 1 - FLAGGED))
+    for row in zip(names, least, most, solution, strict=False):
+        print("{}: ({:.3f}, {:.3f}, {:.2f})".format(*row))
+    print(f"sure: {sure:.2f}")
+    flagged = against > sure
+    print(f"fitted: flags {flagged[bad].mean():.1%} of the bad frames and {flagged[~bad].mean():.1%} of others")
 
 
 def report(rows: list[Followed]) -> None:
@@ -137,6 +145,13 @@ def report(rows: list[Followed]) -> None:
     bad = overlaps < BAD
     print(f"frames below IoU {BAD}: {bad.mean():.1%}; the confidence flags {flagged[bad].mean():.1%} of them")
     print(f"frames flagged: {flagged.mean():.1%}; of those that are right, {flagged[~bad].mean():.1%}")
+    for title, chosen in (
+        ("right throughout", [row for row in rows if min(row.overlaps) >= BAD]),
+        ("with bad frames", [row for row in rows if min(row.overlaps) < BAD]),
+    ):
+        stopped = [min(row.confidence) < LOST for row in chosen]
+        if chosen:
+            print(f"followed {title}: {len(chosen)}, of which {np.mean(stopped):.1%} stop as lost")
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from lichtspiel.footage.ahead import View
 from lichtspiel.footage.backdrop import Background
+from lichtspiel.footage.evidence import contrast, left_out, shape
 from lichtspiel.footage.memory import Memory
 from lichtspiel.footage.motion import EVERYWHERE, Flows, Motion, carry, surroundings
 from lichtspiel.footage.pixels import Bytes, Floats, Mask, lab_of, pull, widened
@@ -72,7 +73,6 @@ class _Object:
     template: Floats
     colors: Floats
     first_colors: Floats
-    first_area: float
     moved: NDArray[np.float64]
     memory: Memory
     anchor: Memory
@@ -99,6 +99,7 @@ class Scene:
         self.other_colors: Floats = np.zeros(4096, np.float32)
         self.background = Background(ground[0], ground[1] * (self.never < 0.5))
         self.explained = self._explained(lab)
+        self.weighed: list[tuple[dict[str, float], Future[dict[str, float]]]] = []
         self._look_around(bins, masks)
 
     def _explained(self, lab: Bytes) -> Future[tuple[Floats, Floats]]:
@@ -120,6 +121,9 @@ class Scene:
             rivals = np.maximum.reduce([others, *(mask for number, mask in enumerate(masks) if number != index)])
             shots.append(self._place(thing, masks[index], rivals, view))
         self._look_around(view.bins, [shot.mask for shot in shots])
+        for facts, weighed in self.weighed:
+            facts.update(weighed.result())
+        self.weighed.clear()
         return shots
 
     def _place(self, thing: _Object, carried: Floats, rivals: Floats, view: View) -> Shot:
@@ -150,16 +154,26 @@ class Scene:
             gone.result()
             thing.mask = thing.hidden = np.zeros_like(prior)
             thing.memory.covered = 1.0
-            return Shot(mask, {"area": 0.0})
+            return Shot(mask)
         maps = prior, hidden, rivals, template, np.maximum(firm, hidden)
-        odds, facts = self._odds(thing, where, reach, maps, gone, replace(view, motion=motion), agree)
+        odds = self._odds(thing, where, reach, maps, gone, replace(view, motion=motion), agree)
         mask[where] = united(tidy(odds > 0), firm[where], motion.against(moved, where), motion.between(moved, where))
-        facts |= self._kept(thing, mask, prior, view.bins, where)
+        facts = self._kept(thing, mask, prior, view.bins, where)
         covered_part = self._covered(thing, mask, expected, gone.result(), lab)
         thing.template = np.where(mask[..., None], lab.astype(np.float32), template)
         thing.hidden, thing.mask = covered_part, mask.astype(np.float32)
         facts["hidden"] = float(covered_part.sum()) / max(float(covered_part.sum() + mask.sum()), 1)
+        weigh = self.side.submit(self._weighed, thing, mask, covered_part > 0.5, view, where, self.ground_colors)
+        self.weighed.append((facts, weigh))
         return Shot(mask, facts)
+
+    def _weighed(
+        self, thing: _Object, mask: Mask, hidden: Mask, view: View, where: tuple[slice, slice], ground: Floats
+    ) -> dict[str, float]:
+        """What speaks for a mask and against it, whatever it was found by."""
+        own = thing.first_colors[view.bins] > ground[view.bins]
+        facts = {"own": left_out(mask, self._strange(), own), "contrast": contrast(mask[where], view.lab[where])}
+        return facts | shape(mask | hidden, thing.anchor)
 
     @staticmethod
     def _kept(
@@ -170,7 +184,6 @@ class Scene:
         union = float((mask | (prior > 0.5)).sum())
         facts = {
             "color": float(np.sqrt(shown * thing.first_colors).sum()),
-            "area": float(mask.sum()) / thing.first_area,
             "overlap": float((mask & (prior > 0.5)).sum()) / max(union, 1),
         }
         if mask.sum() > 12:
@@ -233,6 +246,11 @@ class Scene:
                 moved, agree, best = other, max(share, 0.5 * seen), seen
         return moved, agree
 
+    def _strange(self) -> Mask:
+        """Where the frame shows something else than the background, [h, w]."""
+        plain, shaded = self.explained.result()
+        return np.asarray((plain < 0.2) & (shaded < 0.2) & (self.background.known > 0.7))
+
     def _open_ground(self) -> Mask:
         """Where the frame shows the background, [h, w]."""
         plain, _ = self.explained.result()
@@ -286,7 +304,7 @@ class Scene:
         gone: Future[Floats],
         view: View,
         agree: float,
-    ) -> tuple[Floats, dict[str, float]]:
+    ) -> Floats:
         prior, hidden, rivals, template, firm = (each[where] for each in maps)
         motion, again = view.motion, thing.again[where]
         crop, bins, trusted = view.lab[where], view.bins[where], motion.trusted[where]
@@ -320,9 +338,7 @@ class Scene:
         away = np.where(again > 0.5, 0, away)
         evidence = (place + color - _GONE * gone.result()[where]).astype(np.float32)
         evidence[away > 1.5 * reach + 1] = NEVER
-        odds = relax(evidence, crop)
-        trusting = trusted[odds > 0]
-        return odds, {"flow": float(trusting.mean()) if trusting.size else 0.0}
+        return relax(evidence, crop)
 
     def _look_around(self, bins: NDArray[np.int32], masks: Sequence[Mask]) -> None:
         """What covers the background and is none of the objects, and what colors the background has."""
@@ -332,8 +348,7 @@ class Scene:
         near = widened(taken, 5)
         for thing in self.objects:
             near |= thing.again > 0.5
-        plain, shaded = self.explained.result()
-        strange = (plain < 0.2) & (shaded < 0.2) & (self.background.known > 0.7) & ~near
+        strange = self._strange() & ~near
         opened = cv2.morphologyEx(strange.astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5)))
         self.others = cv2.morphologyEx(opened, cv2.MORPH_CLOSE, np.ones((7, 7))).astype(np.float32)
         self.others[taken] = 0
@@ -357,6 +372,6 @@ def _object(mask: Mask, lab: Bytes, bins: NDArray[np.int32]) -> _Object:
     solid = mask.astype(np.float32)
     anchor = Memory(solid, lab)
     return _Object(
-        solid, np.zeros_like(solid), lab.astype(np.float32), colors, colors, float(mask.sum()), np.eye(2, 3),
+        solid, np.zeros_like(solid), lab.astype(np.float32), colors, colors, np.eye(2, 3),
         Memory(solid, lab), anchor, anchor.again(lab),
     )  # fmt: skip

@@ -12,6 +12,7 @@ import numpy as np
 
 from lichtspiel.footage.ahead import THREADS, views
 from lichtspiel.footage.backdrop import Backdrop, Background
+from lichtspiel.footage.confidence import LIMIT, LOST, along, confidence
 from lichtspiel.footage.pixels import Mask, lab_of, shrunk
 from lichtspiel.footage.refine import Rough, refined
 from lichtspiel.footage.scene import Scene, Shot
@@ -19,21 +20,10 @@ from lichtspiel.footage.segment import Segmenter, grab
 from lichtspiel.footage.selection import Selection
 from lichtspiel.frames import Frame
 
-__all__ = ["LIMIT", "Shot", "Track", "confidence", "features", "follow", "follow_selections"]
+__all__ = ["LIMIT", "Shot", "Track", "confidence", "follow", "follow_selections"]
 
 WORKING_SIDE = 416
 """The longest side, in pixels, at which frames are worked on."""
-
-LIMIT = 0.5
-"""The confidence below which a frame's mask should be looked at."""
-
-_LOST = 0.25
-"""The confidence below which the object counts as lost: of clips that are right throughout, one in twenty is."""
-
-_BIAS = -6.87
-_WEIGHTS = {"flow": 0.27, "color": 3.96, "overlap": 3.13, "hidden": -1.33}
-_RISE = 0.05
-"""By how much the confidence rises at most from frame to frame: what was wrong in a mask is carried on with it."""
 
 
 def follow(
@@ -85,14 +75,8 @@ class Track:
     def confidence(self) -> list[float]:
         """How sure each frame's masks are, away from the selected one; of three frames the middle value counts."""
         each = [min(confidence(shot.facts) for shot in shots) for shots in self.shots]
-        padded = [each[0], *each, each[-1]]
-        sure = [value if value == 1 else sorted(padded[n : n + 3])[1] for n, value in enumerate(each)]
         start = next((number for number, shots in enumerate(self.shots) if "given" in shots[0].facts), 0)
-        for number in range(start + 1, len(sure)):
-            sure[number] = min(sure[number], sure[number - 1] + _RISE)
-        for number in range(start - 1, -1, -1):
-            sure[number] = min(sure[number], sure[number + 1] + _RISE)
-        return sure
+        return along(each, start)
 
     def is_low(self, number: int) -> bool:
         """Whether a frame's masks should be looked at."""
@@ -101,7 +85,7 @@ class Track:
     @property
     def first_lost(self) -> int | None:
         """The first frame of the clip in which an object is probably lost; None if there is none."""
-        return next((number for number, sure in enumerate(self.confidence) if sure < _LOST), None)
+        return next((number for number, sure in enumerate(self.confidence) if sure < LOST), None)
 
     def masks(self, number: int) -> list[Mask]:
         """The masks [h, w] of one frame, one per object, at the clip's size."""
@@ -140,21 +124,3 @@ def follow_selections(
         if areas[index] is None:
             shots[start][index] = Shot(mask, {"given": 1.0})
     return Track(shots, (width, height))
-
-
-def features(facts: dict[str, float]) -> dict[str, float]:
-    """What the confidence is computed from, as shares from 0 to 1."""
-    shares = {name: facts.get(name, 0.0) for name in ("flow", "color", "overlap")}
-    return {**shares, "hidden": facts.get("hidden", 1.0)}
-
-
-def confidence(facts: dict[str, float]) -> float:
-    """From 0 to 1: whether a mask is likely to be right, from what was seen while it was found in this frame.
-
-    A logistic regression on rendered clips whose true masks are known: `python -m benchmarks.tracking --fit`.
-    """
-    if "given" in facts:
-        return 1.0
-    values = features(facts)
-    total = _BIAS + sum(weight * values[name] for name, weight in _WEIGHTS.items())
-    return float(1 / (1 + np.exp(-total)))

@@ -17,6 +17,8 @@ from lichtspiel.footage.selection import Selection
 from lichtspiel.footage.track import LIMIT, Shot, Track, confidence, follow_selections
 from tests.footage.files import FRAMES, HEIGHT, WIDTH, clip
 
+GOOD = {"color": 0.97, "overlap": 0.95, "hidden": 0.0, "own": 0.0, "shape": 0.85, "size": 1.05, "contrast": 0.8}
+
 
 def overlap(one: np.ndarray, other: np.ndarray) -> float:
     return float((one & other).sum() / (one | other).sum())
@@ -75,29 +77,35 @@ def test_an_object_that_vanishes_leaves_an_empty_mask_and_no_confidence() -> Non
 
 
 def test_confidence_rises_with_each_sign_that_all_is_well() -> None:
-    good = {"flow": 0.95, "color": 0.97, "overlap": 0.95, "area": 1.0, "hidden": 0.0}
-    assert confidence(good) > LIMIT > confidence({"area": 0.0})
-    assert confidence({**good, "overlap": 0.2, "color": 0.5}) < confidence(good)
+    assert confidence(GOOD) > LIMIT > confidence({})
+    assert confidence({**GOOD, "overlap": 0.2, "color": 0.5}) < confidence(GOOD)
+    worse = {"color": 0.9, "overlap": 0.5, "hidden": 0.3, "own": 0.3, "shape": 0.5, "size": 1.5, "contrast": 0.6}
+    for name, value in worse.items():
+        assert confidence({**GOOD, name: value}) < confidence(GOOD), name
+    assert confidence({**GOOD, "size": 1 / 1.5}) == pytest.approx(confidence({**GOOD, "size": 1.5}))
+
+
+def test_no_sign_counts_beyond_what_rendered_clips_show() -> None:
+    assert confidence({**GOOD, "contrast": 0.0}) == confidence({**GOOD, "contrast": 0.3})
+    assert confidence({**GOOD, "size": 0.001}) == confidence({**GOOD, "size": 0.2})
 
 
 def test_confidence_rises_slowly_from_a_doubtful_mask_on_away_from_the_selected_frame() -> None:
-    good = {"flow": 0.95, "color": 0.97, "overlap": 0.95, "area": 1.0, "hidden": 0.0}
-    bad = {**good, "overlap": 0.1, "color": 0.4}
+    bad = {**GOOD, "overlap": 0.1, "color": 0.4}
     mask = np.ones((4, 4), bool)
-    facts = [bad, bad, good, {"given": 1.0}, good, bad, bad, good, good]
+    facts = [bad, bad, GOOD, {"given": 1.0}, GOOD, bad, bad, GOOD, GOOD]
     sure = Track([[Shot(mask, each)] for each in facts], (4, 4)).confidence
     assert sure[3] == 1
-    assert sure[2] == sure[4] == confidence(good)
+    assert sure[2] == sure[4] == confidence(GOOD)
     assert sure[0] == sure[1] == sure[5] == sure[6] == confidence(bad)
     assert sure[7] == pytest.approx(sure[6] + 0.05)
     assert sure[8] == pytest.approx(sure[7] + 0.05)
 
 
 def test_one_doubtful_mask_between_two_good_ones_says_little() -> None:
-    good = {"flow": 0.95, "color": 0.97, "overlap": 0.95, "area": 1.0, "hidden": 0.0}
-    facts = [{"given": 1.0}, good, {**good, "overlap": 0.1, "color": 0.4}, good]
+    facts = [{"given": 1.0}, GOOD, {**GOOD, "overlap": 0.1, "color": 0.4}, GOOD]
     sure = Track([[Shot(np.ones((4, 4), bool), each)] for each in facts], (4, 4)).confidence
-    assert sure == [1, confidence(good), confidence(good), confidence(good)]
+    assert sure == [1, confidence(GOOD), confidence(GOOD), confidence(GOOD)]
 
 
 def test_two_objects_get_a_mask_each() -> None:
