@@ -135,7 +135,8 @@ class CLIPSpec:
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """Defaults and limits of a checkpoint. Sizes are (width, height) in pixels; `free_size` allows every multiple of
-    `Model.grid` up to the largest area in `sizes`; `shift` moves the schedule toward noise."""
+    `Model.grid` up to the largest area in `sizes`; `shift` moves the schedule toward noise. Where `holds_pictures`, a
+    given first picture is held while the rest is denoised; the published models are sampled without."""
 
     solver: SolverName
     steps: int
@@ -147,6 +148,7 @@ class Sampling:
     sizes: tuple[Size, ...]
     free_size: bool
     negative: str
+    holds_pictures: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -335,7 +337,7 @@ _NANO = Model(
     clip=None,
     sampling=Sampling(
         solver="euler", steps=16, guidance=5.0, shift=3.0, frames=17, max_frames=17, fps=8, sizes=((128, 128),),
-        free_size=False, negative="",
+        free_size=False, negative="", holds_pictures=True,
     ),
     repository="",
     licence="Apache-2.0",

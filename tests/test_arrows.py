@@ -87,7 +87,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     ),
     "train/distil": ("flow train/dit train/optim train/state", "torch"),
     "train/nano": (
-        "errors flow media models spec storage tokenizer toybox train/data train/distil train/dit "
+        "errors flow inference media models spec storage tokenizer toybox train/data train/distil train/dit "
         "train/folder train/latents train/optim train/state train/text train/vae",
         "cv2 einops numpy safetensors torch",
     ),

@@ -19,11 +19,13 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from lichtspiel import flow
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import FitMode
 
 __all__ = [
     "fit_frame",
+    "held",
     "image_condition",
     "known_frames",
     "letterbox",
@@ -140,6 +142,19 @@ def image_condition(vae: VAE, first: Tensor, last: Tensor | None, frames: int) -
     height, width = latents.shape[3:]
     mask = known_frames(frames, last is not None, height, width, vae.spec.stride[0])
     return torch.cat([mask[None].to(latents), latents], dim=1)
+
+
+def held(velocity: Tensor, latents: Tensor, timestep: Tensor, known: Tensor) -> Tensor:
+    """The velocity [b, c, t, h, w], but the true one in latent frames all of whose pictures are given.
+
+    The first latent frame is that of the first picture alone, so its velocity is no guess: noisy latents are
+    (1 - s) x + s n at time s, the velocity is n - x, and that is the way from x to the latents divided by s. `timestep`
+    is 1000 s, and `known` [1, m + c, t, h, w] holds m channels that say which pictures are given, then their latents.
+    """
+    given, clean = known.to(latents).tensor_split((known.shape[1] - latents.shape[1],), dim=1)
+    whole = (given == 1).all(dim=1, keepdim=True)
+    time = (timestep / flow.TIMESTEPS).to(latents).reshape(-1, 1, 1, 1, 1)
+    return torch.where(whole, (latents - clean) / time, velocity.to(latents))
 
 
 def vace_context(vae: VAE, video: Tensor, mask: Tensor, references: Sequence[Tensor]) -> Tensor:

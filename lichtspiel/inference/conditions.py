@@ -11,8 +11,10 @@ from torch import Tensor
 
 from lichtspiel import flow
 from lichtspiel.errors import NonFinite, OutOfMemory
+from lichtspiel.inference.conditioning import held
 from lichtspiel.models.dit import DiT
 from lichtspiel.request import Request
+from lichtspiel.spec import model
 
 __all__ = ["Conditions", "begun", "finite", "with_conditions", "within_memory"]
 
@@ -37,12 +39,13 @@ class Conditions:
     def on(self, device: torch.device | str) -> Conditions:
         """The same conditions on a device."""
         rest = (self.negative, self.image_condition, self.clip, self.vace, self.start)
-        return Conditions(self.text.to(device), *(None if held is None else held.to(device) for held in rest))
+        return Conditions(self.text.to(device), *(None if each is None else each.to(device) for each in rest))
 
 
 def with_conditions(dit: DiT, conditions: Conditions, request: Request) -> flow.Network:
-    """The DiT with every condition except the text."""
+    """The DiT with every condition except the text; given pictures are held where the model is sampled so."""
     image_channels, clip, vace = conditions.image_condition, conditions.clip, conditions.vace
+    holds = image_channels is not None and model(request.model).sampling.holds_pictures
 
     def network(latents: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
         count = len(latents)  # 2 if both branches of guidance are in one batch
@@ -56,7 +59,7 @@ def with_conditions(dit: DiT, conditions: Conditions, request: Request) -> flow.
             image=None if clip is None else clip.repeat(count, 1, 1),
             vace=None if vace is None else vace.repeat(count, 1, 1, 1, 1), vace_scale=request.context_scale,
         )  # fmt: skip
-        return velocity
+        return held(velocity, latents, timestep, image_channels) if holds and image_channels is not None else velocity
 
     return network
 

@@ -18,7 +18,7 @@ from lichtspiel.models.dit import DiT
 from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
 from lichtspiel.request import Request
-from lichtspiel.spec import DiTSpec, UMT5Spec
+from lichtspiel.spec import MODELS, DiTSpec, UMT5Spec
 from tests.golden import golden, relative_error
 from tests.models.test_vae import TINY
 
@@ -114,6 +114,23 @@ def test_images_change_the_result(pipeline: Pipeline, picture: Path) -> None:
     both = latents(pipeline, request(image=picture, last_image=picture))
     assert not torch.allclose(text, image)
     assert not torch.allclose(image, both)
+
+
+@pytest.mark.parametrize("solver", ["euler", "unipc", "dpm++", "lcm"])
+def test_a_given_first_picture_is_held(pipeline: Pipeline, picture: Path, solver: str) -> None:
+    """The first latent frame is the picture's own, whatever the network says of it; the others are the network's."""
+    asked = request(image=picture, solver=solver, steps=4, frames=9)
+    conditions = pipeline.encode(asked)
+    *_, last = pipeline.denoise(conditions, asked)
+    assert conditions.image_condition is not None
+    known = conditions.image_condition[:, -16:].to(last.latents)
+    assert relative_error(last.latents[:, :, :1], known[:, :, :1]) < 1e-2  # UniPC takes whole timesteps
+    assert relative_error(last.latents[:, :, 1:], known[:, :, 1:]) > 0.1
+
+
+def test_published_models_are_sampled_as_published() -> None:
+    """They guess the latent frame of a given picture like all others."""
+    assert [name for name, row in MODELS.items() if row.sampling.holds_pictures] == ["nano"]
 
 
 def test_one_batch_equals_two_passes(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lichtspiel import flow
+from lichtspiel.inference.conditioning import held
 from lichtspiel.media.sheet import contact_sheet
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import Sampling
@@ -61,7 +62,8 @@ class Sampler:
         def network(latents: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
             copies = len(latents) // count
             inputs = torch.cat([latents, conditions.repeat(copies, 1, 1, 1, 1)], dim=1)
-            return dit(inputs, timestep, text)  # type: ignore[no-any-return]
+            velocity: Tensor = dit(inputs, timestep, text)
+            return held(velocity, latents, timestep, conditions.repeat(copies, 1, 1, 1, 1))
 
         velocity = flow.guided(network, states[:count], negative, sampling.guidance, batched=True)
         *_, (_, latents) = flow.sample(velocity, noise, sampling.solver, sampling.steps, sampling.shift)
