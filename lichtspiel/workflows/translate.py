@@ -33,6 +33,7 @@ from lichtspiel.translate.lines import Line
 from lichtspiel.translate.protocols import Voice
 from lichtspiel.understand.footage import Footage
 from lichtspiel.understand.shots import Shots
+from lichtspiel.workflows.clips import plain_marks
 from lichtspiel.workflows.lips import RATE as LIPS_RATE
 from lichtspiel.workflows.lips import Lips
 from lichtspiel.workflows.lips import choose as choose_lips
@@ -146,6 +147,7 @@ class _Translation:
     lips: Lips | None = None
     spoken: Sequence[timing.Spoken] = ()
     label: timing.Spoken | None = None
+    remade: bool = False
     folder: Path = field(init=False)
     provenance: Provenance = field(init=False)
 
@@ -165,22 +167,33 @@ class _Translation:
             self.folder = Path(folder)
             if job.picture_text is not None:
                 source = found.source if job.source is None and found.source != "und" else job.source
-                self._picture(dataclasses.replace(job, source=source), words.glossary)
+                self._picture(dataclasses.replace(job, source=source), words.glossary, found.written)
             made = self._made(found, voices, words if drafted is None else None, inspection)
         inspection.remember(made.sealed, self.provenance, name)
         if job.subtitle_file is not None:
             write_subtitles(job.subtitle_file, found.lines, job.target, made.sealed.path, self.shots)
         return made
 
-    def _picture(self, job: Job, glossary: Glossary) -> None:
-        """Read the text in the picture, and replace it in a copy of the video that takes its place."""
+    def _picture(self, job: Job, glossary: Glossary, known: Sequence[Written] | None) -> None:
+        """Read the text in the picture, unless it is `known`, and replace what has a translation in a copy of the video
+        that takes its place. Where the picture is encoded again after that, the marks come with the last encoding."""
         from lichtspiel.workflows.translate_picture import read_picture, replaced
 
-        self.progress("reading the picture", 0.25)
-        self.written, notes = read_picture(self.video, job, glossary)
-        self.notes += notes
-        if self.written and job.picture_text == "replace":
-            self.video = replaced(self.video, self.written, job, self.terms, self.folder)
+        if known is None:
+            self.progress("reading the picture", 0.25)
+            self.written, notes = read_picture(self.video, job, glossary)
+            self.notes += notes
+        else:
+            self.written = [*known]
+        texts = [one for one in self.written if one.translation]
+        if texts and job.picture_text == "replace":
+            self.remade = True
+            terms = self.terms
+            if self.lips is not None or job.burn or self.marks.label:
+                terms = dataclasses.replace(terms, marks=plain_marks(terms.marks))
+            self.video = replaced(
+                self.video, texts, job, terms, self.folder, lambda stage, done: self.progress(stage, 0.25 + 0.05 * done)
+            )
 
     def _made(self, found: Draft, voices: Sequence[Voice], words: Words | None, inspection: Inspection) -> Result:
         """From the words to the sealed video. `words` is what translated them, if it can say a line in fewer."""
@@ -196,7 +209,7 @@ class _Translation:
         tracks = self._tracks(lines, before, source, sound)
         self.provenance = self._provenance(lines, source, spoken)
         sealed, picture = self._seal(tracks, self.provenance, inspection)
-        if job.picture_text == "replace" and self.written:
+        if self.remade:
             picture = "edited"
         return Result(
             sealed=sealed, source=source, target=job.target, engines=self.engines, notes=self.notes, picture=picture,
@@ -230,7 +243,7 @@ class _Translation:
     @property
     def marks(self) -> Marks:
         """The marks of the result: where nothing is generated, credentials alone say what was edited."""
-        generated = bool(self.job.voices) or self.job.subtitles is None
+        generated = bool(self.job.voices) or self.job.subtitles is None or self.remade
         return self.terms.marks if generated else self.terms.marks.of_edits()
 
     def _tell_speakers(self, pitches: Sequence[float] | None) -> None:
@@ -320,13 +333,14 @@ class _Translation:
         job = self.job
         synthesized = [f"voice in {tongues.name_of(job.target)}"] if spoken else []
         synthesized += ["lips"] if self.lips is not None else []
+        synthesized += ["text in the picture"] if self.remade else []
         synthesized += [f"words in {tongues.name_of(job.target)}"] if "translator" in self.engines else []
         model = ", ".join(self.engines.values()) or "the user's subtitles"
         kind: SourceType = "compositeSynthetic" if synthesized else "humanEdits"
         return Provenance(
             model=model[:200],
             version=__version__,
-            source_type="compositeWithTrainedAlgorithmicMedia" if self.trained else kind,
+            source_type="compositeWithTrainedAlgorithmicMedia" if self.trained or self.remade else kind,
             prompt="\n".join(line.text for line in lines),
             negative="",
             parameters={

@@ -5,7 +5,7 @@ it in the new one, made by a VACE model where each text stands, while it stands 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from lichtspiel.understand.ocr import Text
 from lichtspiel.workflows.clips import Clip, even, plain_marks, provenance_of_clip, read_clip
 from lichtspiel.workflows.edit import EditJob, edit
 from lichtspiel.workflows.edits import Edit
+from lichtspiel.workflows.generate import Observer
 from lichtspiel.workflows.terms import Terms
 
 if TYPE_CHECKING:
@@ -41,6 +42,12 @@ class Written:
     text: str
     box: tuple[float, float, float, float]
     translation: str | None = None
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any]) -> Written:
+        """The one that `to_json` wrote down."""
+        left, top, right, bottom = value["box"]
+        return cls(value["start"], value["end"], value["text"], (left, top, right, bottom), value["translation"])
 
     def to_json(self) -> dict[str, Any]:
         """The same as a plain dictionary for `json.dumps`."""
@@ -84,7 +91,10 @@ def read_picture(video: Path, job: Job, glossary: Glossary) -> tuple[list[Writte
     ]
 
 
-def replaced(video: Path, texts: Sequence[Written], job: Job, terms: Terms, folder: Path) -> Path:
+def replaced(
+    video: Path, texts: Sequence[Written], job: Job, terms: Terms, folder: Path,
+    progress: Callable[[str, float], None] = lambda stage, done: None,
+) -> Path:  # fmt: skip
     """The video with each text in its new language, in a file in `folder`, sealed as an edit of the video.
 
     Raises WeightsError where the VACE model is not here.
@@ -96,7 +106,7 @@ def replaced(video: Path, texts: Sequence[Written], job: Job, terms: Terms, fold
     ]
     out = folder / "picture.mp4"
     edit(video, EditJob(edits=edits, out=out, options=dict(job.picture_options), weights=job.picture_weights or None,
-                        terms=terms))  # fmt: skip
+                        terms=terms, observer=Observer(progress=progress)))  # fmt: skip
     return out
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from lichtspiel.workflows.translate_picture import Written
+
 __all__ = ["Draft", "Job", "PictureText", "Progress", "Words", "admit_words", "draft", "speech"]
 
 Progress = Callable[[str, float], None]
@@ -73,7 +75,8 @@ class Job:
 class Draft:
     """The words of a video in two languages. `before` are the lines of the original, `lines` those of the translation;
     both have times in seconds and numbers of speakers. `pitches` are the speakers' in Hz, as far as they can be told
-    apart (None where nobody listened for them), and `engines` are what heard and translated."""
+    apart (None where nobody listened for them), and `engines` are what heard and translated. `written` is the text in
+    the picture as a person wants it, where that was read before; what has no translation stays."""
 
     source: str
     target: str
@@ -82,6 +85,7 @@ class Draft:
     engines: dict[str, str] = field(default_factory=dict)
     pitches: tuple[float, ...] | None = None
     notes: tuple[str, ...] = ()
+    written: tuple[Written, ...] | None = None
 
 
 def draft(video: Path, job: Job, *, progress: Progress = lambda stage, done: None) -> Draft:

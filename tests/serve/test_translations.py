@@ -208,7 +208,7 @@ def test_a_glossary_and_text_in_the_picture_go_with_a_draft(served: Served, talk
     wrong = sent({}, transcript=GERMAN, glossary="= nothing")["error"]
     assert (wrong["param"], "line 1 is no 'word = translation'" in wrong["message"]) == ("glossary", True)
     assert str(tmp_path) not in wrong["message"]
-    assert "command line" in sent({"picture_text": "replace"}, subtitles=GERMAN)["error"]["message"]
+    assert "when the video is rendered" in sent({"picture_text": "replace"}, subtitles=GERMAN)["error"]["message"]
     pytest.importorskip("rapidocr", reason="rapidocr is in the extra understand")
     id = sent({"picture_text": "tell"}, subtitles=GERMAN)["id"]
     assert worker(server).once()

@@ -102,3 +102,6 @@ def test_text_is_made_anew_in_its_place_and_time_alone(street: Path, remade: Res
     report = verify(remade.sealed.path)
     assert report.credentials.state == "trusted"
     assert [each.role for each in report.credentials.ingredients] == ["original"]
+    assert report.credentials.source_type == "compositeWithTrainedAlgorithmicMedia"
+    assert "AI-generated text in the picture" in (report.labels.comment or "")
+    assert report.watermark.found

@@ -368,6 +368,12 @@ TRANSLATION_RENDER = schema(
         "lips": {"type": "boolean", "description": "Lips follow the voice, by what the operator has for it."},
         "burn": {"type": "boolean", "description": "Draw the subtitles into the picture."},
         "both": {"type": "boolean", "description": "Subtitles in both languages."},
+        "picture_text": {"enum": ["replace"], "description": "Make the picture anew where the draft found text."},
+        "texts": {
+            "type": "array",
+            "items": {"type": ["string", "null"]},
+            "description": "What takes the place of each text in the picture; null leaves it. [default: as translated]",
+        },
         "consent": {**PROPERTIES["consent"], "description": "Who speaks and that they agreed; a voice needs it."},
         "metadata": _METADATA,
     },

@@ -140,6 +140,7 @@ LANGUAGES = _object(
     voices=_maybe(_list(TEXT), "Languages that can be spoken; null if a voice of the operator decides."),
     spoken_label={**_list(TEXT), "description": "Languages in which a voice can say that it is AI-generated."},
     reads_pictures={**FLAG, "description": "Whether text in the picture can be told."},
+    remakes_pictures={**FLAG, "description": "Whether it can be replaced."},
     lips={**FLAG, "description": "Whether lips can follow a new voice."},
     languages={**ANY, "description": "All languages by their codes, in English."},
 )

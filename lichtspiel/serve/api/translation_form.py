@@ -23,6 +23,7 @@ from lichtspiel.options import closest
 from lichtspiel.serve.api.form import read_metadata
 from lichtspiel.serve.queue.jobs import DRAFT, Job
 from lichtspiel.serve.settings import Settings
+from lichtspiel.spec import model
 from lichtspiel.translate import tongues, translators
 from lichtspiel.translate.announce import WORDS
 from lichtspiel.translate.glossary import Glossary
@@ -41,6 +42,7 @@ __all__ = [
     "draft_of",
     "read_draft",
     "read_render",
+    "remaker",
     "without_flags",
 ]
 
@@ -51,10 +53,14 @@ KINDS = (DRAFT, RENDER)
 
 FILES = ("video", "transcript", "subtitles", "glossary")
 DRAFT_FIELDS = ("to", "from", "picture_text", "metadata")
-RENDER_FIELDS = ("lines", "voice", "original", "spoken_label", "lips", "burn", "both", "consent", "metadata")
+RENDER_FIELDS = ("lines", "voice", "original", "spoken_label", "lips", "burn", "both", "picture_text", "texts",
+                 "consent", "metadata")  # fmt: skip
 
 MAX_LINES, MAX_LINE = 2400, 1000
 """The most lines of a video, and the most characters of one."""
+
+MAX_TEXT = 200
+"""The most characters of a text in the picture; models write few."""
 
 MAX_SHOWN = 1000
 """How many characters of the words stand where other videos have their prompt."""
@@ -79,10 +85,12 @@ class DraftForm:
 
 @dataclass(frozen=True)
 class RenderForm:
-    """A checked request for the video of a draft. `lines` are as the client wants them."""
+    """A checked request for the video of a draft. `lines` are as the client wants them, and so are the `texts` that
+    take the place of those in the picture."""
 
     request: dict[str, Any]
     lines: tuple[Line, ...]
+    texts: tuple[str, ...]
     consent: str | None
     voice: bool
 
@@ -108,7 +116,7 @@ def read_draft(
         _check_glossary(files)
     picture_text = values.get("picture_text")
     if picture_text is not None and picture_text != "tell":
-        rule = "it is tell; text is replaced by `lichtspiel translate --picture-text replace` on the command line"
+        rule = "it is tell; the text that is found can be replaced when the video is rendered"
         raise RequestError("picture_text", picture_text, rule, "tell")
     if picture_text is not None and (missing := translate_picture.missing()) is not None:
         raise RequestError("picture_text", picture_text, f"nothing on this server reads pictures; {missing}")
@@ -160,17 +168,63 @@ def read_render(fields: Mapping[str, Any], first: Job, settings: Settings) -> Re
     if wishes["lips"] and settings.lips is None:
         raise RequestError("lips", True, "nothing on this server moves lips; whoever runs it can add it", False)
     shared = {name: first.request[name] for name in ("size", "frames", "fps", "steps", "to")}
+    written = _texts(values, result.get("written"), settings)
     request = {
         **shared, "from": result["from"], "prompt": " ".join(line.text for line in lines)[:MAX_SHOWN],
         "voice": voice, "original": original, **wishes, "burn": _flag("burn", values.get("burn", False)),
         "both": _flag("both", values.get("both", False)), "consent": consent,
-        "metadata": read_metadata(values.get("metadata")),
+        "metadata": read_metadata(values.get("metadata")), "written": written,
+        "picture_model": remaker(settings) if written else None,
         "translation": {
             "lines": [asdict(line) for line in lines], "before": result["before"], "engines": result["engines"],
             "pitches": result["pitches"],
         },
     }  # fmt: skip
-    return RenderForm(request, lines, consent, voice)
+    texts = tuple(one["translation"] for one in written or () if one["translation"])
+    return RenderForm(request, lines, texts, consent, voice)
+
+
+def remaker(settings: Settings) -> str | None:
+    """The model of a server that makes a part of a picture anew; None where it has none. Groups of GPUs share the steps
+    of one video and no edits."""
+    if settings.gpus_per_job > 1:
+        return None
+    return next((name for name in settings.models if "edit" in model(name).tasks), None)
+
+
+def _texts(
+    values: Mapping[str, Any], found: Sequence[Mapping[str, Any]] | None, settings: Settings
+) -> list[dict[str, Any]] | None:
+    """The text in the picture with the translations that take its place; those without one stay. None where nothing is
+    replaced."""
+    wish, texts = values.get("picture_text"), values.get("texts")
+    if wish is None:
+        if texts is not None:
+            raise RequestError("texts", texts, "nothing is replaced; leave them out, or set picture_text to replace")
+        return None
+    if wish != "replace":
+        raise RequestError("picture_text", wish, "it is replace", "replace")
+    if remaker(settings) is None:
+        rule = "this server makes no pictures anew; whoever runs it can add a VACE model"
+        raise RequestError("picture_text", wish, rule)
+    if not found:
+        rule = "this translation knows of no text in the picture; ask for it with the video: picture_text is tell"
+        raise RequestError("picture_text", wish, rule)
+    given = [one["translation"] for one in found] if texts is None else texts
+    if not isinstance(given, list) or len(given) != len(found):
+        raise RequestError("texts", texts, f"it is a list of {len(found)} texts, one for each text in the picture")
+    plain = [_text(one) for one in given]
+    if not any(plain):
+        raise RequestError("texts", texts, "no text has a translation; write one, or leave picture_text out")
+    return [{**one, "translation": text} for one, text in zip(found, plain, strict=True)]
+
+
+def _text(value: Any) -> str | None:
+    if value is not None and not (isinstance(value, str) and len(value) <= MAX_TEXT):
+        raise RequestError(
+            "texts", value, f"a text has at most {MAX_TEXT} characters; null or empty leaves it as it is"
+        )
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in value or "").split()) or None
 
 
 def draft_of(request: Mapping[str, Any]) -> Draft:
@@ -179,6 +233,7 @@ def draft_of(request: Mapping[str, Any]) -> Draft:
     return Draft(
         source=request["from"], target=request["to"], before=_stored(kept["before"]), lines=_stored(kept["lines"]),
         engines=dict(kept["engines"]), pitches=None if kept["pitches"] is None else tuple(kept["pitches"]),
+        written=tuple(map(translate_picture.Written.of, request.get("written") or ())) or None,
     )  # fmt: skip
 
 

@@ -16,12 +16,13 @@ from lichtspiel.serve.api.objects import page_object
 from lichtspiel.serve.api.schemas import LANGUAGES, TRANSLATION_LIST, TRANSLATION_OBJECT, VIDEO, answers
 from lichtspiel.serve.api.sources import with_files
 from lichtspiel.serve.api.state import OwnerDep, Server, ServerDep
-from lichtspiel.serve.api.translation_form import RENDER, available, read_draft, read_render
+from lichtspiel.serve.api.translation_form import RENDER, available, read_draft, read_render, remaker
 from lichtspiel.serve.errors import NotFound
 from lichtspiel.serve.queue.jobs import DRAFT, IS_DRAFT, Job
 from lichtspiel.serve.tracing import traceparent
 from lichtspiel.translate import espeak, tongues
 from lichtspiel.translate.announce import WORDS
+from lichtspiel.translate.lines import Line
 from lichtspiel.translate.translators import apertium_pairs
 from lichtspiel.workflows import translate_picture
 from lichtspiel.workflows.translate_words import admit_words
@@ -46,6 +47,7 @@ def list_languages(server: ServerDep, _: OwnerDep) -> dict[str, Any]:
         "voices": codes,
         "spoken_label": sorted(WORDS),
         "reads_pictures": translate_picture.missing() is None,
+        "remakes_pictures": translate_picture.missing() is None and remaker(server.settings) is not None,
         "lips": server.settings.lips is not None,
         "languages": {code: name for code, (name, _) in tongues.NAMES.items()},
     }
@@ -120,7 +122,8 @@ async def render_translation(
     def work(fields: Fields, _: Uploads) -> dict[str, Any]:
         first = _draft(server, id, owner)
         form = read_render(fields, first, server.settings)
-        admit_words(form.lines, replace(server.settings.terms, consent=form.consent), voiced=form.voice)
+        said = [*form.lines, *(Line(0.0, 0.0, text) for text in form.texts)]
+        admit_words(said, replace(server.settings.terms, consent=form.consent), voiced=form.voice)
         with folder() as directory:
             video = directory / f"video{Path(first.inputs['video']).suffix}"
             server.files.fetch(first.inputs["video"], video)

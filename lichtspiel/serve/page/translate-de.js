@@ -15,6 +15,8 @@ export default {
   tr_picture: "Text im Bild auflisten",
   tr_written: "Text im Bild",
   tr_written_at: "{from} bis {to} s:",
+  tr_remake: "Das Bild neu erzeugen, wo Text steht",
+  tr_text: "Text {n} in der neuen Sprache; leer bleibt er, wie er ist",
   tr_no_pair: "Auf diesem Server übersetzt nichts aus {from} in {to} ({pairs}). Bring eine eigene Übersetzung als Datei mit.",
   tr_no_pairs: "es ist kein Übersetzer installiert",
   tr_unavailable: "Dieser Server übersetzt keine Videos; wer ihn betreibt, kann das einrichten.",

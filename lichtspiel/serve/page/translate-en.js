@@ -15,6 +15,8 @@ export default {
   tr_picture: "List the text in the picture",
   tr_written: "Text in the picture",
   tr_written_at: "{from} to {to} s:",
+  tr_remake: "Make the picture anew where text stands",
+  tr_text: "Text {n} in the new language; empty leaves it as it is",
   tr_no_pair: "Nothing on this server translates from {from} to {to} ({pairs}). Bring your own translation as a file.",
   tr_no_pairs: "no translator is installed",
   tr_unavailable: "This server translates no videos; whoever runs it can add that.",

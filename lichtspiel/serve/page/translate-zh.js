@@ -15,6 +15,8 @@ export default {
   tr_picture: "列出画面中的文字",
   tr_written: "画面中的文字",
   tr_written_at: "{from} 至 {to} 秒：",
+  tr_remake: "重新生成有文字的画面",
+  tr_text: "第 {n} 处文字的译文；留空则保持原样",
   tr_no_pair: "这台服务器不能把{from}翻译成{to}（{pairs}）。请上传自己的译文文件。",
   tr_no_pairs: "没有安装翻译程序",
   tr_unavailable: "这台服务器不翻译视频；管理员可以添加这一功能。",

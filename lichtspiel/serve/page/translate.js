@@ -13,6 +13,7 @@ let opened = null; // the draft in the editor
 let lines = []; // its lines as they are now: {start, end, text, original, speaker}
 let track = null;
 let chosen = {}; // files by field
+let replacing = []; // what is to stand in the picture, as far as it was changed
 const drafts = new Map();
 const streams = new Map();
 
@@ -53,7 +54,8 @@ function build() {
       el("ul", { class: "notes", id: "tr-notes", lang: "en", hidden: true }),
       el("section", { id: "tr-written", hidden: true },
         el("h3", { "data-t": "tr_written" }),
-        el("ul", { id: "tr-texts", class: "notes" })),
+        el("ul", { id: "tr-texts", class: "notes" }),
+        check("tr-remake", "tr_remake")),
       el("div", { class: "beside" },
         el("div", { class: "player" },
           el("video", { id: "tr-player", controls: true, playsinline: true, preload: "metadata", "data-t-label": "tr_player" }),
@@ -219,6 +221,8 @@ async function open(id) {
   $("tr-lines").replaceChildren(...lines.map(row));
   $("tr-editor").scrollIntoView({ block: "start" });
   $("tr-editor").focus({ preventScroll: true });
+  replacing = [];
+  $("tr-remake").checked = false;
   texts(job);
   $("tr-label").checked = false;
   voiced();
@@ -230,13 +234,23 @@ async function open(id) {
   show();
 }
 
-/** What is written in the picture, with its times, where that was asked for. */
+/** What is written in the picture, with its times, where that was asked for; and what is to stand there instead, where
+ * the server can do that. */
 function texts(job) {
   $("tr-written").hidden = !job.written?.length;
-  $("tr-texts").replaceChildren(...(job.written ?? []).map((one) => el("li", {},
+  const remade = offered?.remakes_pictures && $("tr-remake").checked;
+  $("tr-remake").parentElement.hidden = !offered?.remakes_pictures;
+  $("tr-texts").replaceChildren(...(job.written ?? []).map((one, index) => el("li", { class: "written" },
     el("span", { text: t("tr_written_at", { from: number(one.start), to: number(one.end) }) }), " ",
-    el("b", { dir: "auto", lang: job.from ?? "", text: one.text }),
-    one.translation ? el("span", { dir: "auto", lang: job.to, text: ` = ${one.translation}` }) : null)));
+    el("b", { dir: "auto", lang: job.from ?? "", text: one.text }), " ",
+    remade ? instead(job, one, index) : one.translation ? el("span", { dir: "auto", lang: job.to, text: `= ${one.translation}` }) : null)));
+}
+
+function instead(job, one, index) {
+  const input = el("input", { type: "text", maxlength: "200", lang: job.to, dir: "auto", "aria-label": t("tr_text", { n: number(index + 1) }) });
+  input.value = replacing[index] ?? one.translation ?? "";
+  input.addEventListener("input", () => { replacing[index] = input.value; });
+  return input;
 }
 
 function close() {
@@ -306,6 +320,9 @@ async function render() {
   if (voice) Object.assign(wishes, { original: $("tr-original").value, consent: $("tr-consent").value.trim() || undefined });
   if (voice && $("tr-label").checked) wishes.spoken_label = true;
   if (voice && $("tr-follow").checked) wishes.lips = true;
+  if (job.written?.length && $("tr-remake").checked) {
+    Object.assign(wishes, { picture_text: "replace", texts: job.written.map((one, index) => replacing[index] ?? one.translation) });
+  }
   const sent = lines.map(({ start, end, text, speaker }) => ({ start, end, text, speaker }));
   $("tr-render-error").replaceChildren();
   $("tr-render").setAttribute("aria-busy", "true");
@@ -339,6 +356,7 @@ export function start() {
   $("tr-drop").addEventListener("drop", (event) => { event.preventDefault(); take(event.dataTransfer?.files[0]); });
   $("tr-player").addEventListener("timeupdate", follow);
   for (const id of ["tr-voice", "tr-follow"]) $(id).addEventListener("change", voiced);
+  $("tr-remake").addEventListener("change", () => texts(drafts.get(opened)));
   $("tr-render").addEventListener("click", render);
   $("tr-delete").addEventListener("click", () => remove(opened));
   api.bus.addEventListener("edit-translation", async ({ detail }) => {

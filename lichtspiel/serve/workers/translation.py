@@ -32,10 +32,11 @@ def make(
     terms: Terms,
     *,
     name: str,
+    device: str,
     progress: Callable[[str, float], None],
 ) -> dict[str, Any]:
     """Bring a job of translation to its end, with a video at `out` unless it is a draft, which the record knows as
-    `name`. Returns the result that the queue keeps."""
+    `name`. What makes text in the picture anew runs on `device`. Returns the result that the queue keeps."""
     began = time.monotonic()
     asked = job.request
     wanted = Wanted(
@@ -67,6 +68,9 @@ def make(
         both=asked["both"],
         spoken_label=asked.get("spoken_label", False),
         lips=settings.lips if asked.get("lips") else None,
+        picture_text="replace" if asked.get("written") else None,
+        picture_weights=settings.weights,
+        picture_options={"model": asked.get("picture_model"), "device": device},
     )
     terms = dataclasses.replace(terms, consent=asked["consent"])
     made = translate(files["video"], out, wanted, terms=terms, drafted=drafted, name=name, progress=progress)
@@ -74,6 +78,7 @@ def make(
     sealed.pop("path", None)
     return {
         "seal": sealed, "lines": made.lines, "engines": made.engines, "picture": made.picture, "notes": made.notes,
+        "written": made.written,
         "timings": {"total": time.monotonic() - began}, "bytes": out.stat().st_size,
     }  # fmt: skip
 

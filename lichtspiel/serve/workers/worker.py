@@ -316,7 +316,11 @@ class Worker:
         self.say("working")
         out, files = folder / "made.mp4", self._fetch_inputs(job, folder, heartbeat)
         terms, name = dataclasses.replace(self.settings.terms, store=self.record), _video_name(job, out)
-        result = translation.make(job, files, out, self.settings, terms, name=name, progress=heartbeat.progress)
+        if job.request.get("written"):
+            self.pipeline = None  # release it, so that it and the model of the picture are never in memory at once
+        result = translation.make(
+            job, files, out, self.settings, terms, name=name, device=self.device, progress=heartbeat.progress
+        )
         video = thumbnail = None
         if job.model != DRAFT:
             video = name
