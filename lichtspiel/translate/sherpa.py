@@ -167,7 +167,10 @@ def _pieces(start: float, end: float, most: float = 25.0) -> list[tuple[float, f
 
 def _timed(found: Any, start: float, end: float) -> list[Word]:
     """Words by the times of their first tokens; none where the model gives no times, or its tokens are no words."""
-    tokens, times = [str(token) for token in found.tokens], [start + float(time) for time in found.timestamps]
+    try:
+        tokens, times = [str(token) for token in found.tokens], [start + float(time) for time in found.timestamps]
+    except UnicodeDecodeError:  # a token can be a part of a letter
+        return []
     begins = [at for at, token in enumerate(tokens) if token.startswith((" ", "▁"))]
     if len(times) != len(tokens) or len(begins) != len(str(found.text).split()):
         return []

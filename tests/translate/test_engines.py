@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 import zipfile
@@ -185,15 +186,57 @@ def test_a_whisper_for_english_is_told_from_one_for_all(tmp_path: Path) -> None:
         hear.choose(f"whisper:{model}", "de")
 
 
-@pytest.mark.parametrize("write", [tiny_sherpa.moonshine, tiny_sherpa.sense_voice])
+def _whisper(folder: Path) -> Path:
+    return tiny_sherpa.whisper(folder, "de", "es", "no")
+
+
+KINDS = [tiny_sherpa.moonshine, tiny_sherpa.moonshine_merged, tiny_sherpa.sense_voice, _whisper, tiny_sherpa.transducer]
+
+
+@pytest.mark.parametrize("write", KINDS, ids=lambda write: str(write.__name__).strip("_"))
 def test_models_of_sherpa_onnx_are_heard(write: Any, tmp_path: Path) -> None:
     pytest.importorskip("sherpa_onnx", reason="sherpa-onnx is in the extra dev")
     heard = hear.choose(f"sherpa:{write(tmp_path / 'model')}", None).hear(NOISE, SPANS, None)
-    assert [word.text for word in heard.words] == [*tiny_sherpa.SAID] * 2
+    said = [word.lower().strip(".") for word in tiny_sherpa.SAID] if write is tiny_sherpa.transducer else None
+    assert [word.text for word in heard.words] == [*(said or tiny_sherpa.SAID)] * 2
     for number, word in enumerate(heard.words):
         start, end = SPANS[number // len(tiny_sherpa.SAID)]
         assert start <= word.start < word.end <= end
-    assert heard.punctuated
+    assert heard.punctuated == (said is None)
+    told = write in (tiny_sherpa.sense_voice, _whisper)
+    assert bool(heard.notes) != told, "what says no language is taken for English, which is told"
+
+
+def test_a_whisper_of_sherpa_onnx_is_told_the_language(tmp_path: Path) -> None:
+    pytest.importorskip("sherpa_onnx", reason="sherpa-onnx is in the extra dev")
+    hearer = hear.choose(f"sherpa:{_whisper(tmp_path / 'model')}", None)
+    assert [hearer.hear(NOISE, SPANS[:1], one).language for one in (None, "es", "nb")] == ["de", "es", "nb"]
+    assert hearer.languages is not None
+    assert "yue" not in hearer.languages
+    (tmp_path / "model" / "tiny-encoder.onnx").rename(tmp_path / "model" / "tiny.en-encoder.onnx")
+    with pytest.raises(InvalidInput, match=r"--from de: sherpa:.* understands en; name another"):
+        hear.choose(f"sherpa:{tmp_path / 'model'}", "de")
+
+
+def test_tokens_that_are_parts_of_letters_are_put_together(tmp_path: Path) -> None:
+    pytest.importorskip("sherpa_onnx", reason="sherpa-onnx is in the extra dev")
+    model = _whisper(tmp_path / "model")
+    tokens, halves = model / "tiny-tokens.txt", (b" \xe6\x88", b"\x91")
+    lines = tokens.read_text().splitlines()
+    for at, half in enumerate(halves):
+        lines[at] = f"{base64.b64encode(half).decode()} {at}"
+    tokens.write_text("\n".join(lines))
+    heard = hear.choose(f"sherpa:{model}", None).hear(NOISE, SPANS[:1], None)
+    assert [word.text for word in heard.words] == ["我", "seven", "apples."]
+
+
+def test_the_name_of_a_folder_says_what_a_transducer_understands(tmp_path: Path) -> None:
+    pytest.importorskip("sherpa_onnx", reason="sherpa-onnx is in the extra dev")
+    named = f"sherpa:{tiny_sherpa.transducer(tmp_path / 'sherpa-onnx-zipformer-ko-2024-06-24')}"
+    heard = hear.choose(named, "ko").hear(NOISE, SPANS[:1], None)
+    assert (heard.language, heard.notes) == ("ko", ())
+    with pytest.raises(InvalidInput, match=r"--from de: sherpa:.* understands ko; name another"):
+        hear.choose(named, "de")
 
 
 def test_a_model_of_sherpa_onnx_says_the_language_and_the_times(tmp_path: Path) -> None:
