@@ -5,7 +5,6 @@ An analysis is plain data, so that other processes and machines can make it.
 
 from __future__ import annotations
 
-import functools
 import io
 import json
 from collections.abc import Callable, Mapping
@@ -196,7 +195,6 @@ def _jpeg(frame: Frame) -> bytes:
     return buffer.getvalue()
 
 
-@functools.lru_cache(maxsize=64)
 def captions_of(folder: Path) -> dict[str, str]:
     """The captions of a folder's files by name: from captions.jsonl or metadata.jsonl, and from .txt files beside them.
 
@@ -222,8 +220,8 @@ def captions_of(folder: Path) -> dict[str, str]:
             text = next((text for text in texts if isinstance(text, str) and text.strip()), None)
             if file and text:
                 found[Path(file).name] = text.strip()
-    for path in folder.glob("*.txt"):
-        for other in folder.glob(f"{path.stem}.*"):
-            if other != path:
-                found[other.name] = path.read_text(encoding="utf-8", errors="replace").strip()
+    texts = {path.stem: path for path in folder.glob("*.txt")}
+    for path in folder.iterdir() if texts else ():
+        if path.suffix != ".txt" and path.stem in texts:
+            found[path.name] = texts[path.stem].read_text(encoding="utf-8", errors="replace").strip()
     return found

@@ -18,6 +18,7 @@ from lichtspiel.cluster import join
 from lichtspiel.errors import InvalidInput, LichtspielError
 from lichtspiel.media.media import media_files, media_sha256
 from lichtspiel.understand.analysis import EXTRACTORS, Analysis, Settings, analyze, captions_of, wanted
+from lichtspiel.understand.shots import Shots
 from lichtspiel.understand.store import Index
 
 __all__ = ["Work", "build", "files_of"]
@@ -61,21 +62,28 @@ def build(
 ) -> Work:  # fmt: skip
     """Bring the index up to date with files and folders.
 
-    Files whose size and time are known are not read again. `workers` are processes of this machine; with `ray`, files
-    go to the cluster at that address ("auto" for the one that is running, "local" for a new one with as many workers),
-    whose machines must see the same paths. Raises InvalidInput when there is nothing to index.
+    Files whose size and time are known are not read again. Those that could not be read are tried again: the cause may
+    have been a network drive or a permission, which leave no trace in size and time. `workers` are processes of this
+    machine; with `ray`, files go to the cluster at that address ("auto" for the one that is running, "local" for a new
+    one with as many workers), whose machines must see the same paths. Raises InvalidInput when there is nothing to
+    index, or nothing that finds shots, and MediaError for a list of captions that is no JSON.
     """
+    if (remedy := Shots(settings.detector).missing()) is not None:
+        raise InvalidInput(f"shots cannot be found: {remedy}")
     work = Work()
+    captions: dict[Path, dict[str, str]] = {}
     files = files_of(places)
     needed = wanted(settings)
     todo: list[Task] = []
     for path in files:
+        if path.parent not in captions:
+            captions[path.parent] = captions_of(path.parent)
         status = path.stat()
         names = tuple(name for name in EXTRACTORS if name in settings.names or name in index.names(path))
-        task = Task(str(path), status.st_size, status.st_mtime_ns, _caption(path), names)
+        task = Task(str(path), status.st_size, status.st_mtime_ns, captions[path.parent].get(path.name, ""), names)
         if index.known(path, task.size, task.mtime, task.caption, needed):
             work.known += 1
-        elif index.complete(digest := media_sha256(path), task.caption, needed):
+        elif (digest := _digest(path)) and index.complete(digest, task.caption, needed):
             index.add_copy(path, digest, task.size, task.mtime)
             work.copies += 1
         else:
@@ -109,8 +117,12 @@ def files_of(places: list[Path]) -> list[Path]:
     return list(dict.fromkeys(files))
 
 
-def _caption(path: Path) -> str:
-    return captions_of(path.parent).get(path.name, "")
+def _digest(path: Path) -> str:
+    """The digest of a file, or nothing where it cannot be read: whoever looks at it says why."""
+    try:
+        return media_sha256(path)
+    except (LichtspielError, OSError):
+        return ""
 
 
 def look(task: Task, settings: Settings) -> Analysis | str:

@@ -107,11 +107,9 @@ class Index:
         return self.database.execute(query, values).fetchall()
 
     def known(self, path: Path, size: int, mtime: int, caption: str, wanted: Mapping[str, str]) -> bool:
-        """Whether this state of a file is in the index with everything that is wanted, or is known to be unreadable."""
-        where = "WHERE path = ? AND size = ? AND mtime = ?"
-        if self.rows(f"SELECT 1 FROM failures {where}", str(path), size, mtime):
-            return True
-        rows = self.rows(f"SELECT digest FROM paths {where}", str(path), size, mtime)
+        """Whether this state of a file is in the index with everything that is wanted."""
+        query = "SELECT digest FROM paths WHERE path = ? AND size = ? AND mtime = ?"
+        rows = self.rows(query, str(path), size, mtime)
         return bool(rows) and self.complete(rows[0][0], caption, wanted)
 
     def complete(self, digest: str, caption: str, wanted: Mapping[str, str]) -> bool:
@@ -180,18 +178,22 @@ class Index:
             self._set_path(str(path), digest, size, mtime)
 
     def add_failure(self, path: Path, size: int, mtime: int, reason: str) -> None:
-        """Note that a file cannot be read, and why."""
+        """Note that a file cannot be read, and why; what was known of another content at this path is forgotten."""
         with self.writing() as database:
+            database.execute("DELETE FROM paths WHERE path = ?", (str(path),))
+            self._forget_orphans()
             database.execute("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?)", (str(path), size, mtime, reason))
 
     def remove_missing(self, folder: Path, present: Iterable[Path]) -> int:
         """Forget the files in a folder that are not there any more; returns how many."""
         here = {str(path) for path in present}
         inside = f"{folder}/"
-        gone = [path for (path,) in self.rows("SELECT path FROM paths") if path.startswith(inside) and path not in here]
+        known = self.rows("SELECT path FROM paths UNION SELECT path FROM failures")
+        gone = [path for (path,) in known if path.startswith(inside) and path not in here]
         with self.writing() as database:
             for path in gone:
                 database.execute("DELETE FROM paths WHERE path = ?", (path,))
+                database.execute("DELETE FROM failures WHERE path = ?", (path,))
             self._forget_orphans()
         return len(gone)
 

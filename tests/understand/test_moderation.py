@@ -69,6 +69,8 @@ def test_what_was_not_looked_at_needs_review(tmp_path: Path) -> None:
     assert [one.rule for one in judgment.objections] == ["nudity.unchecked"]
     index.add_failure(Path("/b.mp4"), 1, 1, "it is damaged")
     assert judge(index, "/b.mp4").decision == "needs review"
+    index.add_failure(Path("/a.mp4"), 1, 2, "it is damaged by now")
+    assert [one.rule for one in judge(index, "/a.mp4").objections] == ["file.unread"]
     with pytest.raises(InvalidInput, match="is not in the index"):
         judge(index, "/c.mp4")
 

@@ -105,7 +105,25 @@ def test_a_file_that_cannot_be_read_is_told_and_left_out(tmp_path: Path) -> None
     work = build([tmp_path], index, QUICK)
     assert work.looked == 1
     assert [Path(path).name for path in work.failures] == ["bad.mp4"]
-    assert build([tmp_path], index, QUICK).known == 2
+    again = build([tmp_path], index, QUICK)
+    assert (again.known, again.failures) == (1, work.failures), "it is told in every run"
+    write(drawn(3)[:5], tmp_path / "bad.mp4")
+    assert build([tmp_path], index, QUICK).looked == 1
+    (tmp_path / "good.mp4").write_bytes(b"nothing")
+    build([tmp_path], index, QUICK)
+    (tmp_path / "good.mp4").rename(tmp_path / "gone.txt")
+    assert build([tmp_path], index, QUICK).removed == 1
+    assert index.rows("SELECT path FROM failures") == []
+
+
+def test_without_a_detector_of_shots_nothing_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(drawn(3)[:3], tmp_path / "good.mp4")
+    index = Index(tmp_path / "index.sqlite", create=True)
+    with monkeypatch.context() as without:
+        without.setattr("lichtspiel.understand.shots.Shots.missing", lambda self: "pip install it")
+        with pytest.raises(InvalidInput, match="pip install it"):
+            build([tmp_path], index, QUICK)
+    assert build([tmp_path], index, QUICK).looked == 1
 
 
 def test_an_extractor_that_fails_or_lacks_its_library_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,8 +205,9 @@ def test_captions_come_from_lists_and_texts(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").touch()
     (tmp_path / "a.txt").write_text(" a cat \n")
     (tmp_path / "captions.jsonl").write_text('{"path": "b.mp4", "captions": {"de": "eine Katze", "en": "a cat"}}\n\n')
-    assert captions_of(tmp_path) == {"a.mp4": "a cat", "b.mp4": "a cat"}
-    captions_of.cache_clear()
+    (tmp_path / "video [x1].mp4").touch()
+    (tmp_path / "video [x1].txt").write_text("a dog")
+    assert captions_of(tmp_path) == {"a.mp4": "a cat", "b.mp4": "a cat", "video [x1].mp4": "a dog"}
     (tmp_path / "captions.jsonl").write_text("no\n")
     with pytest.raises(MediaError, match="line 1 is no JSON"):
         captions_of(tmp_path)
