@@ -61,6 +61,16 @@ def free_output(out: Path | None, default: str, *other_paths: Path | None, force
     return out.resolve() if os.path.islink(out) else out  # the target is replaced, not the link to it
 
 
+def check_new_file(flag: str, path: Path, inputs: list[tuple[str, Path]], *, force: bool) -> None:
+    """Check before the work that a file beside the result can be written. Raises OutputError for an input, for a folder
+    that is not there, and, unless `force` is set, for a file that exists."""
+    from lichtspiel.workflows.outputs import check_distinct, check_folder, check_free
+
+    check_distinct({flag: path}, inputs)
+    check_folder(path)
+    check_free([path], force=force)
+
+
 def without_effect(flags: dict[str, object], reason: str) -> None:
     """Refuse flags that were typed (are not None) although, for this reason, they would change nothing."""
     typed = [name for name, value in flags.items() if value is not None]

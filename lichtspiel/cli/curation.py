@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lichtspiel.cli.common import OUTPUT, Json, out_option, progress_bar, secret, without_effect
+from lichtspiel.cli.common import OUTPUT, Force, Json, check_new_file, out_option, progress_bar, secret, without_effect
 from lichtspiel.cli.flags import PolicyFile
-from lichtspiel.cli.understand import Clip, IndexFile, Ray, Workers, index_path, make_settings
+from lichtspiel.cli.understand import Clip, IndexFile, Ray, Workers, index_path, make_settings, print_unread
 from lichtspiel.errors import printable
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def moderate(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     out: Annotated[Path | None, out_option("File for the thresholds of --calibrate.")] = None,
     to: IndexFile = None,
     workers: Workers = 1,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Judge existing videos by the policy.
@@ -62,11 +63,14 @@ def moderate(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     from lichtspiel.understand.moderation import LOOKING, Thresholds, judge
     from lichtspiel.understand.moderation import decide as record
     from lichtspiel.understand.store import Index
+    from lichtspiel.workflows.moderate import write_sheets
 
     if calibrate is None:
         without_effect({"--out": out}, "it is the file for the thresholds of --calibrate")
     if decide is None:
         without_effect({"--note": note or None}, "it explains --decide")
+    if out is not None and calibrate is not None:
+        check_new_file("--out", out, [("--calibrate", calibrate)], force=force)
     index = Index(index_path(to), create=True)
     try:
         with progress_bar() as progress:
@@ -80,17 +84,16 @@ def moderate(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
         own = load(policy) if policy else None
         judgments = [judge(index, path, limits, own) for path in files]
         if decide is not None:
-            for judgment in judgments:
-                record(index, judgment, decide, note)
+            record(index, judgments, decide, note)
             judgments = [judge(index, path, limits, own) for path in files]
+        found = {one.decision for one in judgments}
         if queue:
             judgments = [one for one in judgments if one.decision == "needs review"]
         if sheets is not None:
-            _write_evidence(index, judgments, sheets)
+            write_sheets(index, judgments, sheets)
     finally:
         index.close()
     _print_judgments(judgments, as_json)
-    found = {one.decision for one in judgments}
     raise typer.Exit(3 if "refused" in found else 4 if "needs review" in found else 0)
 
 
@@ -110,6 +113,7 @@ def _calibrate(index: Index, files: list[str], labels: Path, out: Path | None, a
     from dataclasses import replace
 
     from lichtspiel.errors import InvalidInput
+    from lichtspiel.policy.rules import REVIEW
     from lichtspiel.understand.moderation import Thresholds, calibrate, read_labels
 
     truth = read_labels(labels)
@@ -124,7 +128,7 @@ def _calibrate(index: Index, files: list[str], labels: Path, out: Path | None, a
     if not rows:
         raise InvalidInput(f"{labels}: names none of these files; give their names in the column file")
     curve = calibrate([score for score, _ in rows], [label for _, label in rows])
-    limits = replace(Thresholds(), explicit_refused=curve.best, explicit_review=min(curve.best, 0.2))
+    limits = replace(Thresholds(), explicit_refused=curve.best, explicit_review=min(curve.best, REVIEW))
     if out is not None:
         limits.write(out)
     if as_json:
@@ -134,16 +138,6 @@ def _calibrate(index: Index, files: list[str], labels: Path, out: Path | None, a
     for threshold, precision, recall in curve.points:
         print(f"{threshold:9.3f}  {precision:9.3f}  {recall:6.3f}")
     print(f"best by F1: {curve.best:.3f} (precision {curve.precision:.3f}, recall {curve.recall:.3f})")
-
-
-def _write_evidence(index: Index, judgments: list[Judgment], folder: Path) -> None:
-    """A sealed contact sheet of the stills that an objection is about, for each video that has one."""
-    from lichtspiel.workflows.moderate import made_by_ai, write_evidence
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for one in judgments:
-        made = made_by_ai(index, one.digest)
-        write_evidence(one, Path(one.path), folder / f"{Path(one.path).stem}.png", made=made)
 
 
 def recommend(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
@@ -310,6 +304,7 @@ def evaluate(
                                   rich_help_panel=OUTPUT),
     ] = None,
     clip: Clip = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Measure videos in the dimensions of VBench.
@@ -320,6 +315,9 @@ def evaluate(
     from lichtspiel.understand.evaluation import evaluate as run
     from lichtspiel.understand.evaluation import report as write
 
+    if report is not None:
+        inputs = {"the videos": folder, "--prompts": prompts, "--against": against}
+        check_new_file("--report", report, [(name, path) for name, path in inputs.items() if path], force=force)
     with progress_bar() as progress:
         found = run(folder, prompts, against, None if clip is None else str(clip), progress)
     if report is not None:
@@ -333,3 +331,4 @@ def evaluate(
         print(f"{name:<24}      –  {reason}")
     if found.distance is not None:
         print(f"{'Fréchet distance':<24}{found.distance:7.4f}  EfficientNet-Lite0; no FVD")
+    print_unread(found.failures)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lichtspiel.cli.common import Json, Sheet, progress_bar
+from lichtspiel.cli.common import Force, Json, Sheet, check_new_file, progress_bar
 from lichtspiel.errors import printable
 from lichtspiel.options import COMPUTING
 
@@ -115,14 +116,19 @@ def make_settings(look_for: str | None, shots: str, clip: Path | None) -> Settin
     return Settings(names, detector, None if clip is None else str(clip))
 
 
+def print_unread(failures: Mapping[str, str]) -> None:
+    """Say on stderr which files could not be read, and why; most reasons begin with the file."""
+    for file, reason in failures.items():
+        print(printable(f"unread   {reason if file in reason else f'{file}: {reason}'}"), file=sys.stderr)
+
+
 def _print_work(work: Work) -> None:
     print(f"looked   {work.looked} new, {work.known} known, {work.copies} copies, {work.removed} gone")
     if work.used:
         print(f"used     {', '.join(work.used)}")
     for name, reason in work.missed.items():
         print(printable(f"missed   {name}: {reason}"))
-    for file, reason in work.failures.items():
-        print(printable(f"unread   {reason if file in reason else f'{file}: {reason}'}"), file=sys.stderr)
+    print_unread(work.failures)
 
 
 def search(
@@ -134,6 +140,7 @@ def search(
     within: IndexFile = None,
     clip: Clip = None,
     sheet: Sheet = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Find places inside indexed videos.
@@ -143,7 +150,11 @@ def search(
     """
     from lichtspiel.understand.search import Searcher
     from lichtspiel.understand.store import Index
+    from lichtspiel.workflows.outputs import check_picture_name
 
+    if sheet is not None:
+        check_picture_name(sheet)
+        check_new_file("--sheet", sheet, [] if like is None else [("--like", like)], force=force)
     index = Index(index_path(within))
     try:
         searcher = Searcher(index, None if clip is None else str(clip))

@@ -220,8 +220,8 @@ def captions_of(folder: Path) -> dict[str, str]:
             text = next((text for text in texts if isinstance(text, str) and text.strip()), None)
             if file and text:
                 found[Path(file).name] = text.strip()
-    texts = {path.stem: path for path in folder.glob("*.txt")}
-    for path in folder.iterdir() if texts else ():
-        if path.suffix != ".txt" and path.stem in texts:
-            found[path.name] = texts[path.stem].read_text(encoding="utf-8", errors="replace").strip()
+    beside = {path.stem: path for path in folder.glob("*.txt")}
+    for path in folder.iterdir():
+        if path.suffix != ".txt" and path.stem in beside:
+            found[path.name] = beside[path.stem].read_text(encoding="utf-8", errors="replace").strip()
     return found

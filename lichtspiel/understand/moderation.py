@@ -188,17 +188,21 @@ def _said(findings: Sequence[Finding], policy: Policy | None) -> Iterable[Object
             yield Objection(one.start, one.end, decision, verdict.category, verdict.rule, source, detail, one.score)
 
 
-def decide(index: Index, judgment: Judgment, decision: str, note: str) -> None:
-    """Record what a person decided about a video that needs review. Raises InvalidInput for another video, and for
-    anything but "allowed" and "refused"."""
+def decide(index: Index, judgments: Sequence[Judgment], decision: str, note: str) -> None:
+    """Record what a person decided about videos that need review. Raises InvalidInput, and records nothing, when one of
+    them is another video or could not be read, and for anything but "allowed" and "refused"."""
     if decision not in ("allowed", "refused"):
         raise InvalidInput(f"--decide {decision} is not valid; type --decide allowed or --decide refused")
-    if judgment.decision != "needs review" and judgment.reviewed is None:
-        raise InvalidInput(f"{judgment.path}: is {judgment.decision}; only what needs review is decided by a person")
+    for one in judgments:
+        if not one.digest:
+            raise InvalidInput(f"{one.path}: could not be read, so there is nothing to decide about; mend or remove it")
+        if one.decision != "needs review" and one.reviewed is None:
+            raise InvalidInput(f"{one.path}: is {one.decision}; only what needs review is decided by a person")
     index.rows(_TABLE)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     with index.writing() as database:
-        database.execute("INSERT OR REPLACE INTO reviews VALUES (?, ?, ?, ?)", (judgment.digest, decision, note, now))
+        rows = [(one.digest, decision, note, now) for one in judgments]
+        database.executemany("INSERT OR REPLACE INTO reviews VALUES (?, ?, ?, ?)", rows)
 
 
 @dataclass(frozen=True)

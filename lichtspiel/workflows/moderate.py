@@ -6,7 +6,7 @@ It fails closed: a file that cannot be read, or that an extractor cannot look at
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ from lichtspiel.understand.store import Index
 if TYPE_CHECKING:
     from lichtspiel.policy.prompts import Policy
 
-__all__ = ["made_by_ai", "moderate", "write_evidence"]
+__all__ = ["made_by_ai", "moderate", "write_evidence", "write_sheets"]
 
 _REASON = "stills of a given video, as evidence of its moderation; nothing was generated"
 
@@ -54,6 +54,15 @@ def made_by_ai(index: Index, digest: str) -> bool:
     return any(found.values.get("ai", 0) > 0 for found in index.finding_rows(digest, "origin"))
 
 
+def write_sheets(index: Index, judgments: Iterable[Judgment], folder: Path) -> None:
+    """Write a sheet of evidence into a folder for each video that has some, named after the video and its digest: files
+    of one name in several folders do not replace each other's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in judgments:
+        sheet = folder / f"{Path(one.path).stem}-{one.digest[:8]}.png"
+        write_evidence(one, Path(one.path), sheet, made=made_by_ai(index, one.digest))
+
+
 def write_evidence(judgment: Judgment, path: Path, out: Path, *, made: bool) -> bool:
     """Write a contact sheet (PNG) of the stills that the objections are about; returns whether there are any.
 
@@ -63,7 +72,7 @@ def write_evidence(judgment: Judgment, path: Path, out: Path, *, made: bool) -> 
     of a video that a model made is sealed as such, with the video as its parent. Others bear no marks. Raises
     MediaError for a file that cannot be read.
     """
-    if not judgment.objections:
+    if not judgment.objections or not judgment.digest:  # a file that could not be read has no digest
         return False
     found = scan(path)
     spans = [(reason.start, reason.end) for reason in judgment.objections if reason.end > reason.start]

@@ -14,7 +14,15 @@ from lichtspiel.request import Request
 from lichtspiel.seal import ANIMATIONS, Sound, check_output
 from lichtspiel.spec import model
 
-__all__ = ["check_distinct", "check_free", "check_outputs", "check_picture_name", "free_name", "input_files"]
+__all__ = [
+    "check_distinct",
+    "check_folder",
+    "check_free",
+    "check_outputs",
+    "check_picture_name",
+    "free_name",
+    "input_files",
+]
 
 
 def check_outputs(request: Request, out: Path, sheet: Path | None) -> None:
@@ -44,6 +52,11 @@ def check_picture_name(path: Path) -> None:
     that cannot be written."""
     if path.suffix.lower() != ".png":
         raise OutputError(f"{path}: contact sheets are written as PNG; nearest valid name: {path.with_suffix('.png')}")
+    check_folder(path)
+
+
+def check_folder(path: Path) -> None:
+    """Raise OutputError when the folder of a file that will be written is not there, or cannot be written."""
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise OutputError(f"{path}: the folder {path.parent} does not exist or cannot be written; choose another")
 

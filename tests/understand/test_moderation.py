@@ -9,8 +9,19 @@ import pytest
 from lichtspiel.errors import InvalidInput
 from lichtspiel.understand.analysis import Analysis
 from lichtspiel.understand.footage import Finding
-from lichtspiel.understand.moderation import LOOKING, Thresholds, calibrate, decide, judge, read_labels
+from lichtspiel.understand.moderation import (
+    LOOKING,
+    Judgment,
+    Objection,
+    Thresholds,
+    calibrate,
+    decide,
+    judge,
+    read_labels,
+)
 from lichtspiel.understand.store import Index
+from lichtspiel.workflows.moderate import write_sheets
+from tests.understand.clips import drawn, write
 
 LOOKED = dict.fromkeys(LOOKING, "1")
 
@@ -78,16 +89,38 @@ def test_what_was_not_looked_at_needs_review(tmp_path: Path) -> None:
 def test_a_person_decides_what_needs_review_and_nothing_else(tmp_path: Path) -> None:
     index = indexed(tmp_path, *stills(0.5))
     judgment = judge(index, "/a.mp4")
-    decide(index, judgment, "allowed", "a statue")
+    decide(index, [judgment], "allowed", "a statue")
     again = judge(index, "/a.mp4")
     assert (again.decision, again.reviewed) == ("allowed", "allowed")
     assert again.objections == judgment.objections
     with pytest.raises(InvalidInput, match="--decide perhaps"):
-        decide(index, again, "perhaps", "")
+        decide(index, [again], "perhaps", "")
     (tmp_path / "two").mkdir()
     refused = indexed(tmp_path / "two", *stills(0.9, 0.9))
     with pytest.raises(InvalidInput, match="is refused"):
-        decide(refused, judge(refused, "/a.mp4"), "allowed", "")
+        decide(refused, [judge(refused, "/a.mp4")], "allowed", "")
+
+
+def test_a_decision_about_several_is_recorded_whole_or_not_at_all(tmp_path: Path) -> None:
+    index = indexed(tmp_path, *stills(0.5))
+    index.add_failure(Path("/b.mp4"), 1, 1, "it is damaged")
+    with pytest.raises(InvalidInput, match=r"/b\.mp4: could not be read"):
+        decide(index, [judge(index, "/a.mp4"), judge(index, "/b.mp4")], "allowed", "")
+    assert judge(index, "/a.mp4").reviewed is None
+
+
+def test_files_of_one_name_have_sheets_of_their_own(tmp_path: Path) -> None:
+    index = Index(tmp_path / "index.sqlite", create=True)
+    judgments = []
+    reason = Objection(0, 1, "needs review", "sexual", "frames.explicit", "picture", "a still scores 0.50")
+    for number, folder in enumerate(("one", "two")):
+        clip = tmp_path / folder / "clip.mp4"
+        clip.parent.mkdir()
+        write(drawn(60 + number, 9), clip)
+        judgments.append(Judgment(str(clip), f"{number}" * 64, "needs review", (reason,)))
+    unread = Judgment(str(tmp_path / "cut.mp4"), "", "needs review", (reason,))
+    write_sheets(index, [unread, *judgments], tmp_path / "sheets")
+    assert [path.name for path in sorted((tmp_path / "sheets").iterdir())] == ["clip-00000000.png", "clip-11111111.png"]
 
 
 def test_faces_need_review_only_when_asked(tmp_path: Path) -> None:

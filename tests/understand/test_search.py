@@ -19,6 +19,7 @@ from lichtspiel.understand.analysis import Settings, captions_of
 from lichtspiel.understand.ingest import build
 from lichtspiel.understand.search import Searcher, Vectors
 from lichtspiel.understand.store import Index, searchable
+from tests.commands import command
 from tests.understand.clips import captioned, drawn, write
 
 QUICK = Settings(names=("text", "labels", "measures"))
@@ -165,6 +166,20 @@ def test_a_picture_finds_its_video(index: Index, videos: Path) -> None:
     assert places[0].by == {"picture": 1}
     with pytest.raises(InvalidInput, match="give words, or --like"):
         Searcher(index).search("  ")
+
+
+def test_a_sheet_replaces_no_file(index: Index, videos: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(b"mine")
+    for words, reason in (
+        (("--sheet", videos / "fish.mp4"), "nearest valid name"),
+        (("--sheet", picture), "picture.png exists"),
+        (("--sheet", picture, "--like", picture, "--force"), "--sheet and --like name the same file"),
+    ):
+        done = command("search", "fish", "--index", index.path, *words, cwd=tmp_path)
+        assert (done.code, done.stdout) == (2, "")
+        assert reason in done.stderr
+    assert picture.read_bytes() == b"mine"
 
 
 def test_nearest_vectors_are_those_of_the_whole_product(tmp_path: Path) -> None:
