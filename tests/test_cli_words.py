@@ -108,6 +108,9 @@ def test_it_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         ("generate", "Missing argument 'PROMPT'; see `lichtspiel generate --help`"),
         ("generate x --frmes 5", "No such option: --frmes"),
+        ("control x.mp4 --kind fish", "Invalid value for '--kind': 'fish' is not one of 'edges', 'scribble', 'gray'"),
+        ("control x.mp4", "Missing option '--kind'. Choose from: edges, scribble, gray, flow, boxes, depth, pose; see"),
+        ("extend x.mp4 x --seconds -1", "--seconds -1.0 is not valid: the new part lasts more than 0 and at most 60"),
         ("generat x", "No such command 'generat'. Did you mean 'generate'?; see `lichtspiel --help`"),
         (
             "generate x --device gpu",
@@ -195,6 +198,8 @@ def test_a_result_says_what_failed_and_nothing_that_a_terminal_obeys(capsys: pyt
     out = capsys.readouterr().out
     assert "size     256x256, made as 64x64, 17 frames at 8 per second\n" in out
     assert "check with: lichtspiel verify 'a b .mp4'\n" in out
+    print_result({**RESULT, "path": "-a.mp4"}, None, as_json=False)
+    assert "check with: lichtspiel verify ./-a.mp4\n" in capsys.readouterr().out
     assert "time     none: connection refused\n" in out
     assert "nano does not know:  [31m\n" in out
     assert "latents" not in out

@@ -183,5 +183,6 @@ def sealed_by(signer: str | None, path: str, timestamp: str | None) -> str:
     """The lines that say who signed, and what became of a time stamp that was requested."""
     if signer is None:
         return "sealed   no: the marks were left out"
-    line = f"sealed   {signer}; check with: lichtspiel verify {printable(shlex.quote(path))}"
+    typed = shlex.quote(f"./{path}" if path.startswith("-") else path)  # else its name reads as an option
+    line = f"sealed   {signer}; check with: lichtspiel verify {printable(typed)}"
     return line if timestamp is None else f"{line}\ntime     {printable(timestamp)}"

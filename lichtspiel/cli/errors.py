@@ -47,7 +47,8 @@ def _fail(text: str, code: int) -> int:
 
 def _usage(error: Any) -> str:
     """What was typed wrong, and what to type instead."""
-    text: str = error.format_message().rstrip(".")
+    # Typer names its validator before the reason, and lists choices over several lines.
+    text = " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(".")
     context = getattr(error, "ctx", None)
     if context is None:
         return text

@@ -23,6 +23,7 @@ from lichtspiel.cli.common import (
     without_effect,
 )
 from lichtspiel.cli.flags import Options, of_request, under_terms
+from lichtspiel.errors import printable
 
 if TYPE_CHECKING:
     from lichtspiel.footage.selection import Selection
@@ -104,9 +105,10 @@ def track(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
     if result["low"]:
         say(f"look at {len(result['low'])} frames, from frame {result['low'][0]} on: the confidence is low there")
     least = min(result["confidence"])
-    print(f"{result['path']}  {result['frames']} frames at {result['fps']:g} fps, confidence {least:.2f} or more")
+    length = f"{result['frames']} frames at {result['fps']:g} fps"
+    print(f"{printable(result['path'])}  {length}, confidence {least:.2f} or more")
     if sheet is not None:
-        print(sheet)
+        print(printable(str(sheet)))
 
 
 def _selections(
@@ -290,7 +292,7 @@ def _print_joint(result: dict[str, Any], as_json: bool) -> None:
         return
     first, last = result["new_frames"]
     seam = "the clip does not move" if result["seam"] is None else f"{result['seam']:.2f} times the clip's motion"
-    print(f"{result['path']}  {result['frames']} frames at {result['fps']:g} fps, new are {first} to {last}")
+    print(f"{printable(result['path'])}  {result['frames']} frames at {result['fps']:g} fps, new are {first} to {last}")
     print(f"seam {seam}, color drift {result['drift']:.1f}, seed {result['seed']}")
 
 
@@ -330,4 +332,4 @@ def control(  # noqa: PLR0913  (one parameter is one flag)
     if as_json:
         print(json.dumps(result))
         return
-    print(f"{result['path']}  {result['kind']}, {result['frames']} frames at {result['fps']:g} fps")
+    print(f"{printable(result['path'])}  {result['kind']}, {result['frames']} frames at {result['fps']:g} fps")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lichtspiel import __version__
-from lichtspiel.errors import InvalidInput
+from lichtspiel.errors import Interrupted, InvalidInput
 from lichtspiel.media.picture import is_picture
 from lichtspiel.media.scan import MAX_FRAMES
 from lichtspiel.media.sheet import contact_sheet
@@ -235,7 +235,12 @@ def export(
         progress(f"cutting {one.name}", number / len(chosen))
         first, last = one.span(rules.longest)
         clip = clips / f"{one.name}-{first}-{last}.mp4"  # another length makes another clip
-        fps = _cut(one, clip, first, last)
+        try:
+            fps = _cut(one, clip, first, last)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"stopped; {number} of {len(chosen)} clips are cut, and the same command goes on"
+            ) from None
         start, end = (one.start + (frame - one.first) / one.fps for frame in (first, last + 1))
         caption = captions(one)
         text = clip.with_suffix(".txt")

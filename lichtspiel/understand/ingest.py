@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lichtspiel.cluster import join
-from lichtspiel.errors import InvalidInput, LichtspielError
+from lichtspiel.errors import Interrupted, InvalidInput, LichtspielError
 from lichtspiel.media.media import media_files, media_sha256
 from lichtspiel.understand.analysis import EXTRACTORS, Analysis, Settings, analyze, captions_of, wanted
 from lichtspiel.understand.shots import Shots
@@ -66,7 +66,8 @@ def build(
     have been a network drive or a permission, which leave no trace in size and time. `workers` are processes of this
     machine; with `ray`, files go to the cluster at that address ("auto" for the one that is running, "local" for a new
     one with as many workers), whose machines must see the same paths. Raises InvalidInput when there is nothing to
-    index, or nothing that finds shots, and MediaError for a list of captions that is no JSON.
+    index, or nothing that finds shots, MediaError for a list of captions that is no JSON, and Interrupted when it is
+    stopped.
     """
     if (remedy := Shots(settings.detector).missing()) is not None:
         raise InvalidInput(f"shots cannot be found: {remedy}")
@@ -91,19 +92,27 @@ def build(
     for folder in (place for place in places if place.is_dir()):
         work.removed += index.remove_missing(folder.absolute(), files)
     done = work.known + work.copies
-    for task, result in _results(todo, settings, workers, ray):
-        done += 1
-        progress(f"indexing {Path(task.path).name}", done / len(files))
-        if isinstance(result, str):
-            index.add_failure(Path(task.path), task.size, task.mtime, result)
-            work.failures[task.path] = result
-            continue
-        index.add(result, task.size, task.mtime)
-        work.looked += 1
-        work.seconds += result.duration
-        work.used |= result.used
-        work.missed |= result.missed
+    try:
+        for task, result in _results(todo, settings, workers, ray):
+            done += 1
+            progress(f"indexing {Path(task.path).name}", done / len(files))
+            _note(index, task, result, work)
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped; {done} of {len(files)} files are done, and the same command goes on") from None
     return work
+
+
+def _note(index: Index, task: Task, result: Analysis | str, work: Work) -> None:
+    """Write what was found in a file into the index, or why it cannot be read."""
+    if isinstance(result, str):
+        index.add_failure(Path(task.path), task.size, task.mtime, result)
+        work.failures[task.path] = result
+        return
+    index.add(result, task.size, task.mtime)
+    work.looked += 1
+    work.seconds += result.duration
+    work.used |= result.used
+    work.missed |= result.missed
 
 
 def files_of(places: list[Path]) -> list[Path]:

@@ -63,8 +63,8 @@ class Job:
 
     def __post_init__(self) -> None:
         if not 0 < self.seconds <= _LONGEST:
-            rule = f"the new part lasts at most {_LONGEST} seconds"
-            raise RequestError("seconds", self.seconds, rule, min(max(self.seconds, 1.0), _LONGEST))
+            rule = f"the new part lasts more than 0 and at most {_LONGEST:g} seconds"
+            raise RequestError("seconds", self.seconds, rule, 1.0 if self.seconds < 1 else _LONGEST)
 
 
 @dataclass

