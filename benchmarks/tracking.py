@@ -29,7 +29,7 @@ from lichtspiel.footage.track import LIMIT, follow_selections
 from lichtspiel.toybox.render import render
 from lichtspiel.toybox.sample import FULL, sample
 
-BAD, FLAGGED = 0.6, 0.92
+BAD, FLAGGED = 0.6, 0.95
 
 
 @dataclass(frozen=True)

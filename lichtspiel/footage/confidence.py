@@ -14,17 +14,17 @@ __all__ = ["LIMIT", "LOST", "along", "confidence", "signs"]
 LIMIT = 0.5
 """The confidence below which a frame's mask should be looked at."""
 
-LOST = 0.15
+LOST = 0.2
 """The confidence below which the object counts as lost: of clips that are right throughout, one in twenty is."""
 
 _DOUBTS = {
-    "color": (0.01, 0.266, 2.49), "overlap": (0.069, 0.849, 0.67), "shape": (0.157, 0.782, 2.37),
-    "contrast": (0.15, 0.611, 3.30), "hidden": (0.0, 0.793, 1.25), "own": (0.002, 0.61, 0.98),
-    "size": (0.048, 0.931, 2.28),
+    "color": (0.012, 0.294, 2.09), "overlap": (0.087, 0.832, 1.16), "shape": (0.195, 0.779, 2.06),
+    "contrast": (0.19, 0.615, 2.64), "hidden": (0.0, 0.753, 1.03), "own": (0.005, 0.608, 1.53),
+    "torn": (0.0, 0.176, 4.20), "size": (0.056, 0.988, 2.19),
 }  # fmt: skip
 """From where on a sign makes doubtful, where it does so most, and by how much then, as log odds."""
 
-_SURE = 2.67
+_SURE = 3.0
 """The log odds of a mask that nothing speaks against."""
 
 _RISE = 0.05
@@ -34,10 +34,10 @@ _RISE = 0.05
 def signs(facts: Mapping[str, float]) -> dict[str, float]:
     """What speaks against a mask, the more the larger: how far its colors are from those of the selected object; how
     little of what was expected it shows; how much is hidden; how much beside it has its colors and is no background;
-    how far its shape is from the selected one, moved as the object moved, and its area, as a logarithm; and how faint
-    the edges under its outline are."""
+    how far its shape is from the selected one, moved as the object moved, and its area, as a logarithm; how faint the
+    edges under its outline are; and how much of it stays where it was selected while the rest goes."""
     against = {name: 1 - facts.get(name, 0.0) for name in ("color", "overlap", "shape", "contrast")}
-    against |= {name: facts.get(name, 1.0) for name in ("hidden", "own")}
+    against |= {name: facts.get(name, 1.0) for name in ("hidden", "own", "torn")}
     return against | {"size": abs(math.log(max(facts.get("size", 0.0), 0.1)))}
 
 

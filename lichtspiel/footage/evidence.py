@@ -7,11 +7,22 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from lichtspiel.footage.memory import Memory
-from lichtspiel.footage.pixels import Bytes, Mask
+from lichtspiel.footage.motion import carry
+from lichtspiel.footage.pixels import Bytes, Floats, Mask
 
-__all__ = ["contrast", "left_out", "shape"]
+__all__ = ["contrast", "left_out", "shape", "torn", "unchanged"]
+
+_STILL, _GOING = 0.5, 1.5
+"""How far, in pixels, a pixel moves against the background at most to stand still, and at least to go."""
+
+_SAME = 10
+"""How far a color may be from another one, in each channel of Lab, to be the same."""
+
+_FEWEST = 20
+"""Of how few pixels nothing is said."""
 
 _STEEP = 40.0
 """The difference in Lab across an outline at which it counts as a clear edge."""
@@ -48,3 +59,18 @@ def contrast(mask: Mask, lab: Bytes) -> float:
     steps = [cv2.Sobel(smooth, cv2.CV_32F, *way, ksize=3) / 4 for way in ((1, 0), (0, 1))]
     steep = np.sqrt(sum(np.einsum("hwc,hwc->hw", step, step) for step in steps))
     return float(np.clip(steep[outline] / _STEEP, 0, 1).mean())
+
+
+def torn(way: Floats) -> float | None:
+    """How much of a mask stands still while the rest goes, or goes while the rest stands still, whichever is less: an
+    object that was selected with a part of its background is torn in two. From how far pixels [n] of the mask moved
+    against the background; None if those are too few."""
+    if len(way) <= _FEWEST:
+        return None
+    return float(min((way < _STILL).mean(), (way > _GOING).mean()))
+
+
+def unchanged(first: Bytes, lab: Bytes, camera: NDArray[np.float64]) -> Mask:
+    """Where a frame shows what the selected one showed there, [h, w]; `camera` [2, 3] leads back to it."""
+    lightness, red, blue = np.moveaxis(np.abs(carry(first, camera) - lab) < _SAME, -1, 0)
+    return np.asarray(lightness & red & blue)

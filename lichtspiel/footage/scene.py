@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lichtspiel.footage.ahead import View
 from lichtspiel.footage.backdrop import Background
-from lichtspiel.footage.evidence import contrast, left_out, shape
+from lichtspiel.footage.evidence import contrast, left_out, shape, torn, unchanged
 from lichtspiel.footage.memory import Memory
 from lichtspiel.footage.motion import EVERYWHERE, Flows, Motion, carry, surroundings
 from lichtspiel.footage.pixels import Bytes, Floats, Mask, lab_of, pull, widened
@@ -46,6 +46,10 @@ _BETTER = 0.15
 _MARGIN = 20
 """How far around an object what may cover it is looked for, in pixels."""
 
+_RECENT, _STUCK = 0.2, 0.5
+"""How much the frame at hand counts in how torn a mask is, because objects pause and start while they walk; and the
+share of it that is as on the selected frame from which on that counts in full, because objects bend, too."""
+
 _APART, _RARE, _GONE = 28.0, 1e-3, 4.0
 """Where something else is seen: how far its color is from the object's there, how rare it is in all of the object, and
 what that takes off the log odds."""
@@ -65,7 +69,8 @@ class _Object:
 
     `mask` is its visible part, `hidden` the part behind something else, `template` the colors of both. `memory` is how
     it was last seen whole, `anchor` how it was selected. `seen` says whether its motion was measured in the frame at
-    hand, `again` [h, w] is 1 where it is seen as on the selected frame.
+    hand, `again` [h, w] is 1 where it is seen as on the selected frame. `torn` is how much of the mask went another way
+    than the rest in the last frames.
     """
 
     mask: Floats
@@ -78,6 +83,7 @@ class _Object:
     anchor: Memory
     again: Floats
     seen: bool = True
+    torn: float = 0.0
 
 
 class Scene:
@@ -93,6 +99,8 @@ class Scene:
         self.flows = Flows(width, height)
         lab = lab_of(frame)
         bins = color_bins(lab)
+        self.first, self.placed = lab, np.eye(3)
+        self.stuck = side.submit(unchanged, lab, lab, self.placed[:2])
         self.objects = [_object(mask, lab, bins) for mask in masks]
         self.never = _never_uncovered(lab, ground[0], masks)
         self.others: Floats = np.zeros((height, width), np.float32)
@@ -110,6 +118,8 @@ class Scene:
         """Go on to the next frame."""
         motion, lab = view.motion, view.lab
         self.never = carry(self.never, motion.camera)
+        self.placed = self.placed @ np.vstack([motion.camera, [0, 0, 1]])
+        self.stuck = self.side.submit(unchanged, self.first, lab, self.placed[:2])
         covered = np.maximum.reduce([self.others, *(thing.mask for thing in self.objects)])
         open_ground = ~widened(carry(covered, motion.camera) > 0.3, 25)
         self.background = Background(view.ground, view.known * (self.never < 0.5)).fitted(lab, open_ground)
@@ -171,8 +181,13 @@ class Scene:
         self, thing: _Object, mask: Mask, hidden: Mask, view: View, where: tuple[slice, slice], ground: Floats
     ) -> dict[str, float]:
         """What speaks for a mask and against it, whatever it was found by."""
-        own = thing.first_colors[view.bins] > ground[view.bins]
+        own = (thing.first_colors > ground)[view.bins]
         facts = {"own": left_out(mask, self._strange(), own), "contrast": contrast(mask[where], view.lab[where])}
+        way = view.motion.against(view.motion.camera, where)[mask[where] & view.motion.trusted[where]]
+        if (now := torn(way)) is not None:
+            thing.torn += _RECENT * (now - thing.torn)
+        stuck = float((mask & self.stuck.result()).sum()) / max(float(mask.sum()), 1.0)
+        facts["torn"] = thing.torn * min(stuck / _STUCK, 1.0)
         return facts | shape(mask | hidden, thing.anchor)
 
     @staticmethod

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lichtspiel.footage.evidence import contrast, left_out, shape
+from lichtspiel.footage.evidence import contrast, left_out, shape, torn, unchanged
 from lichtspiel.footage.memory import Memory
 
 WIDTH, HEIGHT = 80, 60
@@ -54,3 +54,21 @@ def test_an_outline_on_edges_has_more_contrast_than_one_beside_them() -> None:
     assert 0.2 < contrast(square(20, 10, 50, 30), lab) < 0.8
     assert contrast(square(50, 35, 70, 55), lab) == 0
     assert contrast(square(0, 0, 0, 0), lab) == 0
+
+
+def test_a_mask_is_torn_where_one_part_stands_still_and_another_goes() -> None:
+    still, going = np.zeros(60, np.float32), np.full(40, 3.0, np.float32)
+    assert torn(still) == torn(going) == 0
+    assert torn(np.concatenate([still, going])) == pytest.approx(0.4)
+    assert torn(np.concatenate([still, going, going])) == pytest.approx(60 / 140)
+    assert torn(going[:9]) is None
+
+
+def test_what_stays_is_told_from_what_went_whatever_the_camera_did() -> None:
+    first, later = picture(square(20, 10, 40, 30)), picture(square(35, 10, 55, 30))
+    panned = np.array([[1.0, 0, -5], [0, 1, 0]])
+    same = unchanged(first, later, panned)  # seen from the camera, the object moved by 10
+    assert not same[10:30, 25:35].any()
+    assert same[10:30, 35:45].all()
+    assert not same[10:30, 45:55].any()
+    assert same[35:, 10:].all()

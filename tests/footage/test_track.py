@@ -17,7 +17,16 @@ from lichtspiel.footage.selection import Selection
 from lichtspiel.footage.track import LIMIT, Shot, Track, confidence, follow_selections
 from tests.footage.files import FRAMES, HEIGHT, WIDTH, clip
 
-GOOD = {"color": 0.97, "overlap": 0.95, "hidden": 0.0, "own": 0.0, "shape": 0.85, "size": 1.05, "contrast": 0.8}
+GOOD = {
+    "color": 0.97,
+    "overlap": 0.95,
+    "hidden": 0.0,
+    "own": 0.0,
+    "torn": 0.0,
+    "shape": 0.85,
+    "size": 1.05,
+    "contrast": 0.8,
+}
 
 
 def overlap(one: np.ndarray, other: np.ndarray) -> float:
@@ -79,7 +88,16 @@ def test_an_object_that_vanishes_leaves_an_empty_mask_and_no_confidence() -> Non
 def test_confidence_rises_with_each_sign_that_all_is_well() -> None:
     assert confidence(GOOD) > LIMIT > confidence({})
     assert confidence({**GOOD, "overlap": 0.2, "color": 0.5}) < confidence(GOOD)
-    worse = {"color": 0.9, "overlap": 0.5, "hidden": 0.3, "own": 0.3, "shape": 0.5, "size": 1.5, "contrast": 0.6}
+    worse = {
+        "color": 0.9,
+        "overlap": 0.5,
+        "hidden": 0.3,
+        "own": 0.3,
+        "torn": 0.1,
+        "shape": 0.5,
+        "size": 1.5,
+        "contrast": 0.6,
+    }
     for name, value in worse.items():
         assert confidence({**GOOD, name: value}) < confidence(GOOD), name
     assert confidence({**GOOD, "size": 1 / 1.5}) == pytest.approx(confidence({**GOOD, "size": 1.5}))
