@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shlex
 from collections.abc import Iterator
@@ -217,3 +218,13 @@ def test_a_fault_of_ours_is_one_line_and_a_file(
     err = capsys.readouterr().err
     assert err == f"error: a fault of Lichtspiel: KeyError: 'x'. Please report it with {tmp_path / 'last-error.txt'}\n"
     assert "raise KeyError" in (tmp_path / "last-error.txt").read_text(encoding="utf-8")
+
+
+def test_what_the_file_system_refuses_is_no_fault_of_ours(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(*arguments)
+
+    assert errors.run(lambda: fail(errno.ENOSPC, "No space left on device")) == 2
+    assert capsys.readouterr().err.startswith("error: the disk is full; free some space")
+    assert errors.run(lambda: fail(errno.EROFS, "Read-only file system", "/mnt/x")) == 2
+    assert capsys.readouterr().err == "error: /mnt/x: this disk can only be read; choose a folder on another one\n"

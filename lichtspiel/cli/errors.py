@@ -21,6 +21,17 @@ USAGE: type[Exception] = typer.BadParameter.__mro__[2]
 """What is raised for words that cannot be parsed. Typer brings its own copy of Click, or uses the one installed."""
 
 
+_MENDABLE = {
+    errno.ENAMETOOLONG: "no file can have so long a name; a name has at most 255 bytes",
+    errno.ENOSPC: "the disk is full; free some space, or choose a folder on another disk",
+    errno.EDQUOT: "your share of the disk is full; free some space, or choose a folder on another disk",
+    errno.EROFS: "this disk can only be read; choose a folder on another one",
+    errno.EACCES: "you may not read or write here; choose another place, or change its permissions",
+    errno.EPERM: "you may not read or write here; choose another place, or change its permissions",
+}
+"""What a file system refuses where nothing was checked before, and what the person can do: no faults of ours."""
+
+
 def run(command: Callable[[], Any]) -> int:
     """Run a command; returns its exit code."""
     try:
@@ -30,9 +41,10 @@ def run(command: Callable[[], Any]) -> int:
     except USAGE as error:
         return _fail(_usage(error), 2)
     except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
+        if error.errno not in _MENDABLE:
             return _fail(_unexpected(error), 1)
-        return _fail(f"{error.filename}: no file can have so long a name; a name has at most 255 bytes", 2)
+        place = "" if error.filename is None else f"{error.filename}: "
+        return _fail(place + _MENDABLE[error.errno], 2)
     except Exception as error:
         return _fail(_unexpected(error), 1)
     if code == 130:  # Ctrl-C where no stage had anything to keep

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from lichtspiel.errors import InvalidInput, MediaError
 from lichtspiel.media.media import media_files
 from lichtspiel.media.video import open_video
+from lichtspiel.storage import atomic_write
 from lichtspiel.understand import sentences
-from lichtspiel.understand.measures import flow
+from lichtspiel.understand.measures import flow, reduced, sharpness
 from lichtspiel.understand.pictures import Labels, picture_vectors
 
 if TYPE_CHECKING:
@@ -253,14 +254,9 @@ def _smoothness(gray: list[NDArray[np.float32]]) -> float:
 
 def _quality(frame: Frame) -> float:
     """How sharp and how well exposed a frame is, from 0 to 1."""
-    import cv2
-    import numpy as np
-
-    gray = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY)
-    factor = min(256 / max(gray.shape), 1.0)
-    small = cv2.resize(gray, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-    sharp = float(cv2.Laplacian(small, cv2.CV_64F).var())
-    exposed = 1 - float(((small < 4) | (small > 251)).mean())
+    gray = reduced(frame)
+    exposed = 1 - float(((gray < 4) | (gray > 251)).mean())
+    sharp = sharpness(gray)
     return sharp / (sharp + 100) * exposed
 
 
@@ -330,9 +326,11 @@ def report(evaluation: Evaluation, path: Path) -> None:
     methods += "".join(f"<li>{name}: not measured, {html.escape(why)}</li>" for name, why in evaluation.missed.items())
     distance = "" if evaluation.distance is None else f"<p>Fréchet distance: {evaluation.distance:.5f}</p>"
     style = "body{font:15px sans-serif;margin:2em}td,th{padding:.4em;border-bottom:1px solid #ccc;text-align:left}"
-    path.write_text(
+    methods += "".join(f"<li>not read: {html.escape(why)}</li>" for why in evaluation.failures.values())
+    page = (
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>Evaluation</title><style>{style}</style>"
         f"<h1>{len(evaluation.videos)} videos</h1>{distance}<table><tr><th>video</th>{head}</tr>"
-        f"<tr><td>mean</td>{means}</tr>{''.join(rows)}</table><ul>{methods}</ul></html>\n",
-        encoding="utf-8",
+        f"<tr><td>mean</td>{means}</tr>{''.join(rows)}</table><ul>{methods}</ul></html>\n"
     )
+    with atomic_write(path) as draft:
+        draft.write_text(page, encoding="utf-8")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lichtspiel.frames import Frame
     from lichtspiel.understand.footage import Footage
 
-__all__ = ["Levels", "Measures", "flow", "perceptual_hash"]
+__all__ = ["Levels", "Measures", "flow", "perceptual_hash", "reduced", "sharpness"]
 
 _BLACK, _FLAT = 20.0, 6.0  # mean and deviation of the luminance, of 255, of a black frame
 _STILL = 0.15  # mean difference of two frames, of 255, up to which nothing moved; noise of a codec is below it
@@ -60,7 +60,7 @@ class Measures:
         values = {
             "motion": _motion(luma, scan.times[first : last + 1]),
             "vectors": float(np.nanmean(vectors)) if np.isfinite(vectors).any() else 0.0,
-            "sharpness": float(np.median([_sharpness(still) for still in stills])) if stills else 0.0,
+            "sharpness": float(np.median([sharpness(reduced(still)) for still in stills])) if stills else 0.0,
             "brightness": float(luma.mean()),
             "contrast": float(luma.std(axis=(1, 2)).mean()),
             "clipped": float(((luma < 4) | (luma > 251)).mean()),
@@ -140,14 +140,21 @@ def flow(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float32]:
     return np.asarray(large * np.array([width / size[0], height / size[1]], np.float32), np.float32)
 
 
-def _sharpness(still: Frame) -> float:
+def reduced(frame: Frame) -> NDArray[np.uint8]:
+    """A frame in gray, [height, width], with at most 256 pixels on its longer side."""
     import cv2
     import numpy as np
 
-    gray = cv2.cvtColor(np.ascontiguousarray(still), cv2.COLOR_RGB2GRAY)
+    gray = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY)
     factor = min(_SIDE / max(gray.shape), 1.0)
-    small = cv2.resize(gray, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-    return float(cv2.Laplacian(small, cv2.CV_64F).var())
+    return np.asarray(cv2.resize(gray, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def sharpness(gray: NDArray[np.uint8]) -> float:
+    """The variance of the Laplacian of a picture in gray, as `reduced` makes it."""
+    import cv2
+
+    return float(cv2.Laplacian(gray, cv2.CV_64F).var())
 
 
 def perceptual_hash(frame: Frame) -> bytes:

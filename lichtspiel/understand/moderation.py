@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lichtspiel.errors import InvalidInput
 from lichtspiel.policy.rules import EXPLICIT, REVIEW, judge_prompt
+from lichtspiel.storage import atomic_write
 from lichtspiel.understand.finding import Finding
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ class Thresholds:
     def write(self, path: Path) -> None:
         """Write the same as TOML."""
         lines = [f"{one.name} = {getattr(self, one.name):g}\n" for one in fields(self)]
-        path.write_text("".join(lines), encoding="utf-8")
+        with atomic_write(path) as draft:
+            draft.write_text("".join(lines), encoding="utf-8")
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,8 @@ def test_what_cannot_be_read_is_told_and_left_out(tmp_path: Path) -> None:
     assert [Path(one.path).name for one in found.videos] == ["a.mp4", "b.mp4"]
     assert [Path(path).name for path in found.to_json()["failures"]] == ["bad.mp4"]
     assert found.distance == pytest.approx(0, abs=1e-5)
+    report(found, tmp_path / "report.html")
+    assert "not read: " in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert found.missed["motion_smoothness"] == "no video has enough frames"
     with pytest.raises(MediaError, match=r"bad\.mp4"):
         evaluate(tmp_path / "bad.mp4")
