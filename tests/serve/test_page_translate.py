@@ -13,13 +13,17 @@ pytest.importorskip("espeakng_loader", reason="espeakng-loader is in the extra e
 from playwright.sync_api import Browser, expect
 
 from lichtspiel.seal import verify
+from tests.inference.tiny import registered
 from tests.serve import browsing
 from tests.serve.browsing import await_video, window
 from tests.serve.live import live, settings, working
 from tests.serve.test_translations import GERMAN
+from tests.serve.test_translations_picture import drafted
 from tests.translate.conftest import talk
+from tests.translate.test_translators import apertium
+from tests.workflows.test_translate_picture import street, words
 
-__all__ = ["talk"]
+__all__ = ["apertium", "street", "talk", "words"]
 
 pytestmark = browsing.needs_chromium
 browser = browsing.browser
@@ -30,8 +34,8 @@ PATIENCE = 120_000
 def test_a_video_goes_in_lines_are_edited_and_a_video_comes_out(
     browser: Browser, random_nano: Path, talk: Path, tmp_path: Path
 ) -> None:
-    words = tmp_path / "talk.de.srt"
-    words.write_text(GERMAN, encoding="utf-8")
+    german = tmp_path / "talk.de.srt"
+    german.write_text(GERMAN, encoding="utf-8")
     chosen = settings(tmp_path / "server", random_nano)
     with (
         live(chosen) as (server, address), working(server),
@@ -41,8 +45,10 @@ def test_a_video_goes_in_lines_are_edited_and_a_video_comes_out(
         page.get_by_label("Translate into").select_option("de")
         expect(page.locator("#tr-pair")).to_contain_text("Nothing on this server translates from English to German")
         page.locator("#tr-video").set_input_files(talk)
-        page.locator("#tr-subtitles").set_input_files(words)
+        page.locator("#tr-subtitles").set_input_files(german)
         expect(page.locator("#tr-pair")).to_be_hidden()
+        expect(page.locator("#tr-subtitles-name")).to_have_text("talk.de.srt")
+        expect(page.locator("#tr-glossary-name")).to_have_text("Choose a file")
         page.get_by_label("List the text in the picture").check()
         page.locator("#tr-start").click()
         line = page.get_by_label("Line 1", exact=True)
@@ -70,3 +76,30 @@ def test_a_video_goes_in_lines_are_edited_and_a_video_comes_out(
         expect(line).to_be_visible()
         page.reload()
         expect(page.locator('#tr-drafts [data-state="completed"]')).to_contain_text("talk.mp4", timeout=PATIENCE)
+
+
+@pytest.mark.usefixtures("apertium")
+def test_what_stands_in_the_picture_is_changed_beside_it(
+    browser: Browser, random_nano: Path, street: Path, words: Path, tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:  # fmt: skip
+    with registered(random_nano, tmp_path_factory.mktemp, ["tiny-vace"]) as folders:
+        chosen = settings(tmp_path / "server", folders["tiny-vace"], models=("tiny-vace",))
+        with live(chosen) as served, window(  # no worker is ready
+            browser, f"{served[1]}/#translate", statuses=(503,), locale="de"
+        ) as page:  # fmt: skip
+            drafted(served, street, words, picture_text="tell")
+            page.reload()
+            page.locator('#tr-drafts [data-state="completed"] button').first.click()
+            expect(page.locator("#tr-texts")).to_contain_text("BAKERY")
+            page.get_by_label("Das Bild neu erzeugen, wo Text steht").check()
+            text = page.get_by_label("Text 1 in der neuen Sprache; leer bleibt er, wie er ist")
+            expect(text).to_have_value("eng-spa: BAKERY")
+            text.fill("PANADERÍA")
+            with page.expect_response("**/render") as answered:
+                page.locator("#tr-render").click()
+            assert answered.value.ok
+            waiting = served[0].jobs.claim("nobody", ["translation"], 30.0)
+            assert waiting is not None
+            assert waiting.request["written"][0]["translation"] == "PANADERÍA"
+            assert waiting.request["picture_model"] == "tiny-vace"

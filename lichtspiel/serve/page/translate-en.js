@@ -5,6 +5,7 @@ export default {
   tr_lead: "What is said becomes lines that you can edit, then subtitles and, if you like, a voice. The picture stays as it is.",
   tr_drop: "Drop a video here",
   tr_choose: "or choose a file; it is sent to this server",
+  tr_file: "Choose a file",
   tr_from: "Language of the video",
   tr_from_any: "as heard",
   tr_to: "Translate into",

@@ -22,6 +22,13 @@ const field = (id, label, control, hint) =>
 const check = (id, label) =>
   el("label", { class: "check", for: id }, el("input", { type: "checkbox", id }), el("span", { "data-t": label }));
 
+/** A field for a file. Browsers write their own words beside such a field, in their own language, so it has a button. */
+const file = (id, label, accept, hint) =>
+  el("div", { class: "field" }, el("span", { class: "label", id: `${id}-label`, "data-t": label }),
+    el("input", { class: "sr", type: "file", id, accept, "aria-labelledby": `${id}-label ${id}-name` }),
+    el("label", { class: "pick", for: id }, el("span", { id: `${id}-name`, "data-t": "tr_file" })),
+    el("small", { id: `${id}-hint`, "data-t": hint }));
+
 /** The name of a language in the reader's own. */
 function nameOf(code) {
   try { return new Intl.DisplayNames([current()], { type: "language" }).of(code) ?? offered?.languages[code] ?? code; } catch { return offered?.languages[code] ?? code; }
@@ -40,8 +47,8 @@ function build() {
           field("tr-from", "tr_from", el("select", { id: "tr-from" })),
           field("tr-to", "tr_to", el("select", { id: "tr-to" }))),
         el("p", { class: "about", id: "tr-pair", role: "status" }),
-        field("tr-subtitles", "tr_subtitles", el("input", { type: "file", id: "tr-subtitles", accept: ".srt,.vtt,.ass" }), "tr_subtitles_hint"),
-        field("tr-glossary", "tr_glossary", el("input", { type: "file", id: "tr-glossary", accept: ".txt,text/plain" }), "tr_glossary_hint"),
+        file("tr-subtitles", "tr_subtitles", ".srt,.vtt,.ass", "tr_subtitles_hint"),
+        file("tr-glossary", "tr_glossary", ".txt,text/plain", "tr_glossary_hint"),
         check("tr-picture", "tr_picture"),
         el("div", { id: "tr-error", role: "alert" }),
         el("button", { type: "submit", id: "tr-start", class: "primary" }, el("span", { "data-t": "tr_start" }))),
@@ -119,6 +126,14 @@ function take(file) {
   delete $("tr-name").dataset.t;
   $("tr-name").textContent = file.name;
   $("tr-error").replaceChildren();
+}
+
+/** Show the name of the file that a field holds. */
+function picked(id) {
+  const [chosenFile] = $(id).files;
+  if (chosenFile) delete $(`${id}-name`).dataset.t;
+  else $(`${id}-name`).dataset.t = "tr_file";
+  $(`${id}-name`).textContent = chosenFile?.name ?? t("tr_file");
 }
 
 async function submit(event) {
@@ -351,7 +366,8 @@ export function start() {
   $("tr-form").addEventListener("submit", submit);
   for (const id of ["tr-from", "tr-to"]) $(id).addEventListener("change", pair);
   $("tr-video").addEventListener("change", () => take($("tr-video").files[0]));
-  $("tr-subtitles").addEventListener("change", () => { [chosen.subtitles] = $("tr-subtitles").files; pair(); });
+  $("tr-subtitles").addEventListener("change", () => { [chosen.subtitles] = $("tr-subtitles").files; picked("tr-subtitles"); pair(); });
+  $("tr-glossary").addEventListener("change", () => picked("tr-glossary"));
   $("tr-drop").addEventListener("dragover", (event) => event.preventDefault());
   $("tr-drop").addEventListener("drop", (event) => { event.preventDefault(); take(event.dataTransfer?.files[0]); });
   $("tr-player").addEventListener("timeupdate", follow);
