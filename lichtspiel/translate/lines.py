@@ -1,4 +1,4 @@
-"""Words with their times, and the lines (sentences) that are made of them.
+"""Words with their times, the lines (sentences) that are made of them, and lines of text in the picture.
 
 Engines that give no punctuation get theirs from pauses: a long pause ends a sentence, a short one is a comma.
 """
@@ -6,10 +6,11 @@ Engines that give no punctuation get theirs from pauses: a long pause ends a sen
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["Line", "Word", "sentences"]
+__all__ = ["Line", "Word", "Written", "sentences"]
 
 PAUSE = 0.55
 """A pause of so many seconds ends a sentence; people pause for 0.2 to 0.5 s within one."""
@@ -48,6 +49,31 @@ class Line:
     def seconds(self) -> float:
         """How long it lasts."""
         return self.end - self.start
+
+
+@dataclass(frozen=True)
+class Written:
+    """A text in the picture: when it is shown, in seconds, where, as left, top, right and bottom in shares of the
+    picture, what it says, and its translation (None where nothing translates it)."""
+
+    start: float
+    end: float
+    text: str
+    box: tuple[float, float, float, float]
+    translation: str | None = None
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any]) -> Written:
+        """The one that `to_json` wrote down."""
+        left, top, right, bottom = value["box"]
+        return cls(value["start"], value["end"], value["text"], (left, top, right, bottom), value["translation"])
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as a plain dictionary for `json.dumps`."""
+        return {
+            "start": round(self.start, 3), "end": round(self.end, 3), "text": self.text,
+            "box": [round(side, 4) for side in self.box], "translation": self.translation,
+        }  # fmt: skip
 
 
 def sentences(words: Sequence[Word], *, punctuated: bool, english: bool = True) -> list[Line]:

@@ -5,15 +5,15 @@ it in the new one, made by a VACE model where each text stands, while it stands 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lichtspiel.errors import InvalidInput
 from lichtspiel.seal import seal
 from lichtspiel.translate import translators
 from lichtspiel.translate.glossary import Glossary
-from lichtspiel.translate.lines import Line
+from lichtspiel.translate.lines import Line, Written
 from lichtspiel.understand.footage import Footage
 from lichtspiel.understand.ocr import Text
 from lichtspiel.workflows.clips import Clip, even, plain_marks, provenance_of_clip, read_clip
@@ -30,31 +30,6 @@ __all__ = ["Written", "missing", "read_picture", "replaced", "told"]
 
 _ROOM = 0.25
 """How far the part that is made anew reaches beyond a text, as a share of its height: letters have shadows."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Written:
-    """A text in the picture: when it is shown, in seconds, where, as left, top, right and bottom in shares of the
-    picture, what it says, and its translation (None where nothing translates it)."""
-
-    start: float
-    end: float
-    text: str
-    box: tuple[float, float, float, float]
-    translation: str | None = None
-
-    @classmethod
-    def of(cls, value: Mapping[str, Any]) -> Written:
-        """The one that `to_json` wrote down."""
-        left, top, right, bottom = value["box"]
-        return cls(value["start"], value["end"], value["text"], (left, top, right, bottom), value["translation"])
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as a plain dictionary for `json.dumps`."""
-        return {
-            "start": round(self.start, 3), "end": round(self.end, 3), "text": self.text,
-            "box": [round(side, 4) for side in self.box], "translation": self.translation,
-        }  # fmt: skip
 
 
 def missing() -> str | None:

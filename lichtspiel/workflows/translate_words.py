@@ -16,7 +16,7 @@ from lichtspiel.media.sound import has_sound, read_sound
 from lichtspiel.policy.verdict import Verdict
 from lichtspiel.translate import hear, subtitle_files, tongues, translators
 from lichtspiel.translate.glossary import Glossary
-from lichtspiel.translate.lines import Line
+from lichtspiel.translate.lines import Line, Written
 from lichtspiel.translate.mix import Original
 from lichtspiel.translate.pitch import speakers
 from lichtspiel.translate.protocols import Hearer
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from lichtspiel.workflows.translate_picture import Written
 
 __all__ = ["Draft", "Job", "PictureText", "Progress", "Words", "admit_words", "draft", "speech"]
 
