@@ -22,7 +22,7 @@ ARGS ?=
 .PHONY: demo test lint coverage
 
 demo: $(READY)
-	@$(BIN)/lichtspiel generate "$(PROMPT)" --upscale 4 -o demo.mp4 --sheet demo.png --force
+	@$(BIN)/lichtspiel generate "$(PROMPT)" -o demo.mp4 --sheet demo.png --force
 	@echo
 	@$(BIN)/lichtspiel verify demo.mp4
 	@echo

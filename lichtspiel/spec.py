@@ -136,7 +136,8 @@ class CLIPSpec:
 class Sampling:
     """Defaults and limits of a checkpoint. Sizes are (width, height) in pixels; `free_size` allows every multiple of
     `Model.grid` up to the largest area in `sizes`; `shift` moves the schedule toward noise. Where `holds_pictures`, a
-    given first picture is held while the rest is denoised; the published models are sampled without."""
+    given first picture is held while the rest is denoised; the published models are sampled without. `upscale` is how
+    many times wider and higher frames become after decoding."""
 
     solver: SolverName
     steps: int
@@ -149,6 +150,7 @@ class Sampling:
     free_size: bool
     negative: str
     holds_pictures: bool = False
+    upscale: Literal[1, 2, 4] = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -337,7 +339,7 @@ _NANO = Model(
     clip=None,
     sampling=Sampling(
         solver="euler", steps=16, guidance=5.0, shift=3.0, frames=17, max_frames=17, fps=8, sizes=((128, 128),),
-        free_size=False, negative="", holds_pictures=True,
+        free_size=False, negative="", holds_pictures=True, upscale=4,
     ),
     repository="",
     licence="Apache-2.0",

@@ -39,7 +39,7 @@ PICTURES: dict[str, dict[str, Any]] = {
 
 
 def make_videos(site: Site) -> None:
-    asked = [{"prompt": prompt, "seed": 3, "upscale": 4} for prompt in PROMPTS]
+    asked = [{"prompt": prompt, "seed": 3} for prompt in PROMPTS]
     ids = [site.ask("POST", "/v1/videos", json=one).json()["id"] for one in asked]
     while {site.ask("GET", f"/v1/videos/{id}").json()["status"] for id in ids} != {"completed"}:
         time.sleep(1)

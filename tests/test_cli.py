@@ -57,7 +57,7 @@ def test_generate_says_what_it_did(made: tuple[Path, dict[str, object]]) -> None
     assert (said["frames"], said["fps"], said["solver"], said["device"]) == (17, 8, "euler", "cpu")
     assert said["prompt"] == PROMPT
     assert said["unknown_words"] == []
-    assert set(said["timings"]) == {"load", "encode", "denoise", "decode", "seal", "total"}
+    assert set(said["timings"]) == {"load", "encode", "denoise", "decode", "upscale", "seal", "total"}
     with Image.open(folder / "sheet.png") as sheet:
         assert sheet.size[0] > 200
     assert sorted(path.name for path in folder.iterdir()) == ["home", "sheet.png", "turtle.mp4"]
@@ -123,7 +123,7 @@ def test_a_picture_from_the_same_verb(random_nano: Path, tmp_path: Path) -> None
     words = ("generate", PROMPT, "--weights", random_nano, "--steps", "1", "-o", "turtle.png")
     shown = run(*words, cwd=tmp_path).stdout
     assert shown.startswith("picture  turtle.png\n")
-    assert "size     128x128\n" in shown
+    assert "size     512x512, made as 128x128\n" in shown
     assert "SEALED HERE" in run("verify", "turtle.png", cwd=tmp_path).stdout
 
 

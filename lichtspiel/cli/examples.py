@@ -7,7 +7,7 @@ __all__ = ["EXAMPLES"]
 EXAMPLES: dict[str, tuple[str, ...]] = {
     # what is typed after `lichtspiel`: examples
     "generate": (
-        'lichtspiel generate "a dragon flies over a meadow" -o dragon.mp4 --upscale 4',
+        'lichtspiel generate "a dragon flies over a meadow" -o dragon.mp4 --upscale 1',
         'lichtspiel generate "a dragon flies" --image dragon.png --seed 7 -o dragon.mp4',
         'lichtspiel generate "a cat on a beach" --model t2v-1.3b --weights ~/Wan2.1-T2V-1.3B --seconds 5 -o cat.mp4',
         'lichtspiel generate "a river in autumn" --model t2v-1.3b --seconds 20 -o river.mp4',

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
+from lichtspiel.host import computing_dtype
 from lichtspiel.models.upscaler import LAYERS, SCALE, RealESRGAN
 
 __all__ = ["Upscaler"]
@@ -25,7 +26,11 @@ STRIP = 512 * 512
 
 
 class Upscaler:
-    """Makes frames 2 or 4 times as wide and high. A factor of 2 upscales by 4, then halves by averaging."""
+    """Makes frames 2 or 4 times as wide and high. A factor of 2 upscales by 4, then halves by averaging.
+
+    It computes in the precision that the device is fastest in: bfloat16 takes half of the time, and pixels are off by a
+    fifth of a level of 255.
+    """
 
     def __init__(self, factor: int, device: torch.device) -> None:
         assert factor in {2, 4}
@@ -35,6 +40,7 @@ class Upscaler:
         for parameter in self.network.convolutions.parameters():
             if parameter.ndim == 4:  # convolutions are fastest in this layout
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        self.network.to(computing_dtype(device.type))
 
     @torch.inference_mode()
     def __call__(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:

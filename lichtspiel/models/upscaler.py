@@ -27,9 +27,10 @@ class RealESRGAN(nn.Module):
         self.activations = nn.ModuleList(nn.PReLU(WIDTH) for _ in range(LAYERS - 1))
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """All layers, then every 48 channels become a block of 4x4 pixels."""
-        x = pictures
+        """All layers in the precision of their weights; then every 48 channels become a block of 4x4 pixels, which is
+        added in that of the pictures."""
+        x = pictures.to(self.convolutions[0].weight.dtype)
         for convolution, activation in zip(self.convolutions[:-1], self.activations, strict=True):
             x = activation(convolution(x))
         x = F.pixel_shuffle(self.convolutions[-1](x), SCALE)
-        return x + F.interpolate(pictures, scale_factor=SCALE, mode="nearest")
+        return x.to(pictures) + F.interpolate(pictures, scale_factor=SCALE, mode="nearest")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lichtspiel.errors import InvalidInput, RequestError
 from lichtspiel.inference.inputs import Inputs, picture_size
 from lichtspiel.inference.pipeline import Files, Pipeline
+from lichtspiel.inference.upscale import Upscaler
 from lichtspiel.media.media import Media
 from lichtspiel.request import Request
 from lichtspiel.seal import Change, Input, Sealed, check_output, seal
@@ -100,6 +101,8 @@ class _Maker:
         self.pipeline = made.pipeline
         self.requests.append(request)
         new = list(made.pipeline.decode(compute_latents(made)))[given.begin : given.end]
+        if request.upscale > 1 and max(clip.size) > max(request.size):
+            new = [*map(Upscaler(request.upscale, made.pipeline.device), new)]
         new = _like(clip, new, row.sampling.fps)
         if self.job.joint.match_color:
             new = match_color(new, first)

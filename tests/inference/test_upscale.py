@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -16,6 +17,7 @@ from lichtspiel.inference.upscale import WEIGHTS, Upscaler
 from lichtspiel.models.upscaler import RealESRGAN
 from lichtspiel.request import Request
 from lichtspiel.seal import verify
+from lichtspiel.spec import MODELS
 from lichtspiel.workflows.generate import generate
 from tests.golden import FOLDER, relative_error
 
@@ -40,6 +42,16 @@ def test_strips_make_the_same_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.array_equal(Upscaler(4, CPU)(frame(100, 24)), whole)
 
 
+def test_bfloat16_is_off_by_less_than_a_level(processor: Callable[[str], None]) -> None:
+    made = {}
+    for fastest in ("float32", "bfloat16"):
+        processor(fastest)
+        made[fastest] = Upscaler(4, CPU)(frame(32, 32)).astype(int)
+    apart = np.abs(made["float32"] - made["bfloat16"])
+    assert 0 < apart.mean() < 1
+    assert apart.max() < 20  # of noise, which is nothing that anybody would enlarge
+
+
 @pytest.mark.parametrize("factor", [2, 4])
 def test_a_flat_picture_stays_what_it_is(factor: int) -> None:
     flat = np.full((56, 64, 3), (200, 90, 30), np.uint8)
@@ -61,6 +73,13 @@ def test_a_video_is_made_larger_before_it_is_sealed(tmp_path: Path) -> None:
     assert proof.watermark.found
     assert result.timings["upscale"] > 0
     assert result.to_json()["upscale"] == 4
+
+
+def test_only_the_embedded_model_is_enlarged_without_asking() -> None:
+    assert {name for name, row in MODELS.items() if row.sampling.upscale > 1} == {"nano"}
+    assert Request.of(prompt="a whale").upscale == 4
+    assert Request.of(prompt="a whale", upscale=1).upscale == 1
+    assert Request.of(prompt="a whale", model="t2v-1.3b").upscale == 1
 
 
 @pytest.mark.parametrize("wrong", [0, 3, 8])

@@ -157,7 +157,7 @@ def model_object(row: Model, states: Collection[str]) -> dict[str, Any]:
         "shift": sampling.shift,
         "solver": sampling.solver,
         "negative": sampling.negative,
-        "upscale": 4 if max(sampling.sizes[0]) < 256 else 1,
+        "upscale": sampling.upscale,
         "licence": row.licence,
         "knows": known(LEARNED[row.name]) if row.name in LEARNED else None,
         "state": state,

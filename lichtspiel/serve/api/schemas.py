@@ -161,7 +161,7 @@ MODEL = _object(
     shift=NUMBER,
     solver=TEXT,
     negative=TEXT,
-    upscale={**WHOLE, "description": "What the page proposes: 4 for a model whose frames are too small to look at."},
+    upscale={**WHOLE, "description": "How many times larger frames become: 4 where the model's own are stamps."},
     licence=TEXT,
     knows={
         "type": ["object", "null"],

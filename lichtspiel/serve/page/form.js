@@ -106,7 +106,7 @@ function setModel() {
   for (const field of NUMBERS) $(field).value = model[field];
   $("negative").value = model.negative ?? "";
   $("solver").value = "";
-  $("upscale").value = String(model.upscale ?? options.upscale.default);
+  $("upscale").value = String(model.upscale);
   $("lora").value = "";
   $("lora_strength").value = "1";
   fitPictures();
@@ -148,9 +148,7 @@ function about() {
   const frames = Number($("frames").value);
   $("frames-word").textContent = t("length_word", { frames: number(frames), seconds: duration(frames / model.fps) });
   $("frames").setAttribute("aria-valuetext", $("frames-word").textContent);
-  const changed = details(model);
-  if (changed.upscale === model.upscale) delete changed.upscale;
-  const count = Object.keys(changed).length;
+  const count = Object.keys(details(model)).length;
   $("changed").textContent = count ? t("details_changed", { n: number(count) }) : "";
 }
 
@@ -164,7 +162,7 @@ function details(model) {
   const seed = $("seed").value.trim();
   if (seed) fields.seed = Number.isSafeInteger(Number(seed)) ? Number(seed) : seed;
   if ($("solver").value) fields.solver = $("solver").value;
-  if (Number($("upscale").value) !== options.upscale.default) fields.upscale = Number($("upscale").value);
+  if (Number($("upscale").value) !== model.upscale) fields.upscale = Number($("upscale").value);
   if ($("negative").value !== (model.negative ?? "")) fields.negative = $("negative").value;
   if (!$("fit-field").hidden && $("fit").value !== options.fit.default) fields.fit = $("fit").value;
   if ($("lora").value) fields.lora = [`${$("lora").value}:${Number($("lora_strength").value)}`];
