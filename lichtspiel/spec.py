@@ -343,10 +343,10 @@ _NANO = Model(
     ),
     repository="",
     licence="Apache-2.0",
-    files={"dit": "dit.safetensors", "vae": "vae-*.safetensors", "umt5": "umt5.safetensors"},
+    files={"dit": "dit.gguf", "vae": "vae-*.safetensors", "umt5": "umt5.gguf"},
     digests={
-        "dit.safetensors": "84f64cb855763b48e8afa3fc3d44e1396780aa042eb2eae786bcc224fc51c5fc",
-        "umt5.safetensors": "f7c49801c003877fb8d92c3382818aa20ef5d59603d03f4d1859df0af3e71f6f",
+        "dit.gguf": "769f9b0e965538515600e2d60a0a541654ce8fd73609d2f4913f8fe445e8348d",
+        "umt5.gguf": "ba70523d5b8f9b302952915ff4cac6007f4335da706a033e9047428356fee6d4",
         "vae-00001-of-00002.safetensors": "1d2e67fb9f559323817cd2afadd1d2987b9a867a7c849158705a61b30014e69f",
         "vae-00002-of-00002.safetensors": "ac1c5167ddf8733f559a231232bed625b074b5afddbbb946e9591542c510b420",
     },

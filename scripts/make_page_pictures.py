@@ -55,7 +55,7 @@ def take(browser: Browser, site: Site, name: str, look: dict[str, Any]) -> None:
             page.locator("#screen-title").evaluate("title => title.scrollIntoView({ block: 'center' })")
         else:
             page.evaluate("() => window.scrollTo(0, 0)")
-        page.screenshot(path=DOCS / f"{name}.png")
+        page.screenshot(path=DOCS / f"{name}.jpg", type="jpeg", quality=88)
 
 
 def main() -> None:

@@ -88,7 +88,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "train/distil": ("flow train/dit train/optim train/state", "torch"),
     "train/nano": (
         "errors flow inference media models spec storage tokenizer toybox train/data train/distil train/dit "
-        "train/folder train/latents train/optim train/state train/text train/vae",
+        "train/folder train/latents train/optim train/state train/text train/vae weights",
         "cv2 einops numpy safetensors torch",
     ),
     "tune": ("", ""),

@@ -257,8 +257,7 @@ def _weight_of(scale: str) -> str:
 def open_file(path: Path) -> TensorFile:
     """Open a file of tensors of any kind that is known.
 
-    Raises WeightsError for a missing, truncated or foreign file, for a pickle that holds more than tensors, and for a
-    GGUF file when the package that reads it is not installed.
+    Raises WeightsError for a missing, truncated or foreign file, and for a pickle that holds more than tensors.
     """
     if not os.path.isfile(path):
         raise WeightsError(f"{path} does not exist; name the file or folder of the checkpoint with --weights")

@@ -1,7 +1,6 @@
 """GGUF files: quantized tensors, decoded one at a time when they are read. It knows no model.
 
-The format is read by the package `gguf`, which is an extra; without it these files are refused with the command that
-installs it.
+The format is read by the package `gguf`, which loads only when there is such a file.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ __all__ = ["GGUFFile"]
 SHAPE = "comfy.gguf.orig_shape."
 """Metadata by which converters keep shapes that GGUF, which has four axes at most, cannot express."""
 
-PLAIN = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-"""Precisions that torch can hold as they are stored."""
+PLAIN = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I32": torch.int32}
+"""Types of numbers that torch can hold as they are stored."""
 
 SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 """Bytes of a value of each kind of metadata; the format is `docs/gguf.md` of ggml-org/ggml."""
@@ -39,17 +38,13 @@ SMALLEST_FIELD, SMALLEST_TENSOR = 13, 32
 MOST_ELEMENTS = 2_000_000
 """Of an array in the metadata; the longest that is known are vocabularies of 260,000 pieces."""
 
-INSTALL = "pip install 'lichtspiel[gguf]'"
-
 
 class GGUFFile(TensorFile):
     """A .gguf file, memory-mapped read-only; tensors of 16 bit and more are read as they are, others as float32."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            from gguf import GGUFReader
-        except ImportError as error:
-            raise WeightsError(f"{path} is a GGUF file, which needs one more package: {INSTALL}") from error
+        from gguf import GGUFReader
+
         self._bytes = mapped(path)
         try:
             _check_header(memoryview(self._bytes.numpy().data))

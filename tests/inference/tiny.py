@@ -17,7 +17,14 @@ from lichtspiel.spec import MODELS, CLIPSpec
 
 NANO = MODELS["nano"]
 SAMPLING = replace(
-    NANO.sampling, sizes=((64, 48), (48, 64)), free_size=True, max_frames=17, frames=9, steps=1, holds_pictures=False, upscale=1
+    NANO.sampling,
+    sizes=((64, 48), (48, 64)),
+    free_size=True,
+    max_frames=17,
+    frames=9,
+    steps=1,
+    upscale=1,
+    holds_pictures=False,
 )
 CLIP = CLIPSpec(image_size=224, patch=14, width=16, mlp_ratio=2, heads=2, layers=3, used_layers=2, eps=1e-5)
 NARROW = replace(NANO.dit, layers=3, in_channels=16)

@@ -7,11 +7,11 @@ each block, rounded to nearest), because the gguf package only decodes them.
 from __future__ import annotations
 
 import struct
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -23,7 +23,6 @@ from lichtspiel.weights.inspect import inspect
 from tests.weights import layouts
 from tests.weights.layouts import TINY, State, exact, renamed, state
 
-gguf = pytest.importorskip("gguf")
 Kind = gguf.GGMLQuantizationType
 
 WIDE = replace(TINY, dit=replace(TINY.dit, width=256, ffn_width=512, heads=2, layers=1, text_width=256))
@@ -166,14 +165,6 @@ def test_a_cut_file_is_refused(tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes()[:length])
         with pytest.raises(WeightsError, match=r"x\.gguf is not a whole GGUF file .*; download it again"):
             checkpoint(TINY, path)
-
-
-def test_without_the_package_the_command_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write(tmp_path / "x.gguf", state("i2v", "dit"), Kind.F16)
-    monkeypatch.setitem(sys.modules, "gguf", None)
-    with pytest.raises(WeightsError, match=r"needs one more package: pip install 'lichtspiel\[gguf\]'"):
-        checkpoint(TINY, path)
-    assert inspect(path).others[0].kind == "unreadable"
 
 
 def test_a_format_that_is_not_decoded_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gguf
 import pytest
 import torch
 
@@ -61,7 +62,6 @@ def test_the_longer_of_two_prefixes_comes_first() -> None:
 
 
 def test_the_names_of_llama_are_those_of_its_package() -> None:
-    gguf = pytest.importorskip("gguf", reason="gguf is an extra of its own")
     known = gguf.get_tensor_name_map(gguf.MODEL_ARCH.T5ENCODER, 24)
     theirs, llama = dialect("umt5", "transformers"), dialect("umt5", "llama.cpp")
     for name in names_of("t2v-14b", "umt5"):

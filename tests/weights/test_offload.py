@@ -7,10 +7,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import gguf
 import pytest
-
-pytest.importorskip("gguf", reason="gguf is in the extra gguf")
-
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -187,7 +185,7 @@ def test_pages_of_every_kind_of_file_are_returned(suffix: str, tmp_path: Path) -
     if suffix == ".safetensors":
         save_file({"weight": value}, path)
     elif suffix == ".gguf":
-        writer = pytest.importorskip("gguf").GGUFWriter(path, "wan")
+        writer = gguf.GGUFWriter(path, "wan")
         writer.add_tensor("weight", value.numpy())
         writer.write_header_to_file()
         writer.write_kv_data_to_file()

@@ -106,7 +106,7 @@ function setModel() {
   for (const field of NUMBERS) $(field).value = model[field];
   $("negative").value = model.negative ?? "";
   $("solver").value = "";
-  $("upscale").value = String(model.upscale);
+  $("upscale").value = String(enlarged(model));
   $("lora").value = "";
   $("lora_strength").value = "1";
   fitPictures();
@@ -152,6 +152,11 @@ function about() {
   $("changed").textContent = count ? t("details_changed", { n: number(count) }) : "";
 }
 
+/** How many times larger a model's frames become without asking. */
+function enlarged(model) {
+  return model.upscale ?? options.upscale.default;
+}
+
 /** The details that differ from what the model would do by itself. An emptied negative prompt is meant to be empty. */
 function details(model) {
   const fields = {};
@@ -162,7 +167,7 @@ function details(model) {
   const seed = $("seed").value.trim();
   if (seed) fields.seed = Number.isSafeInteger(Number(seed)) ? Number(seed) : seed;
   if ($("solver").value) fields.solver = $("solver").value;
-  if (Number($("upscale").value) !== model.upscale) fields.upscale = Number($("upscale").value);
+  if (Number($("upscale").value) !== enlarged(model)) fields.upscale = Number($("upscale").value);
   if ($("negative").value !== (model.negative ?? "")) fields.negative = $("negative").value;
   if (!$("fit-field").hidden && $("fit").value !== options.fit.default) fields.fit = $("fit").value;
   if ($("lora").value) fields.lora = [`${$("lora").value}:${Number($("lora_strength").value)}`];

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lichtspiel.errors import InvalidInput
 from lichtspiel.storage import atomic_write
 from lichtspiel.train.latents import LatentStore
+from lichtspiel.weights.components import open_file
 
 __all__ = ["export", "load_exported"]
 
@@ -34,7 +35,8 @@ def export(networks: dict[str, nn.Module], store: LatentStore, vocabulary: list[
 
 
 def load_exported(folder: Path | None, *parts: str) -> dict[str, dict[str, Tensor]]:
-    """Weights of some parts that `export` wrote, to start another run from; none without a folder.
+    """Weights of some parts that `export` wrote, or that are embedded in this package, to start another run from; none
+    without a folder.
 
     Raises InvalidInput if they do not exist.
     """
@@ -42,10 +44,11 @@ def load_exported(folder: Path | None, *parts: str) -> dict[str, dict[str, Tenso
     if folder is None:
         return weights
     for part in parts:
-        files = sorted(folder.glob(f"{part}.safetensors")) + sorted(folder.glob(f"{part}-*.safetensors"))
+        names = (f"{part}.safetensors", f"{part}-*.safetensors", f"{part}.gguf")
+        files = [open_file(path) for name in names for path in sorted(folder.glob(name))]
         if not files:
             raise InvalidInput(f"{folder} holds no {part} to start from; name the folder a recipe wrote weights to")
-        weights[part] = {name: value.float() for file in files for name, value in load_file(file).items()}
+        weights[part] = {name: file.read(name).float() for file in files for name in file.entries}
         for name in EXTRA:
             weights[part].pop(name, None)
     return weights
