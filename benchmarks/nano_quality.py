@@ -92,11 +92,13 @@ def report(judge: Judge, pipeline: Pipeline, options: argparse.Namespace) -> str
         options.clips.mkdir(parents=True, exist_ok=True)
     trial = Trial.draw(VARIANT.world, VARIANT.shape, options.count)
     vae = pipeline.checkpoint.vae(torch.float32, pipeline.device)
-    columns = {"renders": trial.renders, "ceiling": reconstructed(vae, trial.renders, str(pipeline.device))}
+    columns = {}
     for language in LANGUAGES if options.languages else LANGUAGES[:1]:
         title = f"text ({language})" if options.languages else "text"
         columns[title] = generate(pipeline, trial, overrides, options.clips, language=language)
     columns["image"] = generate(pipeline, trial, overrides, options.clips, image=True)
+    ceiling = reconstructed(vae, trial.renders, str(pipeline.device))  # takes longest, and is nothing to go on with
+    columns = {"renders": trial.renders, "ceiling": ceiling, **columns}
     settings = Request.of(prompt="-", **overrides)
     seeds = ["", differing(pipeline, trial, overrides, options.variety, options.clips)] if options.variety else []
     return "\n".join([

@@ -29,7 +29,7 @@ class RealESRGAN(nn.Module):
     def forward(self, pictures: Tensor) -> Tensor:
         """All layers in the precision of their weights; then every 48 channels become a block of 4x4 pixels, which is
         added in that of the pictures."""
-        x = pictures.to(self.convolutions[0].weight.dtype)
+        x = pictures.to(next(self.parameters()).dtype)
         for convolution, activation in zip(self.convolutions[:-1], self.activations, strict=True):
             x = activation(convolution(x))
         x = F.pixel_shuffle(self.convolutions[-1](x), SCALE)

@@ -152,10 +152,7 @@ function about() {
   $("changed").textContent = count ? t("details_changed", { n: number(count) }) : "";
 }
 
-/** How many times larger a model's frames become without asking. */
-function enlarged(model) {
-  return model.upscale ?? options.upscale.default;
-}
+const enlarged = (model) => model.upscale ?? options.upscale.default; // how much larger frames become without asking
 
 /** The details that differ from what the model would do by itself. An emptied negative prompt is meant to be empty. */
 function details(model) {
