@@ -20,7 +20,7 @@ from lichtspiel.serve.settings import Settings
 from lichtspiel.serve.workers.worker import Worker
 
 PROMPT = "a turtle walks on the beach at night"
-SMALL = {"steps": 1, "frames": 5}
+SMALL = {"steps": 1, "frames": 5, "upscale": 1}
 CLIENTS: list[OpenAI] = []
 
 

@@ -102,7 +102,7 @@ def test_killed_workers_and_a_killed_server_lose_no_job(
         return found
 
     with running(tmp_path, random_nano, url, *words) as (server, address):
-        asked = {"prompt": PROMPT, "steps": 40, "frames": 5}
+        asked = {"prompt": PROMPT, "steps": 40, "frames": 5, "upscale": 1}
         first = send(f"{address}/v1/videos", json=asked).json()["id"]
         second = send(f"{address}/v1/videos", json={**asked, "steps": 1}).json()["id"]
         wait(lambda: get(f"{address}/v1/videos/{first}").json()["step"] > 0)

@@ -126,7 +126,7 @@ def test_a_video_that_a_worker_could_not_hold_is_not_continued(
     with live(settings(tmp_path, random_nano)) as (server, address), Client(address) as plain:
         mine = plain.create(PROMPT, **SMALL)
         assert worker(server).once()
-        with pytest.raises(ApiError, match=r"5 frames of 512x512. is not valid: at most 1,500 frames and 0 million"):
+        with pytest.raises(ApiError, match=r"5 frames of 128x128. is not valid: at most 1,500 frames and 0 million"):
             plain.extend(mine.id, "a fish", seconds=1)
 
 

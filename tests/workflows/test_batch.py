@@ -23,7 +23,7 @@ def listed(folder: Path, *jobs: object) -> Path:
     return path
 
 
-SMALL = {"steps": 1, "frames": 5}
+SMALL = {"steps": 1, "frames": 5, "upscale": 1}
 
 
 def test_weights_load_once_and_a_second_start_goes_on(
