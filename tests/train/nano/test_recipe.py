@@ -69,7 +69,7 @@ def run_recipe(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
 def test_from_nothing_to_weights_and_on_from_them(
     tiny: Variant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("av", "c2pa", "cryptography", "pydantic", "typer", "rich", "huggingface_hub"):
+    for name in ("av", "c2pa", "cryptography", "gguf", "pydantic", "typer", "rich", "huggingface_hub"):
         monkeypatch.setitem(sys.modules, name, None)  # a bare machine has none of them
     first, second = tmp_path / "first", tmp_path / "second"
     run_recipe(monkeypatch, "--run", str(first), "--variant", "tiny", "--steps", "2", "--count", "2")
