@@ -148,7 +148,7 @@ class Request(BaseModel):
     )
     fps: Annotated[int, Hint(SHAPE)] = Field(description="Frames per second; fixed by the checkpoint.")
     upscale: Annotated[Literal[1, 2, 4], BeforeValidator(number), Hint(SHAPE)] = Field(
-        default=1, description="How many times wider and higher to make the frames after decoding."
+        description="How many times wider and higher to make the frames after decoding."
     )
     steps: Annotated[int, Hint(SAMPLING)] = Field(
         ge=1, le=MAX_STEPS, description="Solver steps; more are finer and slower."

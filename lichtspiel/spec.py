@@ -149,8 +149,8 @@ class Sampling:
     sizes: tuple[Size, ...]
     free_size: bool
     negative: str
-    holds_pictures: bool = False
-    upscale: Literal[1, 2, 4] = 1
+    holds_pictures: bool
+    upscale: Literal[1, 2, 4]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,7 +300,7 @@ def _sampling(
 ) -> Sampling:
     return Sampling(
         solver="unipc", steps=steps, guidance=guidance, shift=shift, frames=frames, max_frames=161 if frames > 1 else 1,
-        fps=16, sizes=sizes, free_size=True, negative=negative,
+        fps=16, sizes=sizes, free_size=True, negative=negative, holds_pictures=False, upscale=1,
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from lichtspiel.errors import RequestError
 from lichtspiel.inference import upscale
 from lichtspiel.inference.upscale import WEIGHTS, Upscaler
 from lichtspiel.models.upscaler import RealESRGAN
-from lichtspiel.request import Request
+from lichtspiel.request import Request, default_of
 from lichtspiel.seal import verify
 from lichtspiel.spec import MODELS
 from lichtspiel.workflows.generate import generate
@@ -77,6 +77,7 @@ def test_a_video_is_made_larger_before_it_is_sealed(tmp_path: Path) -> None:
 
 def test_only_the_embedded_model_is_enlarged_without_asking() -> None:
     assert {name for name, row in MODELS.items() if row.sampling.upscale > 1} == {"nano"}
+    assert default_of("upscale") is None  # so that help says that it is the model's
     assert Request.of(prompt="a whale").upscale == 4
     assert Request.of(prompt="a whale", upscale=1).upscale == 1
     assert Request.of(prompt="a whale", model="t2v-1.3b").upscale == 1

@@ -78,7 +78,7 @@ function setOptions() {
     const field = $(name);
     if (field instanceof HTMLSelectElement && rule.enum) {
       const before = field.value;
-      const open = "default" in rule ? [] : [el("option", { value: "", "data-t": "solver_default", text: t("solver_default") })];
+      const open = "default" in rule || name in CHOICES ? [] : [el("option", { value: "", "data-t": "solver_default", text: t("solver_default") })];
       field.replaceChildren(...open, ...rule.enum.map((value) => {
         const word = CHOICES[name]?.(value);
         return el("option", has(word) ? { value, "data-t": word, text: t(word) } : { value, text: value });
@@ -152,7 +152,7 @@ function about() {
   $("changed").textContent = count ? t("details_changed", { n: number(count) }) : "";
 }
 
-const enlarged = (model) => model.upscale ?? options.upscale.default; // how much larger frames become without asking
+const enlarged = (model) => model.upscale ?? 1; // how much larger frames become without asking
 
 /** The details that differ from what the model would do by itself. An emptied negative prompt is meant to be empty. */
 function details(model) {
