@@ -7,7 +7,6 @@ them; the VAE, whose errors everybody sees, stays as it is. The digests in `lich
 from __future__ import annotations
 
 import argparse
-import hashlib
 import re
 import shutil
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lichtspiel import spec
+from lichtspiel.storage import file_sha256
 from lichtspiel.weights.checkpoint import EMBEDDED
 from lichtspiel.weights.gguf import SHAPE
 
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not (options.to / shard.name).exists() or not shard.samefile(options.to / shard.name):
             shutil.copyfile(shard, options.to / shard.name)
     packed = sorted([*options.to.glob("*.gguf"), *options.to.glob("vae*.safetensors")])
-    lines = [f'        "{path.name}": "{hashlib.sha256(path.read_bytes()).hexdigest()}",\n' for path in packed]
+    lines = [f'        "{path.name}": "{file_sha256(path)}",\n' for path in packed]
     for path in packed:
         print(f"{path.stat().st_size:>12,}  {path}")
     if options.to == EMBEDDED:

@@ -149,7 +149,8 @@ def held(velocity: Tensor, latents: Tensor, timestep: Tensor, known: Tensor) -> 
 
     The first latent frame is that of the first picture alone, so its velocity is no guess: noisy latents are
     (1 - s) x + s n at time s, the velocity is n - x, and that is the way from x to the latents divided by s. `timestep`
-    is 1000 s, and `known` [1, m + c, t, h, w] holds m channels that say which pictures are given, then their latents.
+    is 1000 s, and `known` [1 or b, m + c, t, h, w] holds m channels that say which pictures are given, then their
+    latents.
     """
     given, clean = known.to(latents).tensor_split((known.shape[1] - latents.shape[1],), dim=1)
     whole = (given == 1).all(dim=1, keepdim=True)

@@ -45,7 +45,7 @@ class Conditions:
 def with_conditions(dit: DiT, conditions: Conditions, request: Request) -> flow.Network:
     """The DiT with every condition except the text; given pictures are held where the model is sampled so."""
     image_channels, clip, vace = conditions.image_condition, conditions.clip, conditions.vace
-    holds = image_channels is not None and model(request.model).sampling.holds_pictures
+    known = image_channels if model(request.model).sampling.holds_pictures else None
 
     def network(latents: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
         count = len(latents)  # 2 if both branches of guidance are in one batch
@@ -59,7 +59,7 @@ def with_conditions(dit: DiT, conditions: Conditions, request: Request) -> flow.
             image=None if clip is None else clip.repeat(count, 1, 1),
             vace=None if vace is None else vace.repeat(count, 1, 1, 1, 1), vace_scale=request.context_scale,
         )  # fmt: skip
-        return held(velocity, latents, timestep, image_channels) if holds and image_channels is not None else velocity
+        return velocity if known is None else held(velocity, latents, timestep, known)
 
     return network
 

@@ -74,6 +74,7 @@ class _Maker:
 
     job: Job
     pipeline: Pipeline | None = None
+    enlarge: Upscaler | None = None
     requests: list[Request] = field(default_factory=list)
 
     @property
@@ -102,7 +103,8 @@ class _Maker:
         self.requests.append(request)
         new = list(made.pipeline.decode(compute_latents(made)))[given.begin : given.end]
         if request.upscale > 1 and max(clip.size) > max(request.size):
-            new = [*map(Upscaler(request.upscale, made.pipeline.device), new)]
+            self.enlarge = self.enlarge or Upscaler(request.upscale, made.pipeline.device)
+            new = [*map(self.enlarge, new)]
         new = _like(clip, new, row.sampling.fps)
         if self.job.joint.match_color:
             new = match_color(new, first)

@@ -224,7 +224,7 @@ def _text(value: Any) -> str | None:
         raise RequestError(
             "texts", value, f"a text has at most {MAX_TEXT} characters; null or empty leaves it as it is"
         )
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in value or "").split()) or None
+    return _plain(value or "") or None
 
 
 def draft_of(request: Mapping[str, Any]) -> Draft:
@@ -274,8 +274,12 @@ def _line(value: Any, number: int, length: float) -> Line:
     speaker = value.get("speaker", 0)
     if isinstance(speaker, bool) or not isinstance(speaker, int) or not 0 <= speaker < 16:
         raise RequestError("lines", place, "its speaker is a number from 0 to 15")
-    plain = "".join(letter if letter.isprintable() else " " for letter in text)
-    return Line(float(start), float(min(end, length)), " ".join(plain.split()), speaker)
+    return Line(float(start), float(min(end, length)), _plain(text), speaker)
+
+
+def _plain(text: str) -> str:
+    """A text in one line, without letters that cannot be printed."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
 def _number(value: Any) -> TypeGuard[float]:

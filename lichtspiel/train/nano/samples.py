@@ -60,10 +60,9 @@ class Sampler:
         negative = None if sampling.guidance == 1 else states[count:]
 
         def network(latents: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
-            copies = len(latents) // count
-            inputs = torch.cat([latents, conditions.repeat(copies, 1, 1, 1, 1)], dim=1)
-            velocity: Tensor = dit(inputs, timestep, text)
-            return held(velocity, latents, timestep, conditions.repeat(copies, 1, 1, 1, 1))
+            known = conditions.repeat(len(latents) // count, 1, 1, 1, 1)
+            velocity: Tensor = dit(torch.cat([latents, known], dim=1), timestep, text)
+            return held(velocity, latents, timestep, known)
 
         velocity = flow.guided(network, states[:count], negative, sampling.guidance, batched=True)
         *_, (_, latents) = flow.sample(velocity, noise, sampling.solver, sampling.steps, sampling.shift)
