@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lichtspiel.errors import MediaError
+from lichtspiel.media.hdr import ToRGB
 from lichtspiel.media.picture import is_picture, load_image
 from lichtspiel.media.video import (
     VideoInfo,
     check_pixels,
-    check_transfer,
     opened_video,
     prepare,
     turned,
@@ -135,6 +135,7 @@ class _Scanner:
         self.motion: list[float] = []
         self.thumbs, self.stills = _Spool(), _Spool()
         self.still_frames: list[int] = []
+        self._to_thumb, self._to_still = ToRGB(), ToRGB()
         self.size, self.still_size = (0, 0), (0, 0)
 
     def run(self, max_frames: int) -> Scan:
@@ -142,7 +143,6 @@ class _Scanner:
         import numpy as np
 
         with opened_video(self.path) as (container, stream):
-            check_transfer(self.path, stream)
             ratio = prepare(self.path, stream, "SLICE", flags2="+export_mvs")
             start = (container.start_time or 0) / 1e6
             rate = stream.average_rate or stream.guessed_rate or Fraction(25)
@@ -179,22 +179,21 @@ class _Scanner:
             self.still_size = (width, height)
         self.times.append(time)
         self.motion.append(_vector_length(frame))
-        self.thumbs.add(_scaled(frame, THUMB))
+        self.thumbs.add(_scaled(frame, THUMB, self._to_thumb))
         if not self.still_frames or time - self.times[self.still_frames[-1]] >= self.every - 1e-6:
             self._keep(frame, number, ratio)
 
     def _keep(self, frame: av.VideoFrame, number: int, ratio: float) -> None:
-        self.stills.add(_scaled(frame, self.still_size))
+        self.stills.add(_scaled(frame, self.still_size, self._to_still))
         self.still_frames.append(number)
 
 
-def _scaled(frame: av.VideoFrame, size: tuple[int, int]) -> Frame:
+def _scaled(frame: av.VideoFrame, size: tuple[int, int], to_rgb: ToRGB) -> Frame:
     """A frame upright and in RGB, as `size` (width, height) pixels."""
     import numpy as np
 
     width, height = size[::-1] if turned(frame) else size
-    pixels: Any = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation=_BICUBIC)
-    return np.ascontiguousarray(upright(pixels, frame))
+    return np.ascontiguousarray(upright(to_rgb(frame, width, height, _BICUBIC), frame))
 
 
 def _vector_length(frame: av.VideoFrame) -> float:

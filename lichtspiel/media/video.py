@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lichtspiel.errors import MediaError
+from lichtspiel.media.hdr import ToRGB
 from lichtspiel.media.probe import survey
 from lichtspiel.media.sheet import spread
 
@@ -31,7 +32,6 @@ __all__ = [
     "Video",
     "VideoInfo",
     "check_pixels",
-    "check_transfer",
     "decoded_stamps",
     "open_video",
     "opened_video",
@@ -60,7 +60,6 @@ _HD = 1920 * 1088  # pixels: larger frames are not decoded ahead in parallel
 
 _MOST_FPS = 120  # a higher declared rate is really the time base, as browsers write it
 _LATE = 0.1  # seconds: encoders delay the first frame by one or two frames
-_HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics of ITU-T H.273
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +94,6 @@ def open_video(path: str | Path, *, max_frames: int = MAX_VIDEO_FRAMES) -> Video
         declared = int(stream.frames)
         if declared > max_frames:
             raise MediaError(f"{path}: has {declared:,} frames; at most {max_frames:,} are read; cut it first")
-        check_transfer(path, stream)
         frames = _frames(path, stream, container.decode(stream))
         first = next(frames, None)
         if first is None:
@@ -289,13 +287,6 @@ def turned(frame: av.VideoFrame) -> bool:
     return bool(abs(b) > abs(a))
 
 
-def check_transfer(path: Path, stream: Any) -> None:
-    """Raise MediaError for HDR video, whose colors would turn gray here."""
-    name = _HDR.get(int(getattr(stream.codec_context, "color_trc", 0) or 0))
-    if name is not None:
-        raise MediaError(f"{path}: is HDR video ({name}), which would turn gray; convert it to SDR (BT.709) first")
-
-
 @contextlib.contextmanager
 def opened_video(path: Path) -> Iterator[tuple[av.container.InputContainer, Any]]:
     """Open the container and its first video stream; FFmpeg's errors become MediaError."""
@@ -329,7 +320,7 @@ def _frames(
     import av
     import numpy as np
 
-    ratio = prepare(path, stream, threads)
+    ratio, to_rgb = prepare(path, stream, threads), ToRGB()
     try:
         for frame in decoded:
             check_pixels(path, frame.width * frame.height * max(ratio, 1))
@@ -337,7 +328,7 @@ def _frames(
             if most_pixels is not None and width * height > most_pixels:
                 factor = math.sqrt(most_pixels / (width * height))
                 width, height, way = max(1, int(width * factor)), max(1, int(height * factor)), "AREA"
-            pixels: Any = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation=way)
+            pixels = to_rgb(frame, width, height, way)
             if times is not None:
                 times.append(frame.time or 0.0)
             yield np.ascontiguousarray(upright(pixels, frame))

@@ -442,14 +442,6 @@ def test_numbered_pictures_are_read_in_the_order_of_their_numbers(tmp_path: Path
     assert [path.name for path in picture.pictures(tmp_path)] == names
 
 
-@pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
-def test_hdr_is_refused_where_it_would_turn_gray(tmp_path: Path, transfer: int, name: str) -> None:
-    path = write_video(tmp_path / "hdr.mp4", codec="libx264", color_trc=transfer)
-    with pytest.raises(MediaError, match=rf"HDR video \({name}\).*BT\.709"):
-        read_video(path)
-    assert list(sample_video(path, 3))  # whoever looks for marks may look
-
-
 def test_packets_that_are_not_shown_are_no_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "v.mp4", count=9)
     stamps, rate = time_stamps(path)

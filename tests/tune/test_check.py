@@ -132,16 +132,6 @@ def bright(path: Path) -> None:
     write_frames(path, [np.full((128, 128, 3), 255, np.uint8)] * 20)
 
 
-def hdr(folder: Path) -> None:
-    with av.open(str(folder / "red.mp4"), "w") as container:
-        stream = container.add_stream("libx264", rate=8)
-        stream.width, stream.height, stream.pix_fmt = 128, 128, "yuv420p"
-        stream.codec_context.color_trc = 16
-        for number in range(12):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(drawn(number, 128, 128), format="rgb24")))
-        container.mux(stream.encode())
-
-
 def metadata(folder: Path, text: str) -> None:
     for path in folder.glob("*.txt"):
         path.unlink()
@@ -168,7 +158,6 @@ BROKEN: dict[str, tuple[str, Callable[[Path], object], str]] = {
         lambda f: (shutil.copy(f / "red.mp4", f / "zed.mp4"), caption(f, "zed", "a square")),
         r"zed\.mp4: is the same file as red\.mp4; remove one, or set repeats",
     ),
-    "HDR": ("nano", hdr, r"red\.mp4: is HDR video"),
     "stills for image to video": (
         "tiny-i2v", lambda f: None, r"yellow\.png: is a picture, and tiny-i2v animates pictures: it learns nothing",
     ),
