@@ -51,13 +51,16 @@ Force = Annotated[bool, typer.Option("--force", help="Replace files that exist; 
 
 
 def free_output(out: Path | None, default: str, *other_paths: Path | None, force: bool) -> Path:
-    """Where the result goes: a free name where none was typed. Raises OutputError for a file that exists already,
-    other outputs such as the contact sheet included, unless `force` is set."""
+    """Where the result goes: a free name where none was typed, or where a folder was, in that folder. Raises
+    OutputError for a file that exists already, other outputs such as the contact sheet included, unless `force` is set.
+    Where `default` is empty, a name must be typed."""
     from lichtspiel.workflows.outputs import check_free, free_name
 
+    if default and (out is None or out.is_dir()):
+        check_free(other_paths, force=force)
+        return free_name(Path(out or "", default))
     check_free([out, *other_paths], force=force)
-    if out is None:
-        return free_name(Path(default))
+    assert out is not None
     return out.resolve() if os.path.islink(out) else out  # the target is replaced, not the link to it
 
 

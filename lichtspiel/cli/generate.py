@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 Made = Annotated[
     Path | None,
     out_option(
-        "MP4, GIF or WebP to write, or PNG for one frame; {prompt}, {seed} and {model} are filled in. "
+        "MP4, GIF or WebP to write, or PNG for one frame, or a folder; {prompt}, {seed} and {model} are filled in. "
         "[default: a free name]"
     ),
 ]
@@ -159,9 +159,11 @@ def _variants(
     variants: list[Variant] = []
     for seed in seeds:
         variant = request.model_copy(update={"seed": seed})
-        path, shown = (each and filled(with_seed(each, seeds), variant) for each in (out, sheet))
-        default = str(filled(with_seed(Path("lichtspiel.mp4"), seeds), variant))
-        variants.append((variant, free_output(path, default, shown, force=force), shown))
+        default, path, shown = (
+            each and filled(with_seed(each, seeds), variant) for each in (Path("lichtspiel.mp4"), out, sheet)
+        )
+        path = out if out is not None and out.is_dir() else path
+        variants.append((variant, free_output(path, str(default), shown, force=force), shown))
     return variants
 
 

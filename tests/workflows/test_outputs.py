@@ -105,6 +105,16 @@ def test_a_default_name_is_a_free_one(
     assert sorted(path.name for path in tmp_path.glob("*.*")) == ["lichtspiel-2.mp4", "lichtspiel.mp4", "sheet.png"]
 
 
+def test_a_folder_gets_the_file_under_a_free_name(random_nano: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    plain = f"generate turtle --weights {random_nano} --steps 1 --frames 1 -o {folder}"
+    assert [run(plain), run(plain), run(f"{plain} --seeds 3,4")] == [0, 0, 0]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "lichtspiel-2.mp4", "lichtspiel-3.mp4", "lichtspiel-4.mp4", "lichtspiel.mp4",
+    ]  # fmt: skip
+
+
 def test_a_name_too_long_for_a_file_system_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     check_free([Path("視" * 90 + ".mp4")], force=False)
