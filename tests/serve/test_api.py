@@ -147,6 +147,13 @@ def test_what_is_wrong_is_answered_at_once(
     assert [*Path(server.settings.storage).rglob("*.*")] == []
 
 
+def test_the_field_of_a_file_that_cannot_be_read_is_named(served: Served) -> None:
+    _, address = served
+    told = post(address, data={"prompt": PROMPT}, files={"input_reference": b"text"}).json()["error"]
+    assert told["param"] == "input_reference"
+    assert told["message"].startswith("input_reference: is no picture")
+
+
 def test_too_large_is_refused_before_it_is_read(random_nano: Path, tmp_path: Path) -> None:
     with live(settings(tmp_path, random_nano, body_limit=2000)) as (_, address):
         assert code(post(address, json={"prompt": "x" * 3000})) == (413, "too_large")

@@ -24,7 +24,7 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
 
-from lichtspiel.errors import InvalidInput, RequestError, name_fields
+from lichtspiel.errors import InvalidInput, MediaError, RequestError, name_fields
 from lichtspiel.request import schema_of
 from lichtspiel.serve.api.form import FIELDS, FILES, MAX_METADATA, MAX_METADATA_VALUE, client_name, in_fields
 from lichtspiel.serve.errors import TooBusy, TooLarge
@@ -101,7 +101,10 @@ def folder() -> Iterator[Path]:
         except InvalidInput as error:
             if name not in str(error):
                 raise
-            raise type(error)(in_fields(str(error), name)) from None
+            told = in_fields(str(error), name)
+            if isinstance(error, MediaError) and (field := told.partition(":")[0].partition("-")[0]) in FILES:
+                raise RequestError(field, "a file", told, message=told) from None
+            raise type(error)(told) from None
 
 
 Fields = dict[str, Any]
