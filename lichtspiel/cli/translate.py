@@ -162,9 +162,14 @@ def translate(  # noqa: PLR0913, PLR0917  (one parameter is one flag)
         becomes = "" if one["translation"] is None else f" = {one['translation']}"
         print(f"text     {one['start']:.1f} to {one['end']:.1f} s: {printable(str(one['text']) + becomes)}")
     engines = ", ".join(f"{part} {name}" for part, name in result.engines.items()) or "your subtitles"
-    print(f"made of  {len(result.lines)} lines, {result.source} to {result.target}: {printable(engines)}")
+    languages = [tongues.name_of(code) for code in (result.source, result.target) if code != "und"]
+    print(f"made of  {_lines(len(result.lines))}, {' to '.join(languages)}: {printable(engines)}")
     print(f"picture  {result.picture}, {result.sealed.frames} frames")
     print(sealed_by(result.sealed.signer, str(result.sealed.path), result.sealed.timestamp))
+
+
+def _lines(count: int) -> str:
+    return "1 line" if count == 1 else f"{count} lines"
 
 
 def _original(typed: str | None) -> Any:
@@ -246,7 +251,7 @@ def transcribe(
         say(note)
     if out is not None:
         print(f"words    {printable(str(out))}")
-        print(f"made of  {len(heard.lines)} lines in {tongues.name_of(heard.language)}, heard by {heard.engine}")
+        print(f"made of  {_lines(len(heard.lines))} in {tongues.name_of(heard.language)}, heard by {heard.engine}")
         return
     for line in heard.lines:
         print(f"{_clock(line)}  {printable(line.text)}")

@@ -62,7 +62,7 @@ def parse(field: str, text: str) -> str:
         if plain in (name.lower(), three):
             return known
     near = difflib.get_close_matches(plain, [*NAMES, *(name.lower() for name, _ in NAMES.values())], n=1, cutoff=0.6)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    hint = f"; did you mean {near[0]}?" if near else "."
     raise InvalidInput(
         f"{field} {text[:40]!r} is no language that is known here{hint} "
         "Languages have two letters, such as de, es or zh; see `lichtspiel languages`"

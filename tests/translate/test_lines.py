@@ -64,6 +64,8 @@ def test_a_language_has_many_names(typed: str) -> None:
 
 
 def test_an_unknown_language_is_named_with_the_nearest() -> None:
+    with pytest.raises(InvalidInput, match=r"known here\. Languages have two letters"):
+        tongues.parse("--to", "xqxqxq")
     with pytest.raises(InvalidInput, match=r"--to 'germn' .* did you mean german"):
         tongues.parse("--to", "germn")
     assert tongues.script_of("12 Привет, ok") == "CYRILLIC"
