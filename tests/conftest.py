@@ -3,6 +3,7 @@ package believes it has: `pytest --processor float32` or `--processor bfloat16` 
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,6 +19,9 @@ from lichtspiel.models.umt5 import UMT5
 from lichtspiel.models.vae import VAE
 from lichtspiel.spec import MODELS
 from lichtspiel.tokenizer import END, UNKNOWN, umt5
+
+NANO = MODELS["nano"]
+"""The model inside the package, as its users have it."""
 
 UNITS = {"bfloat16": "flags\t: avx512_bf16 bf16\n", "float32": "flags\t: avx2\n"}
 """What Linux would say of a processor that has units for bfloat16, and of one that has none."""
@@ -51,8 +55,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: order.get(item.path, len(order)))
 
 
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what was imported, which stays: the package collects after each stage."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Processes that share the cores compute in one thread each, and so do the commands that tests start."""
+    """Processes that share the cores compute in one thread each, and so do the commands that tests start. Clips of nano
+    are enlarged only where a test asks for it, because that takes longer than all else that most tests do to a clip."""
+    MODELS["nano"] = replace(NANO, sampling=replace(NANO.sampling, upscale=1))
     if hasattr(config, "workerinput"):
         torch.set_num_threads(1)
         os.environ["OMP_NUM_THREADS"] = "1"

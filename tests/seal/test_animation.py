@@ -88,7 +88,7 @@ def test_generate_makes_one_by_its_name(random_nano: Path, tmp_path: Path) -> No
     request = Request.of(prompt="a turtle", steps=1, frames=5, seed=1)
     made = generate(request, tmp_path / "a.gif", weights=random_nano)
     with Image.open(made.sealed.path) as image:
-        assert (image.format, image.size, made.sealed.frames) == ("GIF", (512, 512), 5)
+        assert (image.format, image.size, made.sealed.frames) == ("GIF", (128, 128), 5)
     shutil.copy(made.sealed.path, tmp_path / "elsewhere")  # told by its content, not by its name
     said = verify(tmp_path / "elsewhere").credentials
     assert (said.state, said.id) == ("trusted", made.sealed.id)

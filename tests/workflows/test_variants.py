@@ -70,7 +70,7 @@ def test_several_seeds_make_several_videos_and_load_once(
     assert [(one["path"], one["seed"]) for one in made] == [("a-bee-3.mp4", 3), ("a-bee-8.mp4", 8)]
     assert {path.name for path in tmp_path.iterdir()} == {"a-bee-3.mp4", "a-bee-8.mp4", "sheet-3.png", "sheet-8.png"}
     assert len(loads) == 1
-    assert video_info("a-bee-8.mp4").width == 512
+    assert video_info("a-bee-8.mp4").width == 128
     lichtspiel("generate", "a bee", *small, "--count", "2", "--seed", "5")
     assert "seed 6" in capsys.readouterr().out
     assert (tmp_path / "lichtspiel-5.mp4").exists()
