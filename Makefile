@@ -28,6 +28,9 @@ demo: $(READY)
 	@echo
 	@echo 'Next: $(BIN)/lichtspiel generate "a big sailboat sails to the left on the sea on a sunny day" -o sailboat.mp4'
 
+# Tests start many processes, which find the sources compiled if Python may keep that.
+test: export PYTHONDONTWRITEBYTECODE =
+
 # One process more than there are cores, because some tests wait for servers; four need some 12 GB of memory.
 test: $(READY_TO_TEST)
 	@cores=$$(getconf _NPROCESSORS_ONLN) && \

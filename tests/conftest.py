@@ -97,6 +97,12 @@ def processor(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
     return tell
 
 
+@pytest.fixture
+def enlarged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For one test, nano's clips are enlarged without asking, as they are for its users."""
+    monkeypatch.setitem(MODELS, "nano", NANO)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def spare_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Where fixtures that outlive a test find their data folder: not in the real one, nor in that of another module."""

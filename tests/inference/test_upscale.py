@@ -75,6 +75,7 @@ def test_a_video_is_made_larger_before_it_is_sealed(tmp_path: Path) -> None:
     assert result.to_json()["upscale"] == 4
 
 
+@pytest.mark.usefixtures("enlarged")
 def test_only_the_embedded_model_is_enlarged_without_asking() -> None:
     assert {name for name, row in MODELS.items() if row.sampling.upscale > 1} == {"nano"}
     assert default_of("upscale") is None  # so that help says that it is the model's

@@ -33,6 +33,7 @@ def make_it_short(page: Page, steps: int) -> None:
     page.get_by_label("Larger").select_option("1")
 
 
+@pytest.mark.usefixtures("enlarged")
 def test_a_stranger_asks_watches_reloads_and_verifies(browser: Browser, tmp_path: Path) -> None:
     chosen = settings(tmp_path, EMBEDDED)
     with live(chosen) as (server, address), working(server), window(browser, address) as page:
@@ -60,6 +61,7 @@ def test_a_stranger_asks_watches_reloads_and_verifies(browser: Browser, tmp_path
         expect(page.locator('#report[data-kind="tampered"]')).to_be_visible(timeout=PATIENCE)
 
 
+@pytest.mark.usefixtures("enlarged")
 def test_a_stranger_changes_their_mind(browser: Browser, tmp_path: Path) -> None:
     chosen = settings(tmp_path, EMBEDDED)
     with live(chosen) as (server, address), working(server), window(browser, address) as page:
