@@ -97,9 +97,19 @@ class Site:
 
     def worker_ids(self) -> list[int]:
         assert self.process is not None
-        found = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        pids = [int(pid) for path in found for pid in path.read_text().split()]
-        return [pid for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        started = children(self.process.pid)
+        return [
+            pid
+            for one in started
+            if b"forkserver" in Path(f"/proc/{one}/cmdline").read_bytes()
+            for pid in children(one)
+        ]
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process started."""
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(one) for path in lists for one in path.read_text().split()]
 
 
 def client(site: Site, number: int, count: int, steps: int) -> list[tuple[str, float]]:

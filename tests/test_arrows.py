@@ -184,7 +184,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "serve/webhooks": ("errors serve/queue", ""),
     "serve/server": (
         "errors policy serve/api serve/connections serve/logs serve/queue serve/settings serve/webhooks serve/workers "
-        "spec",
+        "spec storage",
         "fastapi uvicorn",
     ),
     "cli": (

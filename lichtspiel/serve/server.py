@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import multiprocessing
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -26,8 +25,9 @@ from lichtspiel.serve.queue.api_keys import Keys
 from lichtspiel.serve.queue.storage import Files
 from lichtspiel.serve.queue.webhooks import Webhooks
 from lichtspiel.serve.settings import Settings
-from lichtspiel.serve.workers.supervisor import Backend, Processes, Workers, open_jobs
+from lichtspiel.serve.workers.supervisor import Backend, Processes, Workers, open_jobs, starting
 from lichtspiel.spec import model
+from lichtspiel.storage import home, use_home
 
 __all__ = ["open_server", "serve", "sweep"]
 
@@ -66,7 +66,10 @@ def serve(
         check_models(settings)
     server = open_server(settings)
     sweep_uploads()
-    workers = Workers(settings, server.workers, backend or Processes(), lambda: server.jobs.counts()["queued"])
+    jobs = server.jobs
+    workers = Workers(
+        settings, server.workers, backend or Processes(), lambda: jobs.counts()["queued"], jobs.let_go
+    )  # fmt: skip
     over = threading.Event()
 
     def sweeping() -> None:
@@ -137,9 +140,9 @@ def check_models(settings: Settings) -> None:
     devices = sorted({*settings.devices} - ({"auto", "cpu"} if shipped else set()))
     if not devices and settings.gpus_per_job == 1:
         return
-    context = multiprocessing.get_context("spawn")
+    context = starting()
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_check_models, args=(settings, devices, sender), daemon=True)
+    child = context.Process(target=_check_models, args=(settings, devices, str(home()), sender), daemon=True)
     child.start()
     sender.close()
     try:
@@ -151,9 +154,10 @@ def check_models(settings: Settings) -> None:
         raise InvalidInput(problem)
 
 
-def _check_models(settings: Settings, devices: Sequence[str], answer: Connection) -> None:
+def _check_models(settings: Settings, devices: Sequence[str], data_folder: str, answer: Connection) -> None:
     from lichtspiel.serve.workers import faults  # imports torch, so only here
 
+    use_home(data_folder)  # as for workers
     problem = None
     try:
         faults.check_groups(settings)

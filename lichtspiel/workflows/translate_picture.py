@@ -17,9 +17,7 @@ from lichtspiel.translate.lines import Line, Written
 from lichtspiel.understand.footage import Footage
 from lichtspiel.understand.ocr import Text
 from lichtspiel.workflows.clips import Clip, even, plain_marks, provenance_of_clip, read_clip
-from lichtspiel.workflows.edit import EditJob, edit
 from lichtspiel.workflows.edits import Edit
-from lichtspiel.workflows.generate import Observer
 from lichtspiel.workflows.terms import Terms
 
 if TYPE_CHECKING:
@@ -74,6 +72,9 @@ def replaced(
 
     Raises WeightsError where the VACE model is not here.
     """
+    from lichtspiel.workflows.edit import EditJob, edit  # these import torch, and a server asks only what is `missing`
+    from lichtspiel.workflows.generate import Observer
+
     clip = read_clip(video)
     edits = [
         Edit.of({"add": _mask(clip, one, terms, folder / f"text-{number}.mp4")}, _prompt(one))

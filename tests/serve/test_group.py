@@ -143,7 +143,7 @@ def test_a_group_that_lost_a_member_claims_nothing(server: Server, tmp_path: Pat
 
 def test_the_others_end_with_the_first_process(server: Server) -> None:
     backend = Processes()
-    first = backend.start(server.settings, 0)
+    first = backend.start(server.settings, 0, "first")
     assert backend.states.get() == (0, "loading")
     while backend.states.get() != (0, "ready"):
         pass

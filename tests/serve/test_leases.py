@@ -97,6 +97,18 @@ def test_a_job_whose_worker_died_is_taken_up_again_and_the_old_worker_writes_not
     assert jobs.beat(second, 30.0) == "lost"
 
 
+def test_what_a_worker_held_that_is_known_to_be_gone_waits_for_nobody(jobs: Jobs) -> None:
+    for _ in range(2):
+        add(jobs)
+    gone, held = claim(jobs, "gone"), claim(jobs, "at work")
+    jobs.let_go("gone")
+    taken = claim(jobs, "another")
+    assert (taken.id, taken.attempt) == (gone.id, 2)
+    assert jobs.beat(gone, 30.0) == "lost"
+    jobs.let_go("gone")
+    assert [jobs.beat(job, 30.0) for job in (taken, held)] == ["go on", "go on"]
+
+
 def test_what_dead_workers_left_is_claimed_once(jobs: Jobs, clock: Clock) -> None:
     made = [add(jobs, owner=f"o{number % 3}").id for number in range(9)]
     dead = [claim(jobs, f"w{number}") for number in range(9)]

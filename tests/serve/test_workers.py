@@ -39,8 +39,11 @@ class Room:
     def __init__(self) -> None:
         self.states: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
         self.started: dict[int, list[Thread]] = defaultdict(list)
+        self.names: dict[int, list[str]] = defaultdict(list)
+        self.gone: list[str] = []
 
-    def start(self, settings: Settings, number: int) -> WorkerHandle:
+    def start(self, settings: Settings, number: int, name: str) -> WorkerHandle:
+        self.names[number].append(name)
         self.started[number].append(Thread())
         self.states.put((number, "ready"))
         return self.started[number][-1]
@@ -52,7 +55,7 @@ class Room:
 @contextmanager
 def at_work(min_workers: int, most: int, waiting: Callable[[], int]) -> Iterator[tuple[Workers, Room]]:
     room, settings = Room(), Settings(devices=("cpu",) * most, min_workers=min_workers, database="sqlite://")
-    found = Workers(settings, {}, room, waiting)
+    found = Workers(settings, {}, room, waiting, room.gone.append)
     found.start()
     try:
         yield found, room
@@ -110,9 +113,13 @@ def test_a_worker_at_work_is_not_taken() -> None:
 def test_a_worker_that_ends_is_started_again() -> None:
     with at_work(2, 2, lambda: 0) as (found, room):
         wait(lambda: found.state == {0: "ready", 1: "ready"})
+        assert room.gone == []
         room.started[1][0].kill()
         wait(lambda: len(room.started[1]) == 2)
         assert len(room.started[0]) == 1
+        first, second = room.names[1]
+        assert len({first, second, *room.names[0]}) == 3
+        assert room.gone == [first]  # its jobs need not wait
 
 
 def test_a_queue_that_cannot_be_counted_changes_nothing() -> None:

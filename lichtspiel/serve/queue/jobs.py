@@ -358,6 +358,11 @@ class Jobs:
             else:
                 leases.requeue_uncounted(connection, job.id)
 
+    def let_go(self, worker: str) -> None:
+        """End the leases of a worker that is known to be gone, so that nobody waits for them to run out."""
+        with self.database.writing() as connection:
+            leases.let_go(connection, worker, self.clock())
+
     def cancel(self, id: str, owner: str | None) -> Job:
         """Cancel a job: at once if it waits or its lease has expired, otherwise at the worker's next heartbeat.
 

@@ -21,6 +21,7 @@ __all__ = [
     "acquire",
     "ended",
     "expire_by",
+    "let_go",
     "lock_held",
     "next_queued",
     "record_turn",
@@ -177,6 +178,14 @@ def sweep(connection: Connection, now: float, attempts: int, ended_as: Callable[
     }
     connection.execute(_USED_UP, {"now": now, "attempts": attempts, **used_up})
     connection.execute(_REQUEUE, {"now": now, **REQUEUED})
+
+
+_LET_GO = update(job).where(job.c.state == "in_progress", job.c.worker == bindparam("us"))
+
+
+def let_go(connection: Connection, worker: str, now: float) -> None:
+    """End the leases of a worker now."""
+    connection.execute(_LET_GO, {"us": worker, "lease": now})
 
 
 _TOO_LONG = update(job).where(job.c.state == "in_progress", job.c.lease > bindparam("latest"))

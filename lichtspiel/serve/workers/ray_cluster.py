@@ -31,9 +31,9 @@ class Cluster:
         check_shared(settings, sum(node["Alive"] for node in ray.nodes()))  # type: ignore[no-untyped-call]
         self.states: States = Queue(actor_options={"num_cpus": 0})
 
-    def start(self, settings: Settings, number: int) -> WorkerHandle:
+    def start(self, settings: Settings, number: int, name: str) -> WorkerHandle:
         """Request a worker from the cluster; it starts once there is room for it."""
-        return ActorHandle(settings, number, self.states)
+        return ActorHandle(settings, number, name, self.states)
 
     def close(self) -> None:
         """Leave the cluster, or shut it down if this server started it."""
@@ -67,9 +67,9 @@ class ActorWorker:
     def __init__(self) -> None:
         self.over = threading.Event()
 
-    def run(self, settings: Settings, number: int, states: States) -> None:
+    def run(self, settings: Settings, number: int, name: str, states: States) -> None:
         """Work until `stop` is called."""
-        run_worker(settings, number, self.over, states)
+        run_worker(settings, number, name, self.over, states)
 
     def stop(self) -> None:
         """Stop after the current step."""
@@ -79,10 +79,10 @@ class ActorWorker:
 class ActorHandle:
     """A worker as the server sees it; see `WorkerHandle`."""
 
-    def __init__(self, settings: Settings, number: int, states: States) -> None:
+    def __init__(self, settings: Settings, number: int, name: str, states: States) -> None:
         options = resources(settings.devices[number], settings.cores, settings.gpus_per_job)
         self.actor = cast("Any", ray.remote(ActorWorker).options(max_concurrency=2, **options).remote())
-        self.running = self.actor.run.remote(settings, number, states)
+        self.running = self.actor.run.remote(settings, number, name, states)
 
     @property
     def exitcode(self) -> object:

@@ -1,7 +1,8 @@
 """The supervisor: keeps the desired number of workers running, each in its own process, on this machine or elsewhere.
 
-A worker that exits for any reason is restarted; its job is claimed again once its lease expires. If the maximum number
-of workers is above the minimum, waiting jobs start more of them, and idle ones are stopped again.
+A worker that exits for any reason is restarted, and the lease of its job ends at once, so that the job is claimed
+again. If the maximum number of workers is above the minimum, waiting jobs start more of them, and idle ones are stopped
+again.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lichtspiel.errors import OutOfMemory
 from lichtspiel.serve.errors import GroupEnded
@@ -22,11 +26,18 @@ from lichtspiel.serve.logs import configure
 from lichtspiel.serve.queue.jobs import Jobs
 from lichtspiel.serve.queue.storage import Files
 from lichtspiel.serve.settings import Settings
+from lichtspiel.storage import home, use_home
 
 if TYPE_CHECKING:
     from lichtspiel.serve.workers.group import Group
 
-__all__ = ["Backend", "Processes", "States", "WorkerHandle", "Workers", "desired_workers", "open_jobs", "run_worker"]
+__all__ = [
+    "Backend", "Processes", "States", "WorkerHandle", "Workers", "desired_workers", "new_name", "open_jobs",
+    "run_worker", "starting",
+]  # fmt: skip
+
+PRELOADED = ["lichtspiel.serve.workers.worker"]
+"""What the process has loaded of which workers are copies."""
 
 RESTART = 1.0
 """Seconds before a worker is restarted; doubles each time it exits within a minute, up to 60."""
@@ -82,8 +93,8 @@ class Backend(Protocol):
     def states(self) -> States:
         """The channel through which its workers report their states."""
 
-    def start(self, settings: Settings, number: int) -> WorkerHandle:
-        """Start the worker with this number."""
+    def start(self, settings: Settings, number: int, name: str) -> WorkerHandle:
+        """Start the worker with this number. `name` stands with the jobs that it holds."""
 
     def close(self) -> None:
         """Release the backend; no more workers will be started."""
@@ -94,7 +105,12 @@ def open_jobs(settings: Settings) -> Jobs:
     return Jobs.open(settings.database, queue_limit=settings.queue_limit, keep_seconds=settings.keep_days * 86400)
 
 
-def run_worker(settings: Settings, number: int, stop: threading.Event, states: States) -> None:
+def new_name(device: str) -> str:
+    """A name for a worker, which no other one has ever had."""
+    return f"{device}-{uuid.uuid4().hex[:12]}"
+
+
+def run_worker(settings: Settings, number: int, name: str, stop: threading.Event, states: States) -> None:
     """Run a worker in this process until `stop` is set or it runs out of memory."""
     from lichtspiel.serve.workers.worker import Worker  # imports torch, so only here
 
@@ -102,7 +118,7 @@ def run_worker(settings: Settings, number: int, stop: threading.Event, states: S
     jobs = open_jobs(settings)
     states.put((number, "loading"))
     device, files = settings.devices[number], Files(settings.storage)
-    worker = Worker(settings, device, jobs, files, lambda state: states.put((number, state)))
+    worker = Worker(settings, device, jobs, files, lambda state: states.put((number, state)), name)
     try:
         with _group(settings, number, worker.abandon) as worker.group:
             worker.run(stop)
@@ -133,13 +149,13 @@ class Processes:
     """Workers as processes on this machine."""
 
     def __init__(self) -> None:
-        self.context = multiprocessing.get_context("spawn")
+        self.context = starting()
         self.states: States = self.context.SimpleQueue()
 
-    def start(self, settings: Settings, number: int) -> WorkerHandle:
+    def start(self, settings: Settings, number: int, name: str) -> WorkerHandle:
         """Start the worker with this number."""
-        arguments = settings, number, self.states
-        process = self.context.Process(target=_work, args=arguments, name=f"worker-{number}", daemon=True)
+        arguments = settings, number, name, self.states, str(home())
+        process: BaseProcess = self.context.Process(target=_work, args=arguments, name=f"worker-{number}", daemon=True)
         process.start()
         return process
 
@@ -147,14 +163,26 @@ class Processes:
         """Do nothing: processes that have exited leave nothing to release."""
 
 
-def _work(settings: Settings, number: int, states: States) -> None:
+def starting() -> Any:
+    """The way in which processes with PyTorch start. On Linux they are copies of a process that has loaded it, so that
+    a worker that is started again is there at once. Frameworks of macOS do not work in a copy."""
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
+
+
+def _work(settings: Settings, number: int, name: str, states: States, data_folder: str) -> None:
+    # What it is a copy of has the environment of the moment at which it was started.
+    use_home(data_folder)
     if hasattr(os, "nice"):
         os.nice(NICE)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the server too, which then stops its workers
     threading.Thread(target=_stop_with_server, args=(stop,), daemon=True).start()
-    run_worker(settings, number, stop, states)
+    run_worker(settings, number, name, stop, states)
 
 
 def _stop_with_server(stop: threading.Event) -> None:
@@ -171,10 +199,18 @@ def desired_workers(least: int, most: int, busy: int, waiting: int) -> int:
 
 
 class Workers:
-    """The workers of one server. `state` maps the number of a worker to its state; `waiting` counts waiting jobs."""
+    """The workers of one server. `state` maps the number of a worker to its state; `waiting` counts waiting jobs, and
+    `gone` is told the name of a worker that has ended."""
 
-    def __init__(self, settings: Settings, state: dict[int, str], backend: Backend, waiting: Callable[[], int]) -> None:
-        self.settings, self.state, self.backend, self.waiting = settings, state, backend, waiting
+    def __init__(
+        self,
+        settings: Settings,
+        state: dict[int, str],
+        backend: Backend,
+        waiting: Callable[[], int],
+        gone: Callable[[str], None],
+    ) -> None:
+        self.settings, self.state, self.backend, self.waiting, self.gone = settings, state, backend, waiting, gone
         self.started: dict[int, WorkerHandle] = {}
         self.retired: set[int] = set()
         self.stopping = threading.Event()
@@ -210,9 +246,14 @@ class Workers:
         pause = RESTART
         while not self.stopping.is_set() and number not in self.retired:
             began = time.monotonic()
-            ended = self._run(number)
+            name = new_name(self.settings.devices[number])
+            ended = self._run(number, name)
             if self.stopping.is_set():
                 return
+            try:
+                self.gone(name)
+            except Exception:  # the database is briefly unavailable; the leases run out by themselves
+                log.exception("the jobs of worker %s could not be let go", number)
             if number not in self.retired:
                 self.state[number] = "starting"
                 pause = RESTART if time.monotonic() - began > 60 else min(2 * pause, 60.0)
@@ -222,10 +263,10 @@ class Workers:
         self.retired.discard(number)
         del self.state[number]
 
-    def _run(self, number: int) -> object:
+    def _run(self, number: int, name: str) -> object:
         """Start a worker and wait until it exits; returns how it exited."""
         try:
-            worker = self.started[number] = self.backend.start(self.settings, number)
+            worker = self.started[number] = self.backend.start(self.settings, number, name)
             if self.stopping.is_set():
                 worker.terminate()
             worker.join()

@@ -11,7 +11,6 @@ import dataclasses
 import logging
 import threading
 import time
-import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,6 +36,7 @@ from lichtspiel.serve.tracing import Tracing
 from lichtspiel.serve.workers import translation
 from lichtspiel.serve.workers.faults import fault_of, probe
 from lichtspiel.serve.workers.moderation import judged
+from lichtspiel.serve.workers.supervisor import new_name
 from lichtspiel.spec import model as find
 from lichtspiel.workflows.admission import admit
 from lichtspiel.workflows.generate import Generation, Observer, Result, compute_latents, finish, keep_latents, prepare
@@ -93,7 +93,7 @@ def code_of(error: Exception) -> str:
 
 class Worker:
     """The worker of one device, or of the devices of its `group`. It calls `say` with its state: "loading", "ready",
-    "working" or "fault: ..."."""
+    "working" or "fault: ...". Its `name` stands with the jobs that it holds."""
 
     def __init__(
         self,
@@ -102,9 +102,10 @@ class Worker:
         jobs: Jobs,
         files: Files,
         say: Callable[[str], None] = lambda state: None,
+        name: str | None = None,
     ) -> None:
         self.settings, self.device, self.jobs, self.files, self.say = settings, device, jobs, files, say
-        self.name = f"{device}-{uuid.uuid4().hex[:12]}"
+        self.name = name or new_name(device)
         self.record = record_of(jobs.database)
         self.offers = (*settings.models, MODERATION, *(KINDS if available() else ()))
         self.pipeline: Pipeline | None = None
