@@ -64,6 +64,9 @@ LORA = re.compile(r"lora_(A|B|up|down|unet|te)|\.lora\.|lora_linear|\.alpha$|\.d
 ENOUGH = 0.5
 """Part of the names of a file that a dialect must know to be taken for its own."""
 
+REMEMBERED = 10_000
+"""Names of which a dialect remembers where they belong: those of the files of several models."""
+
 
 SPARSE = re.compile(r"\.to_gate_compress\.|\.proj_l\.(weight|bias)$")
 """Tensors of sparse attention that distilled models have besides those of Wan2.1: the gate of VSA (FastWan), and the
@@ -110,8 +113,23 @@ class Dialect:
     def _ours(self) -> list[tuple[re.Pattern[str], Rule]]:
         return [(_pattern(rule.ours), rule) for rule in self.rules]
 
+    @cached_property
+    def _slots(self) -> dict[str, Slot | None]:
+        return {}
+
     def slot(self, name: str) -> Slot | None:
-        """Where the tensor that this dialect calls `name` belongs; None when the dialect has no such name."""
+        """Where the tensor that this dialect calls `name` belongs; None when the dialect has no such name.
+
+        Found names are remembered, because each is asked for several times, and again for every file of its kind.
+        """
+        if name in (known := self._slots):
+            return known[name]
+        found = self._found(name)
+        if len(known) < REMEMBERED:
+            known[name] = found
+        return found
+
+    def _found(self, name: str) -> Slot | None:
         for pattern, rule, index in self._theirs:
             if match := pattern.fullmatch(name):
                 return Slot(_filled(rule.ours, match.groups()), index, len(rule.theirs), rule.axes)
