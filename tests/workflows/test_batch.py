@@ -23,7 +23,7 @@ def listed(folder: Path, *jobs: object) -> Path:
     return path
 
 
-SMALL = {"steps": 1, "frames": 5, "upscale": 1}
+SMALL = {"steps": 1, "frames": 1, "upscale": 1}
 
 
 def test_weights_load_once_and_a_second_start_goes_on(
@@ -116,7 +116,7 @@ def test_what_can_be_refused_is_refused_before_the_first_video(
         {"prompt": "a turtle", **SMALL},
         {"prompt": "a turtle", "lora": ["/nonexistent.safetensors"], **SMALL},
         {"prompt": "a naked child", **SMALL},
-        {"prompt": "a turtle", "out": "many.png", **SMALL},
+        {"prompt": "a turtle", "out": "many.png", **SMALL, "frames": 5},
         {"prompt": "a turtle", "device": "cuda:77", **SMALL},
     ]
     done = []
@@ -135,7 +135,7 @@ def test_a_batch_knows_its_videos_without_its_log(random_nano: Path, tmp_path: P
     (out / LOG).write_text('[]\n{}\nnull\n{"error": null}\n"x"\n{"error": null, "name": 5, "asked": [], "seed": "x"}\n')
     (again,) = run_jobs(jobs, out, weights=random_nano, terms=Terms())
     assert (again.made, again.seed) == (False, made.seed)
-    for other in ({"prompt": "a taxi", **SMALL}, {"prompt": "a turtle", "steps": 2, "frames": 5}):
+    for other in ({"prompt": "a taxi", **SMALL}, {"prompt": "a turtle", **SMALL, "steps": 2}):
         with pytest.raises(OutputError, match="was not made from line 1"):
             list(run_jobs(read_jobs(listed(tmp_path, other)), out, weights=random_nano, terms=Terms()))
 

@@ -24,14 +24,14 @@ from tests.inference.tiny import registered
 QUICK = {"steps": 1, "guidance": 1.0, "seed": 3}
 
 
-def job(folder: Path, seconds: float = 0.5, **changes: object) -> Job:
-    options = {"prompt": "a leopard walks", "out": folder / "out.mp4", "options": QUICK, **changes}
+def job(folder: Path, weights: Path, seconds: float = 0.5, **changes: object) -> Job:
+    options = {"prompt": "a leopard walks", "out": folder / "out.mp4", "options": QUICK, "weights": weights, **changes}
     return Job(seconds=seconds, **options)  # type: ignore[arg-type]
 
 
-def test_a_loop_keeps_the_clip_and_ends_where_it_began(tmp_path: Path) -> None:
+def test_a_loop_keeps_the_clip_and_ends_where_it_began(tmp_path: Path, random_nano: Path) -> None:
     source = clip_file(tmp_path)
-    result = loop(source, job(tmp_path))
+    result = loop(source, job(tmp_path, random_nano))
     before, after = list(read_video(source)), list(read_video(tmp_path / "out.mp4"))
     assert len(after) == result["frames"] == len(before) + 3
     assert result["new_frames"] == [len(before), len(before) + 2]
@@ -43,9 +43,9 @@ def test_a_loop_keeps_the_clip_and_ends_where_it_began(tmp_path: Path) -> None:
     assert result["seam"] == pytest.approx(max(result["seams"]) / own, rel=0.02)
 
 
-def test_an_extension_takes_rounds_and_names_the_region_and_the_parent(tmp_path: Path) -> None:
+def test_an_extension_takes_rounds_and_names_the_region_and_the_parent(tmp_path: Path, random_nano: Path) -> None:
     source = clip_file(tmp_path, frames=3)
-    result = extend(source, job(tmp_path, seconds=2.5))
+    result = extend(source, job(tmp_path, random_nano, seconds=2.5))
     assert result["rounds"] == 2
     assert result["frames"] == 3 + 20
     credentials = verify(tmp_path / "out.mp4").credentials
@@ -56,22 +56,24 @@ def test_an_extension_takes_rounds_and_names_the_region_and_the_parent(tmp_path:
     assert entry.request["region"] == {"frames": [3, 22]}
 
 
-def test_a_clip_of_one_frame_goes_on_and_has_no_motion_to_compare_its_seam_with(tmp_path: Path) -> None:
-    result = extend(clip_file(tmp_path, frames=1), job(tmp_path, seconds=0.25))
+def test_a_clip_of_one_frame_goes_on_and_has_no_motion_to_compare_its_seam_with(
+    tmp_path: Path, random_nano: Path
+) -> None:
+    result = extend(clip_file(tmp_path, frames=1), job(tmp_path, random_nano, seconds=0.25))
     assert (result["frames"], result["new_frames"]) == (3, [1, 2])
     assert result["seam"] is None
     assert result["clip_motion"] == 0
 
 
-def test_a_bridge_joins_clips_of_one_size_only(tmp_path: Path) -> None:
+def test_a_bridge_joins_clips_of_one_size_only(tmp_path: Path, random_nano: Path) -> None:
     one, two = clip_file(tmp_path, frames=3), clip_file(tmp_path, frames=2, name="two.mp4")
-    result = bridge(one, two, job(tmp_path))
+    result = bridge(one, two, job(tmp_path, random_nano))
     assert result["frames"] == 3 + 3 + 2
     assert len(result["seams"]) == 2
     with pytest.raises(RequestError, match="at most 60"):
-        job(tmp_path, seconds=100)
+        job(tmp_path, random_nano, seconds=100)
     with pytest.raises(RequestError, match="more than 0") as refused:
-        job(tmp_path, seconds=-1)
+        job(tmp_path, random_nano, seconds=-1)
     assert refused.value.nearest == 1
 
 
@@ -117,12 +119,12 @@ def test_vace_is_given_frames_of_both_sides(
     monkeypatch.setattr(go_on, "admit", admit)
     with registered(random_nano, tmp_path_factory.mktemp, ["tiny-vace"]) as folders:
         options = {**QUICK, "model": "tiny-vace", "dtype": "float32"}
-        task = job(tmp_path, options=options, weights=folders["tiny-vace"], seconds=0.5)
+        task = job(tmp_path, folders["tiny-vace"], seconds=0.5, options=options)
         source = clip_file(tmp_path, frames=6)
         result = bridge(source, source, task)
         assert result["frames"] == 6 + 5 + 6  # 17 of the model
         assert result["new_frames"] == [6, 10]
-        longer = extend(source, job(tmp_path, options=options, weights=folders["tiny-vace"], seconds=1.5))
+        longer = extend(source, job(tmp_path, folders["tiny-vace"], seconds=1.5, options=options))
         assert longer["frames"] == 6 + 12
     (film, mask), *rounds = ((inputs.video, inputs.mask) for inputs in seen)
     assert film is not None

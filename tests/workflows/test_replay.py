@@ -38,6 +38,9 @@ def lora(tmp_path: Path) -> Path:
     return save(tmp_path / "style.safetensors", keys("comfy", pairs(spec, linear_layers(spec))))
 
 
+SMALLEST = {"frames": 1, "steps": 1, "guidance": 1}
+
+
 def request(**fields: object) -> Request:
     return Request.of(**{"prompt": "a turtle", "negative": "night", "seed": 3, "steps": 2, "frames": 5, **fields})
 
@@ -66,7 +69,7 @@ def test_it_is_made_in_the_precision_that_the_file_names(
 ) -> None:
     out = tmp_path / "a.mp4"
     processor(fastest)
-    first = generate(request(frames=1, steps=1, guidance=1), out, weights=random_nano)
+    first = generate(request(**SMALLEST), out, weights=random_nano)
     processor(other)
     assert [request_of(out, device=device).dtype for device in (None, "cpu", "auto")] == [fastest] * 3
     assert request_of(out, dtype="auto").dtype == "auto"
@@ -80,7 +83,7 @@ def test_what_this_machine_cannot_do_is_said_with_the_remedy(
     random_nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "a.mp4"
-    generate(request(frames=1, steps=1, guidance=1, device="cpu", dtype="int8"), out, weights=random_nano)
+    generate(request(**SMALLEST, device="cpu", dtype="int8"), out, weights=random_nano)
     assert request_of(out).dtype == "int8"
     with pytest.raises(InvalidInput, match=r"a\.mp4.* in int8 on cuda:9.*this machine has.*add --device "):
         request_of(out, device="cuda:9")
@@ -92,7 +95,7 @@ def test_what_this_machine_cannot_do_is_said_with_the_remedy(
 
 def test_what_is_missing_is_asked_for(random_nano: Path, tmp_path: Path, picture: Path) -> None:
     out = tmp_path / "a.mp4"
-    generate(request(image=picture), out, weights=random_nano, terms=Terms(record_prompt=False))
+    generate(request(image=picture, **SMALLEST), out, weights=random_nano, terms=Terms(record_prompt=False))
     with pytest.raises(InvalidInput, match=r"its prompt is not known here.*--prompt"):
         request_of(out, inputs=[picture])
     with pytest.raises(InvalidInput, match="exact words"):
@@ -112,26 +115,26 @@ def test_the_record_alone_suffices(random_nano: Path, tmp_path: Path, monkeypatc
     from lichtspiel.seal import verify
 
     out = tmp_path / "a.mp4"
-    generate(request(), out, weights=random_nano)
+    generate(request(**SMALLEST), out, weights=random_nano)
     report = verify(out)
     bare = type(report)(**{**report.__dict__, "credentials": type(report.credentials)(state="none")})
     monkeypatch.setattr(replay, "verify", lambda path: bare)
-    assert effective(request_of(out)) == effective(request())
+    assert effective(request_of(out)) == effective(request(**SMALLEST))
 
 
 def test_a_video_without_marks_is_known_to_the_record_alone(
     random_nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "a.mp4"
-    generate(request(), out, weights=random_nano, terms=Terms(marks=Marks.none("a test")))
-    assert effective(request_of(out)) == effective(request())
+    generate(request(**SMALLEST), out, weights=random_nano, terms=Terms(marks=Marks.none("a test")))
+    assert effective(request_of(out)) == effective(request(**SMALLEST))
     monkeypatch.setenv("LICHTSPIEL_HOME", str(tmp_path / "another"))
     with pytest.raises(InvalidInput, match="neither a seal"):
         request_of(out)
 
 
 def test_a_replay_says_whether_it_is_the_same(random_nano: Path, tmp_path: Path) -> None:
-    asked = request(frames=1, steps=1, guidance=1, dtype="float32")
+    asked = request(**SMALLEST, dtype="float32")
     generate(asked, tmp_path / "a.mp4", weights=random_nano)
     original = original_of(tmp_path / "a.mp4")
     assert replay.replay(original, tmp_path / "b.mp4", weights=random_nano)[1].same is True

@@ -64,7 +64,7 @@ def test_several_seeds_make_several_videos_and_load_once(
 
     monkeypatch.setattr(Checkpoint, "dit", counted)
     monkeypatch.chdir(tmp_path)
-    small = ("--weights", random_nano, "--steps", "1", "--frames", "5", "--no-marks", "speed")
+    small = ("--weights", random_nano, "--steps", "1", "--frames", "1", "--no-marks", "speed")
     lichtspiel("generate", "a bee", *small, "--seeds", "3,8", "-o", "{prompt}.mp4", "--sheet", "sheet.png", "--json")
     made = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(one["path"], one["seed"]) for one in made] == [("a-bee-3.mp4", 3), ("a-bee-8.mp4", 8)]
