@@ -15,7 +15,7 @@ from lichtspiel.cli import main
 
 __all__ = ["Done", "command"]
 
-LOADED = ["tests.commands", "torch", "lichtspiel.workflows.generate", "lichtspiel.seal.verify"]
+LOADED = ["tests.commands", "torch", "lichtspiel.workflows.generate", "lichtspiel.seal.verify", "tests.rules"]
 """Modules that the copied process has loaded."""
 
 PATIENCE = 900

@@ -1,8 +1,10 @@
-"""The command line as a person meets it: real processes, real files, and what goes wrong in one line."""
+"""The command line as a person meets it: real files, what goes wrong in one line, and real processes where what is
+between one and the next matters."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import pty
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lichtspiel.cli import app, errors
 from lichtspiel.cli.flags import terms
 from lichtspiel.media.video import read_video
 from lichtspiel.seal import verify
@@ -27,8 +30,19 @@ PROMPT = "a turtle walks on the beach at night"
 
 def run(*words: str | Path, cwd: Path, check: int = 0) -> Done:
     """Run the command in a process of its own; `check` is the exit code that is expected."""
-    done = command(*words, cwd=cwd)
-    assert done.code == check, done.stdout + done.stderr
+    return checked(command(*words, cwd=cwd), check)
+
+
+def ask(*words: str | Path, cwd: Path, check: int = 0) -> Done:
+    """Run the command in this process, which begins at once."""
+    out, err, typed = io.StringIO(), io.StringIO(), [*map(str, words)]
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = errors.run(lambda: app(typed, prog_name="lichtspiel", standalone_mode=False))
+    return checked(Done(code, out.getvalue(), err.getvalue()), check)
+
+
+def checked(done: Done, code: int) -> Done:
+    assert done.code == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done
 
@@ -37,10 +51,10 @@ def run(*words: str | Path, cwd: Path, check: int = 0) -> Done:
 def made(tmp_path_factory: pytest.TempPathFactory, random_nano: Path) -> tuple[Path, dict[str, object]]:
     """One video from random weights, with what `--json` said of it."""
     folder = tmp_path_factory.mktemp("made")
-    words = ("generate", PROMPT, "--weights", random_nano, "--steps", "2", "--seed", "5", "--sheet", "sheet.png")
+    words = ("generate", PROMPT, "--weights", random_nano, "--steps", "2", "--seed", "5", "--upscale", "1")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LICHTSPIEL_HOME", str(folder / "home"))
-        done = run(*words, "-o", "turtle.mp4", "--json", cwd=folder)
+        done = run(*words, "--sheet", "sheet.png", "-o", "turtle.mp4", "--json", cwd=folder)
     return folder, json.loads(done.stdout)
 
 
@@ -57,7 +71,7 @@ def test_generate_says_what_it_did(made: tuple[Path, dict[str, object]]) -> None
     assert (said["frames"], said["fps"], said["solver"], said["device"]) == (17, 8, "euler", "cpu")
     assert said["prompt"] == PROMPT
     assert said["unknown_words"] == []
-    assert set(said["timings"]) == {"load", "encode", "denoise", "decode", "upscale", "seal", "total"}
+    assert set(said["timings"]) == {"load", "encode", "denoise", "decode", "seal", "total"}
     with Image.open(folder / "sheet.png") as sheet:
         assert sheet.size[0] > 200
     assert sorted(path.name for path in folder.iterdir()) == ["home", "sheet.png", "turtle.mp4"]
@@ -79,13 +93,13 @@ def test_verify_takes_files_and_folders_and_a_requirement(made: tuple[Path, dict
     (tmp_path / "in" / "it" / "turtle.mp4").write_bytes(sealed)
     Image.new("RGB", (64, 64), "red").save(tmp_path / "in" / "red.png")
     (tmp_path / "in" / "notes.txt").write_text("not looked at")
-    shown = run("verify", "in", "in/it/turtle.mp4", cwd=tmp_path, check=4).stdout
+    shown = ask("verify", "in", "in/it/turtle.mp4", cwd=tmp_path, check=4).stdout
     assert shown.count("SEALED HERE") == 2
     assert "3 files: 2 proven (watermark), 1 not" in shown
-    run("verify", "in/it", "--require", "trusted", cwd=tmp_path)
-    assert "choose one of" in run("verify", "in/it", "--require", "all", cwd=tmp_path, check=2).stderr
+    ask("verify", "in/it", "--require", "trusted", cwd=tmp_path)
+    assert "choose one of" in ask("verify", "in/it", "--require", "all", cwd=tmp_path, check=2).stderr
     (tmp_path / "in" / "cut.mp4").write_bytes(sealed[:-100])
-    said = json.loads(run("verify", "in", "--json", cwd=tmp_path, check=2).stdout)["files"]
+    said = json.loads(ask("verify", "in", "--json", cwd=tmp_path, check=2).stdout)["files"]
     assert [Path(row["path"]).name for row in said] == ["cut.mp4", "turtle.mp4", "red.png"]
     assert [row["exit_code"] for row in said] == [2, 0, 4]
     assert "ends early" in said[0]["error"]
@@ -113,17 +127,18 @@ def test_decode_finishes_from_latents(made: tuple[Path, dict[str, object]], rand
 
 def test_image_to_video(made: tuple[Path, dict[str, object]], random_nano: Path, tmp_path: Path) -> None:
     Image.new("RGB", (90, 60), "orange").save(tmp_path / "first.png")
-    words = ("generate", PROMPT, "--image", "first.png", "--weights", random_nano, "--steps", "1", "-o", "v.mp4")
-    said = json.loads(run(*words, "--json", cwd=tmp_path).stdout)
+    words = ("generate", PROMPT, "--image", "first.png", "--weights", random_nano, "--steps", "1", "--frames", "5")
+    said = json.loads(ask(*words, "--upscale", "1", "-o", "v.mp4", "--json", cwd=tmp_path).stdout)
     assert said["image"] == "first.png"
     assert [given.role for given in verify(tmp_path / "v.mp4").credentials.ingredients] == ["first-frame"]
 
 
 def test_a_picture_from_the_same_verb(random_nano: Path, tmp_path: Path) -> None:
-    words = ("generate", PROMPT, "--weights", random_nano, "--steps", "1", "-o", "turtle.png")
+    words = ("generate", PROMPT, "--weights", random_nano, "--steps", "1", "--upscale", "4", "-o", "turtle.png")
     shown = run(*words, cwd=tmp_path).stdout
     assert shown.startswith("picture  turtle.png\n")
     assert "size     512x512, made as 128x128\n" in shown
+    assert ", upscale " in shown  # among the stages that took time
     assert "SEALED HERE" in run("verify", "turtle.png", cwd=tmp_path).stdout
 
 
@@ -133,8 +148,8 @@ def test_a_preview_needs_no_weights(tmp_path: Path) -> None:
         Image.new("RGB", (64, 48), (40 * number, 90, 90)).save(tmp_path / "clip" / f"{number}.png")
     Image.new("RGB", (64, 48), "white").save(tmp_path / "mask.png")
     words = ("generate", PROMPT, "--model", "vace-1.3b", "--video", "clip", "--mask", "mask.png", "--preview", "p.png")
-    assert "white is replaced" in run(*words, cwd=tmp_path).stdout
-    said = json.loads(run(*words, "--reference", "mask.png", "--force", "--json", cwd=tmp_path).stdout)
+    assert "white is replaced" in ask(*words, cwd=tmp_path).stdout
+    said = json.loads(ask(*words, "--reference", "mask.png", "--force", "--json", cwd=tmp_path).stdout)
     assert (said["size"], said["frames"], said["references"]) == ([64, 48], 5, ["mask.png"])
     with Image.open(tmp_path / "p.png") as sheet:
         assert sheet.size == (5 * 328 + 8, 4 * 248 + 8)
@@ -190,12 +205,12 @@ def test_bad_input_is_one_line_and_writes_nothing(
 ) -> None:
     (tmp_path / "text.png").write_text("this is no picture")
     (tmp_path / "cut").mkdir()
-    for file in random_nano.iterdir():
+    for file in random_nano.iterdir() if "cut" in words else ():
         (tmp_path / "cut" / file.name).write_bytes(
             file.read_bytes()[: 20_000 if file.name == "dit.safetensors" else None]
         )
     before = sorted(tmp_path.rglob("*"))
-    done = run(*words, cwd=tmp_path, check=2)
+    done = ask(*words, cwd=tmp_path, check=2)
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert done.stdout == ""
@@ -227,18 +242,18 @@ def test_an_interruption_leaves_a_message_and_no_file(sign: signal.Signals, tmp_
 
 
 def test_models_and_show_cover_the_registry(tmp_path: Path) -> None:
-    listed = json.loads(run("models", "--json", cwd=tmp_path).stdout)
+    listed = json.loads(ask("models", "--json", cwd=tmp_path).stdout)
     assert [row["name"] for row in listed] == list(MODELS)
-    assert "t2v-1.3b" in run("models", cwd=tmp_path).stdout
-    shown = json.loads(run("show", "t2v-1.3b", "--json", cwd=tmp_path).stdout)
+    assert "t2v-1.3b" in ask("models", cwd=tmp_path).stdout
+    shown = json.loads(ask("show", "t2v-1.3b", "--json", cwd=tmp_path).stdout)
     assert shown["parameters"] == 1_418_996_800
-    shown = run("show", "nano", cwd=tmp_path).stdout
+    shown = ask("show", "nano", cwd=tmp_path).stdout
     assert "inside this package" in shown
     assert "  de  Katze, Hund, " in shown
 
 
 def test_rendered_clips_are_captioned_and_sealed(tmp_path: Path) -> None:
-    done = run(
+    done = ask(
         "toybox", "render", "--count", "2", "--seed", "3", "--size", "64x48", "-o", "clips", "--json", cwd=tmp_path
     )
     rows = json.loads(done.stdout)
@@ -272,7 +287,7 @@ def test_rendered_clips_are_captioned_and_sealed(tmp_path: Path) -> None:
     ids=" ".join,
 )
 def test_flags_that_could_not_be_obeyed_are_refused(flags: list[str], message: str, tmp_path: Path) -> None:
-    done = run("generate", PROMPT, *flags, "-o", "x.mp4", cwd=tmp_path, check=2)
+    done = ask("generate", PROMPT, *flags, "-o", "x.mp4", cwd=tmp_path, check=2)
     assert message in done.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -294,34 +309,34 @@ def test_every_flag_of_the_terms_arrives(tmp_path: Path) -> None:
 
 def test_the_verbs_of_provenance_print_what_they_know(made: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
     folder, said = made
-    run("seal", folder / "turtle.mp4", "--made-with", "Tool 7", "--marks", "cn", "--label-language", "zh",
+    ask("seal", folder / "turtle.mp4", "--made-with", "Tool 7", "--marks", "cn", "--label-language", "zh",
         "-o", "again.mp4", cwd=tmp_path)  # fmt: skip
     report = verify(tmp_path / "again.mp4")
     assert (report.credentials.model, report.labels.aigc is not None) == ("Tool 7", True)
-    listed = json.loads(run("record", "list", "--limit", "1", "--json", cwd=tmp_path).stdout)
+    listed = json.loads(ask("record", "list", "--limit", "1", "--json", cwd=tmp_path).stdout)
     assert [entry["model"] for entry in listed] == ["Tool 7"]
-    ids = [json.loads(line)["id"] for line in run("record", "export", cwd=tmp_path).stdout.splitlines()]
+    ids = [json.loads(line)["id"] for line in ask("record", "export", cwd=tmp_path).stdout.splitlines()]
     assert said["id"] in ids
-    assert "minors.sexual" in run("policy", "show", cwd=tmp_path).stdout
-    refused = run("policy", "check", "a naked child", "--json", cwd=tmp_path, check=3)
+    assert "minors.sexual" in ask("policy", "show", cwd=tmp_path).stdout
+    refused = ask("policy", "check", "a naked child", "--json", cwd=tmp_path, check=3)
     assert json.loads(refused.stdout)["decision"] == "refused"
-    assert json.loads(run("identity", "show", "--json", cwd=tmp_path).stdout)["origin"] == "self-made"
+    assert json.loads(ask("identity", "show", "--json", cwd=tmp_path).stdout)["origin"] == "self-made"
 
 
 def test_inspect_and_plan_say_what_is_there(tmp_path: Path, random_nano: Path) -> None:
-    found = json.loads(run("inspect", random_nano, "--json", cwd=tmp_path).stdout)
+    found = json.loads(ask("inspect", random_nano, "--json", cwd=tmp_path).stdout)
     assert (found["kind"], found["complete"]) == ("checkpoint", ["nano"])
-    assert "complete for nano; tasks: first-last, image, text" in run("inspect", random_nano, cwd=tmp_path).stdout
-    assert "nothing that this package can load" in run("inspect", Path(__file__), cwd=tmp_path, check=2).stdout
-    planned = run("plan", "--model", "i2v-14b-480p", "--memory", "24", cwd=tmp_path).stdout
+    assert "complete for nano; tasks: first-last, image, text" in ask("inspect", random_nano, cwd=tmp_path).stdout
+    assert "nothing that this package can load" in ask("inspect", Path(__file__), cwd=tmp_path, check=2).stdout
+    planned = ask("plan", "--model", "i2v-14b-480p", "--memory", "24", cwd=tmp_path).stdout
     assert "i2v-14b-480p, 832x480, 81 frames, on cpu" in planned
     assert "blocks are read from their file in every step" in planned
-    said = json.loads(run("plan", "--model", "t2v-14b", "--memory", "2", "--json", cwd=tmp_path, check=1).stdout)
+    said = json.loads(ask("plan", "--model", "t2v-14b", "--memory", "2", "--json", cwd=tmp_path, check=1).stdout)
     assert said["refusal"]
-    named = run("plan", "--gpu", "RTX 4090", "--device", "cpu", cwd=tmp_path, check=2).stderr
+    named = ask("plan", "--gpu", "RTX 4090", "--device", "cpu", cwd=tmp_path, check=2).stderr
     assert "--gpu names the device" in named
     words = ("generate", "a fish", "--frames", "5", "--steps", "3", "--dry-run", "-o", "fish.mp4")
-    assert "nano, 128x128, 5 frames, on cpu" in (dry := run(*words, cwd=tmp_path).stdout)
+    assert "nano, 128x128, 5 frames, on cpu" in (dry := ask(*words, cwd=tmp_path).stdout)
     assert "for 3 steps" in dry
     assert not (tmp_path / "fish.mp4").exists()
 
@@ -329,20 +344,20 @@ def test_inspect_and_plan_say_what_is_there(tmp_path: Path, random_nano: Path) -
 def test_a_lora_is_inspected_converted_and_used(tmp_path: Path, random_nano: Path) -> None:
     spec = MODELS["nano"].dit
     save(tmp_path / "a.safetensors", keys("kohya", pairs(spec, linear_layers(spec), alphas=(2.0,))))
-    assert "fits                  nano" in run("lora", "inspect", "a.safetensors", cwd=tmp_path).stdout
-    run("lora", "convert", "a.safetensors", "--to", "diffusers", "-o", "b.safetensors", cwd=tmp_path)
-    said = json.loads(run("lora", "inspect", "b.safetensors", "--json", cwd=tmp_path).stdout)
+    assert "fits                  nano" in ask("lora", "inspect", "a.safetensors", cwd=tmp_path).stdout
+    ask("lora", "convert", "a.safetensors", "--to", "diffusers", "-o", "b.safetensors", cwd=tmp_path)
+    said = json.loads(ask("lora", "inspect", "b.safetensors", "--json", cwd=tmp_path).stdout)
     assert (said["dialect"], said["fits"]) == ("diffusers", ["nano"])
-    done = run(
-        "generate", PROMPT, "--weights", random_nano, "--steps", "1", "--frames", "5", "--lora", "b.safetensors:0.5",
-        "-o", "x.mp4", cwd=tmp_path,
+    done = ask(
+        "generate", PROMPT, "--weights", random_nano, "--steps", "1", "--frames", "1", "--lora", "b.safetensors:0.5",
+        "--upscale", "1", "-o", "x.mp4", cwd=tmp_path,
     )  # fmt: skip
     assert "note: b.safetensors: matched 80/80 layers" in done.stderr
 
 
 def test_batch_and_replay(tmp_path: Path, random_nano: Path) -> None:
     (tmp_path / "jobs.jsonl").write_text(
-        json.dumps({"prompt": PROMPT, "steps": 1, "frames": 5, "seed": 8, "out": "night.mp4"})
+        json.dumps({"prompt": PROMPT, "steps": 1, "frames": 5, "upscale": 1, "seed": 8, "out": "night.mp4"})
     )
     words = ("batch", "jobs.jsonl", "-o", "out", "--weights", random_nano)
     assert "line 1    out/night.mp4\n" in run(*words, cwd=tmp_path).stdout

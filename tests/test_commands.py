@@ -25,6 +25,7 @@ from PIL import Image
 
 from lichtspiel.cli import app, errors
 from lichtspiel.cli.examples import EXAMPLES
+from lichtspiel.config import remember_weights
 from lichtspiel.spec import MODELS
 from tests.lora.files import keys, linear_layers, pairs, save
 from tests.sources import files
@@ -87,8 +88,7 @@ def test_every_command_can_be_parsed(words: list[str]) -> None:
 SHIM = """#!/usr/bin/env bash
 # Hands its words to the test, which runs them in its own process: each process of its own would load PyTorch anew.
 printf '%s\\0' "$PWD" "$@" > "$BRIDGE/asked.draft" && mv "$BRIDGE/asked.draft" "$BRIDGE/asked"
-until [ -e "$BRIDGE/code" ]; do sleep 0.02; done
-code=$(<"$BRIDGE/code"); rm "$BRIDGE/code"; exit "$code"
+read -r code < "$BRIDGE/code"; exit "$code"
 """
 
 
@@ -109,10 +109,12 @@ def clone(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="blocks are typed into a POSIX shell")
 def test_every_command_that_can_run_does(
-    clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    clone: Path, random_nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    remember_weights("nano", [random_nano])  # whose VAE is faster
     bridge = tmp_path / "bridge"
     bridge.mkdir()
+    os.mkfifo(bridge / "code")
     text = "\n".join(block.text for block in blocks() if block.reason is None)
     shell = subprocess.Popen(
         ["bash", "-e"], cwd=clone, env={**os.environ, "BRIDGE": str(bridge)}, text=True, stdin=subprocess.PIPE
@@ -134,8 +136,7 @@ def test_every_command_that_can_run_does(
         shown = capsys.readouterr()
         ran.append(words)
         failed = failed if code == 0 else f"{shlex.join(words)}\n{shown.out}{shown.err}"
-        (bridge / "draft").write_text(str(code))
-        (bridge / "draft").rename(bridge / "code")
+        (bridge / "code").write_text(f"{code}\n")
     assert (shell.returncode, failed) == (0, "")
     typed = [words[1:] for block in blocks() if block.reason is None for words in block.commands]
     assert ran == [words for words in typed if words != [".venv/bin/activate"]]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -28,20 +30,32 @@ def clip() -> npt.NDArray[np.uint8]:
     return render(sample(3, FULL), 3, width=480, height=272, frames=17).frames
 
 
-@pytest.fixture
-def marked(clip: npt.NDArray[np.uint8], tmp_path: Path) -> Sealed:
-    """A video that left under the usual terms and is in the record."""
+@pytest.fixture(scope="module")
+def made(clip: npt.NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory) -> tuple[Sealed, Path]:
+    """A video that left under the usual terms, and the installation in whose record it is."""
+    folder = tmp_path_factory.mktemp("made")
     terms, said = Terms(), provenance(parameters={"size": [480, 272], "frames": 17, "upscale": 1})
-    inspection = terms.admit(said.prompt, [], has_image=False)
-    sealed = seal(inspection.watch(clip, 16), said, tmp_path / "fox.mp4", fps=16)
-    inspection.remember(sealed, said)
-    return sealed
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LICHTSPIEL_HOME", str(folder / "home"))
+        inspection = terms.admit(said.prompt, [], has_image=False)
+        sealed = seal(inspection.watch(clip, 16), said, folder / "fox.mp4", fps=16)
+        inspection.remember(sealed, said)
+    return sealed, folder / "home"
+
+
+@pytest.fixture
+def marked(made: tuple[Sealed, Path], tmp_path: Path) -> Sealed:
+    """A copy of the video, which a test may change."""
+    return replace(made[0], path=shutil.copy(made[0].path, tmp_path / "fox.mp4"))
 
 
 @pytest.fixture(autouse=True)
-def installation_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The record of one test is not that of another."""
+def installation_of_its_own(
+    made: tuple[Sealed, Path], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A copy of the installation: the record of one test is not that of another."""
     folder = tmp_path_factory.mktemp("own")
+    shutil.copytree(made[1], folder, dirs_exist_ok=True)
     monkeypatch.setenv("LICHTSPIEL_HOME", str(folder))
     return folder
 
