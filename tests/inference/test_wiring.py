@@ -239,7 +239,7 @@ def resident():
     return pages * 4096
 
 for number in range(1, 31):
-    request = Request.of(prompt="a turtle", seed=number, steps=1, frames=1, guidance=1)
+    request = Request.of(prompt="a turtle", seed=number, steps=1, frames=1, guidance=1, upscale=1)
     generate(request, Path(sys.argv[2]), weights=Path(sys.argv[1]))
     if number in (5, 30):
         print(resident())
