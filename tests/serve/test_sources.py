@@ -21,6 +21,7 @@ from lichtspiel.serve.queue.api_keys import Keys
 from tests.footage.files import clip, clip_file
 from tests.inference.test_vace import folders  # noqa: F401  (a fixture)
 from tests.serve.live import PROMPT, SMALL, client, live, settings, worker
+from tests.tune.clips import write_frames
 
 pytestmark = pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")
 
@@ -91,6 +92,19 @@ def test_an_extension_goes_on_from_the_last_frame_and_keeps_the_video(random_nan
             sheet = plain.download(longer.id, tmp_path / "sheet.png", variant="spritesheet")
         assert verify(sheet).credentials.state == "trusted"
         assert load_image(sheet).shape[1] > 3 * 64
+
+
+@pytest.mark.usefixtures("enlarged")
+@pytest.mark.parametrize(("side", "sent", "upscale"), [(128, {}, 1), (256, {}, 4), (128, {"upscale": "2"}, 2)])
+def test_what_is_added_to_a_small_video_is_not_enlarged(
+    side: int, sent: dict[str, str], upscale: int, random_nano: Path, tmp_path: Path
+) -> None:
+    film = tmp_path / "film.mp4"
+    write_frames(film, [np.full((side, side, 3), 90, np.uint8)] * 5)
+    with live(settings(tmp_path, random_nano)) as (_, address), Client(address) as plain, film.open("rb") as content:
+        data = {"prompt": "it goes on", **sent}
+        asked = plain._json("POST", "/videos/extensions", data=data, files={"video": content})
+    assert asked["parameters"]["upscale"] == upscale
 
 
 WRONG: list[tuple[str, dict[str, Any], int, str]] = [

@@ -89,7 +89,8 @@ def extension(server: Server, owner: str, fields: Fields, uploads: Uploads, fold
     """Make fields and uploads those of a continuation of their video; returns the job that made the video, if one did.
 
     The last frame of the video becomes the first picture of what is made, so its model must start from a picture. Model
-    and size are those of the video if they are not set and its model can do that. The video itself is left in `folder`,
+    and size are those of the video if they are not set and its model can do that, and what is added to a small video is
+    not enlarged. The video itself is left in `folder`,
     for `with_clip`.
     """
     source = with_files(server, owner, fields, uploads).get("video")
@@ -115,6 +116,9 @@ def extension(server: Server, owner: str, fields: Fields, uploads: Uploads, fold
         raise RequestError(
             "video", f"{info.frames:,} frames of {info.width}x{info.height}", f"{rule}; cut or reduce it"
         )
+    sampling = model(fields["model"]).sampling if fields["model"] in offered else None
+    if sampling is not None and max(info.width, info.height) <= max(map(max, sampling.sizes)):
+        fields.setdefault("upscale", 1)  # it would be reduced again
     uploads["input_reference"] = [io.BytesIO(last_picture(path))]
     return source
 
