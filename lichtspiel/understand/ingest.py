@@ -72,19 +72,18 @@ def build(
     if (remedy := Shots(settings.detector).missing()) is not None:
         raise InvalidInput(f"shots cannot be found: {remedy}")
     work = Work()
-    captions: dict[Path, dict[str, str]] = {}
     files = files_of(places)
+    by_folder = {folder: captions_of(folder) for folder in {path.parent for path in files}}
+    captions = {str(path): text for path in files if (text := by_folder[path.parent].get(path.name))}
     needed = wanted(settings)
     todo: list[Task] = []
     for path in files:
-        if path.parent not in captions:
-            captions[path.parent] = captions_of(path.parent)
         status = path.stat()
         names = tuple(name for name in EXTRACTORS if name in settings.names or name in index.names(path))
-        task = Task(str(path), status.st_size, status.st_mtime_ns, captions[path.parent].get(path.name, ""), names)
-        if index.known(path, task.size, task.mtime, task.caption, needed):
+        task = Task(str(path), status.st_size, status.st_mtime_ns, captions.get(str(path), ""), names)
+        if index.known(path, task.size, task.mtime, captions, needed):
             work.known += 1
-        elif (digest := _digest(path)) and index.complete(digest, task.caption, needed):
+        elif (digest := _digest(path)) and index.complete(digest, path, captions, needed):
             index.add_copy(path, digest, task.size, task.mtime)
             work.copies += 1
         else:

@@ -106,18 +106,22 @@ class Index:
         """The rows of a query."""
         return self.database.execute(query, values).fetchall()
 
-    def known(self, path: Path, size: int, mtime: int, caption: str, wanted: Mapping[str, str]) -> bool:
+    def known(self, path: Path, size: int, mtime: int, captions: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
         """Whether this state of a file is in the index with everything that is wanted."""
         query = "SELECT digest FROM paths WHERE path = ? AND size = ? AND mtime = ?"
         rows = self.rows(query, str(path), size, mtime)
-        return bool(rows) and self.complete(rows[0][0], caption, wanted)
+        return bool(rows) and self.complete(rows[0][0], path, captions, wanted)
 
-    def complete(self, digest: str, caption: str, wanted: Mapping[str, str]) -> bool:
-        """Whether a content was looked at by all that is wanted, in these versions, and with this caption. What failed
-        is not tried again."""
+    def complete(self, digest: str, path: Path, captions: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+        """Whether a content was looked at by all that is wanted, in these versions, and with the caption of its file at
+        this path, or of one of its other files. What failed is not tried again. `captions` are those of all files."""
         rows = self.rows("SELECT used, missed, caption FROM contents WHERE digest = ?", digest)
-        if not rows or (caption and rows[0][2] != caption):
+        if not rows:
             return False
+        if captions.get(str(path), rows[0][2]) != rows[0][2]:
+            others = self.rows("SELECT path FROM paths WHERE digest = ?", digest)
+            if not any(captions.get(other) == rows[0][2] for (other,) in others):
+                return False
         used, missed = json.loads(rows[0][0]), json.loads(rows[0][1])
         return all(used.get(name) == version or str(missed.get(name, "")).startswith("failed")
                    for name, version in wanted.items())  # fmt: skip

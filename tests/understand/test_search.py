@@ -76,6 +76,23 @@ def test_a_copy_and_a_move_are_known_by_their_content(videos: Path, tmp_path: Pa
     assert index.rows("SELECT count(*) FROM words") == index.rows("SELECT count(*) FROM shots")
 
 
+def test_copies_with_captions_of_their_own_are_looked_at_once(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    write(drawn(60)[:3], folder / "one.mp4")
+    shutil.copy(folder / "one.mp4", folder / "two.mp4")
+    for name, text in (("one", "a bee"), ("two", "eine Biene")):
+        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
+    index = Index(tmp_path / "index.sqlite", create=True)
+    build([folder], index, QUICK)
+    work = build([folder], index, QUICK)
+    assert (work.looked, work.known) == (0, 2)
+    for name in ("one", "two"):
+        (folder / f"{name}.txt").write_text("a wasp", encoding="utf-8")
+    build([folder], index, QUICK)
+    assert index.rows("SELECT caption FROM contents") == [("a wasp",)]
+
+
 def test_a_killed_run_goes_on_to_the_same_index(
     videos: Path, index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
