@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import platform
 import sys
 import time
@@ -103,8 +104,10 @@ def return_freed_memory() -> None:
         mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
 
 
+@functools.cache
 def measure_rate(device: str, dtype: torch.dtype, seconds: float = 0.2) -> float:
-    """Measure for `seconds` the operations per second of matrix products, which dominate the time of a DiT."""
+    """Measure for `seconds` the operations per second of matrix products, which dominate the time of a DiT; once in a
+    process."""
     side = 1024
     a, b = torch.ones(side, side, device=device, dtype=dtype), torch.ones(side, side, device=device, dtype=dtype)
     float((a @ b)[0, 0])  # warm up the threads or the GPU

@@ -15,7 +15,7 @@ from lichtspiel.cli import main
 
 __all__ = ["Done", "command"]
 
-LOADED = ["tests.commands", "torch", "lichtspiel.workflows.generate", "lichtspiel.seal.verify", "tests.rules"]
+LOADED = ["tests.commands", "torch", "lichtspiel.workflows.generate", "lichtspiel.seal.verify", "tests.ready"]
 """Modules that the copied process has loaded."""
 
 PATIENCE = 900

@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import typer.main
 from PIL import Image
 
 from lichtspiel.cli import app, errors
 from lichtspiel.cli.examples import EXAMPLES
-from lichtspiel.config import remember_weights
 from lichtspiel.spec import MODELS
+from tests.inference.tiny import brief
 from tests.lora.files import keys, linear_layers, pairs, save
 from tests.sources import files
 
@@ -78,7 +77,7 @@ def test_a_block_that_is_not_run_says_why() -> None:
     ids=lambda words: " ".join(words)[:60],
 )
 def test_every_command_can_be_parsed(words: list[str]) -> None:
-    command: Any = typer.main.get_command(app)
+    command: Any = app.made
     rest = words[1:]
     while rest and rest[0] in getattr(command, "commands", ()):
         command = command.commands[rest.pop(0)]
@@ -111,7 +110,7 @@ def clone(tmp_path: Path) -> Iterator[Path]:
 def test_every_command_that_can_run_does(
     clone: Path, random_nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    remember_weights("nano", [random_nano])  # whose VAE is faster
+    brief(monkeypatch, random_nano)
     bridge = tmp_path / "bridge"
     bridge.mkdir()
     os.mkfifo(bridge / "code")

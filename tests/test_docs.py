@@ -12,15 +12,14 @@ import pytest
 pytest.importorskip("yaml", reason="yaml is in the extra test-serve")
 pytest.importorskip("fastapi", reason="fastapi is in the extra test-serve")
 
-import typer.main
 import yaml
 from prometheus_client import generate_latest
 
 from lichtspiel.cli import app
-from lichtspiel.config import remember_weights
 from lichtspiel.serve.api.app import create_app
 from lichtspiel.serve.server import open_server
 from lichtspiel.serve.settings import Settings
+from tests.inference.tiny import brief
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,7 +35,7 @@ def test_the_table_of_what_fits_is_up_to_date() -> None:
 
 
 def test_the_python_in_the_readme_runs(tmp_path: Path, random_nano: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    remember_weights("nano", [random_nano])  # whose VAE is faster
+    brief(monkeypatch, random_nano)
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
@@ -55,7 +54,7 @@ def containers() -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("container", containers(), ids=lambda container: container["name"])
 def test_what_the_pods_run_is_a_command_of_this_program(container: dict[str, Any]) -> None:
-    command, words = typer.main.get_command(app), list(container["args"])
+    command, words = app.made, list(container["args"])
     while words and words[0] in getattr(command, "commands", ()):
         command = command.commands[words.pop(0)]
     command.make_context(container["name"], words)  # refuses unknown options and wrong values

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lichtspiel import generate
-from lichtspiel.config import remember_weights
+from tests.inference.tiny import brief
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
@@ -18,7 +18,7 @@ EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
 @pytest.mark.parametrize("name", [name for name in EXAMPLES if name != "serve_client"])
 def test_an_example_runs(name: str, tmp_path: Path, random_nano: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    remember_weights("nano", [random_nano])  # whose VAE is faster
+    brief(monkeypatch, random_nano)
     runpy.run_path(str(ROOT / "examples" / f"{name}.py"))
     made = {"generate": {"fish.mp4", "dragon.mp4", "dragon.png"}, "road": {"preview.png"}, "progress": set[str]()}[name]
     assert {path.name for path in tmp_path.iterdir()} == made

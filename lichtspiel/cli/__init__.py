@@ -10,9 +10,11 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Annotated
+from functools import cached_property
+from typing import Annotated, Any
 
 import typer
+import typer.main
 
 from lichtspiel import __version__
 from lichtspiel.cli import (
@@ -44,9 +46,23 @@ Verb = Callable[..., None]
 Version = Annotated[bool, typer.Option("--version", help="Print the version and exit.")]
 
 
-def group(name: str, help: str) -> typer.Typer:
+class Program(typer.Typer):
+    """Commands under one name. They are made from their functions once and not for each call, because that takes longer
+    than most of them."""
+
+    @cached_property
+    def made(self) -> Any:
+        """The command with all commands under it."""
+        return typer.main.get_command(self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command; see `click.Command.main`."""
+        return self.made(*args, **kwargs)
+
+
+def group(name: str, help: str) -> Program:
     """Commands under one name, which show their help if none of them follows."""
-    typer_group = typer.Typer(
+    typer_group = Program(
         name=name, cls=Group, help=help,
         add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, invoke_without_command=True,
     )  # fmt: skip
