@@ -24,12 +24,11 @@ RESERVED = 1_000_000_000
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU: its memory in GiB, the bandwidth of that memory in GB/s, its peaks in TFLOP/s, and whether it has units
+    """A GPU: its memory in GiB, its peaks in TFLOP/s, and whether it has units
     for eight-bit floating point, which are twice as fast as those for bfloat16."""
 
     name: str
     gibibytes: int
-    bandwidth: int
     bfloat16: float
     float32: float
     fp8: bool = True
@@ -46,26 +45,26 @@ class Card:
 
 
 CARDS = (
-    Card("RTX 3060", 12, 360, 25.5, 12.7, fp8=False),
-    Card("RTX 3090", 24, 936, 71.2, 35.6, fp8=False),
-    Card("RTX 4060", 8, 272, 30.2, 15.1),
-    Card("RTX 4060 Ti 16GB", 16, 288, 44.1, 22.1),
-    Card("RTX 4070", 12, 504, 58.3, 29.1),
-    Card("RTX 4070 Ti SUPER", 16, 672, 88.2, 44.1),
-    Card("RTX 4080", 16, 717, 97.5, 48.7),
-    Card("RTX 4090", 24, 1008, 165.2, 82.6),
-    Card("RTX 5070", 12, 672, 61.7, 30.9),
-    Card("RTX 5070 Ti", 16, 896, 87.9, 43.9),
-    Card("RTX 5080", 16, 960, 112.6, 56.3),
-    Card("RTX 5090", 32, 1792, 209.5, 104.8),
-    Card("RTX A6000", 48, 768, 154.8, 38.7, fp8=False),
-    Card("RTX 6000 Ada", 48, 960, 364.2, 91.1),
-    Card("L4", 24, 300, 121.0, 30.3),
-    Card("L40S", 48, 864, 362.0, 91.6),
-    Card("A100 40GB", 40, 1555, 312.0, 19.5, fp8=False),
-    Card("A100 80GB", 80, 2039, 312.0, 19.5, fp8=False),
-    Card("H100", 80, 3350, 989.4, 66.9),
-    Card("H200", 141, 4800, 989.4, 66.9),
+    Card("RTX 3060", 12, 25.5, 12.7, fp8=False),
+    Card("RTX 3090", 24, 71.2, 35.6, fp8=False),
+    Card("RTX 4060", 8, 30.2, 15.1),
+    Card("RTX 4060 Ti 16GB", 16, 44.1, 22.1),
+    Card("RTX 4070", 12, 58.3, 29.1),
+    Card("RTX 4070 Ti SUPER", 16, 88.2, 44.1),
+    Card("RTX 4080", 16, 97.5, 48.7),
+    Card("RTX 4090", 24, 165.2, 82.6),
+    Card("RTX 5070", 12, 61.7, 30.9),
+    Card("RTX 5070 Ti", 16, 87.9, 43.9),
+    Card("RTX 5080", 16, 112.6, 56.3),
+    Card("RTX 5090", 32, 209.5, 104.8),
+    Card("RTX A6000", 48, 154.8, 38.7, fp8=False),
+    Card("RTX 6000 Ada", 48, 364.2, 91.1),
+    Card("L4", 24, 121.0, 30.3),
+    Card("L40S", 48, 362.0, 91.6),
+    Card("A100 40GB", 40, 312.0, 19.5, fp8=False),
+    Card("A100 80GB", 80, 312.0, 19.5, fp8=False),
+    Card("H100", 80, 989.4, 66.9),
+    Card("H200", 141, 989.4, 66.9),
 )
 
 

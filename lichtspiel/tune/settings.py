@@ -31,10 +31,6 @@ LEARNING_RATES: dict[tuple[Method, OptimizerName], float] = {
 }  # fmt: skip
 """Learning rates if none is asked for; Prodigy finds its own and scales it by this number."""
 
-STATES: dict[OptimizerName, int] = {"adamw": 8, "muon": 4, "prodigy": 16, "schedule-free": 8}
-"""Bytes of optimizer states for each trained parameter: two float32 of AdamW and schedule-free, one of Muon, four of
-Prodigy."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterPlan:
