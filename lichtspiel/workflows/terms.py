@@ -26,10 +26,18 @@ if TYPE_CHECKING:
     from lichtspiel.frames import Frame
 
 
-__all__ = ["MAX_CONSENT", "Inspection", "Terms"]
+__all__ = ["MAX_CONSENT", "Inspection", "Terms", "read_consent"]
 
 MAX_CONSENT = 2000
 """The most characters in a statement of consent."""
+
+
+def read_consent(value: object) -> str | None:
+    """The requester's statement, or None where there is none. Raises RequestError for what is no text or too long."""
+    if value is None or (isinstance(value, str) and len(value) <= MAX_CONSENT):
+        return value
+    shown = value[:40] if isinstance(value, str) else value
+    raise RequestError("consent", shown, f"it is text of at most {MAX_CONSENT:,} characters")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +64,7 @@ class Terms:
     def __post_init__(self) -> None:
         if self.timestamp is not None:
             certificates.check_timestamp(self.timestamp)  # otherwise an invalid one would only show after the work
-        if self.consent is not None and not (isinstance(self.consent, str) and len(self.consent) <= MAX_CONSENT):
-            shown = self.consent[:40] if isinstance(self.consent, str) else self.consent
-            raise RequestError("consent", shown, f"it is text of at most {MAX_CONSENT:,} characters")
+        read_consent(self.consent)
 
     def admit(self, text: str, images: Iterable[Frame], *, has_image: bool, negative: str = "") -> Inspection:
         """Judge a request's text and pictures before the work begins. Of the negative prompt, only clothes matter.

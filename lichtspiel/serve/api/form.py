@@ -23,7 +23,7 @@ from lichtspiel.policy import Verdict
 from lichtspiel.request import OPTIONS, Request
 from lichtspiel.serve.errors import TooLarge
 from lichtspiel.serve.settings import Settings
-from lichtspiel.workflows.terms import MAX_CONSENT
+from lichtspiel.workflows.terms import read_consent
 
 __all__ = [
     "FIELDS",
@@ -114,10 +114,8 @@ def read_form(
             if name in files:
                 raise RequestError(field, f"{number} files", "send one file")
             files[name] = _write(content.read(), folder / name.replace("/", "-"), digest)
-    consent, metadata = values.pop("consent", None), read_metadata(values.pop("metadata", None))
+    consent, metadata = read_consent(values.pop("consent", None)), read_metadata(values.pop("metadata", None))
     values["lora"] = [_lora(one, settings) for one in _list(values.get("lora"))] or None
-    if consent is not None and not (isinstance(consent, str) and len(consent) <= MAX_CONSENT):
-        raise RequestError("consent", consent, f"it is text of at most {MAX_CONSENT} characters")
     values |= {name: path for name, path in files.items() if "/" not in name}
     values["references"] = [path for name, path in files.items() if "/" in name] or None
     request, inputs = resolve_request(judge_only=True, **values)

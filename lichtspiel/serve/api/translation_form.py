@@ -29,7 +29,7 @@ from lichtspiel.translate.announce import WORDS
 from lichtspiel.translate.glossary import Glossary
 from lichtspiel.translate.lines import Line
 from lichtspiel.workflows import translate_picture
-from lichtspiel.workflows.terms import MAX_CONSENT
+from lichtspiel.workflows.terms import read_consent
 from lichtspiel.workflows.translate_words import Draft
 
 __all__ = [
@@ -124,11 +124,8 @@ def read_draft(
     if not {"subtitles", "transcript"} & files.keys() and not has_sound(files["video"]):
         rule = "it has no sound track, so nothing is said; send the words as a file: transcript or subtitles"
         raise RequestError("video", "the upload", rule)
-    if "subtitles" not in files and settings.translator is None:
-        try:
-            translators.choose(None, source or "en", target)
-        except InvalidInput as error:
-            raise RequestError("to", target, "", message=without_flags(str(error))) from None
+    if "subtitles" not in files:
+        _check_translator(source or "en", target, settings)
     metadata = read_metadata(values.get("metadata"))
     digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
     for name, path in files.items():
@@ -139,6 +136,16 @@ def read_draft(
         "to": target, "from": source, "picture_text": picture_text, "metadata": metadata,
     }  # fmt: skip
     return DraftForm(request, files, digest.hexdigest(), info.frames / float(info.fps))
+
+
+def _check_translator(source: str, target: str, settings: Settings) -> None:
+    """Raise RequestError where nothing here translates between two languages."""
+    if settings.translator is not None:  # whoever runs the server has chosen it
+        return
+    try:
+        translators.choose(None, source, target)
+    except InvalidInput as error:
+        raise RequestError("to", target, "", message=without_flags(str(error))) from None
 
 
 def read_render(fields: Mapping[str, Any], first: Job, settings: Settings) -> RenderForm:
@@ -153,9 +160,7 @@ def read_render(fields: Mapping[str, Any], first: Job, settings: Settings) -> Re
     original = values.get("original", "duck")
     if original not in ["duck", "remove", "keep"]:  # it may be of any type
         raise RequestError("original", original, "it is duck, remove or keep", "duck")
-    consent = values.get("consent")
-    if consent is not None and not (isinstance(consent, str) and len(consent) <= MAX_CONSENT):
-        raise RequestError("consent", consent, f"it is text of at most {MAX_CONSENT} characters")
+    consent = read_consent(values.get("consent"))
     voice = _flag("voice", values.get("voice", False))
     if not voice and "original" in values:
         raise RequestError("original", original, "there is no new voice; leave it out, or set voice to true")
