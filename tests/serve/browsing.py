@@ -46,8 +46,10 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
 
 @contextmanager
 def window(browser: Browser, address: str, *, statuses: tuple[int, ...] = (), **context: Any) -> Iterator[Page]:
-    """The page in a window of its own; `statuses` are answers that a test provokes and browsers complain of."""
-    settings: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}, "locale": "en-GB", **context}
+    """The page in a window of its own; `statuses` are answers that a test provokes and browsers complain of. Videos do
+    not play by themselves and nothing moves, unless it is asked for: drawing that takes most of a test's time."""
+    plain = {"viewport": {"width": 1280, "height": 900}, "locale": "en-GB", "reduced_motion": "reduce"}
+    settings: dict[str, Any] = {**plain, **context}
     page = browser.new_context(**settings).new_page()
     page.set_default_timeout(PATIENCE)
     complaints: list[str] = []

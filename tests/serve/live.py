@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import uvicorn
 from openai import OpenAI
 
@@ -22,6 +23,10 @@ from lichtspiel.serve.workers.worker import Worker
 PROMPT = "a turtle walks on the beach at night"
 SMALL = {"steps": 1, "frames": 5, "upscale": 1}
 CLIENTS: list[OpenAI] = []
+TRUST = httpx.create_ssl_context()
+HTTP = httpx.Client(timeout=60, verify=TRUST, limits=httpx.Limits(max_keepalive_connections=0))
+"""Asks servers. Made once, because that takes longer than most answers. It is patient: a server in the same process
+waits while a model loads."""
 
 
 def settings(folder: Path, weights: Path, **changes: object) -> Settings:
@@ -81,6 +86,7 @@ def working(server: Server) -> Iterator[Worker]:
 
 def client(address: str, key: str = "unused") -> OpenAI:
     """OpenAI's own client; its connections end with the server."""
-    made = OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0, timeout=60)
+    http = httpx.Client(verify=TRUST, follow_redirects=True)
+    made = OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0, timeout=60, http_client=http)
     CLIENTS.append(made)
     return made

@@ -9,7 +9,6 @@ import runpy
 import threading
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +28,13 @@ from lichtspiel.serve.queue.api_keys import Keys, Quotas
 from lichtspiel.serve.settings import Settings
 from lichtspiel.spec import MODELS
 from tests.lora.files import keys, linear_layers, pairs, save
-from tests.serve.live import PROMPT, SMALL, client, live, settings, worker, working
+from tests.serve.live import HTTP, PROMPT, SMALL, client, live, settings, worker, working
 
 pytestmark = pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")
 
 Served = tuple[Server, str]
 
-get, send, remove = (partial(call, timeout=60) for call in (httpx.get, httpx.post, httpx.delete))
-"""A server in the same process waits while a model loads."""
+get, send, remove = HTTP.get, HTTP.post, HTTP.delete
 
 
 @pytest.fixture
@@ -97,21 +95,21 @@ def test_the_openai_client_makes_watches_and_fetches_a_video(served: Served, tmp
     assert [*(tmp_path / "server" / "files").rglob("*.*")] == []
 
 
-@pytest.mark.parametrize("way", ["upload", "data address"])
-def test_a_first_picture_comes_as_openai_sends_it(served: Served, way: str) -> None:
+def test_a_first_picture_comes_as_openai_sends_it(served: Served) -> None:
     server, address = served
-    if way == "upload":
-        reference = ("first.png", picture())
-        id = client(address).videos.create(prompt=PROMPT, input_reference=reference, extra_body=SMALL).id
-    else:  # the client's types have it, the client itself does not send it yet
-        written = {"image_url": "data:image/png;base64," + base64.b64encode(picture()).decode()}
-        id = post(address, json={"prompt": PROMPT, "input_reference": written, **SMALL}).json()["id"]
-    assert worker(server).once()
-    created = client(address).videos.retrieve(id)
-    assert (created.status, created.inputs) == ("completed", ["image"])  # type: ignore[attr-defined]
-    again = client(address).videos.remix(created.id, prompt="a taxi")
-    assert (again.remixed_from_video_id, again.inputs) == (created.id, ["image"])  # type: ignore[attr-defined]
-    assert again.parameters["seed"] == created.parameters["seed"]  # type: ignore[attr-defined]
+    videos, made = client(address).videos, worker(server)
+    uploaded = videos.create(prompt=PROMPT, input_reference=("first.png", picture()), extra_body=SMALL).id
+    # The client's types have it, the client itself does not send it yet.
+    written = {"image_url": "data:image/png;base64," + base64.b64encode(picture()).decode()}
+    addressed = post(address, json={"prompt": PROMPT, "input_reference": written, **SMALL}).json()["id"]
+    for id in (uploaded, addressed):
+        assert made.once()
+        created = videos.retrieve(id)
+        assert (created.status, created.inputs) == ("completed", ["image"])  # type: ignore[attr-defined]
+    for id in (uploaded, addressed):
+        again, created = videos.remix(id, prompt="a taxi"), videos.retrieve(id)
+        assert (again.remixed_from_video_id, again.inputs) == (id, ["image"])  # type: ignore[attr-defined]
+        assert again.parameters["seed"] == created.parameters["seed"]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -241,7 +239,7 @@ def test_events_tell_every_change_until_the_end(served: Served) -> None:
     begun = threading.Event()
 
     def listen() -> None:
-        with httpx.stream("GET", f"{address}/v1/videos/{id}/events", timeout=60) as stream:
+        with HTTP.stream("GET", f"{address}/v1/videos/{id}/events") as stream:
             assert stream.headers["content-type"].startswith("text/event-stream")
             for line in stream.iter_lines():
                 if line.startswith("data: "):
@@ -312,6 +310,9 @@ def test_models_state_and_numbers(served: Served) -> None:
     assert 'lichtspiel_api_seconds_count{method="POST",route="/v1/videos",status="403"} 1.0' in numbers
     assert 'lichtspiel_refusals_total{rule="minors.sexual"} 1.0' in numbers
     assert f'lichtspiel_build_info{{version="{__version__}"}} 1.0' in numbers
+    values = dict(line.rsplit(" ", 1) for line in numbers.splitlines() if line[0] != "#")
+    assert float(values['lichtspiel_memory_bytes{process="server"}']) > 10**7
+    assert float(values['lichtspiel_job_peak_memory_bytes{model="nano"}']) > 10**7
 
 
 def test_loras_are_named_not_pathed(random_nano: Path, tmp_path: Path) -> None:
@@ -350,12 +351,3 @@ def test_a_server_without_workers_is_ready_if_it_reaches_its_data(random_nano: P
         Path(server.settings.storage).rename(tmp_path / "unmounted")
         said = get(f"{address}/ready")
         assert (said.status_code, said.json()["reasons"]) == (503, ["the server cannot read or write its files"])
-
-
-def test_the_metrics_tell_memory(served: Served) -> None:
-    server, address = served
-    post(address, json={"prompt": PROMPT, **SMALL})
-    assert worker(server).once()
-    numbers = dict(line.rsplit(" ", 1) for line in get(f"{address}/metrics").text.splitlines() if line[0] != "#")
-    assert float(numbers['lichtspiel_memory_bytes{process="server"}']) > 10**7
-    assert float(numbers['lichtspiel_job_peak_memory_bytes{model="nano"}']) > 10**7

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,14 +25,24 @@ from PIL import Image
 
 from lichtspiel.client import ApiError, Client, Video, VideoFailed
 from lichtspiel.seal import verify
+from lichtspiel.spec import MODELS
 from tests.serve.live import PROMPT, SMALL, live, port_of, settings, working
 
 DOCS = Path(__file__).parents[2] / "docs" / "serve.md"
 CURL = re.compile(r"^curl .*$", re.MULTILINE)
+
 ELSEWHERE = ("/v1/videos/edits", "/v1/videos/translations", "/v1/videos/moderations")
 """What this server has no model or no speech for; test_sources, test_translations and test_moderations ask for them."""
 
 
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A nano that takes two steps where nobody says how many: what the docs ask for is proven by less."""
+    nano = MODELS["nano"]
+    monkeypatch.setitem(MODELS, "nano", replace(nano, sampling=replace(nano.sampling, steps=2)))
+
+
+@pytest.mark.usefixtures("hasty")
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_curl_of_the_docs_runs(random_nano: Path, tmp_path: Path) -> None:
     """Every line of docs/serve.md that begins with curl, typed into a shell one after the other; only the address and
@@ -91,6 +102,7 @@ def test_from_a_prompt_to_a_file_on_our_own_server(random_nano: Path, tmp_path: 
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+@pytest.mark.usefixtures("hasty")
 def test_the_python_of_the_docs_runs(random_nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = DOCS.read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)

@@ -32,7 +32,7 @@ from lichtspiel.serve.settings import Settings
 from lichtspiel.workflows.terms import Terms
 from tests.seal.conftest import provenance
 from tests.serve.conftest import add
-from tests.serve.live import PROMPT, SMALL, live, settings, worker
+from tests.serve.live import HTTP, PROMPT, SMALL, live, settings, worker
 
 Served = tuple[Server, str]
 
@@ -53,15 +53,15 @@ def test_without_a_key_only_health_answers(locked: Served, random_nano: Path, tm
     server, address = locked
     secret = Keys(server.jobs).create("ada")[1]
     for path in ("/v1/models", "/v1/models/nano", "/ready", "/metrics", "/v1/videos"):
-        assert httpx.get(address + path).status_code == 401, path
-    assert httpx.post(f"{address}/v1/verify", files={"file": b"text"}).status_code == 401
-    assert httpx.get(f"{address}/health").status_code == 200
+        assert HTTP.get(address + path).status_code == 401, path
+    assert HTTP.post(f"{address}/v1/verify", files={"file": b"text"}).status_code == 401
+    assert HTTP.get(f"{address}/health").status_code == 200
     keyed = {"Authorization": f"Bearer {secret}"}
-    assert httpx.get(f"{address}/metrics", headers=keyed).status_code == 200
+    assert HTTP.get(f"{address}/metrics", headers=keyed).status_code == 200
     with live(settings(tmp_path / "open", random_nano, require_key=True, open_probes=True)) as (_, other):
-        assert httpx.get(f"{other}/ready").status_code == 503
-        assert httpx.get(f"{other}/metrics").status_code == 200
-        assert httpx.get(f"{other}/v1/models").status_code == 401
+        assert HTTP.get(f"{other}/ready").status_code == 503
+        assert HTTP.get(f"{other}/metrics").status_code == 200
+        assert HTTP.get(f"{other}/v1/models").status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_without_a_key_only_health_answers(locked: Served, random_nano: Path, tm
 def test_what_is_malformed_is_a_bad_request(served: Served, sent: dict[str, object]) -> None:
     _, address = served
     headers = {"content-type": "application/json", **sent.pop("headers", {})}  # type: ignore[dict-item]
-    answer = httpx.post(f"{address}/v1/videos", headers=headers, timeout=60, **sent)  # type: ignore[arg-type]
+    answer = HTTP.post(f"{address}/v1/videos", headers=headers, timeout=60, **sent)  # type: ignore[arg-type]
     assert answer.status_code == 400, answer.text
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
 
@@ -108,7 +108,7 @@ def test_large_json_is_refused_and_holds_nobody_up(served: Served) -> None:
 
     thread = threading.Thread(target=watch)
     thread.start()
-    answer = httpx.post(
+    answer = HTTP.post(
         f"{address}/v1/videos", content=content, headers={"content-type": "application/json"}, timeout=60
     )
     over.set()
@@ -116,10 +116,10 @@ def test_large_json_is_refused_and_holds_nobody_up(served: Served) -> None:
     assert answer.status_code == 400
     assert slowest < 2  # parsing it took 7 s
     long = {"prompt": "a" * 5_000_000}
-    answer = httpx.post(f"{address}/v1/videos", json=long, timeout=60)
+    answer = HTTP.post(f"{address}/v1/videos", json=long)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "prompt")
     assert len(answer.content) < 1000
-    big = httpx.post(f"{address}/v1/videos", content=b" " * 33_000_000, headers={"content-type": "application/json"})
+    big = HTTP.post(f"{address}/v1/videos", content=b" " * 33_000_000, headers={"content-type": "application/json"})
     assert big.status_code == 413
 
 
@@ -129,7 +129,7 @@ def test_a_form_that_was_cut_off_is_refused(served: Served) -> None:
     seed = b'--x\r\nContent-Disposition: form-data; name="seed"\r\n\r\n7'
     headers = {"content-type": 'multipart/form-data; boundary="x"'}
     for sent, status in ((part + seed, 400), (part, 400), (part + seed + b"\r\n--x--\r\n", 200)):
-        answer = httpx.post(f"{address}/v1/videos", content=sent, headers=headers, timeout=60)
+        answer = HTTP.post(f"{address}/v1/videos", content=sent, headers=headers)
         assert answer.status_code == status, answer.text
     assert server.jobs.counts()["queued"] == 1
 
@@ -146,7 +146,7 @@ def test_head_is_answered_wherever_get_is(served: Served) -> None:
         "/page/page.css",
         "/x",
     ):
-        whole, head = httpx.get(address + path, timeout=60), httpx.head(address + path, timeout=60)
+        whole, head = HTTP.get(address + path), HTTP.head(address + path)
         assert (head.status_code, head.content) == (whole.status_code, b""), path
         assert head.headers["content-length"] == whole.headers["content-length"]
 
@@ -223,12 +223,12 @@ def test_a_guard_that_hangs_keeps_nobody_from_their_videos(random_nano: Path, tm
             return Verdict("allowed", "none", "guard.clear", "")
 
     with live(settings(tmp_path, random_nano, terms=Terms(guard=Hanging()))) as (server, address):
-        asked = [threading.Thread(target=httpx.post, args=(f"{address}/v1/videos",), kwargs={
+        asked = [threading.Thread(target=HTTP.post, args=(f"{address}/v1/videos",), kwargs={
             "json": {"prompt": PROMPT}, "timeout": 120}) for _ in range(12)]  # fmt: skip
         for thread in asked:
             thread.start()
         for path in ("/v1/videos", "/health", "/v1/models"):
-            assert httpx.get(address + path, timeout=30).status_code == 200
+            assert HTTP.get(address + path, timeout=30).status_code == 200
         assert server.jobs.counts()["queued"] == 0
         go_on.set()
         for thread in asked:
@@ -255,8 +255,8 @@ def test_a_revoked_key_hears_no_more(locked: Served) -> None:
     keys = Keys(server.jobs)
     secret = keys.create("ada")[1]
     headers = {"Authorization": f"Bearer {secret}"}
-    id = httpx.post(f"{address}/v1/videos", json={"prompt": PROMPT, **SMALL}, headers=headers, timeout=60).json()["id"]
-    with httpx.stream("GET", f"{address}/v1/videos/{id}/events", headers=headers, timeout=30) as stream:
+    id = HTTP.post(f"{address}/v1/videos", json={"prompt": PROMPT, **SMALL}, headers=headers).json()["id"]
+    with HTTP.stream("GET", f"{address}/v1/videos/{id}/events", headers=headers, timeout=30) as stream:
         lines = stream.iter_lines()
         assert next(lines) == "event: video"
         keys.revoke("ada")
@@ -266,7 +266,7 @@ def test_a_revoked_key_hears_no_more(locked: Served) -> None:
 def test_an_empty_idempotency_key_is_none(served: Served) -> None:
     server, address = served
     for _ in range(2):
-        httpx.post(f"{address}/v1/videos", json={"prompt": PROMPT}, headers={"Idempotency-Key": ""}, timeout=60)
+        HTTP.post(f"{address}/v1/videos", json={"prompt": PROMPT}, headers={"Idempotency-Key": ""})
     assert server.jobs.counts()["queued"] == 2
 
 
@@ -311,9 +311,9 @@ def test_the_log_has_ids_and_no_prompt(random_nano: Path, tmp_path: Path, capsys
     try:
         configure(as_json=True)
         with live(settings(tmp_path, random_nano)) as (server, address):
-            answer = httpx.post(f"{address}/v1/videos", json={"prompt": PROMPT, **SMALL}, timeout=60)
+            answer = HTTP.post(f"{address}/v1/videos", json={"prompt": PROMPT, **SMALL})
             assert worker(server).once()
-            numbers = httpx.get(f"{address}/metrics", timeout=60).text
+            numbers = HTTP.get(f"{address}/metrics").text
     finally:
         for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
             logger.handlers, logger.propagate = handlers, propagate

@@ -124,21 +124,16 @@ def test_a_killed_member_ends_the_group_and_the_job_is_made_by_the_next(
             patch.setattr(Heartbeat, "watch", kill)
             with pytest.raises(GroupEnded):
                 made.once()
-    left = now(server, job)
-    assert (left.state, left.uncounted_attempts) == ("queued", 1)
+        left = now(server, job)
+        assert (left.state, left.attempt, left.uncounted_attempts) == ("queued", 1, 1)
+        assert group.ended.wait(PATIENCE)
+        group.team.torn = False  # as if it had been killed between two jobs
+        with pytest.raises(GroupEnded):
+            made.run(threading.Event())
+        assert now(server, job) == left  # nothing is claimed by a group that lost a member
     with together(server) as (made, _):
         assert made.once()
     assert now(server, job).state == "completed"
-
-
-def test_a_group_that_lost_a_member_claims_nothing(server: Server, tmp_path: Path) -> None:
-    job = ask(server, tmp_path)
-    with together(server) as (made, group):
-        group.team.others[0].kill()
-        assert group.ended.wait(PATIENCE)
-        with pytest.raises(GroupEnded):
-            made.run(threading.Event())
-    assert (now(server, job).state, now(server, job).attempt) == ("queued", 0)
 
 
 def test_the_others_end_with_the_first_process(server: Server) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
 import jsonschema_rs
 import pytest
 from PIL import Image
@@ -21,10 +19,10 @@ from lichtspiel.serve.queue.reviews import Reviews
 from lichtspiel.serve.queue.webhooks import Webhooks
 from lichtspiel.serve.server import sweep
 from lichtspiel.understand.analysis import EXTRACTORS
-from tests.serve.live import live, settings, worker
+from tests.serve.live import HTTP, live, settings, worker
 from tests.understand.clips import captioned, drawn, write
 
-get, send, remove = (partial(call, timeout=60) for call in (httpx.get, httpx.post, httpx.delete))
+get, send, remove = HTTP.get, HTTP.post, HTTP.delete
 PATH = "/v1/videos/moderations"
 
 

@@ -36,7 +36,11 @@ def make_it_short(page: Page, steps: int) -> None:
 @pytest.mark.usefixtures("enlarged")
 def test_a_stranger_asks_watches_reloads_and_verifies(browser: Browser, tmp_path: Path) -> None:
     chosen = settings(tmp_path, EMBEDDED)
-    with live(chosen) as (server, address), working(server), window(browser, address) as page:
+    with (
+        live(chosen) as (server, address),
+        working(server),
+        window(browser, address, reduced_motion="no-preference") as page,
+    ):
         make_it_short(page, 4)
         ask(page, PROMPT)
         await_video(page)

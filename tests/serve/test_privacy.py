@@ -15,7 +15,7 @@ import pytest
 from lichtspiel.serve.api.body import folder, sweep_uploads
 from lichtspiel.serve.api.state import Server
 from lichtspiel.serve.workers.supervisor import open_jobs
-from tests.serve.live import PROMPT, SMALL, live, settings, worker
+from tests.serve.live import HTTP, PROMPT, SMALL, live, settings, worker
 
 Served = tuple[Server, str]
 
@@ -27,7 +27,7 @@ def served(random_nano: Path, tmp_path: Path) -> Iterator[Served]:
 
 
 def post(address: str, path: str = "/v1/videos", **fields: object) -> httpx.Response:
-    return httpx.post(f"{address}{path}", json=fields, timeout=60)
+    return HTTP.post(f"{address}{path}", json=fields)
 
 
 def files(server: Server) -> list[str]:
@@ -45,7 +45,9 @@ def test_consent_belongs_to_one_prompt(served: Served) -> None:
     assert post(address, remix, prompt="my neighbour in a sexy pose", consent="agreed to this pose").status_code == 200
 
 
-def test_a_finished_job_keeps_its_video_and_pictures_only(served: Served, tmp_path: Path) -> None:
+def test_a_finished_job_keeps_its_video_and_pictures_only_and_head_sends_none_of_them(
+    served: Served, tmp_path: Path
+) -> None:
     server, address = served
     id = post(address, prompt=PROMPT, **SMALL).json()["id"]
     (tmp_path / "picture").write_bytes(b"of an attempt that was killed")
@@ -53,6 +55,13 @@ def test_a_finished_job_keeps_its_video_and_pictures_only(served: Served, tmp_pa
     assert worker(server).once()
     assert [name.partition("/")[0] for name in files(server)] == ["previews", "sheets", "videos"]
     assert server.jobs.get(id, None).latents is None
+    there = f"{address}/v1/videos/{id}/content"
+    whole, head = HTTP.get(there), HTTP.head(there)
+    assert (head.status_code, head.content) == (200, b"")
+    for name in ("content-length", "etag", "content-type", "accept-ranges"):
+        assert head.headers[name] == whole.headers[name]
+    assert HTTP.get(there, headers={"If-None-Match": "*"}).status_code == 304
+    assert HTTP.get(there, headers={"Range": "bytes=5-2"}).content == whole.content
 
 
 def test_delete_removes_what_killed_attempts_left_and_can_be_tried_again(served: Served, tmp_path: Path) -> None:
@@ -63,13 +72,13 @@ def test_delete_removes_what_killed_attempts_left_and_can_be_tried_again(served:
         server.files.put(tmp_path / "left", name)
     storage = Path(server.settings.storage)
     storage.rename(tmp_path / "away")
-    answer = httpx.delete(f"{address}/v1/videos/{id}")
+    answer = HTTP.delete(f"{address}/v1/videos/{id}")
     assert answer.status_code == 503
     assert str(tmp_path) not in answer.text
     (tmp_path / "away").rename(storage)
-    assert httpx.delete(f"{address}/v1/videos/{id}").json()["deleted"]
+    assert HTTP.delete(f"{address}/v1/videos/{id}").json()["deleted"]
     assert files(server) == []
-    assert httpx.get(f"{address}/v1/videos/{id}").status_code == 404
+    assert HTTP.get(f"{address}/v1/videos/{id}").status_code == 404
 
 
 def test_what_a_worker_made_is_kept_as_long_as_was_asked(random_nano: Path, tmp_path: Path) -> None:
@@ -82,19 +91,6 @@ def test_what_a_worker_made_is_kept_as_long_as_was_asked(random_nano: Path, tmp_
     assert ended.ended is not None
     assert ended.expires == ended.ended + 2 * 86400
     jobs.close()
-
-
-def test_head_answers_without_content(served: Served) -> None:
-    server, address = served
-    id = post(address, prompt=PROMPT, **SMALL).json()["id"]
-    assert worker(server).once()
-    there = f"{address}/v1/videos/{id}/content"
-    whole, head = httpx.get(there), httpx.head(there)
-    assert (head.status_code, head.content) == (200, b"")
-    for name in ("content-length", "etag", "content-type", "accept-ranges"):
-        assert head.headers[name] == whole.headers[name]
-    assert httpx.get(there, headers={"If-None-Match": "*"}).status_code == 304
-    assert httpx.get(there, headers={"Range": "bytes=5-2"}).content == whole.content
 
 
 def test_uploads_of_a_killed_server_go_at_the_next_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

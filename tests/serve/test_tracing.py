@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 pytest.importorskip("opentelemetry.sdk", reason="OpenTelemetry is in the extra tracing")
@@ -16,7 +15,7 @@ pytest.importorskip("opentelemetry.sdk", reason="OpenTelemetry is in the extra t
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from lichtspiel.serve.tracing import Tracing, traceparent
-from tests.serve.live import PROMPT, SMALL, live, settings, worker
+from tests.serve.live import HTTP, PROMPT, SMALL, live, settings, worker
 
 
 @pytest.fixture
@@ -58,11 +57,11 @@ def test_a_job_belongs_to_the_trace_of_its_request(
     trace = "0af7651916cd43dd8448eb211c80319c"
     with live(settings(tmp_path, random_nano, traces=address)) as (server, there):
         headers = {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
-        made = httpx.post(f"{there}/v1/videos", json={"prompt": PROMPT, **SMALL}, headers=headers, timeout=60).json()
+        made = HTTP.post(f"{there}/v1/videos", json={"prompt": PROMPT, **SMALL}, headers=headers).json()
         assert "traceparent" not in made["parameters"]
         busy = worker(server)
         assert busy.once()
-        assert httpx.get(f"{there}/v1/videos/none", timeout=60).status_code == 404
+        assert HTTP.get(f"{there}/v1/videos/none").status_code == 404
     # A span ends after its answer has been sent, so only a server that has stopped has ended all of them.
     server.tracing.close()
     busy.tracing.close()

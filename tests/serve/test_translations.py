@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from lichtspiel.serve.api.state import Server
 from lichtspiel.serve.api.translation_form import DRAFT, RENDER
 from lichtspiel.translate.translators import apertium_pairs
 from lichtspiel.workflows.translate import LIPS
-from tests.serve.live import live, settings, worker
+from tests.serve.live import HTTP, live, settings, worker
 from tests.translate.conftest import talk
 
 __all__ = ["talk"]
@@ -41,7 +40,7 @@ LINES = [
     {"start": 4.25, "end": 7.0, "text": ""},
     {"start": 4.25, "end": 7.0, "text": "Sie sagte, das\nWetter werde schön."},
 ]
-get, send, remove = (partial(call, timeout=60) for call in (httpx.get, httpx.post, httpx.delete))
+get, send, remove = HTTP.get, HTTP.post, HTTP.delete
 
 
 @pytest.fixture

@@ -61,18 +61,19 @@ def test_a_failure_ends_the_job_with_its_code_and_the_next_one_succeeds(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    first, second = ask(server, tmp_path), ask(server, tmp_path)
+    first, second, made = ask(server, tmp_path), ask(server, tmp_path), worker(server)
     with monkeypatch.context() as patch:
         patch.setattr(pipeline_room.flow, "sample", fail)
         if code == "out_of_memory":
             with pytest.raises(OutOfMemory):  # the process ends, and another one begins with its memory free
-                worker(server).once()
+                made.once()
+            made = worker(server)
         else:
-            worker(server).once()
+            made.once()
     ended = now(server, first)
     assert (ended.state, ended.error_code) == ("failed", code)
     assert "/home/ada" not in str(ended.error_message)
-    worker(server).once()
+    made.once()
     assert now(server, second).state == "completed"
 
 
@@ -144,7 +145,7 @@ def test_a_worker_that_lost_its_job_leaves_nothing(
 def test_a_worker_that_is_told_to_stop_gives_its_job_back(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job, stop = ask(server, tmp_path, steps=5), threading.Event()
+    job, stop = ask(server, tmp_path, steps=3), threading.Event()
     whole = Pipeline.denoise
 
     def told(self: Pipeline, *given: Any) -> Iterator[object]:
@@ -154,10 +155,11 @@ def test_a_worker_that_is_told_to_stop_gives_its_job_back(
             yield step
 
     monkeypatch.setattr(Pipeline, "denoise", told)
-    worker(server).once(stop)
+    made = worker(server)
+    made.once(stop)
     assert now(server, job).state == "queued"
     monkeypatch.undo()
-    worker(server).once()
+    made.once()
     assert now(server, job).state == "completed"
 
 
