@@ -152,6 +152,11 @@ def test_letters_apart_may_follow_an_article(text: str) -> None:
     assert judge_prompt(text, has_image=False).category == "minors"
 
 
+def test_signs_between_words_hide_nothing() -> None:
+    texts = [f"a{sign}mass{sign}shooting{sign}in{sign}a{sign}school" for sign in " '’·./-"]
+    assert [text for text in texts if judge_prompt(text, has_image=False).decision != "refused"] == []
+
+
 @pytest.mark.parametrize(
     "text", ["", " ", "naked " * 1300, "take off x " * 700, "a " * 4000, "孩" * 8000, "\u200b" * 8000]
 )
