@@ -8,11 +8,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 import uvicorn
 from openai import OpenAI
 
+from lichtspiel.inference.pipeline import Pipeline
+from lichtspiel.request import Request
 from lichtspiel.serve.api.app import create_app
 from lichtspiel.serve.api.state import Server
 from lichtspiel.serve.connections import PatientProtocol
@@ -36,6 +39,24 @@ def settings(folder: Path, weights: Path, **changes: object) -> Settings:
 
 def worker(server: Server) -> Worker:
     return Worker(server.settings, "cpu", server.jobs, server.files)
+
+
+class Warm(Worker):
+    """A worker after its first job: it begins with the weights that the last such worker has loaded."""
+
+    last: ClassVar[dict[object, Pipeline]] = {}
+
+    def _pipeline(self, request: Request) -> Pipeline:
+        key = self.settings.weights, self.settings.loras
+        self.pipeline = self.pipeline or self.last.get(key)
+        self.last.clear()
+        self.last[key] = found = super()._pipeline(request)
+        return found
+
+
+def warm(server: Server) -> Warm:
+    """For tests that need something made and are not about how its models are loaded."""
+    return Warm(server.settings, "cpu", server.jobs, server.files)
 
 
 def port_of(runner: uvicorn.Server) -> int:
@@ -73,7 +94,7 @@ def live(chosen: Settings) -> Iterator[tuple[Server, str]]:
 @contextmanager
 def working(server: Server) -> Iterator[Worker]:
     """A worker that takes jobs as they come."""
-    stop, found = threading.Event(), worker(server)
+    stop, found = threading.Event(), warm(server)
     thread = threading.Thread(target=found.run, args=(stop,), kwargs={"idle": 0.05}, daemon=True)
     server.workers[0] = "ready"
     thread.start()

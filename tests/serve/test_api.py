@@ -28,7 +28,7 @@ from lichtspiel.serve.queue.api_keys import Keys, Quotas
 from lichtspiel.serve.settings import Settings
 from lichtspiel.spec import MODELS
 from tests.lora.files import keys, linear_layers, pairs, save
-from tests.serve.live import HTTP, PROMPT, SMALL, client, live, settings, worker, working
+from tests.serve.live import HTTP, PROMPT, SMALL, client, live, settings, warm, working
 
 pytestmark = pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")
 
@@ -97,7 +97,7 @@ def test_the_openai_client_makes_watches_and_fetches_a_video(served: Served, tmp
 
 def test_a_first_picture_comes_as_openai_sends_it(served: Served) -> None:
     server, address = served
-    videos, made = client(address).videos, worker(server)
+    videos, made = client(address).videos, warm(server)
     uploaded = videos.create(prompt=PROMPT, input_reference=("first.png", picture()), extra_body=SMALL).id
     # The client's types have it, the client itself does not send it yet.
     written = {"image_url": "data:image/png;base64," + base64.b64encode(picture()).decode()}
@@ -260,7 +260,7 @@ def test_events_tell_every_change_until_the_end(served: Served) -> None:
 def test_ranges_and_etags_are_what_players_want(served: Served) -> None:
     server, address = served
     id = post(address, json={"prompt": PROMPT, **SMALL}).json()["id"]
-    assert worker(server).once()
+    assert warm(server).once()
     there = f"{address}/v1/videos/{id}/content"
     whole = get(there)
     assert whole.headers["content-type"] == "video/mp4"
@@ -278,7 +278,7 @@ def test_ranges_and_etags_are_what_players_want(served: Served) -> None:
 def test_anybody_may_verify(served: Served, tmp_path: Path) -> None:
     server, address = served
     id = post(address, json={"prompt": PROMPT, **SMALL}).json()["id"]
-    assert worker(server).once()
+    assert warm(server).once()
     video = get(f"{address}/v1/videos/{id}/content").content
     said = send(f"{address}/v1/verify", files={"file": video}).json()
     assert said["credentials"]["state"] == "trusted"
@@ -302,7 +302,7 @@ def test_models_state_and_numbers(served: Served) -> None:
     assert get(f"{address}/ready").status_code == 200
     post(address, json={"prompt": PROMPT, **SMALL})
     assert 'lichtspiel_jobs{state="queued"} 1.0' in get(f"{address}/metrics").text
-    assert worker(server).once()
+    assert warm(server).once()
     post(address, json={"prompt": "a naked child"})
     numbers = get(f"{address}/metrics").text
     assert 'lichtspiel_jobs{state="completed"} 1.0' in numbers
@@ -325,7 +325,7 @@ def test_loras_are_named_not_pathed(random_nano: Path, tmp_path: Path) -> None:
             assert code(post(address, json={"prompt": PROMPT, "lora": [wrong]})) == (400, "invalid_request")
         made = post(address, json={"prompt": PROMPT, "lora": ["style:0.5"], **SMALL}).json()
         assert made["parameters"]["lora"] == [{"path": "style", "strength": 0.5}]
-        assert worker(server).once()
+        assert warm(server).once()
         done = get(f"{address}/v1/videos/{made['id']}").json()
         assert done["status"] == "completed"
         assert any("matched 80/80 layers" in note for note in done["notes"])

@@ -32,7 +32,7 @@ from lichtspiel.serve.settings import Settings
 from lichtspiel.workflows.terms import Terms
 from tests.seal.conftest import provenance
 from tests.serve.conftest import add
-from tests.serve.live import HTTP, PROMPT, SMALL, live, settings, worker
+from tests.serve.live import HTTP, PROMPT, SMALL, live, settings, warm
 
 Served = tuple[Server, str]
 
@@ -312,7 +312,7 @@ def test_the_log_has_ids_and_no_prompt(random_nano: Path, tmp_path: Path, capsys
         configure(as_json=True)
         with live(settings(tmp_path, random_nano)) as (server, address):
             answer = HTTP.post(f"{address}/v1/videos", json={"prompt": PROMPT, **SMALL})
-            assert worker(server).once()
+            assert warm(server).once()
             numbers = HTTP.get(f"{address}/metrics").text
     finally:
         for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):

@@ -22,7 +22,7 @@ from lichtspiel.serve.server import address_of, bind, open_server
 from lichtspiel.serve.settings import Settings
 from lichtspiel.serve.workers import worker as worker_room
 from lichtspiel.serve.workers.faults import DEVICE, DISK, FULL, RECORD, WEIGHTS, fault_of
-from tests.serve.live import HTTP, live, settings, worker
+from tests.serve.live import HTTP, live, settings, warm, worker
 from tests.serve.test_worker import ask, now
 
 Fault = tuple[Callable[[Server, Path], None], Callable[[Server, Path], None]]
@@ -76,7 +76,7 @@ def void(_: object) -> None:
 
 @contextmanager
 def running(server: Server) -> Iterator[None]:
-    stop, found = threading.Event(), worker(server)
+    stop, found = threading.Event(), warm(server)
     found.say = lambda state: server.workers.__setitem__(0, state)
     thread = threading.Thread(target=found.run, args=(stop,), kwargs={"idle": 0.02}, daemon=True)
     thread.start()

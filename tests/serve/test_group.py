@@ -82,9 +82,10 @@ def test_a_group_makes_what_one_process_makes_and_goes_on_after_a_cancelled_job(
 ) -> None:
     # With guidance each process computes a branch; without, half of the tokens.
     asked = [{"steps": 2}, {"steps": 2, "guidance": 1}]
+    single = worker(server)
     for fields in asked:
         ask(server, tmp_path, **fields)
-        assert worker(server).once()
+        assert single.once()
 
     def cancel(heartbeat: Heartbeat, step: Step) -> None:
         assert step.index == 1

@@ -15,7 +15,7 @@ import pytest
 from lichtspiel.serve.api.body import folder, sweep_uploads
 from lichtspiel.serve.api.state import Server
 from lichtspiel.serve.workers.supervisor import open_jobs
-from tests.serve.live import HTTP, PROMPT, SMALL, live, settings, worker
+from tests.serve.live import HTTP, PROMPT, SMALL, live, settings, warm
 
 Served = tuple[Server, str]
 
@@ -52,7 +52,7 @@ def test_a_finished_job_keeps_its_video_and_pictures_only_and_head_sends_none_of
     id = post(address, prompt=PROMPT, **SMALL).json()["id"]
     (tmp_path / "picture").write_bytes(b"of an attempt that was killed")
     server.files.put(tmp_path / "picture", f"previews/{id}_0_3.png")
-    assert worker(server).once()
+    assert warm(server).once()
     assert [name.partition("/")[0] for name in files(server)] == ["previews", "sheets", "videos"]
     assert server.jobs.get(id, None).latents is None
     there = f"{address}/v1/videos/{id}/content"

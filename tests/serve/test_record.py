@@ -26,7 +26,7 @@ from lichtspiel.serve.queue.record import Record, record_of
 from lichtspiel.serve.server import open_server
 from lichtspiel.storage import file_sha256
 from tests.seal.test_record import made
-from tests.serve.live import SMALL, settings, worker
+from tests.serve.live import SMALL, settings, warm
 from tests.serve.test_worker import ask
 
 
@@ -113,7 +113,7 @@ def test_any_machine_finds_what_another_one_made(
     monkeypatch.setenv("LICHTSPIEL_HOME", str(tmp_path / "worker"))
     pod = open_server(settings(tmp_path, random_nano, database=url))
     job = ask(pod, tmp_path, **SMALL)
-    assert worker(pod).once()
+    assert warm(pod).once()
     done = pod.jobs.get(job.id, None)
     pod.files.fetch(str(done.video), tmp_path / "v.mp4")
     pod.jobs.close()

@@ -20,7 +20,7 @@ from lichtspiel.serve.api import sources
 from lichtspiel.serve.queue.api_keys import Keys
 from tests.footage.files import clip, clip_file
 from tests.inference.test_vace import folders  # noqa: F401  (a fixture)
-from tests.serve.live import PROMPT, SMALL, client, live, settings, worker
+from tests.serve.live import PROMPT, SMALL, client, live, settings, warm
 from tests.tune.clips import write_frames
 
 pytestmark = pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")
@@ -41,7 +41,7 @@ def test_an_edit_takes_a_video_by_id_or_as_an_upload(
         first = plain.create(PROMPT, frames=5)
         with pytest.raises(ApiError, match="is queued; there is no video of it to use as video"):
             plain.edit(first.id, "a fish")
-        assert worker(server).once()
+        assert warm(server).once()
         by_id = plain.edit(first.id, "a fish", seed=3)
         film = plain.download(first.id, tmp_path / "first.mp4")
         # The package openai takes uploads here; with an id it raises before it sends anything.
@@ -53,7 +53,7 @@ def test_an_edit_takes_a_video_by_id_or_as_an_upload(
         assert (masked["inputs"], masked["remixed_from_video_id"]) == (["mask", "video"], None)
         plain.delete(first.id)  # an edit keeps a copy of what it needs
         for _ in range(3):
-            assert worker(server).once()
+            assert warm(server).once()
         made = [plain.get(id) for id in (by_id.id, sent.id, masked["id"])]
         assert [one.status for one in made] == ["completed"] * 3, [one.error for one in made]
         assert made[0].fields["model"] == "tiny-vace"
@@ -64,7 +64,7 @@ def test_an_edit_takes_a_video_by_id_or_as_an_upload(
 def test_an_extension_goes_on_from_the_last_frame_and_keeps_the_video(random_nano: Path, tmp_path: Path) -> None:
     with live(settings(tmp_path / "server", random_nano)) as (server, address):
         first = client(address).videos.create(model="nano", prompt=PROMPT, extra_body=SMALL)
-        assert worker(server).once()
+        assert warm(server).once()
         with Client(address) as plain:
             film = plain.download(first.id, tmp_path / "first.mp4")
             longer = plain.extend(first.id, "it goes on", seconds=0.625, steps=1)
@@ -76,7 +76,7 @@ def test_an_extension_goes_on_from_the_last_frame_and_keeps_the_video(random_nan
         for id in (longer.id, sent["id"]):
             with server.files.open(server.jobs.get(id, None).inputs["image"]) as stored:
                 assert np.array_equal(np.asarray(Image.open(stored)), last)
-            assert worker(server).once()
+            assert warm(server).once()
             assert server.jobs.get(id, None).state == "completed"
         with Client(address) as plain:
             whole = list(read_frames(plain.download(longer.id, tmp_path / "whole.mp4")))
@@ -123,7 +123,7 @@ WRONG: list[tuple[str, dict[str, Any], int, str]] = [
 def test_what_is_wrong_with_them(random_nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with live(settings(tmp_path, random_nano)) as (server, address), Client(address) as plain:
         mine = plain.create(PROMPT, **SMALL)
-        assert worker(server).once()
+        assert warm(server).once()
         for path, fields, status, message in WRONG:
             sent = {name: {"id": mine.id} if value == "MINE" else value for name, value in fields.items()}
             with pytest.raises(ApiError) as caught:
@@ -141,7 +141,7 @@ def test_nobody_edits_what_belongs_to_somebody_else(random_nano: Path, tmp_path:
         ada, grace = (Keys(server.jobs).create(name)[1] for name in ("ada", "grace"))
         with Client(address, ada) as hers, Client(address, grace) as his:
             mine = hers.create(PROMPT, **SMALL)
-            assert worker(server).once()
+            assert warm(server).once()
             for ask in (his.edit, lambda id, prompt: his.extend(id, prompt, seconds=1)):
                 with pytest.raises(ApiError, match="there is no video"):
                     ask(mine.id, "a fish")
@@ -158,7 +158,7 @@ def test_pairs_of_the_client_stay_with_the_video(random_nano: Path, tmp_path: Pa
             assert plain.create(PROMPT).fields["metadata"] is None
             assert plain.remix(made.id, "a fish", metadata={"order": "8"}).fields["metadata"] == {"order": "8"}
             assert "metadata" not in plain.get(made.id).fields["parameters"]
-        assert worker(server).once()
+        assert warm(server).once()
         assert server.jobs.get(made.id, None).state == "completed"
 
 

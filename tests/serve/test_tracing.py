@@ -15,7 +15,7 @@ pytest.importorskip("opentelemetry.sdk", reason="OpenTelemetry is in the extra t
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from lichtspiel.serve.tracing import Tracing, traceparent
-from tests.serve.live import HTTP, PROMPT, SMALL, live, settings, worker
+from tests.serve.live import HTTP, PROMPT, SMALL, live, settings, warm
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_job_belongs_to_the_trace_of_its_request(
         headers = {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
         made = HTTP.post(f"{there}/v1/videos", json={"prompt": PROMPT, **SMALL}, headers=headers).json()
         assert "traceparent" not in made["parameters"]
-        busy = worker(server)
+        busy = warm(server)
         assert busy.once()
         assert HTTP.get(f"{there}/v1/videos/none").status_code == 404
     # A span ends after its answer has been sent, so only a server that has stopped has ended all of them.
