@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from lichtspiel.cli import main
 
-__all__ = ["Done", "command"]
+__all__ = ["PATIENCE", "Done", "begin", "command"]
 
 LOADED = ["tests.commands", "torch", "lichtspiel.workflows.generate", "lichtspiel.seal.verify", "tests.ready"]
 """Modules that the copied process has loaded."""
@@ -31,17 +33,26 @@ class Done:
     stderr: str
 
 
-def command(*words: str | Path, cwd: Path) -> Done:
-    """Run `lichtspiel` with these words in a folder, with this process's environment."""
+def begin(*words: str | Path, cwd: Path, printed: tuple[Path, Path]) -> BaseProcess:
+    """Start `lichtspiel` with these words in a folder, with this process's environment; it writes to two files or
+    terminals."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         context: multiprocessing.context.BaseContext = multiprocessing.get_context("spawn")
     else:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(LOADED)
+    process: BaseProcess = context.Process(  # type: ignore[attr-defined]
+        target=_be_command, args=([*map(str, words)], cwd, dict(os.environ), printed)
+    )
+    process.start()
+    return process
+
+
+def command(*words: str | Path, cwd: Path) -> Done:
+    """Run `lichtspiel` with these words in a folder, with this process's environment."""
     with tempfile.TemporaryDirectory() as folder:
         printed = Path(folder, "out"), Path(folder, "err")
-        process = context.Process(target=_be_command, args=([*map(str, words)], cwd, dict(os.environ), printed))
-        process.start()
+        process = begin(*words, cwd=cwd, printed=printed)
         process.join(PATIENCE)
         if process.exitcode is None:
             process.kill()
@@ -55,6 +66,7 @@ def _be_command(words: list[str], folder: Path, environment: Mapping[str, str], 
         target = os.open(path, os.O_WRONLY | os.O_CREAT)
         os.dup2(target, stream.fileno())
         os.close(target)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)

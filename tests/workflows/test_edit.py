@@ -247,10 +247,10 @@ def test_a_clip_of_one_frame_is_edited_too(tmp_path: Path, vace: Path) -> None:
 
 
 def test_a_4k_clip_is_edited_at_its_size(tmp_path: Path, vace: Path) -> None:
-    source = large_file(tmp_path)
+    source = large_file(tmp_path, frames=2)
     before = list(read_video(source))
     after, maker = made(source, job(tmp_path, vace, {"add": "800,600,2000,1800"}))
-    assert [frame.shape for frame in after] == [(2160, 3840, 3)] * 3
+    assert [frame.shape for frame in after] == [(2160, 3840, 3)] * 2
     changed = differs(before, after)
     inside = np.zeros((2160, 3840), bool)
     inside[600:1800, 800:2000] = True

@@ -116,10 +116,10 @@ def test_a_4k_clip_has_a_4k_mask(tmp_path: Path) -> None:
     across, down = 3840 / WIDTH, 2160 / HEIGHT
     left, top, right, bottom = box_of(clip().masks[0] == 1) or (0, 0, 0, 0)
     box = int(left * across), int(top * down), int(right * across), int(bottom * down)
-    result = track(large_file(tmp_path), tmp_path / "mask.mp4", [Selection(box=box)])
-    assert (result["size"], result["frames"], result["fps"]) == ([3840, 2160], 3, 25.0)
+    result = track(large_file(tmp_path, frames=2), tmp_path / "mask.mp4", [Selection(box=box)])
+    assert (result["size"], result["frames"], result["fps"]) == ([3840, 2160], 2, 25.0)
     masks = [frame[..., 0] > 127 for frame in read_video(tmp_path / "mask.mp4")]
-    assert masks[2].shape == (2160, 3840)
-    for mask, true in zip(masks, clip().masks == 1, strict=False):
+    assert masks[1].shape == (2160, 3840)
+    for mask, true in zip(masks, clip().masks[:2] == 1, strict=True):
         small = np.asarray(cv2.resize(mask.astype(np.float32), (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)) > 0.5
         assert (small & true).sum() / (small | true).sum() > 0.7
