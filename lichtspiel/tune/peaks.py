@@ -41,6 +41,10 @@ the run: measured with nano, where gradients and states of the whole model fill 
 (`python -m benchmarks.tuning`, 2026-11-28). Large blocks go back at once (`host.return_freed_memory`)."""
 
 
+DEVICE: Any = torch.ops.prim.device.default
+"""How PyTorch asks a fake tensor for its device."""
+
+
 class StorageCount(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of all storages that were made within it and are still alive, and keeps the highest count."""
 
@@ -51,6 +55,8 @@ class StorageCount(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._left_out: dict[int, Any] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is DEVICE:  # every second call, and it makes nothing
+            return args[0].fake_device
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor) and leaf.device.type != "meta":
@@ -139,10 +145,12 @@ def _step(spec: DiTSpec, row: Model, bucket: Bucket, options: RunOptions) -> int
                 averages = [torch.empty_like(one) for one in parameters.values()] if options.ema else []
                 optimizer = make_optimizer(parameters, options)
                 batch = fake_batch(row, bucket, options.batch)
-                for _ in range(2):
-                    _backward(dit, batch)
-                    optimizer.step()
-                    optimizer.zero_grad(set_to_none=True)
+                for parameter in parameters.values():
+                    parameter.grad = torch.empty_like(parameter)
+                optimizer.step()  # makes the states, so that one pass shows what all but the first hold
+                optimizer.zero_grad(set_to_none=True)
+                _backward(dit, batch)
+                optimizer.step()
                 del averages
     finally:
         rotary_angles.cache_clear()  # real steps must not get the fake angles of this one
