@@ -15,7 +15,7 @@ import html
 import math
 import re
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 
 import ftfy
@@ -34,6 +34,9 @@ UNKNOWN_PENALTY = 10.0
 
 SPACE = "▁"
 """How SentencePiece writes the space before a word."""
+
+WORDS = 1 << 14
+"""How many words are kept with their pieces; a data set has few words, and prompts share most of theirs."""
 
 SPECIAL = re.compile(r"(<pad>|</s>|<s>|<unk>|<extra_id_(?:0|[1-9][0-9]?|[12][0-9]{2})>)")
 """Names that stand for a single id anywhere in a prompt (the added tokens of google/umt5-xxl)."""
@@ -58,6 +61,7 @@ class Unigram:
         self._scores = list(scores)
         self._scores[UNKNOWN] = min(scores) - UNKNOWN_PENALTY
         self._longest = max(map(len, pieces))
+        self._word = lru_cache(WORDS)(self._split)
 
     def segment(self, text: str) -> list[int]:
         """Split a cleaned text into ids, without `</s>` at the end.
@@ -74,7 +78,7 @@ class Unigram:
                     ids += self._word(word)
         return ids
 
-    def _word(self, word: str) -> list[int]:
+    def _split(self, word: str) -> tuple[int, ...]:
         """Find the most probable split of a word (Viterbi); adjacent unknown characters become one `<unk>`."""
         score = [0.0] + [-math.inf] * len(word)  # of the best split up to here
         last = [(0, UNKNOWN)] * (len(word) + 1)  # its last piece: where it starts, and its id
@@ -92,7 +96,7 @@ class Unigram:
             end, piece = last[end]
             if piece != UNKNOWN or ids[-1:] != [UNKNOWN]:
                 ids.append(piece)
-        return ids[::-1]
+        return tuple(ids[::-1])
 
 
 @cache

@@ -52,7 +52,10 @@ def vocabulary(texts: Iterable[str], size: int | None = None) -> list[int]:
     With `size` the result has exactly that many ids: the rarest are dropped, or unused ids are added.
     """
     unigram = umt5()
-    counts = Counter(piece for text in texts for piece in unigram.segment(clean(text)))
+    counts: Counter[int] = Counter()
+    for text, times in Counter(texts).items():
+        for piece in unigram.segment(clean(text)):
+            counts[piece] += times
     special = (END, UNKNOWN)
     if size is None:
         return sorted({*counts, *special})

@@ -57,20 +57,22 @@ def dit_plan(steps: int, **changes: object) -> DiTPlan:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
     folder = tmp_path_factory.mktemp("run") / "clips"
-    return render_store(folder, WORLD, range(80), Shape(width=32, height=32, frames=9), held_out=False, workers=1)
+    return render_store(folder, WORLD, range(80), Shape(width=32, height=32, frames=9), held_out=False, workers=2)
 
 
 def quiet(values: dict[str, float]) -> None:
     pass
 
 
-def test_a_store_is_rendered_once_and_read_again(tmp_path: Path) -> None:
+def test_a_store_is_rendered_once_and_read_again(store: ClipStore, tmp_path: Path) -> None:
     shape = Shape(width=16, height=16, frames=5)
     first = render_store(tmp_path / "clips", WORLD, range(3), shape, held_out=False, workers=1)
     again = render_store(tmp_path / "clips", WORLD, range(3), shape, held_out=False, workers=1)
     assert first.scenes == again.scenes == open_store(tmp_path / "clips").scenes
     assert (first.frames == again.frames).all()
     assert first.masks.max() >= 1
+    here = render_store(tmp_path / "here", WORLD, range(62, 66), store.shape, held_out=False, workers=2)
+    assert (here.frames == store.frames[62:66]).all()  # that of two processes, in shares of 64
     with pytest.raises(InvalidInput, match="no rendered clips"):
         open_store(tmp_path / "nothing")
 

@@ -26,6 +26,9 @@ from lichtspiel.toybox.scene import Actor, Scene
 from lichtspiel.train.data import Frames, Shape
 from lichtspiel.train.nano.captions import draw_caption, draw_prompt
 
+SHARE = 64
+"""How many clips a process renders in one piece."""
+
 
 @dataclass(frozen=True)
 class ClipStore:
@@ -100,7 +103,11 @@ def render_store(
     held_out: bool | None,
     workers: int,
 ) -> ClipStore:
-    """Render one clip per seed into `folder` and open it; an existing store is opened as it is."""
+    """Render one clip per seed into `folder` and open it; an existing store is opened as it is.
+
+    Shares of `SHARE` clips are rendered in up to `workers` processes; a single share in this one, because processes
+    take longer to start.
+    """
     if (folder / "scenes.jsonl").is_file():
         return open_store(folder)
     pixels = (len(seeds), shape.frames, shape.height, shape.width)
@@ -108,21 +115,30 @@ def render_store(
         np.lib.format.open_memmap(draft / "frames.npy", mode="w+", dtype=np.uint8, shape=(*pixels, 3))
         np.lib.format.open_memmap(draft / "masks.npy", mode="w+", dtype=np.uint8, shape=pixels)
         jobs = [
-            (draft, start, seeds[start : start + 64], vocabulary, shape, held_out) for start in range(0, len(seeds), 64)
+            (draft, start, seeds[start : start + SHARE], vocabulary, shape, held_out)
+            for start in range(0, len(seeds), SHARE)
         ]
-        # Spawn, because forking a process that already runs torch threads can hang.
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            lines = [line for part in pool.map(_render_part, jobs) for line in part]
+        workers = min(workers, len(jobs))
+        if workers <= 1:
+            lines = [line for job in jobs for line in _render_part(job)]
+        else:
+            # Spawn, because forking a process that already runs torch threads can hang.
+            with ProcessPoolExecutor(workers, get_context("spawn"), _use_one_thread) as pool:
+                lines = [line for part in pool.map(_render_part, jobs) for line in part]
         (draft / "scenes.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return open_store(folder)
 
 
-def _render_part(job: tuple[Path, int, range, Vocabulary, Shape, bool | None]) -> list[str]:
-    """Render one share of the seeds in a worker; returns the scenes as JSON lines."""
+def _use_one_thread() -> None:
+    """Leave the other cores to the other processes."""
     import cv2
 
-    folder, start, seeds, vocabulary, shape, held_out = job
     cv2.setNumThreads(1)
+
+
+def _render_part(job: tuple[Path, int, range, Vocabulary, Shape, bool | None]) -> list[str]:
+    """Render one share of the seeds; returns the scenes as JSON lines."""
+    folder, start, seeds, vocabulary, shape, held_out = job
     frames = np.load(folder / "frames.npy", mmap_mode="r+")
     masks = np.load(folder / "masks.npy", mmap_mode="r+")
     lines = []

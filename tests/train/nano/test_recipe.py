@@ -53,7 +53,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Variant:
         repository="t",
     )
     made = replace(
-        STANDARD, name="tiny", model=model, world=world, shape=Shape(width=32, height=32, frames=9), clips=80, crop=16,
+        STANDARD, name="tiny", model=model, world=world, shape=Shape(width=32, height=32, frames=9), clips=60, crop=16,
         vae_frames=(5,), batch=2, teacher=replace(STANDARD.teacher, steps=4), short=0.5,
         text_steps=0,
     )  # fmt: skip
