@@ -143,7 +143,7 @@ def _step(spec: DiTSpec, row: Model, bucket: Bucket, options: RunOptions) -> int
                 trained: nn.Module = dit if options.method == "full" else Adapter(dit, options.adapter, options.seed)
                 parameters = dict(trained.named_parameters())
                 averages = [torch.empty_like(one) for one in parameters.values()] if options.ema else []
-                optimizer = make_optimizer(parameters, options)
+                optimizer, more = _optimizer(parameters, options)
                 batch = fake_batch(row, bucket, options.batch)
                 for parameter in parameters.values():
                     parameter.grad = torch.empty_like(parameter)
@@ -151,10 +151,19 @@ def _step(spec: DiTSpec, row: Model, bucket: Bucket, options: RunOptions) -> int
                 optimizer.zero_grad(set_to_none=True)
                 _backward(dit, batch)
                 optimizer.step()
-                del averages
+                del averages, more
     finally:
         rotary_angles.cache_clear()  # real steps must not get the fake angles of this one
     return count.peak
+
+
+def _optimizer(parameters: dict[str, nn.Parameter], options: RunOptions) -> tuple[Any, list[Tensor]]:
+    """The optimizer of a run, and states that it has beside its own. Prodigy looks at values, which fake tensors do not
+    have: AdamW stands in for it, which has two states for each parameter where Prodigy has four."""
+    if options.optimizer != "prodigy":
+        return make_optimizer(parameters, options), []
+    states = [torch.empty_like(one) for one in parameters.values() for _ in range(2)]
+    return make_optimizer(parameters, replace(options, optimizer="adamw")), states
 
 
 def _backward(dit: DiT, batch: Batch) -> None:
