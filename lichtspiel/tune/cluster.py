@@ -8,6 +8,7 @@ own: Ray gets none. What is known of the work itself is in `workflow`.
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from lichtspiel.cluster import join
 from lichtspiel.errors import Interrupted, InvalidInput, LichtspielError
 from lichtspiel.inference.parallel import PATIENCE
+from lichtspiel.tune.desk import Desk
 from lichtspiel.tune.prepare import Observe
 from lichtspiel.tune.workflow import Job, tune
 
@@ -36,44 +38,13 @@ OWN = ".ray"
 """What Ray Train keeps of a run, in the folder of the run."""
 
 
-class _Desk:
-    """The actor where workers leave what the one who asked is to know."""
-
-    def __init__(self) -> None:
-        self.progress: tuple[str, float] | None = None
-        self.notes: list[str] = []
-        self.end: Outcome | LichtspielError | None = None
-
-    def note(self, text: str) -> None:
-        """Keep what a person should know."""
-        self.notes.append(text)
-
-    def report(self, stage: str, done: float) -> None:
-        """Keep how far the work is."""
-        self.progress = (stage, done)
-
-    def finish(self, end: Outcome | LichtspielError) -> None:
-        """Keep how the run ended; the first that failed counts."""
-        if not isinstance(self.end, LichtspielError):
-            self.end = end
-
-    def ended(self) -> Outcome | LichtspielError | None:
-        """How the run ended, or None."""
-        return self.end
-
-    def news(self) -> tuple[tuple[str, float] | None, list[str]]:
-        """The progress, and the notes since the last look."""
-        notes, self.notes = self.notes, []
-        return self.progress, notes
-
-
 def _work(config: dict[str, Any]) -> None:
     """The part of one worker; runs in its process."""
     import ray
     from ray import train
 
     desk, job = config["desk"], config["job"]
-    if isinstance(ray.get(desk.ended.remote()), LichtspielError):
+    if ray.get(desk.has_failed.remote()):
         return  # started again after an error that would come again
     observe = Observe()
     if train.get_context().get_world_rank() == 0:
@@ -81,10 +52,10 @@ def _work(config: dict[str, Any]) -> None:
     try:
         outcome = tune(job, observe)
     except LichtspielError as error:
-        ray.get(desk.finish.remote(error))
+        ray.get(desk.finish.remote(pickle.dumps(error), failed=True))
         raise  # ends the others, which would wait for this one
     if train.get_context().get_world_rank() == 0:
-        ray.get(desk.finish.remote(outcome))
+        ray.get(desk.finish.remote(pickle.dumps(outcome), failed=False))
 
 
 def tune_on_ray(job: Job, address: str, workers: int, observe: Observe) -> Outcome:
@@ -136,7 +107,7 @@ def _shared_out(job: Job, workers: int, observe: Observe, *, gpu: bool) -> Outco
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    make: Any = ray.remote(_Desk).options(num_cpus=0)
+    make: Any = ray.remote(Desk).options(num_cpus=0)
     desk = make.remote()
     trainer = TorchTrainer(
         _work,
@@ -151,7 +122,8 @@ def _shared_out(job: Job, workers: int, observe: Observe, *, gpu: bool) -> Outco
         running = aside.submit(trainer.fit)
         try:
             _follow(running, desk, observe)
-            end = ray.get(desk.ended.remote())
+            packed: bytes | None = ray.get(desk.ended.remote())
+            end: Any = None if packed is None else pickle.loads(packed)
             if isinstance(end, LichtspielError):
                 raise end
             if (error := running.exception()) is not None:

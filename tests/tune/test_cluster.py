@@ -1,11 +1,10 @@
-"""`torchrun` and workers of Ray come to what one process comes to, from the same folder of clips."""
+"""Processes of `torchrun` and workers of Ray come to what one process comes to, from the same folder of clips."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from lichtspiel import host
+from lichtspiel.cli import app
 from lichtspiel.cluster import join
 from lichtspiel.errors import InvalidInput
 from lichtspiel.spec import MODELS
@@ -67,25 +68,31 @@ def error(one: Path, other: Path) -> float:
     return relative_error(ours, theirs)
 
 
+def typed(words: list[str]) -> None:
+    """One process of `torchrun -m lichtspiel`, which begins with PyTorch loaded."""
+    torch.set_num_threads(1)
+    app(words, standalone_mode=False)
+
+
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_torchrun_of_the_command_comes_to_the_same(method: str, alone: Job, random_nano: Path, tmp_path: Path) -> None:
-    one, rate = alone, "1e-3"
+def test_torchrun_of_the_command_comes_to_the_same(method: str, alone: Job, tmp_path: Path) -> None:
+    one, rate, more = alone, "1e-3", ["--rank", "2", "--dtype", "float32"]
     if method == "full":
-        rate = "1e-4"  # Adam's first steps are of this size even where gradients are rounding errors
+        rate, more = "1e-4", []  # Adam's first steps are of this size even where gradients are rounding errors
         options = RunOptions(method="full", accumulate=2, learning_rate=float(rate))
         one = replace(alone, out=tmp_path / "alone", options=options)
         tune(one)
-    adapter = ("--rank", "2", "--dtype", "float32") if method == "lora" else ()
     words = (
-        "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "lichtspiel", "tune", method,
-        alone.data, "-o", tmp_path / "run", "--weights", random_nano, "--frames", "5", "--consent", CONSENT, "--cache",
-        alone.cache, "--steps", STEPS, *adapter, "--learning-rate", rate, "--device", "cpu", "--json",
+        "tune", method, alone.data, "-o", tmp_path / "run", "--weights", alone.weights, "--frames", "5", "--consent",
+        CONSENT, "--cache", alone.cache, "--steps", STEPS, *more, "--learning-rate", rate, "--device", "cpu", "--json",
     )  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, *map(str, words)], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-        check=False, timeout=300,
+    multiprocessing.set_forkserver_preload([__name__])
+    # What `torchrun --standalone --nproc-per-node 2` does, without two processes that load PyTorch anew.
+    settings = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=2, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+        run_id=tmp_path.name, start_method="forkserver", monitor_interval=0.1,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    elastic_launch(settings, typed)([*map(str, words)])
     assert error(tmp_path / "run", one.out) < 1e-4
 
 
@@ -106,12 +113,14 @@ class DiesOnce(Schedule):
 
 @pytest.fixture(scope="module")
 def cluster(real_processor: None) -> Iterator[None]:
-    """A Ray cluster of this process with two cores."""
+    """A Ray cluster of this process with two cores, without the watcher for machines that are about to go."""
     ray = pytest.importorskip("ray", reason="ray is in the extra cluster")
     pytest.importorskip("ray.train", reason="ray[train] is in the extra cluster", exc_type=ImportError)
-    join("local", cores=2)
-    yield
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+        join("local", cores=2)
+        yield
+        ray.shutdown()
 
 
 def test_workers_of_ray_train_come_to_the_same_when_one_is_killed(alone: Job, cluster: None, tmp_path: Path) -> None:
@@ -134,8 +143,9 @@ def test_workers_of_ray_train_come_to_the_same_when_one_is_killed(alone: Job, cl
 def test_what_a_worker_refuses_is_refused_with_its_words(alone: Job, cluster: None) -> None:
     from lichtspiel.tune.cluster import tune_on_ray
 
-    with pytest.raises(InvalidInput, match=r"holds a run with learning_rate 0\.001, not 0\.5"):
-        tune_on_ray(replace(alone, options=replace(alone.options, learning_rate=0.5)), "local", 1, Observe())
+    options = replace(alone.options, adapter=AdapterPlan(layers=("*.attn.q",)))
+    with pytest.raises(InvalidInput, match=r"--layers \*\.attn\.q matches no linear layer"):
+        tune_on_ray(replace(alone, options=options), "local", 1, Observe())
 
 
 @pytest.mark.parametrize(("workers", "words"), [(0, "--workers 0 is not valid"), (3, "the cluster has 2; use fewer")])
