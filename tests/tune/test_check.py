@@ -28,6 +28,7 @@ from lichtspiel.tune.meter import Measured, measured
 from lichtspiel.tune.prepare import Observe, look_through
 from lichtspiel.tune.settings import AdapterPlan, RunOptions
 from lichtspiel.weights.checkpoint import Checkpoint, checkpoint
+from tests.tune.caches import SHORT
 from tests.tune.clips import drawn, half_mask, write_clip, write_frames, write_picture
 from tests.tune.conftest import CONSENT
 
@@ -36,16 +37,16 @@ RUN = RunOptions(adapter=AdapterPlan(rank=4), batch=2, learning_rate=2e-3)
 OPTIONS = DataOptions(frames=(5, 9), consent=CONSENT)
 
 
-def test_a_run_that_fits_and_learns_may_go(data: Path, random_nano: Path, tmp_path: Path) -> None:
-    files = checkpoint(NANO, random_nano)
-    surveyed = look_through(data, NANO, files.tokenizer(), OPTIONS, Observe())
+def test_a_run_that_fits_and_learns_may_go(data: Path, short_nano: Path, tmp_path: Path) -> None:
+    files = checkpoint(SHORT, short_nano)
+    surveyed = look_through(data, SHORT, files.tokenizer(), OPTIONS, Observe())
     report = check(
-        surveyed, Encoder.of(NANO, files, tmp_path / "cache", "cpu"), OPTIONS, RUN, steps=100, observe=Observe()
+        surveyed, Encoder.of(SHORT, files, tmp_path / "cache", "cpu"), OPTIONS, RUN, steps=100, observe=Observe()
     )
     assert not report.refusals
-    assert [str(line.bucket) for line in report.buckets] == ["128x128x9", "128x128x1"]
+    assert [str(line.bucket) for line in report.buckets] == ["64x64x9", "64x64x1"]
     clips, pictures = report.buckets
-    assert (clips.samples, clips.per_epoch, clips.tokens) == (3, 2, 192)
+    assert (clips.samples, clips.per_epoch, clips.tokens) == (3, 2, 48)
     assert (pictures.samples, pictures.per_epoch) == (1, 1)
     assert clips.measured is not None
     assert clips.measured > 0
@@ -59,16 +60,16 @@ def test_a_run_that_fits_and_learns_may_go(data: Path, random_nano: Path, tmp_pa
 
 
 def test_the_hours_are_those_of_all_passes_of_a_step(
-    data: Path, random_nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, short_nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextmanager
     def a_second(device: object, *, before: int | None = None) -> Iterator[Measured]:
         yield Measured(0, 1, 1.0)
 
     monkeypatch.setattr(check_room, "measured", a_second)
-    files = checkpoint(NANO, random_nano)
-    surveyed = look_through(data, NANO, files.tokenizer(), OPTIONS, Observe())
-    encoder = Encoder.of(NANO, files, tmp_path / "cache", "cpu")
+    files = checkpoint(SHORT, short_nano)
+    surveyed = look_through(data, SHORT, files.tokenizer(), OPTIONS, Observe())
+    encoder = Encoder.of(SHORT, files, tmp_path / "cache", "cpu")
     for keep, accumulate, seconds in (((), 1, 1), (("a turtle walks",), 3, 6)):
         run = replace(RUN, keep=keep, accumulate=accumulate)
         report = check(surveyed, encoder, OPTIONS, run, steps=100, observe=Observe())
@@ -85,18 +86,18 @@ def test_what_a_run_measures_is_what_its_process_takes() -> None:
 
 
 def test_a_run_that_cannot_fit_is_refused_with_what_would(
-    data: Path, random_nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, short_nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for network in ("vae", "umt5", "dit", "dit_to_train"):
         monkeypatch.setattr(Checkpoint, network, None)
     monkeypatch.setattr(check_room, "free_memory", lambda device: 30_000_000)
     (data / "yellow.png").unlink()
-    files = checkpoint(NANO, random_nano)
-    surveyed = look_through(data, NANO, files.tokenizer(), OPTIONS, Observe())
-    encoder = Encoder.of(NANO, files, tmp_path / "cache", "cpu")
+    files = checkpoint(SHORT, short_nano)
+    surveyed = look_through(data, SHORT, files.tokenizer(), OPTIONS, Observe())
+    encoder = Encoder.of(SHORT, files, tmp_path / "cache", "cpu")
     report = check(surveyed, encoder, OPTIONS, RUN, steps=100, observe=Observe())
     (told,) = report.refusals
-    assert told.startswith("a step of 128x128x9 needs 0.")
+    assert told.startswith("a step of 64x64x9 needs 0.")
     assert "--batch 1" in told
     assert "a smaller --size or fewer --frames" in told
 
@@ -109,11 +110,11 @@ def test_a_probe_falls_or_it_does_not(losses: list[float], falls: bool) -> None:
     assert Probe(losses).falls is falls
 
 
-def test_a_run_that_learns_nothing_is_refused(data: Path, random_nano: Path, tmp_path: Path) -> None:
+def test_a_run_that_learns_nothing_is_refused(data: Path, short_nano: Path, tmp_path: Path) -> None:
     (data / "yellow.png").unlink()
-    files = checkpoint(NANO, random_nano)
-    surveyed = look_through(data, NANO, files.tokenizer(), OPTIONS, Observe())
-    encoder = Encoder.of(NANO, files, tmp_path / "cache", "cpu")
+    files = checkpoint(SHORT, short_nano)
+    surveyed = look_through(data, SHORT, files.tokenizer(), OPTIONS, Observe())
+    encoder = Encoder.of(SHORT, files, tmp_path / "cache", "cpu")
     slow = replace(RUN, learning_rate=1e-12)
     report = check(surveyed, encoder, OPTIONS, slow, steps=100, observe=Observe())
     assert any("the loss stayed" in told and "--learning-rate" in told for told in report.refusals)
@@ -271,13 +272,13 @@ def test_look_writes_sealed_sheets_and_a_page_with_captions_in_any_language(
     assert "128x128x9.png" in page
 
 
-def test_check_prints_the_table_and_the_verdict(data: Path, random_nano: Path, tmp_path: Path) -> None:
+def test_check_prints_the_table_and_the_verdict(data: Path, shortened: Path, tmp_path: Path) -> None:
     (data / "yellow.png").unlink()
-    words = ("check", str(data), "--weights", str(random_nano), "--frames", "5", "--rank", "4", "--learning-rate",
+    words = ("check", str(data), "--weights", str(shortened), "--frames", "5", "--rank", "4", "--learning-rate",
              "2e-3", "--device", "cpu", "--cache", str(tmp_path / "cache"), "--steps", "50")  # fmt: skip
     code, told = run(*words, "--consent", CONSENT)
     assert code == 0, told
-    assert "128x128x5" in told
+    assert "64x64x5" in told
     assert "predicted" in told
     assert "50 steps take about" in told
     assert "the model stays in memory; " in told  # the form that the run would choose

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,7 @@ from lichtspiel.weights.checkpoint import Checkpoint
 from lichtspiel.weights.components import scan
 from lichtspiel.weights.shards import write_shards
 from tests.golden import relative_error
-from tests.tune.caches import NANO, make_cache
-
-SHORT = replace(NANO, dit=replace(NANO.dit, layers=2))
-"""Nano with two blocks: every way of sharing work out is the same for two as for eight."""
+from tests.tune.caches import SHORT, make_cache
 
 PARTS, STEPS = 4, 2
 RUNS: dict[str, dict[str, Any]] = {

@@ -16,7 +16,7 @@ from lichtspiel.errors import InvalidInput, MediaError, OutputError, Refused
 from lichtspiel.inference.conditioning import vace_context, video_of
 from lichtspiel.inference.pixels import from_pixels
 from lichtspiel.models.clip import preprocess
-from lichtspiel.spec import MODELS
+from lichtspiel.spec import MODELS, Model
 from lichtspiel.tune import encode as encode_room
 from lichtspiel.tune.cache import Cache, batches
 from lichtspiel.tune.dataset import Bucket, DataOptions
@@ -25,6 +25,7 @@ from lichtspiel.tune.frames import frames_at
 from lichtspiel.tune.prepare import Observe, encode, look_through, prepare
 from lichtspiel.weights.checkpoint import Checkpoint, checkpoint
 from tests.golden import relative_error
+from tests.tune.caches import SHORT
 from tests.tune.clips import half_mask, write_clip, write_frames, write_picture
 from tests.tune.conftest import CONSENT
 
@@ -33,8 +34,7 @@ WIDE = (64, 48)
 OPTIONS = DataOptions(frames=(5, 9), consent=CONSENT)
 
 
-def cached(data: Path, weights: Path, folder: Path, name: str = "nano", options: DataOptions = OPTIONS) -> Cache:
-    row = MODELS[name]
+def cached(data: Path, weights: Path, folder: Path, row: Model = SHORT, options: DataOptions = OPTIONS) -> Cache:
     return prepare(data, row, checkpoint(row, weights), options, folder, device="cpu", observe=Observe())
 
 
@@ -48,12 +48,12 @@ def test_motion_keeps_its_speed(tmp_path: Path) -> None:
     assert slow[:6] == [0, 0, 1, 1, 2, 2]
 
 
-def test_the_cache_holds_what_the_networks_say_of_the_frames(data: Path, random_nano: Path, tmp_path: Path) -> None:
-    cache = cached(data, random_nano, tmp_path / "cache")
+def test_the_cache_holds_what_the_networks_say_of_the_frames(data: Path, short_nano: Path, tmp_path: Path) -> None:
+    cache = cached(data, short_nano, tmp_path / "cache", replace(SHORT, sampling=NANO.sampling))
     assert [str(bucket) for bucket in cache.buckets] == ["128x128x9", "128x128x1"]
     rows = {Path(row.source).name: row for row in cache.rows}
     batch = cache.read([rows["red.mp4"], rows["green.mp4"]])
-    files = checkpoint(NANO, random_nano)
+    files = checkpoint(SHORT, short_nano)
     vae = files.vae(torch.float32)
     frames = list(frames_at(data / "red.mp4", 8))[:9]
     video = torch.stack([from_pixels(frame) for frame in frames], dim=1)[None]
@@ -73,11 +73,11 @@ def test_the_cache_holds_what_the_networks_say_of_the_frames(data: Path, random_
 
 
 def test_an_interrupted_cache_goes_on_and_loads_no_network_when_it_is_whole(
-    data: Path, random_nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, short_nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "cache"
-    files = checkpoint(NANO, random_nano)
-    surveyed = look_through(data, NANO, files.tokenizer(), OPTIONS, Observe())
+    files = checkpoint(SHORT, short_nano)
+    surveyed = look_through(data, SHORT, files.tokenizer(), OPTIONS, Observe())
     read, seen = encode_room.read_sample, []
 
     def stopping(*args: object, **choices: object) -> object:
@@ -87,7 +87,7 @@ def test_an_interrupted_cache_goes_on_and_loads_no_network_when_it_is_whole(
         return read(*args, **choices)  # type: ignore[arg-type]
 
     monkeypatch.setattr(encode_room, "read_sample", stopping)
-    encoder = Encoder.of(NANO, files, folder, "cpu")
+    encoder = Encoder.of(SHORT, files, folder, "cpu")
     with pytest.raises(KeyboardInterrupt):
         encode(surveyed, encoder, OPTIONS, Observe())
     monkeypatch.setattr(encode_room, "read_sample", read)
@@ -98,33 +98,33 @@ def test_an_interrupted_cache_goes_on_and_loads_no_network_when_it_is_whole(
         monkeypatch.setattr(Checkpoint, network, None)
     (data / "red.mp4").rename(data / "scarlet.mp4")
     (data / "red.txt").rename(data / "scarlet.txt")
-    cache = cached(data, random_nano, folder, options=replace(OPTIONS, consent=None))  # said once
+    cache = cached(data, short_nano, folder, options=replace(OPTIONS, consent=None))  # said once
     assert cache.facts.consent == CONSENT
     assert len(next(batches(cache, 8, seed=0)).rows) >= 1
 
 
-def test_other_weights_make_a_cache_anew(data: Path, random_nano: Path, tmp_path: Path) -> None:
-    files = checkpoint(NANO, random_nano)
-    surveyed = look_through(data, NANO, files.tokenizer(), OPTIONS, Observe())
-    encoder = Encoder.of(NANO, files, tmp_path / "cache", "cpu")
+def test_other_weights_make_a_cache_anew(data: Path, short_nano: Path, tmp_path: Path) -> None:
+    files = checkpoint(SHORT, short_nano)
+    surveyed = look_through(data, SHORT, files.tokenizer(), OPTIONS, Observe())
+    encoder = Encoder.of(SHORT, files, tmp_path / "cache", "cpu")
     encode(surveyed, encoder, OPTIONS, Observe())
     assert not encoder.missing(surveyed.samples)
     shipped = Encoder.of(NANO, checkpoint(NANO), tmp_path / "cache", "cpu")
     assert len(shipped.missing(surveyed.samples)) == 4
 
 
-def test_a_model_of_other_tasks_gets_conditions_of_its_own(data: Path, random_nano: Path, tmp_path: Path) -> None:
-    files = checkpoint(NANO, random_nano)
-    samples = look_through(data, NANO, files.tokenizer(), OPTIONS, Observe()).samples
-    first = Encoder.of(NANO, files, tmp_path / "cache", "cpu")
+def test_a_model_of_other_tasks_gets_conditions_of_its_own(data: Path, short_nano: Path, tmp_path: Path) -> None:
+    files = checkpoint(SHORT, short_nano)
+    samples = look_through(data, SHORT, files.tokenizer(), OPTIONS, Observe()).samples
+    first = Encoder.of(SHORT, files, tmp_path / "cache", "cpu")
     first.encode_samples(samples[:1], lambda stage, done: None)
     assert not first.missing(samples[:1])
-    text_only = replace(first, row=replace(NANO, tasks=frozenset({"text"})))
+    text_only = replace(first, row=replace(SHORT, tasks=frozenset({"text"})))
     assert text_only.missing(samples[:1]) == samples[:1]
 
 
 def test_networks_leave_memory_when_they_have_encoded(
-    data: Path, random_nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, short_nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[weakref.ref[torch.nn.Module]] = []
     for name in ("vae", "umt5"):
@@ -137,7 +137,7 @@ def test_networks_leave_memory_when_they_have_encoded(
             return network
 
         monkeypatch.setattr(Checkpoint, name, loading)
-    cached(data, random_nano, tmp_path / "cache")
+    cached(data, short_nano, tmp_path / "cache")
     assert len(made) == 2
     assert not any(network() is not None for network in made)
 
@@ -152,7 +152,7 @@ def test_vace_learns_triples_of_video_mask_and_original(tiny_folders: dict[str, 
     write_picture(folder / "c.png", look=2)
     for name in "abc":
         (folder / f"{name}.txt").write_text("a square")
-    cache = cached(folder, tiny_folders["tiny-vace"], tmp_path / "cache", "tiny-vace")
+    cache = cached(folder, tiny_folders["tiny-vace"], tmp_path / "cache", MODELS["tiny-vace"])
     rows = {Path(row.source).name: row for row in cache.rows}
     batch = cache.read([rows["a.mp4"]])
     assert batch.latents.shape == (1, 16, 4, 6, 8)  # one reference and three of the video
@@ -181,7 +181,7 @@ def test_what_a_mask_makes_new_is_not_shown(tiny_folders: dict[str, Path], tmp_p
         (folder / "a.txt").write_text("a square")
     options = replace(OPTIONS, frames=(9,))
     made = [
-        cached(tmp_path / f"data{look}", tiny_folders["tiny-vace"], tmp_path / f"c{look}", "tiny-vace", options)
+        cached(tmp_path / f"data{look}", tiny_folders["tiny-vace"], tmp_path / f"c{look}", MODELS["tiny-vace"], options)
         for look in (0, 1)
     ]
     first, second = (cache.read(cache.rows) for cache in made)
@@ -198,7 +198,7 @@ def test_models_that_see_pictures_get_clip_features(
     folder = tmp_path / "data"
     write_clip(folder / "a.mp4", 12, size=WIDE)
     (folder / "a.txt").write_text("a square")
-    cache = cached(folder, tiny_folders[name], tmp_path / "cache", name)
+    cache = cached(folder, tiny_folders[name], tmp_path / "cache", MODELS[name])
     batch = cache.read(cache.rows)
     assert batch.clip is not None
     assert batch.clip.shape == (images, 257, 16)
@@ -211,64 +211,64 @@ def test_models_that_see_pictures_get_clip_features(
     assert relative_error(batch.clip[:1], expected) < 2e-2
 
 
-def test_weights_of_the_loss_are_means_over_cells(data: Path, random_nano: Path, tmp_path: Path) -> None:
+def test_weights_of_the_loss_are_means_over_cells(data: Path, short_nano: Path, tmp_path: Path) -> None:
     write_frames(data / "weights" / "red.mp4", [half_mask()] * 20)
-    cache = cached(data, random_nano, tmp_path / "cache")
+    cache = cached(data, short_nano, tmp_path / "cache")
     (row,) = [row for row in cache.rows if row.source.endswith("red.mp4")]
     weight = cache.read([row]).weight
     assert weight is not None
-    assert weight.shape == (1, 1, 3, 16, 16)
-    assert weight[..., :7].max() < 0.1
-    assert weight[..., 9:].min() > 0.9
+    assert weight.shape == (1, 1, 3, 8, 8)
+    assert weight[..., :3].max() < 0.1
+    assert weight[..., 5:].min() > 0.9
 
 
-def test_repeats_and_held_out_clips(data: Path, random_nano: Path, tmp_path: Path) -> None:
+def test_repeats_and_held_out_clips(data: Path, short_nano: Path, tmp_path: Path) -> None:
     options = replace(OPTIONS, held_out=1, repeats=3)
-    cache = cached(data, random_nano, tmp_path / "cache", options=options)
+    cache = cached(data, short_nano, tmp_path / "cache", options=options)
     assert len(cache.select(held_out=True)) == 1
     assert all(row.repeats == 3 for row in cache.rows)
     with pytest.raises(InvalidInput, match="leaves nothing of 4 clips"):
-        cached(data, random_nano, tmp_path / "cache", options=replace(OPTIONS, held_out=4))
+        cached(data, short_nano, tmp_path / "cache", options=replace(OPTIONS, held_out=4))
 
 
 def test_consent_is_asked_before_any_network_loads(
-    data: Path, random_nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, short_nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for network in ("vae", "umt5"):
         monkeypatch.setattr(Checkpoint, network, None)
     with pytest.raises(Refused, match=r"consent to 4 of the files, such as .*; it is asked once"):
-        cached(data, random_nano, tmp_path / "cache", options=replace(OPTIONS, consent=None))
+        cached(data, short_nano, tmp_path / "cache", options=replace(OPTIONS, consent=None))
 
 
 def test_a_full_disk_is_told_before_any_network_loads(
-    data: Path, random_nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, short_nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for network in ("vae", "umt5"):
         monkeypatch.setattr(Checkpoint, network, None)
     usage = type("usage", (), {"free": 1000})
     monkeypatch.setattr(encode_room.shutil, "disk_usage", lambda place: usage)
     with pytest.raises(OutputError, match=r"needs 0.0 GB more and 0.0 GB are free; free some, or .* --cache"):
-        cached(data, random_nano, tmp_path / "cache")
+        cached(data, short_nano, tmp_path / "cache")
 
 
-def test_the_size_of_a_sample_is_known_before_it_is_written(data: Path, random_nano: Path, tmp_path: Path) -> None:
-    cached(data, random_nano, tmp_path / "cache")
+def test_the_size_of_a_sample_is_known_before_it_is_written(data: Path, short_nano: Path, tmp_path: Path) -> None:
+    cached(data, short_nano, tmp_path / "cache")
     sizes = [path.stat().st_size for path in (tmp_path / "cache" / "samples").iterdir()]
-    bucket = Bucket(width=128, height=128, frames=9)
-    assert max(sizes) <= sample_bytes(NANO, bucket) <= 1.2 * max(sizes) + 4096
+    bucket = Bucket(width=64, height=64, frames=9)
+    assert max(sizes) <= sample_bytes(SHORT, bucket) <= 1.2 * max(sizes) + 4096
 
 
-def test_a_file_that_shrinks_meanwhile_is_told(data: Path, random_nano: Path, tmp_path: Path) -> None:
-    files = checkpoint(NANO, random_nano)
-    surveyed = look_through(data, NANO, files.tokenizer(), OPTIONS, Observe())
+def test_a_file_that_shrinks_meanwhile_is_told(data: Path, short_nano: Path, tmp_path: Path) -> None:
+    files = checkpoint(SHORT, short_nano)
+    surveyed = look_through(data, SHORT, files.tokenizer(), OPTIONS, Observe())
     write_clip(data / "red.mp4", 3)
     with pytest.raises(MediaError, match=r"red.mp4: has changed since it was read"):
-        encode(surveyed, Encoder.of(NANO, files, tmp_path / "cache", "cpu"), OPTIONS, Observe())
+        encode(surveyed, Encoder.of(SHORT, files, tmp_path / "cache", "cpu"), OPTIONS, Observe())
     assert not (tmp_path / "cache" / "index.json").exists()
 
 
-def test_the_statement_is_only_for_the_user_and_in_the_facts(data: Path, random_nano: Path, tmp_path: Path) -> None:
-    cached(data, random_nano, tmp_path / "cache")
+def test_the_statement_is_only_for_the_user_and_in_the_facts(data: Path, short_nano: Path, tmp_path: Path) -> None:
+    cached(data, short_nano, tmp_path / "cache")
     path = tmp_path / "cache" / "consent.json"
     assert json.loads(path.read_text())["consent"] == CONSENT
     assert path.stat().st_mode & 0o077 == 0

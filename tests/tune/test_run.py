@@ -25,7 +25,7 @@ from lichtspiel.tune.texts import encode_texts, read_prompts
 from lichtspiel.tune.trainer import Trainer
 from lichtspiel.weights.checkpoint import checkpoint
 from lichtspiel.weights.shards import write_shards
-from tests.tune.caches import NANO, make_cache
+from tests.tune.caches import SHORT, make_cache
 
 OPTIONS: dict[str, Any] = {"adapter": AdapterPlan(rank=2, alpha=2), "learning_rate": 1e-3, "warmup": 1, "batch": 2}
 
@@ -36,11 +36,11 @@ def cache(tmp_path: Path) -> Cache:
 
 
 def start(folder: Path, weights: Path, cache: Cache, steps: int = 4, **options: Any) -> Run:
-    files, chosen = checkpoint(NANO, weights), RunOptions(**OPTIONS | options)
-    made = Made(row=NANO, fingerprints=files.fingerprints(), facts=cache.facts, options=chosen, steps=0)
+    files, chosen = checkpoint(SHORT, weights), RunOptions(**OPTIONS | options)
+    made = Made(row=SHORT, fingerprints=files.fingerprints(), facts=cache.facts, options=chosen, steps=0)
     kept = encode_texts(cache.folder, ("", *chosen.keep), files, torch.device("cpu")) if chosen.keep else None
     return Run(
-        folder, Trainer(NANO, files, chosen, "cpu"), cache, Schedule(steps=steps, log_every=1, validate_every=2), made,
+        folder, Trainer(SHORT, files, chosen, "cpu"), cache, Schedule(steps=steps, log_every=1, validate_every=2), made,
         "lichtspiel generate …", kept,
     )  # fmt: skip
 
@@ -59,11 +59,11 @@ def weights_of(run: Run) -> Tensor:
     ids=["plain", "dropout-average-parts", "keep"],
 )
 def test_a_stopped_run_goes_on_to_the_same_bits(
-    options: dict[str, Any], random_nano: Path, cache: Cache, tmp_path: Path
+    options: dict[str, Any], short_nano: Path, cache: Cache, tmp_path: Path
 ) -> None:
-    whole = start(tmp_path / "whole", random_nano, cache, **options)
+    whole = start(tmp_path / "whole", short_nano, cache, **options)
     whole.go()
-    first = start(tmp_path / "parts", random_nano, cache, **options)
+    first = start(tmp_path / "parts", short_nano, cache, **options)
 
     def stop(stage: str, done: float) -> None:
         if done == 0.5:
@@ -72,7 +72,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     first.progress = stop
     with pytest.raises(Interrupted, match="stopped after step 2 of 4; the same command goes on from the last"):
         first.go()
-    second = start(tmp_path / "parts", random_nano, cache, **options)
+    second = start(tmp_path / "parts", short_nano, cache, **options)
     second.go()
     assert second.step == whole.step == 4
     assert torch.equal(weights_of(second), weights_of(whole))
@@ -102,23 +102,23 @@ def killed(folder: Path, weights: Path, cache: Path) -> None:
     run.go()
 
 
-def test_a_killed_run_goes_on_to_the_same_bits(random_nano: Path, cache: Cache, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_to_the_same_bits(short_nano: Path, cache: Cache, tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.tune.test_run"])
-    victim = context.Process(target=killed, args=(tmp_path / "killed", random_nano, cache.folder))
+    victim = context.Process(target=killed, args=(tmp_path / "killed", short_nano, cache.folder))
     victim.start()
-    whole = start(tmp_path / "whole", random_nano, cache)
+    whole = start(tmp_path / "whole", short_nano, cache)
     whole.go()
     victim.join(300)
     assert victim.exitcode == -signal.SIGKILL
     assert torch.load(tmp_path / "killed" / "state.pt", weights_only=True)["trainer"]["steps"] == 2
-    again = start(tmp_path / "killed", random_nano, cache)
+    again = start(tmp_path / "killed", short_nano, cache)
     again.go()
     assert torch.equal(weights_of(again), weights_of(whole))
 
 
-def test_what_a_run_leaves(random_nano: Path, cache: Cache, tmp_path: Path) -> None:
-    run = start(tmp_path / "run", random_nano, cache, steps=3, learning_rate=0.02)
+def test_what_a_run_leaves(shortened: Path, cache: Cache, tmp_path: Path) -> None:
+    run = start(tmp_path / "run", shortened, cache, steps=3, learning_rate=0.02)
     outcome = run.go()
     assert outcome.steps == 3
     assert outcome.base is not None
@@ -129,14 +129,14 @@ def test_what_a_run_leaves(random_nano: Path, cache: Cache, tmp_path: Path) -> N
     lora = read_lora(path)
     assert lora.fits() == ("nano",)
     assert lora.metadata["lichtspiel.base"] == "nano"
-    assert lora.metadata["lichtspiel.base_digest"] == checkpoint(NANO, random_nano).fingerprints()["dit"]
+    assert lora.metadata["lichtspiel.base_digest"] == checkpoint(SHORT, shortened).fingerprints()["dit"]
     assert lora.metadata["lichtspiel.data_digest"] == cache.facts.digest
     assert lora.metadata["lichtspiel.steps"] == "3"
     assert lora.describe()["trigger_words"] == ["Tropo", "Tropo"]
     batch = cache.read(cache.select()[:2])
     given = {"times": torch.tensor([0.3, 0.8]), "noise": torch.randn(batch.latents.shape)}
     trained = run.trainer.loss(batch, **given)
-    fresh = start(tmp_path / "other", random_nano, cache).trainer
+    fresh = start(tmp_path / "other", shortened, cache).trainer
     before = fresh.loss(batch, **given)
     assert fresh.adapter is not None
     fresh.adapter.detach()
@@ -152,36 +152,36 @@ def test_what_a_run_leaves(random_nano: Path, cache: Cache, tmp_path: Path) -> N
     assert any((tmp_path / "run" / "tensorboard").iterdir())
 
 
-def test_whole_weights_are_read_as_a_checkpoint(random_nano: Path, cache: Cache, tmp_path: Path) -> None:
-    run = start(tmp_path / "run", random_nano, cache, steps=2, method="full", learning_rate=1e-4)
+def test_whole_weights_are_read_as_a_checkpoint(short_nano: Path, cache: Cache, tmp_path: Path) -> None:
+    run = start(tmp_path / "run", short_nano, cache, steps=2, method="full", learning_rate=1e-4)
     run.go()
-    others = [random_nano / "vae.safetensors", random_nano / "umt5.safetensors"]
-    found = checkpoint(NANO, [tmp_path / "run" / "weights", *others]).dit(torch.float32)
+    others = [short_nano / "vae.safetensors", short_nano / "umt5.safetensors"]
+    found = checkpoint(SHORT, [tmp_path / "run" / "weights", *others]).dit(torch.float32)
     for name, value in found.state_dict().items():
         assert torch.equal(value, run.trainer.dit.state_dict()[name])
     whole = run.trainer.whole_weights()
-    paths = write_shards(tmp_path / "run" / "weights", whole, NANO.dit, torch.float32, {}, shard_bytes=6_000_000)
+    paths = write_shards(tmp_path / "run" / "weights", whole, SHORT.dit, torch.float32, {}, shard_bytes=3_000_000)
     assert len(paths) > 2
-    again = checkpoint(NANO, [tmp_path / "run" / "weights", *others]).dit(torch.float32)
+    again = checkpoint(SHORT, [tmp_path / "run" / "weights", *others]).dit(torch.float32)
     assert all(torch.equal(value, whole[name]) for name, value in again.state_dict().items())
 
 
-def test_another_run_in_the_same_folder_is_refused(random_nano: Path, cache: Cache, tmp_path: Path) -> None:
-    start(tmp_path / "run", random_nano, cache, steps=1).go()
+def test_another_run_in_the_same_folder_is_refused(short_nano: Path, cache: Cache, tmp_path: Path) -> None:
+    start(tmp_path / "run", short_nano, cache, steps=1).go()
     with pytest.raises(InvalidInput, match=r"holds a run with learning_rate 0.001, not 0.01; choose another folder"):
-        start(tmp_path / "run", random_nano, cache, learning_rate=0.01).go()
+        start(tmp_path / "run", short_nano, cache, learning_rate=0.01).go()
     other = replace(cache, facts=replace(cache.facts, digest="e" * 32))
     with pytest.raises(InvalidInput, match="holds a run with data digest"):
-        start(tmp_path / "run", random_nano, other).go()
+        start(tmp_path / "run", short_nano, other).go()
 
 
-def test_prompts_to_keep_hold_the_model_where_it_was(random_nano: Path, cache: Cache, tmp_path: Path) -> None:
+def test_prompts_to_keep_hold_the_model_where_it_was(short_nano: Path, cache: Cache, tmp_path: Path) -> None:
     prompt = "a turtle walks on the beach"
     distances = []
     for keep in ((), (prompt,)):
-        run = start(tmp_path / f"run{len(keep)}", random_nano, cache, steps=12, keep=keep, learning_rate=3e-3)
+        run = start(tmp_path / f"run{len(keep)}", short_nano, cache, steps=12, keep=keep, learning_rate=0.02)
         run.go()
-        states = encode_texts(cache.folder, (prompt,), checkpoint(NANO, random_nano), torch.device("cpu"))
+        states = encode_texts(cache.folder, (prompt,), checkpoint(SHORT, short_nano), torch.device("cpu"))
         batch = replace(cache.read(cache.select()[:1]), text=states)
         generator, tasks = torch.Generator().manual_seed(0), torch.zeros(1, dtype=torch.long)
         moved = 0.0  # how far the velocity is from the frozen model's, over some times

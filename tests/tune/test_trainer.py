@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from lichtspiel.errors import InvalidInput, NonFinite
-from lichtspiel.spec import MODELS
+from lichtspiel.spec import MODELS, Model
 from lichtspiel.tune.cache import Batch
 from lichtspiel.tune.dataset import Bucket
 from lichtspiel.tune.settings import AdapterPlan, RunOptions
 from lichtspiel.tune.trainer import Trainer
 from lichtspiel.weights.checkpoint import checkpoint
 from tests.golden import relative_error
+from tests.tune.caches import SHORT
 
 NANO = MODELS["nano"]
 SMALL = AdapterPlan(rank=4, alpha=4)
@@ -36,13 +37,13 @@ def drawn(count: int = 2) -> dict[str, Tensor]:
     return {"times": torch.linspace(0.3, 0.9, count), "noise": noise}
 
 
-def trainer(folder: Path, **options: Any) -> Trainer:
+def trainer(folder: Path, row: Model = SHORT, **options: Any) -> Trainer:
     given: dict[str, Any] = {"adapter": SMALL, "learning_rate": 1e-3, "warmup": 0} | options
-    return Trainer(NANO, checkpoint(NANO, folder), RunOptions(**given), "cpu")
+    return Trainer(row, checkpoint(row, folder), RunOptions(**given), "cpu")
 
 
-def taught(folder: Path, steps: int = 3, **options: Any) -> tuple[Trainer, list[float]]:
-    one = trainer(folder, **options)
+def taught(folder: Path, steps: int = 3, row: Model = SHORT, **options: Any) -> tuple[Trainer, list[float]]:
+    one = trainer(folder, row, **options)
     return one, [one.step(batch(), **drawn()) for _ in range(steps)]
 
 
@@ -53,16 +54,16 @@ def difference(one: Trainer, other: Trainer) -> float:
 
 
 def test_blocks_that_compute_again_and_blocks_from_the_file_train_to_the_same_bits(random_nano: Path) -> None:
-    plain, losses = taught(random_nano, checkpointing=False)
+    plain, losses = taught(random_nano, row=NANO, checkpointing=False)
     assert losses[-1] < losses[0]
     for options in ({"checkpointing": True}, {"base": "streamed"}):
-        other, found = taught(random_nano, **options)
+        other, found = taught(random_nano, row=NANO, **options)
         assert found == losses
         assert difference(other, plain) == 0.0
 
 
 def test_some_blocks_may_stay_while_the_others_are_streamed(random_nano: Path) -> None:
-    plain, losses = taught(random_nano, base="streamed")
+    plain, losses = taught(random_nano, row=NANO, base="streamed")
     part = Trainer(
         NANO, checkpoint(NANO, random_nano),
         RunOptions(adapter=SMALL, learning_rate=1e-3, warmup=0, base="streamed"), "cpu", resident=3,
@@ -73,12 +74,12 @@ def test_some_blocks_may_stay_while_the_others_are_streamed(random_nano: Path) -
     assert difference(part, plain) == 0.0
 
 
-def test_a_base_in_eight_bit_is_close_to_the_exact_one(random_nano: Path) -> None:
-    exact, losses = taught(random_nano)
-    eight, found = taught(random_nano, base="int8")
+def test_a_base_in_eight_bit_is_close_to_the_exact_one(short_nano: Path) -> None:
+    exact, losses = taught(short_nano)
+    eight, found = taught(short_nano, base="int8")
     assert found == pytest.approx(losses, rel=2e-3)
     assert 0 < difference(eight, exact) < 0.2
-    one, other = trainer(random_nano), trainer(random_nano, base="int8")
+    one, other = trainer(short_nano), trainer(short_nano, base="int8")
     grads = []
     for each in (one, other):
         with torch.no_grad():
@@ -87,7 +88,7 @@ def test_a_base_in_eight_bit_is_close_to_the_exact_one(random_nano: Path) -> Non
         generator = torch.Generator().manual_seed(1)
         from lichtspiel.tune.objective import draw
 
-        each.backward(batch(), draw(batch(), NANO, each.options, generator))
+        each.backward(batch(), draw(batch(), SHORT, each.options, generator))
         grads.append(torch.cat([part.grad.flatten() for part in each.parameters.values() if part.grad is not None]))
     error = float((grads[0] - grads[1]).norm() / grads[0].norm())
     assert 0 < error < 0.02, f"gradients differ by {error:.4f}"
@@ -108,15 +109,13 @@ def test_a_base_in_eight_bit_is_close_to_the_exact_one(random_nano: Path) -> Non
     ],
     ids=lambda options: "-".join(str(value)[:16] for value in options.values()) or "adamw",
 )
-def test_a_restored_trainer_goes_on_to_the_same_bits(
-    options: dict[str, Any], random_nano: Path, tmp_path: Path
-) -> None:
+def test_a_restored_trainer_goes_on_to_the_same_bits(options: dict[str, Any], short_nano: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    one, _ = taught(random_nano, steps=2, **options)
+    one, _ = taught(short_nano, steps=2, **options)
     torch.save(one.state(), tmp_path / "state.pt")
     torch.manual_seed(1)
     found = [one.step(batch(), **drawn()) for _ in range(2)]
-    other = trainer(random_nano, **options)
+    other = trainer(short_nano, **options)
     other.restore(torch.load(tmp_path / "state.pt", weights_only=True))
     torch.manual_seed(1)
     assert [other.step(batch(), **drawn()) for _ in range(2)] == found
@@ -127,25 +126,25 @@ def test_a_restored_trainer_goes_on_to_the_same_bits(
 
 @pytest.mark.parametrize("options", [{"ema": 0.9}, {"optimizer": "schedule-free"}], ids=["ema", "schedule-free"])
 def test_an_average_is_what_counts_and_training_goes_on_from_its_own_weights(
-    options: dict[str, Any], random_nano: Path
+    options: dict[str, Any], short_nano: Path
 ) -> None:
-    one, _ = taught(random_nano, steps=3, **options)
+    one, _ = taught(short_nano, steps=3, **options)
     before = [parameter.detach().clone() for parameter in one.parameters.values()]
     with one.averaged():
         inside = [parameter.detach().clone() for parameter in one.parameters.values()]
         assert one.loss(batch(), **drawn()) > 0
     assert not all(map(torch.equal, before, inside))
     assert all(map(torch.equal, before, one.parameters.values()))
-    twin, losses = taught(random_nano, steps=4, **options)
+    twin, losses = taught(short_nano, steps=4, **options)
     assert one.step(batch(), **drawn()) == losses[-1]
     assert difference(one, twin) == 0.0
 
 
-def test_gradients_are_clipped_and_what_is_not_finite_ends_the_run(random_nano: Path) -> None:
-    one = trainer(random_nano, clip=0.0)
+def test_gradients_are_clipped_and_what_is_not_finite_ends_the_run(short_nano: Path) -> None:
+    one = trainer(short_nano, clip=0.0)
     one.backward(batch(), _draw(one))
     length = float(one.gradient_length())
-    other = trainer(random_nano, clip=length / 2)
+    other = trainer(short_nano, clip=length / 2)
     other.backward(batch(), _draw(other))
     seen: list[float] = []
     step = other.optimizer.step
@@ -161,7 +160,7 @@ def test_gradients_are_clipped_and_what_is_not_finite_ends_the_run(random_nano: 
 def _draw(one: Trainer) -> Any:
     from lichtspiel.tune.objective import draw
 
-    return draw(batch(), NANO, one.options, torch.Generator().manual_seed(1))
+    return draw(batch(), SHORT, one.options, torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from lichtspiel.tune.placement import placed
 from lichtspiel.tune.settings import RunOptions
 from lichtspiel.weights.checkpoint import checkpoint
 from lichtspiel.workflows.toybox_clips import export_clips
+from tests.tune.caches import SHORT
 
 NANO = MODELS["nano"]
 
@@ -28,7 +29,7 @@ NANO = MODELS["nano"]
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clips")
     export_clips(
-        folder, count=2, seed=5, size="128x128", frames=5, progress=lambda stage, done: None,
+        folder, count=2, seed=5, size="64x64", frames=5, progress=lambda stage, done: None,
         world=replace(LEARNED["nano"], subjects=("ladybug",)),
     )  # fmt: skip
     return folder
@@ -40,11 +41,11 @@ def typed(capsys: pytest.CaptureFixture[str], *words: str | Path) -> Any:
 
 
 def test_clips_become_a_lora_and_whole_weights(
-    clips: Path, random_nano: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    clips: Path, shortened: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "samples.txt").write_text("a ladybug", encoding="utf-8")
     (tmp_path / "keep.txt").write_text("a turtle", encoding="utf-8")
-    shared = ("--weights", random_nano, "--frames", "5", "--steps", "2", "--dtype", "float32", "--consent", "drawings")
+    shared = ("--weights", shortened, "--frames", "5", "--steps", "2", "--dtype", "float32", "--consent", "drawings")
     words = ("--rank", "2", "--trigger", "Tropo", "--hold-out", "1", "--keep", tmp_path / "keep.txt",
              "--samples", tmp_path / "samples.txt", "--sample-every", "2")  # fmt: skip
     said = typed(capsys, "tune", "lora", clips, "-o", tmp_path / "lora", *shared, *words)
@@ -65,8 +66,8 @@ def test_clips_become_a_lora_and_whole_weights(
         assert float(up.abs().max()) > 0
         assert torch.allclose(up, begun, atol=1e-9)
     said = typed(capsys, "tune", "full", clips, "-o", tmp_path / "full", *shared, "--to", "diffusers")
-    assert json.loads((tmp_path / "full" / "weights" / "config.json").read_text())["num_layers"] == NANO.dit.layers
-    assert checkpoint(NANO, tmp_path / "full" / "weights").model.dit == NANO.dit
+    assert json.loads((tmp_path / "full" / "weights" / "config.json").read_text())["num_layers"] == SHORT.dit.layers
+    assert checkpoint(SHORT, tmp_path / "full" / "weights").model.dit == SHORT.dit
 
 
 @pytest.mark.parametrize(
