@@ -168,7 +168,20 @@ def test_a_vocabulary_of_a_size_keeps_the_commonest_pieces() -> None:
 def test_from_a_folder_to_a_video_on_the_command_line(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    variant = replace(STANDARD, vae_frames=(5,), crop=16, batch=2)
+    encoder = replace(NANO.umt5, width=32, attention_width=32, ffn_width=64, heads=2, layers=1)
+    dit = replace(NANO.dit, width=64, ffn_width=128, heads=2, layers=2, text_width=32)
+    sampling = replace(NANO.sampling, steps=2, sizes=((32, 32),), frames=9, max_frames=9)
+    model = replace(NANO, umt5=encoder, dit=dit, vae=TINY_VAE, sampling=sampling)
+    variant = replace(
+        STANDARD,
+        model=model,
+        teacher=replace(STANDARD.teacher, steps=2),
+        shape=SHAPE,
+        vae_frames=(5,),
+        crop=16,
+        batch=2,
+    )
+    monkeypatch.setitem(MODELS, "nano", model)
     monkeypatch.setitem(VARIANTS, "standard", variant)
     monkeypatch.setattr("lichtspiel.train.nano.variants.STANDARD", variant)
     monkeypatch.setattr(samples, "sheet", lambda frames, path: None)

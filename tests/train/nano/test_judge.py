@@ -13,6 +13,7 @@ import torch
 from benchmarks import nano_quality
 from lichtspiel.errors import InvalidInput, WeightsError
 from lichtspiel.inference.pipeline import Pipeline
+from lichtspiel.spec import MODELS
 from lichtspiel.toybox.sample import FULL, STARTER, Vocabulary, is_held_out, sample
 from lichtspiel.toybox.scene import Action, Actor, Direction, Place, Scene
 from lichtspiel.train.data import Shape
@@ -227,9 +228,9 @@ def test_the_benchmark_scores_unseen_combinations() -> None:
 def test_the_benchmark_prints_its_table(
     random_nano: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        nano_quality, "VARIANT", replace(variants.STANDARD, shape=Shape(width=128, height=128, frames=5))
-    )
+    small = replace(MODELS["nano"], sampling=replace(MODELS["nano"].sampling, sizes=((64, 64),)))
+    monkeypatch.setitem(MODELS, "nano", small)
+    monkeypatch.setattr(nano_quality, "VARIANT", replace(variants.STANDARD, shape=Shape(width=64, height=64, frames=5)))
     save_judge(random_judge(WORLD), tmp_path / "judge.safetensors")
     arguments = [
         "--count", "2", "--steps", "1", "--guidance", "1", "--languages", "--markdown", "--variety", "1",
