@@ -15,7 +15,7 @@ import torch
 from lichtspiel.errors import InvalidInput
 from lichtspiel.models.dit import DiT
 from lichtspiel.train.data import Shape
-from lichtspiel.train.nano import export, judge, score, stages
+from lichtspiel.train.nano import clips, export, judge, score, stages
 from lichtspiel.train.nano.export import load_exported
 from lichtspiel.train.nano.stages import captions_of
 from lichtspiel.train.nano.variants import LARGE, STANDARD, VARIANTS, Variant, variant_of
@@ -29,6 +29,7 @@ RECIPE = Path(__file__).parents[3] / "recipes" / "nano.py"
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> Variant:
     """An variant that trains in seconds."""
+    monkeypatch.setattr(clips, "SHARE", 80)
     monkeypatch.setattr(stages, "CAPTION_SEEDS", range(40))
     monkeypatch.setattr(stages, "HELD_OUT_CLIPS", range(10_000_000, 10_000_004))
     monkeypatch.setattr(export, "FILE_BYTES", 60_000)
@@ -53,7 +54,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Variant:
         repository="t",
     )
     made = replace(
-        STANDARD, name="tiny", model=model, world=world, shape=Shape(width=32, height=32, frames=9), clips=60, crop=16,
+        STANDARD, name="tiny", model=model, world=world, shape=Shape(width=32, height=32, frames=9), clips=80, crop=16,
         vae_frames=(5,), batch=2, teacher=replace(STANDARD.teacher, steps=4), short=0.5,
         text_steps=0,
     )  # fmt: skip
