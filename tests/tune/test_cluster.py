@@ -86,7 +86,7 @@ def test_torchrun_of_the_command_comes_to_the_same(method: str, alone: Job, tmp_
         "tune", method, alone.data, "-o", tmp_path / "run", "--weights", alone.weights, "--frames", "5", "--consent",
         CONSENT, "--cache", alone.cache, "--steps", STEPS, *more, "--learning-rate", rate, "--device", "cpu", "--json",
     )  # fmt: skip
-    multiprocessing.set_forkserver_preload([__name__])
+    multiprocessing.set_forkserver_preload([__name__, "torch._dynamo"])
     # What `torchrun --standalone --nproc-per-node 2` does, without two processes that load PyTorch anew.
     settings = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=2, rdzv_backend="c10d", rdzv_endpoint="localhost:0",

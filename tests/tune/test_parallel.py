@@ -74,7 +74,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_together_come_to_what_one_comes_to(processes: int, alone: Path, tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.tune.test_parallel"])
+    context.set_forkserver_preload(["tests.tune.test_parallel", "torch._dynamo"])
     places = (tmp_path / "meeting", tmp_path, alone / "short", alone / "cache")
     workers = [context.Process(target=join, args=(rank, processes, *places)) for rank in range(processes)]
     for worker in workers:

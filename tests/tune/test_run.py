@@ -104,7 +104,7 @@ def killed(folder: Path, weights: Path, cache: Path) -> None:
 
 def test_a_killed_run_goes_on_to_the_same_bits(short_nano: Path, cache: Cache, tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.tune.test_run"])
+    context.set_forkserver_preload(["tests.tune.test_run", "torch._dynamo"])
     victim = context.Process(target=killed, args=(tmp_path / "killed", short_nano, cache.folder))
     victim.start()
     whole = start(tmp_path / "whole", short_nano, cache)
