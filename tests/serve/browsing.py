@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ pytest.importorskip("playwright", reason="the page is tested with Playwright, wh
 pytest.importorskip("fastapi", reason="the page is tested with a small server, and FastAPI is not installed")
 pytest.importorskip("uvicorn", reason="the page is tested with a small server, and uvicorn is not installed")
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Error, Page, expect, sync_playwright
 
 from tests.serve.fake_server import Clip, Fake, make_clips, serve
 
@@ -36,6 +37,7 @@ def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
+        OPEN.clear()
         browser.close()
 
 
@@ -44,13 +46,20 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
     return make_clips(tmp_path_factory.mktemp("clips"))
 
 
+OPEN: dict[str, Page] = {}
+"""Windows that wait for the next test: one that is there begins in half the time of a new one. Each test has a server
+on a port of its own, and what a page stores belongs to its port."""
+
+
 @contextmanager
 def window(browser: Browser, address: str, *, statuses: tuple[int, ...] = (), **context: Any) -> Iterator[Page]:
-    """The page in a window of its own; `statuses` are answers that a test provokes and browsers complain of. Videos do
-    not play by themselves and nothing moves, unless it is asked for: drawing that takes most of a test's time."""
+    """The page in a window that has nothing of another test; `statuses` are answers that a test provokes and browsers
+    complain of. Videos do not play by themselves and nothing moves, unless it is asked for: drawing that takes most of
+    a test's time."""
     plain = {"viewport": {"width": 1280, "height": 900}, "locale": "en-GB", "reduced_motion": "reduce"}
     settings: dict[str, Any] = {**plain, **context}
-    page = browser.new_context(**settings).new_page()
+    key = json.dumps(settings, sort_keys=True)
+    page = OPEN.pop(key, None) or browser.new_context(**settings).new_page()
     page.set_default_timeout(PATIENCE)
     complaints: list[str] = []
     expected = re.compile(rf"status of ({'|'.join(map(str, statuses)) or 'none'})\b|ERR_INTERNET_DISCONNECTED")
@@ -59,13 +68,22 @@ def window(browser: Browser, address: str, *, statuses: tuple[int, ...] = (), **
         if message.type in {"error", "warning"} and not expected.search(message.text):
             complaints.append(message.text)
 
+    def broken(error: Error) -> None:
+        complaints.append(str(error))
+
     page.on("console", heard)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("pageerror", broken)
     page.goto(address)
     try:
         yield page
-    finally:
+    except BaseException:
         page.context.close()
+        raise
+    page.remove_listener("console", heard)
+    page.remove_listener("pageerror", broken)
+    page.context.set_offline(False)
+    page.goto("about:blank")
+    OPEN[key] = page
     assert complaints == []
 
 
