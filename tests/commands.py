@@ -3,6 +3,8 @@ it anew spends more time on that than most commands take."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import multiprocessing
 import os
 import signal
@@ -13,9 +15,9 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from lichtspiel.cli import main
+from lichtspiel.cli import app, errors, main
 
-__all__ = ["PATIENCE", "Done", "begin", "command"]
+__all__ = ["PATIENCE", "Done", "begin", "command", "in_this_process"]
 
 LOADED = ["tests.commands", "torch", "lichtspiel.workflows.generate", "lichtspiel.seal.verify", "tests.ready"]
 """Modules that the copied process has loaded."""
@@ -58,6 +60,14 @@ def command(*words: str | Path, cwd: Path) -> Done:
             process.kill()
             raise TimeoutError(f"still running after {PATIENCE} s: {words}")
         return Done(process.exitcode, *(path.read_text(encoding="utf-8") for path in printed))
+
+
+def in_this_process(*words: str | Path, cwd: Path) -> Done:
+    """Run `lichtspiel` with these words in a folder, without a process of its own, which has to start first."""
+    out, err, typed = io.StringIO(), io.StringIO(), [*map(str, words)]
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = errors.run(lambda: app(typed, prog_name="lichtspiel", standalone_mode=False))
+    return Done(code, out.getvalue(), err.getvalue())
 
 
 def _be_command(words: list[str], folder: Path, environment: Mapping[str, str], printed: tuple[Path, Path]) -> None:

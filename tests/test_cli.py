@@ -4,7 +4,6 @@ between one and the next matters."""
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import pty
@@ -16,12 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lichtspiel.cli import app, errors
 from lichtspiel.cli.flags import terms
 from lichtspiel.media.video import read_video
 from lichtspiel.seal import verify
 from lichtspiel.spec import MODELS
-from tests.commands import PATIENCE, Done, begin, command
+from tests.commands import PATIENCE, Done, begin, command, in_this_process
 from tests.lora.files import keys, linear_layers, pairs, save
 
 PROMPT = "a turtle walks on the beach at night"
@@ -34,10 +32,7 @@ def run(*words: str | Path, cwd: Path, check: int = 0) -> Done:
 
 def ask(*words: str | Path, cwd: Path, check: int = 0) -> Done:
     """Run the command in this process, which begins at once."""
-    out, err, typed = io.StringIO(), io.StringIO(), [*map(str, words)]
-    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = errors.run(lambda: app(typed, prog_name="lichtspiel", standalone_mode=False))
-    return checked(Done(code, out.getvalue(), err.getvalue()), check)
+    return checked(in_this_process(*words, cwd=cwd), check)
 
 
 def checked(done: Done, code: int) -> Done:

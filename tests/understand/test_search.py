@@ -19,7 +19,7 @@ from lichtspiel.understand.analysis import Settings, captions_of
 from lichtspiel.understand.ingest import build
 from lichtspiel.understand.search import Searcher, Vectors
 from lichtspiel.understand.store import Index, searchable
-from tests.commands import command
+from tests.commands import in_this_process
 from tests.understand.clips import captioned, drawn, write
 
 QUICK = Settings(names=("text", "labels", "measures"))
@@ -193,7 +193,7 @@ def test_a_sheet_replaces_no_file(index: Index, videos: Path, tmp_path: Path) ->
         (("--sheet", picture), "picture.png exists"),
         (("--sheet", picture, "--like", picture, "--force"), "--sheet and --like name the same file"),
     ):
-        done = command("search", "fish", "--index", index.path, *words, cwd=tmp_path)
+        done = in_this_process("search", "fish", "--index", index.path, *words, cwd=tmp_path)
         assert (done.code, done.stdout) == (2, "")
         assert reason in done.stderr
     assert picture.read_bytes() == b"mine"
