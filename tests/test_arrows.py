@@ -89,7 +89,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "train/nano": (
         "errors flow inference media models spec storage tokenizer toybox train/data train/distil train/dit "
         "train/folder train/latents train/optim train/state train/text train/vae weights",
-        "cv2 einops numpy safetensors torch",
+        "einops numpy safetensors torch",
     ),
     "tune": ("", ""),
     "tune/dataset": ("", ""),

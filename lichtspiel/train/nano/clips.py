@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ import torch
 from lichtspiel.errors import InvalidInput
 from lichtspiel.storage import atomic_folder
 from lichtspiel.toybox.captions import caption
-from lichtspiel.toybox.render import render
-from lichtspiel.toybox.sample import Vocabulary, sample
+from lichtspiel.toybox.sample import Vocabulary
 from lichtspiel.toybox.scene import Actor, Scene
+from lichtspiel.toybox.share import Share, render_share, use_one_thread
 from lichtspiel.train.data import Frames, Shape
 from lichtspiel.train.nano.captions import draw_caption, draw_prompt
 
@@ -114,37 +114,16 @@ def render_store(
     with atomic_folder(folder) as draft:
         np.lib.format.open_memmap(draft / "frames.npy", mode="w+", dtype=np.uint8, shape=(*pixels, 3))
         np.lib.format.open_memmap(draft / "masks.npy", mode="w+", dtype=np.uint8, shape=pixels)
-        jobs = [
-            (draft, start, seeds[start : start + SHARE], vocabulary, shape, held_out)
+        shares = [
+            Share(draft, start, seeds[start : start + SHARE], vocabulary, held_out)
             for start in range(0, len(seeds), SHARE)
         ]
-        workers = min(workers, len(jobs))
+        workers = min(workers, len(shares))
         if workers <= 1:
-            lines = [line for job in jobs for line in _render_part(job)]
+            lines = [line for share in shares for line in render_share(share)]
         else:
             # Spawn, because forking a process that already runs torch threads can hang.
-            with ProcessPoolExecutor(workers, get_context("spawn"), _use_one_thread) as pool:
-                lines = [line for part in pool.map(_render_part, jobs) for line in part]
+            with ProcessPoolExecutor(workers, get_context("spawn"), use_one_thread) as pool:
+                lines = [line for part in pool.map(render_share, shares) for line in part]
         (draft / "scenes.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return open_store(folder)
-
-
-def _use_one_thread() -> None:
-    """Leave the other cores to the other processes."""
-    import cv2
-
-    cv2.setNumThreads(1)
-
-
-def _render_part(job: tuple[Path, int, range, Vocabulary, Shape, bool | None]) -> list[str]:
-    """Render one share of the seeds; returns the scenes as JSON lines."""
-    folder, start, seeds, vocabulary, shape, held_out = job
-    frames = np.load(folder / "frames.npy", mmap_mode="r+")
-    masks = np.load(folder / "masks.npy", mmap_mode="r+")
-    lines = []
-    for index, seed in enumerate(seeds, start):
-        scene = sample(seed, vocabulary, held_out)
-        clip = render(scene, seed, width=shape.width, height=shape.height, frames=shape.frames)
-        frames[index], masks[index] = clip.frames, clip.masks
-        lines.append(json.dumps(asdict(scene)))
-    return lines
