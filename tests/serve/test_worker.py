@@ -28,7 +28,7 @@ from lichtspiel.serve.queue.jobs import Job
 from lichtspiel.serve.server import open_server, sweep
 from lichtspiel.serve.workers import worker as worker_room
 from lichtspiel.weights.checkpoint import Checkpoint
-from tests.serve.live import PROMPT, SMALL, settings, worker
+from tests.serve.live import PROMPT, SMALL, settings, warm, worker
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_a_failure_ends_the_job_with_its_code_and_the_next_one_succeeds(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    first, second, made = ask(server, tmp_path), ask(server, tmp_path), worker(server)
+    first, second, made = ask(server, tmp_path), ask(server, tmp_path), warm(server)
     with monkeypatch.context() as patch:
         patch.setattr(pipeline_room.flow, "sample", fail)
         if code == "out_of_memory":
@@ -85,7 +85,7 @@ def test_what_failed_while_decoding_stays_in_the_log(
 
     job = ask(server, tmp_path)
     monkeypatch.setattr(Pipeline, "decode", fail)
-    worker(server).once()
+    warm(server).once()
     ended = now(server, job)
     assert (ended.error_code, ended.error_message) == ("failed", "an error of the server: KeyError")
     assert "/home/ada" in caplog.text
@@ -136,7 +136,7 @@ def test_a_worker_that_lost_its_job_leaves_nothing(
         yield from whole(self, latents)
 
     monkeypatch.setattr(Pipeline, "decode", late)
-    worker(server).once()
+    warm(server).once()
     left = now(server, job)
     assert (left.state, left.worker, left.video) == ("in_progress", "another", None)
     assert [*Path(server.settings.storage).rglob("*.mp4")] == []
@@ -155,7 +155,7 @@ def test_a_worker_that_is_told_to_stop_gives_its_job_back(
             yield step
 
     monkeypatch.setattr(Pipeline, "denoise", told)
-    made = worker(server)
+    made = warm(server)
     made.once(stop)
     assert now(server, job).state == "queued"
     monkeypatch.undo()
@@ -204,7 +204,7 @@ def test_what_expired_goes_with_its_files(
     server: Server, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask(server, tmp_path)
-    worker(server).once()
+    warm(server).once()
     assert not (home / "latents").exists()  # they hold the prompt, and only the storage is cleaned
     monkeypatch.setattr(clock, "SETTLED", 0.0)
     assert sweep(server) == 0
@@ -241,7 +241,7 @@ def test_the_policy_is_asked_once(server: Server, tmp_path: Path, monkeypatch: p
         asked = read_form(fields, {"input_reference": [picture]}, tmp_path, server.settings)
     job = server.create(asked, "", None)
     assert sorted(calls) == ["guard", "picture"]
-    found = worker(server)
+    found = warm(server)
     assert found.once()
     assert now(server, job).state == "completed"
     assert sorted(calls) == ["guard", "picture"]
