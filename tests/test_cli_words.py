@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 import typer.main
 
 import lichtspiel
-from lichtspiel.cli import app, errors
+from lichtspiel.cli import app, errors, sleep_soon
 from lichtspiel.cli.common import print_result
 from lichtspiel.cli.examples import EXAMPLES
 from lichtspiel.cli.help import headings
@@ -90,6 +91,16 @@ def test_a_group_alone_shows_its_verbs(path: str, capsys: pytest.CaptureFixture[
     for name, command in (COMMANDS[path] if path else PROGRAM).commands.items():
         line = next(line for line in out.splitlines() if line.strip().startswith(f"{name} "))
         assert line.endswith(command.help.strip().partition("\n")[0])
+
+
+@pytest.mark.parametrize(("set_by_user", "spins"), [({}, "2000"), ({"OMP_WAIT_POLICY": "active"}, None),
+                                                    ({"GOMP_SPINCOUNT": "7"}, "7")])  # fmt: skip
+def test_threads_soon_sleep_unless_the_user_says_otherwise(
+    set_by_user: dict[str, str], spins: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", dict(set_by_user))
+    sleep_soon()
+    assert os.environ.get("GOMP_SPINCOUNT") == spins
 
 
 def test_it_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 2 the
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import warnings
@@ -203,8 +204,20 @@ for title, (about, inner) in SERVER.items():
         add(subgroup, f"serve {title} {name}", needs("serve")(verb))
 
 
+SPINS = 2000
+"""How often a thread of PyTorch looks whether the others are done before it sleeps (GNU OpenMP, 300,000 by itself)."""
+
+
+def sleep_soon() -> None:
+    """Let threads that PyTorch starts sleep soon, unless the user says otherwise: where other programs have processors,
+    threads that look take the time of those that they look for."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
+
+
 def main() -> None:
     """Entry point: runs a command and turns errors into one line on stderr and an exit code."""
+    sleep_soon()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is handled as Ctrl-C
     warnings.filterwarnings("ignore", module=r"PIL\.")  # about odd files; what is wrong with them, our messages say
     sys.exit(errors.run(lambda: app(prog_name="lichtspiel", standalone_mode=False)))
