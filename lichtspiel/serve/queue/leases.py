@@ -7,6 +7,7 @@ takes to run it.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ __all__ = [
     "expire_by",
     "let_go",
     "lock_held",
+    "new_name",
     "next_queued",
     "record_turn",
     "requeue_uncounted",
@@ -181,6 +183,11 @@ def sweep(connection: Connection, now: float, attempts: int, ended_as: Callable[
 
 
 _LET_GO = update(job).where(job.c.state == "in_progress", job.c.worker == bindparam("us"))
+
+
+def new_name(device: str) -> str:
+    """A name for a worker of a device, which no other one has ever had."""
+    return f"{device}-{uuid.uuid4().hex[:12]}"
 
 
 def let_go(connection: Connection, worker: str, now: float) -> None:

@@ -14,7 +14,6 @@ import signal
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
@@ -24,6 +23,7 @@ from lichtspiel.errors import OutOfMemory
 from lichtspiel.serve.errors import GroupEnded
 from lichtspiel.serve.logs import configure
 from lichtspiel.serve.queue.jobs import Jobs
+from lichtspiel.serve.queue.leases import new_name
 from lichtspiel.serve.queue.storage import Files
 from lichtspiel.serve.settings import Settings
 from lichtspiel.storage import home, use_home
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from lichtspiel.serve.workers.group import Group
 
 __all__ = [
-    "Backend", "Processes", "States", "WorkerHandle", "Workers", "desired_workers", "new_name", "open_jobs",
+    "Backend", "Processes", "States", "WorkerHandle", "Workers", "desired_workers", "open_jobs",
     "run_worker", "starting",
 ]  # fmt: skip
 
@@ -103,11 +103,6 @@ class Backend(Protocol):
 def open_jobs(settings: Settings) -> Jobs:
     """Open the queue of a server. Each worker opens it for itself."""
     return Jobs.open(settings.database, queue_limit=settings.queue_limit, keep_seconds=settings.keep_days * 86400)
-
-
-def new_name(device: str) -> str:
-    """A name for a worker, which no other one has ever had."""
-    return f"{device}-{uuid.uuid4().hex[:12]}"
 
 
 def run_worker(settings: Settings, number: int, name: str, stop: threading.Event, states: States) -> None:

@@ -28,6 +28,7 @@ from lichtspiel.serve.api.form import CLIP, in_fields, restore
 from lichtspiel.serve.api.translation_form import DRAFT, KINDS, available, without_flags
 from lichtspiel.serve.errors import DatabaseError, GroupEnded, Lost, MachineFault, NotFound, StoreError
 from lichtspiel.serve.queue.jobs import MODERATION, Job, Jobs
+from lichtspiel.serve.queue.leases import new_name
 from lichtspiel.serve.queue.record import record_of
 from lichtspiel.serve.queue.scratch import scratch, sweep
 from lichtspiel.serve.queue.storage import Files
@@ -36,7 +37,6 @@ from lichtspiel.serve.tracing import Tracing
 from lichtspiel.serve.workers import translation
 from lichtspiel.serve.workers.faults import fault_of, probe
 from lichtspiel.serve.workers.moderation import judged
-from lichtspiel.serve.workers.supervisor import new_name
 from lichtspiel.spec import model as find
 from lichtspiel.workflows.admission import admit
 from lichtspiel.workflows.generate import Generation, Observer, Result, compute_latents, finish, keep_latents, prepare
