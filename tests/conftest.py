@@ -30,20 +30,18 @@ UNITS = {"bfloat16": "flags\t: avx512_bf16 bf16\n", "float32": "flags\t: avx2\n"
 LONGEST = (
     "serve/test_process.py",
     "tune/test_cluster.py",
-    "test_cli.py",
-    "train/nano/test_recipe.py",
-    "tune/test_tune.py",
-    "train/test_folder.py",
+    "serve/test_page.py",
+    "test_house.py",
     "test_gpu_benchmark.py",
-    "tune/test_run.py",
+    "serve/test_group.py",
+    "serve/test_page_form.py",
     "tune/test_check.py",
-    "tune/test_parallel.py",
+    "understand/test_ray.py",
     "inference/test_wiring.py",
     "inference/test_parallel.py",
-    "serve/test_schema.py",
-    "serve/test_page_live.py",
-    "weights/test_offload.py",
-    "test_house.py",
+    "workflows/test_translate.py",
+    "workflows/test_edit.py",
+    "test_cli.py",
 )
 """Files that take longest, in the order in which they begin: what takes long and begins last runs alone at the end."""
 
