@@ -59,6 +59,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """Let libraries that count what they leave behind find it gone."""
+    gc.unfreeze()
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Processes that share the cores compute in one thread each, and so do the commands that tests start. Clips of nano
     are enlarged only where a test asks for it, because that takes longer than all else that most tests do to a clip."""
