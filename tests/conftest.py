@@ -100,6 +100,15 @@ def processor(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
     return tell
 
 
+@pytest.fixture(scope="module")
+def real_processor() -> Iterator[None]:
+    """The processor that is there, whatever the others of this run believe: processes that are started see no other,
+    and compute in its precision."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(host, "PROCESSOR", Path("/proc/cpuinfo"))
+        yield
+
+
 @pytest.fixture
 def enlarged(monkeypatch: pytest.MonkeyPatch) -> None:
     """For one test, nano's clips are enlarged without asking, as they are for its users."""

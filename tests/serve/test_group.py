@@ -35,6 +35,8 @@ from lichtspiel.serve.workers.worker import Heartbeat, Worker
 from tests.golden import relative_error
 from tests.serve.live import PROMPT, settings, worker
 
+pytestmark = pytest.mark.usefixtures("real_processor")  # all processes of a group compute in one precision
+
 PATIENCE = 300.0  # a hang, whatever else the processor does
 
 

@@ -14,7 +14,6 @@ import pytest
 import torch
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from lichtspiel import host
 from lichtspiel.cli import app
 from lichtspiel.cluster import join
 from lichtspiel.errors import InvalidInput
@@ -32,15 +31,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.con
 
 NANO = MODELS["nano"]
 STEPS = 2
-
-
-@pytest.fixture(scope="module")
-def real_processor() -> Iterator[None]:
-    """The processor that is there, whatever the others of this run believe: processes that are started see no other,
-    and encode the clips in its precision."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(host, "PROCESSOR", Path("/proc/cpuinfo"))
-        yield
 
 
 @pytest.fixture(scope="module")
