@@ -112,6 +112,70 @@ def test_what_breaks_a_rule_is_refused_with_what_would_work(fields: dict[str, ob
         Request.of(**fields)
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"guidance": 1, "guidance_kind": "apg"}, "^guidance_kind.*no effect"),
+        ({"guidance": 1, "guidance_gate": 0.5}, "^guidance_gate.*no effect"),
+        ({"guidance": 1, "guidance_interval": "0-0.5"}, "^guidance_interval.*no effect"),
+        ({"guidance_interval": "0.5-0.5"}, "^guidance_interval.*FROM-TO"),
+        ({"guidance_interval": "0.5"}, "^guidance_interval.*FROM-TO"),
+        ({"guidance_interval": "0.5-1", "guidance_gate": 0.5}, "^guidance_gate.*begins"),
+        ({"nag": 11}, "^nag.*guidance to 1"),
+        ({"nag": 0.5, "guidance": 1}, "^nag.*above 1"),
+        ({"skip_scale": 2.0}, "^skip_scale.*needs skip_layers"),
+        ({"skip_layers": (99,)}, "^skip_layers.*blocks 0 to"),
+        ({"magcache": "0.12:0"}, "^magcache.*THRESHOLD"),
+        ({"magcache": "fast"}, "^magcache.*THRESHOLD"),
+        ({"model": "t2v-1.3b", "seconds": 61}, r"seconds: 61\.0 .*up to 60\.\d+ seconds"),
+        ({"model": "t2v-1.3b", "frames": 965}, r"frames: 965 .*from 1 to 961; nearest valid value: 961"),
+        ({"frames": 33}, r"frames: 33 .*from 1 to 17"),
+        ({"frames": 33, "window": 18}, r"window: 18 .*nearest valid value: 17"),
+        ({"frames": 9, "window": 9}, r"window: 9 .*no effect on 9 frames"),
+        ({"frames": 33, "window": 17, "window_overlap": 6}, r"window_overlap: 6 .*multiple of 4, from 4 to 12"),
+        ({"frames": 9, "window_overlap": 4}, r"window_overlap: 4 .*no windows that could overlap"),
+        ({"frames": 9, "riflex": True}, r"riflex: True .*17 frames that it was trained on"),
+        ({"frames": 33, "window": 17, "magcache": "0.1"}, r"magcache: .*does not go with window"),
+        ({"strength": 0.5}, r"strength: 0\.5 .*add video or drop it; nearest valid value: 1\.0"),
+        ({"strength": 0.1, "video": "v.mp4", "steps": 4}, r"strength: 0\.1 .*from 0\.25 on; nearest.* 0\.25"),
+        ({"video": "v.mp4", "sound": True, "model": "vace-1.3b"}, "pace: .*sound keeps its speed.*: real"),
+        ({"sound": True}, "sound: .*no video that it could be about"),
+        ({"times": "500, 900"}, "times: .*they go "),
+        ({"times": "900, 500", "steps": 4}, "steps: 4 .*times already say when"),
+        ({"strength": 0.0, "video": "v.mp4"}, r"strength: 0\.0 .*above 0"),
+        ({"strength": 0.5, "video": "v.mp4", "model": "vace-1.3b"}, r"strength: 0\.5 .*VACE models take"),
+        ({"strength": 0.5, "video": "v.mp4", "image": "p.png"}, "image: .*pictures do not go with video"),
+        ({"video": "v.mp4", "model": "t2v-1.3b"}, "model: .*it can start from video with strength below 1"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_would_have_no_effect_is_refused(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        Request.of(prompt="x", **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "task"),
+    [
+        ({}, "text"),
+        ({"image": "a.png"}, "image"),
+        ({"image": "a.png", "last_image": "b.png"}, "first-last"),
+        ({"model": "vace-1.3b", "video": "a.mp4"}, "edit"),
+        ({"model": "t2v-1.3b", "video": "a.mp4", "strength": 0.5}, "text"),
+    ],
+    ids=str,
+)
+def test_the_task_is_which_conditions_are_there(fields: dict[str, object], task: str) -> None:
+    assert Request.of(prompt="x", **fields).task == task
+
+
+def test_what_is_computed_follows_from_the_request() -> None:
+    long = Request.of(prompt="x", model="t2v-1.3b", frames=161, window=81)
+    assert (long.pixels, long.seen) == (832 * 480 * 161, 81)
+    edited = Request.of(prompt="x", model="t2v-1.3b", video="a.mp4", strength=0.5, steps=50, guidance_interval="0.1-1")
+    assert (edited.seen, edited.steps_taken, edited.interval) == (81, 25, (0.1, 1.0))
+
+
 def test_seconds_become_frames() -> None:
     assert Request.of(prompt="x", seconds=1.0).frames == 9
     assert Request.of(prompt="x", seconds=5.0, model="t2v-1.3b").frames == 81

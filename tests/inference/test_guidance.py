@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from lichtspiel import flow
-from lichtspiel.errors import RequestError
 from lichtspiel.inference.guidance import MOMENTUM, NAG_LIMIT, NAG_SHARE, Guidance, normalized, projected, rescaled
 from lichtspiel.inference.pipeline import load
 from lichtspiel.request import Request
@@ -154,25 +153,3 @@ def test_skipped_layers_are_not_computed(random_nano: Path) -> None:
     assert pipeline.evaluations == (43, 40)
     *_, plain = pipeline.denoise(pipeline.encode(request), asked(steps=20, frames=1))
     assert not torch.equal(last.latents, plain.latents)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"guidance": 1, "guidance_kind": "apg"}, "^guidance_kind.*no effect"),
-        ({"guidance": 1, "guidance_gate": 0.5}, "^guidance_gate.*no effect"),
-        ({"guidance": 1, "guidance_interval": "0-0.5"}, "^guidance_interval.*no effect"),
-        ({"guidance_interval": "0.5-0.5"}, "^guidance_interval.*FROM-TO"),
-        ({"guidance_interval": "0.5"}, "^guidance_interval.*FROM-TO"),
-        ({"guidance_interval": "0.5-1", "guidance_gate": 0.5}, "^guidance_gate.*begins"),
-        ({"nag": 11}, "^nag.*guidance to 1"),
-        ({"nag": 0.5, "guidance": 1}, "^nag.*above 1"),
-        ({"skip_scale": 2.0}, "^skip_scale.*needs skip_layers"),
-        ({"skip_layers": (99,)}, "^skip_layers.*blocks 0 to"),
-        ({"magcache": "0.12:0"}, "^magcache.*THRESHOLD"),
-        ({"magcache": "fast"}, "^magcache.*THRESHOLD"),
-    ],
-)  # fmt: skip
-def test_what_would_have_no_effect_is_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(RequestError, match=message):
-        asked(**options)

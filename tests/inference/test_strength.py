@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from lichtspiel import flow
-from lichtspiel.errors import RequestError
 from lichtspiel.inference.inputs import resolve_request
 from lichtspiel.inference.pipeline import Pipeline, load
 from lichtspiel.inference.preprocess import given_video
@@ -92,22 +91,3 @@ def test_the_model_sees_the_clip_at_its_size(film: Path) -> None:
     video = given_video(request, inputs)
     assert video.shape == (3, 5, 128, 128)
     assert video[:, 0, 0].max() < -0.95  # black above and below, with a little ringing where it is enlarged
-
-
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        ({"strength": 0.5}, r"strength: 0\.5 .*add video or drop it; nearest valid value: 1\.0"),
-        (
-            {"strength": 0.1, "video": "v.mp4", "steps": 4},
-            r"strength: 0\.1 .*from 0\.25 on; nearest.* 0\.25",
-        ),
-        ({"strength": 0.0, "video": "v.mp4"}, r"strength: 0\.0 .*above 0"),
-        ({"strength": 0.5, "video": "v.mp4", "model": "vace-1.3b"}, r"strength: 0\.5 .*VACE models take"),
-        ({"strength": 0.5, "video": "v.mp4", "image": "p.png"}, "image: .*pictures do not go with video"),
-        ({"video": "v.mp4", "model": "t2v-1.3b"}, "model: .*it can start from video with strength below 1"),
-    ],
-)
-def test_what_would_have_no_effect_is_refused(fields: dict[str, Any], words: str) -> None:
-    with pytest.raises(RequestError, match=words):
-        Request.of(prompt="a turtle", **fields)
