@@ -7,6 +7,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 
 import uvicorn
@@ -97,7 +98,8 @@ def serve(
             ws="none",
         )
         try:
-            uvicorn.Server(config).run(sockets=[listener])
+            with suppress(KeyboardInterrupt):  # it raises once more what it was stopped by
+                uvicorn.Server(config).run(sockets=[listener])
         finally:
             over.set()
             workers.stop()

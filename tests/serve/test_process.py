@@ -43,6 +43,8 @@ def running(folder: Path, weights: Path, url: str, *words: str) -> Iterator[tupl
     finally:
         process.terminate()
         process.wait(PATIENCE)
+    assert process.returncode in {0, -signal.SIGKILL}  # it was asked to stop, which is no error, or killed
+    assert "error:" not in (folder / "log").read_text(encoding="utf-8")
 
 
 def answers(address: str) -> bool:
