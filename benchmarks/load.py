@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import psutil
 
 from lichtspiel.seal import verify
 
@@ -97,19 +98,9 @@ class Site:
 
     def worker_ids(self) -> list[int]:
         assert self.process is not None
-        started = children(self.process.pid)
-        return [
-            pid
-            for one in started
-            if b"forkserver" in Path(f"/proc/{one}/cmdline").read_bytes()
-            for pid in children(one)
-        ]
-
-
-def children(pid: int) -> list[int]:
-    """The processes that a process started."""
-    lists = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(one) for path in lists for one in path.read_text().split()]
+        started = psutil.Process(self.process.pid).children()
+        copied = [one for one in started if "forkserver" in " ".join(one.cmdline())]
+        return [worker.pid for one in copied for worker in one.children()]
 
 
 def client(site: Site, number: int, count: int, steps: int) -> list[tuple[str, float]]:
