@@ -24,8 +24,8 @@ RESERVED = 1_000_000_000
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU: its memory in GiB, its peaks in TFLOP/s, and whether it has units
-    for eight-bit floating point, which are twice as fast as those for bfloat16."""
+    """A GPU: its memory in GiB, its peaks in TFLOP/s, and whether it has units for eight-bit floating point, which are
+    twice as fast as those for bfloat16."""
 
     name: str
     gibibytes: int

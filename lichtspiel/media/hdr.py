@@ -46,7 +46,8 @@ class ToRGB:
         self._made_for: tuple[object, ...] = ()
 
     def __call__(self, frame: av.VideoFrame, width: int, height: int, interpolation: Any = None) -> Frame:
-        """The frame as `width` x `height` pixels, not yet turned upright."""
+        """The frame as `width` x `height` pixels, not yet turned upright. `interpolation` is PyAV's, for frames that
+        are not HDR; those that are HDR are averaged where they are reduced."""
         import numpy as np
 
         pixels: Any

@@ -90,8 +90,7 @@ def extension(server: Server, owner: str, fields: Fields, uploads: Uploads, fold
 
     The last frame of the video becomes the first picture of what is made, so its model must start from a picture. Model
     and size are those of the video if they are not set and its model can do that, and what is added to a small video is
-    not enlarged. The video itself is left in `folder`,
-    for `with_clip`.
+    not enlarged. The video itself is left in `folder`, for `with_clip`.
     """
     source = with_files(server, owner, fields, uploads).get("video")
     check_video(fields, uploads, "continue")
